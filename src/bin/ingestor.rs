@@ -1,0 +1,85 @@
+//! The service. Arguments → configuration → logging → run → exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use iot_ingestor::config::{Config, Mistakes};
+use iot_ingestor::{app, logging};
+
+/// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
+const BAD_CONFIGURATION: u8 = 64;
+
+/// Telemetry from MQTT to PostgreSQL through a local write-ahead log, without losing an
+/// acknowledged reading.
+#[derive(Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service (the default)
+    Run,
+    /// Read the configuration, print it with secrets redacted, and exit
+    CheckConfig,
+}
+
+const AFTER_HELP: &str = "\
+Configuration: environment variables override Rocket.toml (same names in lower case, section
+[default]), which overrides the defaults. `ingestor check-config` shows what is in force.
+
+  DATABASE_URL  MQTT_BROKER  MQTT_PORT  MQTT_TOPIC  MQTT_CLIENT_ID  MQTT_USERNAME  MQTT_PASSWORD
+  MQTT_TLS  MQTT_CA_FILE  MQTT_CLIENT_CERT_FILE  MQTT_CLIENT_KEY_FILE  MQTT_MAX_PAYLOAD_BYTES
+  HTTP_ADDR  BATCH_SIZE  BATCH_TIMEOUT_MS  FLUSH_CONNECTIONS  CHANNEL_SIZE
+  WAL_DIR  WAL_MAX_BYTES  WAL_MIN_FREE_BYTES  WAL_GENERATION_BYTES  DEAD_LETTER_MAX_BYTES
+  ADMIN_TOKEN  VALIDATE_{TEMPERATURE,HUMIDITY,BATTERY}_{MIN,MAX}  VALIDATE_MAX_FUTURE_SECS
+  VALIDATE_OLDEST_TIMESTAMP  SHUTDOWN_GRACE_SECS  RUST_LOG  LOG_FORMAT
+
+DATABASE_URL, MQTT_PASSWORD and ADMIN_TOKEN can be given as files: DATABASE_URL_FILE=/path, …
+
+Exit codes: 0 stopped as asked, 64 bad configuration, 1 any other failure.";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load() {
+        Ok(config) => config,
+        Err(Mistakes(mistakes)) => {
+            for mistake in mistakes {
+                eprintln!("configuration: {mistake}");
+            }
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::CheckConfig => {
+            for (name, value) in config.describe() {
+                println!("{name}={value}");
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Run => run(config),
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    let outcome = logging::init(&config.log_filter, config.log_format).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("runtime")
+            .enable_all()
+            .build()?;
+        let outcome = runtime.block_on(app::run(config));
+        // What hangs beyond the grace is not waited for.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ingestor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `simulator`: publishes telemetry of simulated devices over MQTT.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use iot_ingestor::config::LogFormat;
+use iot_ingestor::logging;
+use iot_ingestor::simulator::{self, Settings, Stop, Summary};
+
+const BAD_CONFIGURATION: u8 = 64;
+
+const ABOUT: &str = "\
+Publishes telemetry of simulated devices over MQTT, QoS 1, to telemetry/<device id>.
+
+Runs until MESSAGE_COUNT messages are acknowledged, or until SIGINT or SIGTERM, and then prints how \
+many were published and acknowledged. A broker that is down is waited for.";
+
+/// Settings come from the environment alone; arguments only ask for help or the version.
+#[derive(Parser)]
+#[command(name = "simulator", version, about = ABOUT, after_help = simulator::help())]
+struct Arguments {}
+
+fn main() -> ExitCode {
+    if let Err(error) = Arguments::try_parse() {
+        // Help and version count as errors too, but belong to standard output.
+        let printed = error.print().is_ok();
+        let wanted = !error.use_stderr() && printed;
+        return if wanted { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) };
+    }
+    let settings = match Settings::load() {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    match run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("simulator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: &Settings) -> anyhow::Result<()> {
+    logging::init(&settings.log_filter, Some(LogFormat::Text))?;
+    // One task does all the work, a second thread would only pass it around.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let summary: Summary = runtime.block_on(async {
+        let stop = Stop::on_signals().context("cannot listen for signals")?;
+        Ok::<_, anyhow::Error>(simulator::run(settings, &stop).await?)
+    })?;
+    writeln!(std::io::stdout(), "{summary}").context("cannot print the summary")
+}

@@ -1,0 +1,217 @@
+//! Where settings come from, and the list of what is wrong with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rocket::figment::providers::{Format, Toml};
+use rocket::figment::value::{Dict, Map, Value};
+use rocket::figment::{Profile, Provider};
+
+use super::Mistakes;
+
+/// The keys of `Rocket.toml` that belong to Rocket itself (Rocket 0.5, "Configuration"), less
+/// `address` and `port`, for which there is `http_addr`, and the TLS that is not built in.
+pub const ROCKET_KEYS: [&str; 9] = [
+    "workers",
+    "max_blocking",
+    "keep_alive",
+    "ip_header",
+    "limits",
+    "temp_dir",
+    "log_level",
+    "cli_colors",
+    "shutdown",
+];
+
+/// The sources, and the mistakes found in them so far.
+pub struct Sources {
+    env: BTreeMap<String, String>,
+    file: Dict,
+    /// Every key of the file, those of other profiles included.
+    keys: BTreeSet<String>,
+    known: BTreeSet<String>,
+    mistakes: Vec<String>,
+}
+
+impl Sources {
+    /// This process's environment and its `Rocket.toml`.
+    pub(super) fn of_this_process() -> Self {
+        let mut mistakes = Vec::new();
+        let env: BTreeMap<String, String> =
+            std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect();
+        let named = env.get("ROCKET_CONFIG").cloned();
+        let path = PathBuf::from(named.as_deref().unwrap_or("Rocket.toml"));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                if named.is_some() || error.kind() != std::io::ErrorKind::NotFound {
+                    mistakes.push(format!("{}: {error}", path.display()));
+                }
+                String::new()
+            }
+        };
+        let mut sources = Self::new(env, &text);
+        sources.mistakes.append(&mut mistakes);
+        sources
+    }
+
+    /// Given variables and the text of a `Rocket.toml`.
+    pub(super) fn new(env: BTreeMap<String, String>, toml: &str) -> Self {
+        let mut mistakes = Vec::new();
+        let profile = env
+            .get("ROCKET_PROFILE")
+            .map_or(rocket::Config::DEFAULT_PROFILE, |name| Profile::new(name));
+        let profiles = Toml::string(toml).nested().data().unwrap_or_else(|error| {
+            mistakes.push(format!("Rocket.toml: {error}"));
+            Map::new()
+        });
+        let keys = profiles.values().flat_map(|dict| dict.keys().cloned()).collect();
+        let file = merged(&profiles, &profile);
+        let env = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let known = ROCKET_KEYS.iter().map(|key| (*key).to_owned()).collect();
+        Self { env, file, keys, known, mistakes }
+    }
+
+    /// Adds a mistake to the list.
+    pub(super) fn mistake(&mut self, what: impl Into<String>) {
+        self.mistakes.push(what.into());
+    }
+
+    fn raw(&mut self, name: &str) -> Option<String> {
+        let key = name.to_lowercase();
+        self.known.insert(key.clone());
+        if let Some(value) = self.env.get(name) {
+            return Some(value.clone());
+        }
+        match self.file.get(&key)? {
+            Value::String(_, text) => Some(text.clone()),
+            Value::Bool(_, value) => Some(value.to_string()),
+            Value::Num(_, number) => number
+                .to_i128()
+                .map(|whole| whole.to_string())
+                .or_else(|| number.to_u128().map(|whole| whole.to_string()))
+                .or_else(|| number.to_f64().map(|float| float.to_string())),
+            _ => {
+                self.mistake(format!("{key} in Rocket.toml: expected a plain value"));
+                None
+            }
+        }
+    }
+
+    /// An optional setting that is `expected`.
+    pub(super) fn optional<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        let text = self.raw(name)?;
+        let parsed = text.trim().parse().ok();
+        if parsed.is_none() {
+            self.mistake(format!("{name}: expected {expected}, found `{text}`"));
+        }
+        parsed
+    }
+
+    /// A setting that is `expected`.
+    pub(super) fn value<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
+        self.optional(name, expected).unwrap_or(default)
+    }
+
+    /// A whole number within `range`.
+    pub(super) fn number<T>(&mut self, name: &str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let Some(value) = self.optional(name, &expected) else { return default };
+        if !range.contains(&value) {
+            self.mistake(format!("{name}: expected {expected}, found `{value}`"));
+            return default;
+        }
+        value
+    }
+
+    /// A number that is neither infinite nor NaN.
+    pub(super) fn finite(&mut self, name: &str, default: f64) -> f64 {
+        let value: f64 = self.value(name, default, "a number");
+        if value.is_finite() {
+            return value;
+        }
+        self.mistake(format!("{name}: expected a finite number, found `{value}`"));
+        default
+    }
+
+    /// A path to a file that can be read.
+    pub(super) fn readable_file(&mut self, name: &str) -> Option<PathBuf> {
+        let path: PathBuf = self.optional(name, "a file")?;
+        if let Err(error) = std::fs::File::open(&path) {
+            self.mistake(format!("{name}: cannot read {}: {error}", path.display()));
+        }
+        Some(path)
+    }
+
+    /// The secret `name`, or what stands in the file that `<name>_FILE` names, less its last
+    /// line break.
+    pub(super) fn optional_secret(&mut self, name: &str) -> Option<String> {
+        let file_name = format!("{name}_FILE");
+        let file: Option<PathBuf> = self.optional(&file_name, "a file");
+        match (self.raw(name), file) {
+            (Some(_), Some(_)) => {
+                self.mistake(format!("{name} and {file_name} are both set, set one"));
+                None
+            }
+            (value, None) => value,
+            (None, Some(path)) => self.secret_file(&file_name, &path),
+        }
+    }
+
+    fn secret_file(&mut self, name: &str, path: &Path) -> Option<String> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let secret = text.strip_suffix('\n').unwrap_or(&text);
+                let secret = secret.strip_suffix('\r').unwrap_or(secret);
+                if secret.is_empty() {
+                    self.mistake(format!("{name}: {} is empty", path.display()));
+                }
+                Some(secret.to_owned())
+            }
+            Err(error) => {
+                self.mistake(format!("{name}: cannot read {}: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// What Rocket itself is told by `Rocket.toml`.
+    pub(super) fn rocket(&self) -> Dict {
+        let is_rockets = |key: &String| ROCKET_KEYS.contains(&key.as_str());
+        self.file
+            .iter()
+            .filter(|(key, _)| is_rockets(key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    }
+
+    /// The mistakes, those of unknown keys included; to be called last.
+    pub(super) fn finish(mut self) -> Result<(), Mistakes> {
+        for key in &self.keys {
+            if !self.known.contains(key) {
+                self.mistakes.push(format!("{key} in Rocket.toml: unknown key"));
+            }
+        }
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
+    }
+}
+
+fn lossy(text: &OsStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// The values of the default profile, over them those of `selected`, over both the global ones.
+fn merged(profiles: &Map<Profile, Dict>, selected: &Profile) -> Dict {
+    [&Profile::Default, selected, &Profile::Global]
+        .into_iter()
+        .filter_map(|profile| profiles.get(profile))
+        .flat_map(|dict| dict.iter().map(|(key, value)| (key.clone(), value.clone())))
+        .collect()
+}

@@ -1,0 +1,372 @@
+//! The dead-letter store: what was rejected, on stable storage before its message is acknowledged.
+//!
+//! `WAL_DIR/dead-letters/<first id, 20 digits>.log` are segments of lines, each a CRC-32 in hex, a
+//! space and a JSON object: a dead letter, or `{"removed":id}`. Lines can be read with `cut` and
+//! `jq` when nothing else works, and one that is damaged takes none of its neighbours with it.
+//! Only the position of each letter is kept in memory.
+//!
+//! The store is bounded: past `DEAD_LETTER_MAX_BYTES` the oldest segment goes, and its letters are
+//! counted. Ids rise by one and are never used again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Metrics;
+use crate::reading::Timestamp;
+use crate::rejection::Stage;
+
+/// Longest part of a payload that is kept, in bytes.
+pub const PAYLOAD_MAX_BYTES: usize = 64 * 1024;
+
+/// The store is cut into so many segments, so that eviction takes an eighth at most.
+const SEGMENTS: u64 = 8;
+
+/// A reading on its way into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDeadLetter<'p> {
+    /// When its message was received.
+    pub received_at: Timestamp,
+    /// Where it was published; empty if that is no longer known.
+    pub topic: &'p str,
+    /// Who turned it away.
+    pub stage: Stage,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The bytes as published; cut off after [`PAYLOAD_MAX_BYTES`].
+    pub payload: &'p [u8],
+}
+
+/// What can go wrong with the store; the caller must not acknowledge the message.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what}: {source}")]
+pub struct DeadLetterError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// One line of a segment.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Letter(Letter),
+    Removed { removed: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Letter {
+    id: u64,
+    received_at_micros: i64,
+    topic: String,
+    stage: String,
+    reason: String,
+    /// Base64: a payload may be anything.
+    payload: String,
+}
+
+/// The store.
+pub struct DeadLetters {
+    dir: PathBuf,
+    max_bytes: u64,
+    metrics: Metrics,
+    store: Mutex<Store>,
+}
+
+#[derive(Default)]
+struct Store {
+    /// First id → segment, oldest first; the last one is written to.
+    segments: BTreeMap<u64, Segment>,
+    next_id: u64,
+}
+
+struct Segment {
+    file: File,
+    bytes: u64,
+    /// The letters in it that were not removed: id → position and length of the line.
+    letters: BTreeMap<u64, (u64, u32)>,
+}
+
+impl DeadLetters {
+    /// Opens the store in `dir`, making it if it is not there.
+    ///
+    /// # Errors
+    /// If the directory cannot be used.
+    pub fn open(dir: &Path, max_bytes: u64, metrics: &Metrics) -> Result<Self, DeadLetterError> {
+        let what = "open the dead-letter store";
+        let store = Store::open(dir).map_err(|source| DeadLetterError { what, source })?;
+        let letters = Self {
+            dir: dir.to_owned(),
+            max_bytes,
+            metrics: metrics.clone(),
+            store: Mutex::new(store),
+        };
+        letters.update_gauge(&letters.lock());
+        Ok(letters)
+    }
+
+    /// Stores `letters`; when this returns they survive a power cut. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If that is not certain.
+    pub fn append(&self, letters: &[NewDeadLetter<'_>]) -> Result<(), DeadLetterError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let mut store = self.lock();
+        self.write(&mut store, letters)
+            .map_err(|source| DeadLetterError { what: "write dead letters", source })?;
+        for letter in letters {
+            self.metrics.dead_lettered(letter.stage);
+        }
+        self.update_gauge(&store);
+        Ok(())
+    }
+
+    fn write(&self, store: &mut Store, letters: &[NewDeadLetter<'_>]) -> io::Result<()> {
+        let mut letters = letters;
+        while !letters.is_empty() {
+            let evicted = store.make_room(&self.dir, self.max_bytes)?;
+            if evicted > 0 {
+                self.metrics.dead_letters_evicted.inc_by(evicted);
+                tracing::warn!(
+                    evicted,
+                    "the dead-letter store is full: its oldest letters were dropped"
+                );
+            }
+            let segment_bytes = self.max_bytes / SEGMENTS;
+            let taken = store.append(letters, segment_bytes)?;
+            letters = &letters[taken..];
+        }
+        Ok(())
+    }
+
+    fn update_gauge(&self, store: &Store) {
+        let letters: usize = store.segments.values().map(|segment| segment.letters.len()).sum();
+        self.metrics.dead_letters.set(i64::try_from(letters).unwrap_or(i64::MAX));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut store = Self::default();
+        let mut removed = BTreeSet::new();
+        let mut names: Vec<_> = fs::read_dir(dir)?.collect::<Result<_, _>>()?;
+        names.sort_by_key(fs::DirEntry::file_name);
+        for entry in names {
+            let name = entry.file_name();
+            let Some(first) = name.to_str().and_then(|name| name.strip_suffix(".log")) else {
+                continue;
+            };
+            let Ok(first) = first.parse() else { continue };
+            let segment = Segment::open(&entry.path(), &mut removed)?;
+            let last = segment.letters.last_key_value().map_or(first, |(id, _)| id + 1);
+            store.next_id = store.next_id.max(last);
+            store.segments.insert(first, segment);
+        }
+        for segment in store.segments.values_mut() {
+            segment.letters.retain(|id, _| !removed.contains(id));
+        }
+        store.next_id = store.next_id.max(removed.last().map_or(0, |id| id + 1));
+        Ok(store)
+    }
+
+    /// Makes sure that there is a segment to write to, within the bound; returns how many letters
+    /// had to go for it.
+    fn make_room(&mut self, dir: &Path, max_bytes: u64) -> io::Result<u64> {
+        let is_full = |segment: &Segment| segment.bytes >= max_bytes / SEGMENTS;
+        if self.segments.last_key_value().is_none_or(|(_, newest)| is_full(newest)) {
+            let path = segment_path(dir, self.next_id);
+            let segment = Segment::open(&path, &mut BTreeSet::new())?;
+            segment.file.sync_all()?;
+            File::open(dir)?.sync_all()?;
+            self.segments.insert(self.next_id, segment);
+        }
+        let mut evicted = 0;
+        let budget = max_bytes / SEGMENTS * (SEGMENTS - 1);
+        while self.segments.len() > 1
+            && self.segments.values().map(|s| s.bytes).sum::<u64>() > budget
+        {
+            if let Some((first, oldest)) = self.segments.pop_first() {
+                fs::remove_file(segment_path(dir, first))?;
+                evicted += oldest.letters.len() as u64;
+            }
+        }
+        Ok(evicted)
+    }
+
+    /// Writes and syncs letters until the newest segment is full; returns how many.
+    fn append(&mut self, letters: &[NewDeadLetter<'_>], segment_bytes: u64) -> io::Result<usize> {
+        let Some(mut newest) = self.segments.last_entry() else {
+            return Err(io::Error::other("no segment"));
+        };
+        let segment = newest.get_mut();
+        let mut text = Vec::new();
+        let mut places = Vec::new();
+        for (id, letter) in (self.next_id..).zip(letters) {
+            let start = text.len();
+            write_line(&mut text, &Line::Letter(Letter::new(id, letter)))?;
+            let length = u32::try_from(text.len() - start).map_err(io::Error::other)?;
+            places.push((id, (segment.bytes + start as u64, length)));
+            if segment.bytes + text.len() as u64 >= segment_bytes {
+                break;
+            }
+        }
+        segment.write(&text)?;
+        self.next_id += places.len() as u64;
+        let taken = places.len();
+        segment.letters.extend(places);
+        Ok(taken)
+    }
+}
+
+impl Segment {
+    fn open(path: &Path, removed: &mut BTreeSet<u64>) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut letters = BTreeMap::new();
+        let mut position = 0;
+        // Behind the last line that ends: what a power cut tore is written over.
+        let mut bytes = 0;
+        let mut line = Vec::new();
+        let mut reader = BufReader::new(&file);
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let length = line.len();
+            if line.ends_with(b"\n") {
+                bytes = position + length as u64;
+                match read_line(&line) {
+                    Some(Line::Letter(letter)) => {
+                        letters.insert(
+                            letter.id,
+                            (position, u32::try_from(length).unwrap_or(u32::MAX)),
+                        );
+                    }
+                    Some(Line::Removed { removed: id }) => {
+                        removed.insert(id);
+                    }
+                    None => tracing::error!(
+                        file = %path.display(),
+                        position,
+                        "a dead letter is damaged and cannot be read: skipped"
+                    ),
+                }
+            }
+            position += length as u64;
+            line.clear();
+        }
+        file.set_len(bytes)?;
+        Ok(Self { file, bytes, letters })
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all_at(text, self.bytes).and_then(|()| self.file.sync_data());
+        if written.is_ok() {
+            self.bytes += text.len() as u64;
+        }
+        written
+    }
+}
+
+impl Letter {
+    fn new(id: u64, letter: &NewDeadLetter<'_>) -> Self {
+        let kept = letter.payload.len().min(PAYLOAD_MAX_BYTES);
+        Self {
+            id,
+            received_at_micros: letter.received_at.as_micros(),
+            topic: letter.topic.to_owned(),
+            stage: letter.stage.as_str().to_owned(),
+            reason: letter.reason.clone(),
+            payload: BASE64.encode(&letter.payload[..kept]),
+        }
+    }
+}
+
+fn segment_path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}.log"))
+}
+
+fn write_line(text: &mut Vec<u8>, line: &Line) -> io::Result<()> {
+    let json = serde_json::to_vec(line)?;
+    writeln!(text, "{:08x} {}", crc32fast::hash(&json), String::from_utf8_lossy(&json))
+}
+
+fn read_line(line: &[u8]) -> Option<Line> {
+    let (sum, json) = line.trim_ascii_end().split_at_checked(9)?;
+    let sum = std::str::from_utf8(sum).ok()?.trim_end();
+    let intact = u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(json);
+    intact.then(|| serde_json::from_slice(json).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(payload: &[u8]) -> NewDeadLetter<'_> {
+        NewDeadLetter {
+            received_at: Timestamp::from_millis(1_759_667_696_000).unwrap(),
+            topic: "telemetry/a",
+            stage: Stage::Decode,
+            reason: "not valid JSON".to_owned(),
+            payload,
+        }
+    }
+
+    fn open(dir: &Path, max_bytes: u64) -> (DeadLetters, Metrics) {
+        let metrics = Metrics::new().unwrap();
+        (DeadLetters::open(dir, max_bytes, &metrics).unwrap(), metrics)
+    }
+
+    #[test]
+    fn letters_survive_a_restart_and_their_ids_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path(), 1 << 20);
+        store.append(&[letter(b"\xff\x00"), letter(b"{")]).unwrap();
+        drop(store);
+        let (store, metrics) = open(dir.path(), 1 << 20);
+        assert_eq!(metrics.dead_letters.get(), 2);
+        assert_eq!(store.lock().next_id, 2);
+    }
+
+    #[test]
+    fn the_store_keeps_its_bound_and_counts_what_it_evicts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, metrics) = open(dir.path(), 1 << 20);
+        let payload = vec![b'x'; 20_000];
+        for _ in 0..100 {
+            store.append(&[letter(&payload), letter(&payload)]).unwrap();
+        }
+        let on_disk: u64 =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(on_disk <= 1 << 20, "{on_disk}");
+        assert!(on_disk > 1 << 19, "{on_disk}");
+        let kept = u64::try_from(metrics.dead_letters.get()).unwrap();
+        assert_eq!(kept + metrics.dead_letters_evicted.get(), 200);
+    }
+
+    #[test]
+    fn a_torn_last_line_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path(), 1 << 20);
+        store.append(&[letter(b"one"), letter(b"two"), letter(b"three")]).unwrap();
+        drop(store);
+        let path = segment_path(dir.path(), 0);
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 5).unwrap();
+        let (store, metrics) = open(dir.path(), 1 << 20);
+        assert_eq!(metrics.dead_letters.get(), 2);
+        store.append(&[letter(b"four")]).unwrap();
+        drop(store);
+        assert_eq!(open(dir.path(), 1 << 20).1.dead_letters.get(), 3);
+    }
+}

@@ -1,0 +1,194 @@
+//! HTTP: the only rocket files.
+//!
+//! | route | file |
+//! |---|---|
+//! | `GET /api/v1/telemetry` | `telemetry` |
+//! | `GET /api/v1/devices` | `devices` |
+//! | `GET /metrics` | `metrics` |
+//! | `GET /health/live`, `GET /health/ready` | `health` |
+//!
+//! Handlers hold an [`AppState`] and nothing else. Every error, whatever its status and whoever
+//! found it, is `{"error":"…"}` (`error`). Query strings are read here and not by Rocket's
+//! forms, which drop what they do not know and answer what they cannot read with a page
+//! (`query`, `instant`). `HEAD` is answered wherever `GET` is.
+//!
+//! Rocket runs on the runtime it is started on. It listens to no signal, prints nothing, and
+//! does not say which server it is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rocket::error::ErrorKind;
+use rocket::fairing::AdHoc;
+use rocket::figment::Figment;
+use rocket::figment::providers::Serialized;
+use rocket::figment::value::Dict;
+use rocket::{Build, Rocket};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::postgres::Database;
+
+mod devices;
+mod error;
+mod headers;
+mod health;
+mod instant;
+mod metrics;
+mod query;
+mod telemetry;
+
+/// What handlers may use.
+#[derive(Clone)]
+pub struct AppState {
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// What `/health/ready` shows.
+    pub health: Arc<Health>,
+    /// Where telemetry and devices are read.
+    pub database: Database,
+    /// Brings gauges that are only worth computing when somebody looks up to date; called before
+    /// `/metrics` is rendered. It must not block.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Why HTTP does not run; each ends the process.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is in use, is not this machine's, or needs a right: correct `HTTP_ADDR`.
+    #[error("cannot listen on {address} (HTTP_ADDR): {reason}")]
+    Bind {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The operating system's.
+        reason: String,
+    },
+    /// A value among Rocket's own keys in `Rocket.toml`: correct it.
+    #[error("Rocket.toml: {0}")]
+    Settings(String),
+    /// The server ended by itself, or could not be started: nothing that a setting causes.
+    #[error("the HTTP server failed: {0}")]
+    Server(String),
+}
+
+/// The server, listening.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    shutdown: rocket::Shutdown,
+    server: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    /// Where it listens; the port is a real one, also if 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks it to stop: no new connections, [`GRACE_SECS`] for those that there are.
+    /// [`Self::finished`] tells when it has.
+    pub fn shutdown(&self) {
+        self.shutdown.clone().notify();
+    }
+
+    /// Waits until it has ended, whether asked to or not. Cancellation-safe; to be called until
+    /// it has returned once, and not again.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if it ended by a failure.
+    pub async fn finished(&mut self) -> Result<(), Error> {
+        (&mut self.server).await.unwrap_or_else(|panic| Err(Error::Server(panic.to_string())))
+    }
+}
+
+/// For requests that are being answered when the server is asked to stop, in seconds; as much
+/// again is left to close the connections that clients only keep.
+pub const GRACE_SECS: u32 = 1;
+
+/// Starts the server on the current runtime; when this returns it is listening.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn serve(config: &Config, state: AppState) -> Result<Running, Error> {
+    check_settings(&config.rocket).map_err(Error::Settings)?;
+    let (listening, listens) = oneshot::channel();
+    let liftoff = AdHoc::on_liftoff("listening", |rocket| {
+        Box::pin(async move {
+            let address = SocketAddr::new(rocket.config().address, rocket.config().port);
+            // Nobody is there to be told if `serve` was dropped.
+            listening.send((address, rocket.shutdown())).ok();
+        })
+    });
+    let rocket = build(figment(&config.rocket, config.http_addr), state).attach(liftoff);
+    let mut server = tokio::spawn(launch(rocket, config.http_addr));
+    // The sender lives as long as the server, so an error here means that the server has ended.
+    if let Ok((address, shutdown)) = listens.await {
+        tracing::info!(%address, "listening for HTTP");
+        return Ok(Running { address, shutdown, server });
+    }
+    match (&mut server).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => Err(Error::Server("it ended before it listened".to_owned())),
+        Err(panic) => Err(Error::Server(panic.to_string())),
+    }
+}
+
+/// Whether Rocket can read its own keys of `Rocket.toml`.
+///
+/// # Errors
+/// A line that names the key.
+pub fn check_settings(rocket: &Dict) -> Result<(), String> {
+    figment(rocket, SocketAddr::from(([0, 0, 0, 0], 0)))
+        .extract::<rocket::Config>()
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// Our defaults, over them what `Rocket.toml` says, over both what is not for anybody to choose:
+/// signals and the address are the supervisor's and `HTTP_ADDR`'s.
+fn figment(rocket: &Dict, address: SocketAddr) -> Figment {
+    let quiet = rocket::Config {
+        log_level: rocket::config::LogLevel::Off,
+        cli_colors: false,
+        ip_header: None,
+        ..rocket::Config::release_default()
+    };
+    Figment::from(quiet)
+        .merge(("shutdown.grace", GRACE_SECS))
+        .merge(("shutdown.mercy", GRACE_SECS))
+        .merge(Serialized::globals(rocket))
+        .merge(("shutdown.ctrlc", false))
+        .merge(("shutdown.signals", Vec::<String>::new()))
+        .merge(("shutdown.force", false))
+        .merge(("ident", false))
+        .merge(("address", address.ip()))
+        .merge(("port", address.port()))
+}
+
+fn build(figment: Figment, state: AppState) -> Rocket<Build> {
+    rocket::custom(figment)
+        .manage(state)
+        .attach(headers::fairing())
+        .register("/", error::catchers())
+        .mount("/api/v1", telemetry::routes())
+        .mount("/api/v1", devices::routes())
+        .mount("/metrics", metrics::routes())
+        .mount("/health", health::routes())
+}
+
+async fn launch(rocket: Rocket<Build>, address: SocketAddr) -> Result<(), Error> {
+    match rocket.launch().await {
+        Ok(_) => Ok(()),
+        // Rocket's error panics if it is dropped before anybody has looked at it.
+        Err(error) => match error.kind() {
+            // A client held on to its connection for longer than it was given.
+            ErrorKind::Shutdown(..) => Ok(()),
+            ErrorKind::Bind(reason) => Err(Error::Bind { address, reason: reason.to_string() }),
+            other => Err(Error::Server(other.to_string())),
+        },
+    }
+}

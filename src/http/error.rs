@@ -1,0 +1,97 @@
+//! Every error as `{"error":"…"}`: one sentence that says what to change, without internals.
+
+use rocket::http::{Header, Status};
+use rocket::response::Responder;
+use rocket::serde::json::Json;
+use rocket::{Catcher, Request, Response, catch, catchers, response};
+use serde::Serialize;
+
+use super::AppState;
+use crate::postgres::Failure;
+
+/// Why a request was not answered; one status each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ApiError {
+    /// 400: the request has to change; names the parameter.
+    #[error("{0}")]
+    BadRequest(String),
+    /// 503: the client tries again later.
+    #[error("{0}")]
+    Unavailable(&'static str),
+    /// 500: the reason is in the log, where it was put before this was made.
+    #[error("internal error; the reason is in the server's log")]
+    Internal,
+}
+
+impl ApiError {
+    /// Turns a query that failed into its answer, and logs it.
+    pub(super) fn of_query(state: &AppState, failure: &Failure) -> Self {
+        if failure.is_missing_table() {
+            tracing::warn!(%failure, "a query found no table");
+            return Self::Unavailable("the database schema is not ready; try again in a moment");
+        }
+        if failure.is_configuration() || matches!(failure, Failure::Data { .. }) {
+            return Self::internal(failure);
+        }
+        // An outage is the flusher's to report. It has, unless it had nothing to write.
+        if state.health.is_database_up() {
+            tracing::warn!(%failure, "a query failed");
+        } else {
+            tracing::debug!(%failure, "a query failed");
+        }
+        Self::Unavailable("the database does not answer; try again in a moment")
+    }
+
+    /// Logs what is hidden from the client.
+    pub(super) fn internal(reason: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%reason, "a request failed");
+        Self::Internal
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::BadRequest(_) => Status::BadRequest,
+            Self::Unavailable(_) => Status::ServiceUnavailable,
+            Self::Internal => Status::InternalServerError,
+        }
+    }
+}
+
+impl<'r> Responder<'r, 'static> for ApiError {
+    fn respond_to(self, request: &'r Request<'_>) -> response::Result<'static> {
+        let mut answer = Response::build_from(Body::of(&self.to_string()).respond_to(request)?);
+        answer.status(self.status());
+        if matches!(self, Self::Unavailable(_)) {
+            answer.header(Header::new("Retry-After", "5"));
+        }
+        answer.ok()
+    }
+}
+
+/// Everything that goes wrong outside a handler: no route, a body too large, a panic.
+pub(super) fn catchers() -> Vec<Catcher> {
+    catchers![otherwise]
+}
+
+#[catch(default)]
+fn otherwise(status: Status, _: &Request<'_>) -> Json<Body> {
+    Body::of(match status.code {
+        400 => "the request is not valid HTTP; check the path and the query for stray characters",
+        404 => "there is no such route; check the path and the method",
+        413 => "the body is too large",
+        422 => "the body is not what this route takes",
+        500 => "internal error; the reason is in the server's log",
+        _ => status.reason_lossy(),
+    })
+}
+
+#[derive(Serialize)]
+struct Body {
+    error: String,
+}
+
+impl Body {
+    fn of(error: &str) -> Json<Self> {
+        Json(Self { error: error.to_owned() })
+    }
+}

@@ -1,0 +1,19 @@
+//! `GET /metrics`, for Prometheus.
+
+use rocket::http::ContentType;
+use rocket::{Route, State, get, routes};
+
+use super::AppState;
+use super::error::ApiError;
+
+pub(super) fn routes() -> Vec<Route> {
+    routes![metrics]
+}
+
+#[get("/")]
+fn metrics(state: &State<AppState>) -> Result<(ContentType, String), ApiError> {
+    (state.refresh)();
+    let text = state.metrics.render().map_err(|error| ApiError::internal(&error))?;
+    // Version 0.0.4 of the text format is what a scraper that asks for nothing else is given.
+    Ok((ContentType::new("text", "plain").with_params(("version", "0.0.4")), text))
+}

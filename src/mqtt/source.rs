@@ -1,0 +1,372 @@
+//! The task that owns the connection: it polls and forwards, nothing else.
+//!
+//! It never waits for an ack or a subscribe: both are queued and go out while it polls. When the
+//! queue to the intake is full it stops polling, and TCP tells the broker. Nothing is dropped on
+//! the way: what is not forwarded is not acknowledged either, and the broker keeps it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rumqttc::{
+    AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet,
+    Publish, QoS, StateError, SubAck, SubscribeFilter, SubscribeReasonCode,
+};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::acks::{Acks, Delivery};
+use super::tls;
+use crate::config::Mqtt;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::reading::Timestamp;
+use crate::retry::Backoff;
+use crate::supervisor::Signal;
+use crate::wal::Room;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A session that lasted this long has worked, even if no message came.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// MQTT's own limit. A smaller one would make the client drop the connection on a larger packet,
+/// which the broker would deliver again for ever.
+const MAX_PACKET_BYTES: usize = 268_435_455 + 5;
+
+/// More than the 65,535 messages that a connection can have unacknowledged, and what else is sent.
+const REQUESTS: usize = 66_000;
+
+/// Payload bytes that may wait for the intake, however many messages they are.
+const BUDGET_BYTES: usize = 32 * 1024 * 1024;
+
+/// What the source is connected to.
+pub struct SourceParts {
+    /// Where deliveries go.
+    pub deliveries: mpsc::Sender<Delivery>,
+    /// Whether the log takes records.
+    pub room: watch::Receiver<Room>,
+    /// Asks for the end: no more deliveries are taken then.
+    pub stop: Signal,
+    /// Says that the intake has acknowledged all it was given.
+    pub intake_done: Signal,
+    /// Where the state of the connection is kept.
+    pub health: Arc<Health>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// The connection to the broker.
+pub struct Source {
+    config: Mqtt,
+    client: AsyncClient,
+    events: EventLoop,
+    acks: Acks,
+    parts: SourceParts,
+    budget: Arc<Semaphore>,
+    backoff: Backoff,
+    connections: u64,
+    last_error: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Taking,
+    /// Polls on, so that the intake's last acks go out.
+    Stopping,
+    /// Has asked the connection to close.
+    Leaving,
+}
+
+/// Why a session ended.
+enum End {
+    /// The process stops.
+    Stop,
+    /// The log is full.
+    Full,
+    /// The connection broke or never came about.
+    Lost(ConnectionError),
+}
+
+impl Source {
+    /// Prepares a connection; nothing is sent before [`Self::run`].
+    ///
+    /// # Errors
+    /// A sentence, if the TLS files are of no use.
+    pub fn new(config: Mqtt, parts: SourceParts) -> Result<Self, String> {
+        let host = match config.broker.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => format!("[{}]", config.broker),
+            Err(_) => config.broker.clone(),
+        };
+        let mut options = MqttOptions::new(&config.client_id, host, config.port);
+        options
+            .set_manual_acks(true)
+            .set_clean_session(false)
+            .set_keep_alive(KEEP_ALIVE)
+            .set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES)
+            .set_transport(tls::transport(config.tls.as_ref())?);
+        if let Some((user, password)) = &config.login {
+            options.set_credentials(user, password.expose());
+        }
+        let (client, mut events) = AsyncClient::new(options, REQUESTS);
+        let mut network = events.network_options();
+        network.set_tcp_nodelay(true);
+        events.set_network_options(network);
+        Ok(Self {
+            acks: Acks::new(client.clone()),
+            client,
+            events,
+            config,
+            parts,
+            budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            connections: 0,
+            last_error: None,
+        })
+    }
+
+    /// The handle with which the intake acknowledges.
+    #[must_use]
+    pub fn acks(&self) -> Acks {
+        self.acks.clone()
+    }
+
+    /// Connects, and connects again, until asked to stop.
+    pub async fn run(mut self) {
+        let mut stop = self.parts.stop.clone();
+        while !stop.is_given() {
+            if !self.wait_for_room().await {
+                return;
+            }
+            let started = Instant::now();
+            let end = self.session().await;
+            let was_connected = self.end_connection().await;
+            match end {
+                End::Stop => return,
+                End::Full => {}
+                End::Lost(error) => {
+                    if was_connected && started.elapsed() >= SETTLED {
+                        self.backoff.reset();
+                    }
+                    let pause = self.backoff.next_pause();
+                    self.report_lost(&error, was_connected, pause);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stop.given() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stays away from the broker while the log is full; false if the process stops.
+    async fn wait_for_room(&mut self) -> bool {
+        let reason = match &*self.parts.room.borrow_and_update() {
+            Room::Open => return true,
+            Room::Full(reason) => reason.clone(),
+        };
+        tracing::warn!(
+            reason,
+            "the log is full: staying away from the broker, which keeps the session's messages; the log goes on draining, and the connection comes back by itself"
+        );
+        tokio::select! {
+            open = self.parts.room.wait_for(|room| *room == Room::Open) => {
+                if open.is_ok() {
+                    tracing::info!("the log has room again: returning to the broker");
+                }
+                open.is_ok()
+            }
+            () = self.parts.stop.given() => false,
+        }
+    }
+
+    /// One connection, from the attempt to its end.
+    async fn session(&mut self) -> End {
+        let mut phase = Phase::Taking;
+        let mut full = false;
+        loop {
+            let event = {
+                let connected = self.events.network.is_some();
+                let SourceParts { deliveries, stop, intake_done, room, .. } = &mut self.parts;
+                // Kept until it is done: dropping it could break off a connect or a packet.
+                let mut poll = pin!(self.events.poll());
+                loop {
+                    tokio::select! {
+                        event = &mut poll => break event,
+                        () = stop.given(), if phase == Phase::Taking => {
+                            if !connected {
+                                return End::Stop;
+                            }
+                            phase = Phase::Stopping;
+                            // Closing the queue lets the intake finish.
+                            *deliveries = mpsc::channel(1).0;
+                        }
+                        () = intake_done.given(), if phase == Phase::Stopping => {
+                            phase = Phase::Leaving;
+                            leave(&self.client);
+                        }
+                        _ = room.wait_for(|room| *room != Room::Open), if phase == Phase::Taking && connected => {
+                            phase = Phase::Leaving;
+                            full = true;
+                            leave(&self.client);
+                        }
+                    }
+                }
+            };
+            let mut event = match event {
+                Ok(event) => event,
+                Err(_) if phase == Phase::Leaving => {
+                    return if full { End::Full } else { End::Stop };
+                }
+                Err(error) => return End::Lost(error),
+            };
+            // A poll reads several packets: taking them all here saves a poll each.
+            loop {
+                match event {
+                    Event::Incoming(Packet::Publish(publish)) if phase == Phase::Taking => {
+                        if !self.forward(publish).await {
+                            return End::Stop;
+                        }
+                    }
+                    Event::Incoming(Packet::ConnAck(connack)) => self.connected(connack),
+                    Event::Incoming(Packet::SubAck(suback)) => self.subscribed(&suback),
+                    Event::Outgoing(Outgoing::Disconnect) => {
+                        return if full { End::Full } else { End::Stop };
+                    }
+                    _ => {}
+                }
+                match self.events.state.events.pop_front() {
+                    Some(next) => event = next,
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Hands a message to the intake, waiting for its place; false if the intake is gone.
+    async fn forward(&mut self, publish: Publish) -> bool {
+        self.parts.metrics.messages.inc();
+        if publish.dup {
+            self.parts.metrics.redeliveries.inc();
+        }
+        let received_at = Timestamp::now();
+        let bytes = u32::try_from(publish.payload.len().min(BUDGET_BYTES)).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.budget).acquire_many_owned(bytes).await.ok();
+        let delivery = Delivery::new(publish, self.acks.epoch(), received_at, budget);
+        self.parts.deliveries.send(delivery).await.is_ok()
+    }
+
+    fn connected(&mut self, connack: ConnAck) {
+        self.connections += 1;
+        if self.connections > 1 {
+            self.parts.metrics.mqtt_reconnects.inc();
+        }
+        self.last_error = None;
+        self.parts.health.set_mqtt_connected(true);
+        tracing::info!(
+            broker = %format_args!("{}:{}", self.config.broker, self.config.port),
+            client_id = self.config.client_id,
+            session_resumed = connack.session_present,
+            "connected to the broker"
+        );
+        // The first time also when the session is there: it may have been made with other filters.
+        if !connack.session_present || self.connections == 1 {
+            let filters = self.config.topics.iter();
+            let filters =
+                filters.map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+            if let Err(error) = self.client.try_subscribe_many(filters) {
+                tracing::error!(%error, topics = ?self.config.topics, "subscribing failed: no messages will come");
+            }
+        }
+    }
+
+    fn subscribed(&self, suback: &SubAck) {
+        for (filter, code) in self.config.topics.iter().zip(&suback.return_codes) {
+            match code {
+                SubscribeReasonCode::Success(QoS::AtMostOnce) => tracing::error!(
+                    filter,
+                    "the broker granted QoS 0 only: messages that are lost on the way will not be sent again"
+                ),
+                SubscribeReasonCode::Success(_) => tracing::info!(filter, "subscribed"),
+                SubscribeReasonCode::Failure => tracing::error!(
+                    filter,
+                    "the broker refused the subscription: no messages of it will come; check its access rules"
+                ),
+            }
+        }
+    }
+
+    /// Closes the books on a connection; true if there was one.
+    async fn end_connection(&mut self) -> bool {
+        let events = &mut self.events;
+        let mut received = Vec::new();
+        let epoch = self.acks.epoch();
+        self.acks.end_epoch(|| {
+            events.clean();
+            // Subscribe and disconnect requests of the old connection are not for the next.
+            events.pending.clear();
+            received.extend(events.state.events.drain(..).filter_map(|event| match event {
+                Event::Incoming(Packet::Publish(publish)) => Some(publish),
+                _ => None,
+            }));
+        });
+        let was_connected = self.parts.health.is_mqtt_connected();
+        self.parts.health.set_mqtt_connected(false);
+        // Received, but never to be acknowledged: stored all the same, should the broker forget them.
+        for publish in received {
+            let delivery = Delivery::new(publish, epoch, Timestamp::now(), None);
+            if self.parts.stop.is_given() || self.parts.deliveries.send(delivery).await.is_err() {
+                break;
+            }
+            self.parts.metrics.messages.inc();
+        }
+        was_connected
+    }
+
+    fn report_lost(&mut self, error: &ConnectionError, was_connected: bool, pause: Duration) {
+        let text = describe(error);
+        let retry_in_ms = pause.as_millis();
+        if was_connected {
+            tracing::warn!(
+                error = text,
+                retry_in_ms,
+                "lost the broker: it keeps what was not acknowledged and delivers it again"
+            );
+        } else if self.last_error.as_ref() != Some(&text) {
+            tracing::warn!(
+                error = text,
+                retry_in_ms,
+                "cannot reach the broker: trying again, without end"
+            );
+        } else {
+            tracing::debug!(error = text, retry_in_ms, "still cannot reach the broker");
+        }
+        self.last_error = Some(text);
+    }
+}
+
+fn leave(client: &AsyncClient) {
+    if let Err(error) = client.try_disconnect() {
+        tracing::debug!(%error, "no DISCONNECT sent");
+    }
+}
+
+/// rumqttc's messages, less their wrapping.
+fn describe(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
+            error.to_string()
+        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            "the broker closed the connection".to_owned()
+        }
+        ConnectionError::MqttState(StateError::AwaitPingResp) => {
+            "the broker does not answer pings".to_owned()
+        }
+        ConnectionError::ConnectionRefused(code) => {
+            format!("the broker refused the connection: {code:?}")
+        }
+        other => other.to_string(),
+    }
+}

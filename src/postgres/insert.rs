@@ -1,0 +1,136 @@
+//! Writing a batch, once or as often as it takes.
+
+use chrono::{DateTime, Utc};
+
+use super::failure::{Failure, within};
+use super::{Database, INSERT_TIMEOUT};
+use crate::reading::Reading;
+
+/// The columns that a reading fills.
+pub(super) const COLUMNS: [&str; 5] = ["device_id", "ts", "temperature", "humidity", "battery"];
+
+const INSERT: &str = "
+    insert into telemetry (device_id, ts, temperature, humidity, battery)
+    select device_id, ts, temperature, humidity, battery
+    from unnest($1::text[], $2::timestamptz[], $3::float8[], $4::float8[], $5::float8[])
+        as batch (device_id, ts, temperature, humidity, battery)
+    on conflict (device_id, ts) do nothing";
+
+/// What became of a batch; the two add up to its length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inserted {
+    /// Rows that are in the table now and were not before.
+    pub inserted: u64,
+    /// Readings whose device and time were in the table already, or in the batch before them.
+    pub duplicates: u64,
+}
+
+impl Database {
+    /// Writes `readings` in one statement: all of them are committed, or none.
+    ///
+    /// Idempotent. Of several readings with the same device and time, the one stored first wins,
+    /// and within a batch the one that stands first.
+    ///
+    /// Rows go in by the order of the unique key, so two batches in flight take its locks in the
+    /// same order and cannot deadlock. Cancellation-safe in the sense that a batch whose future
+    /// was dropped may or may not have been written, and can be sent again.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`INSERT_TIMEOUT`] at the latest.
+    pub async fn insert(&self, readings: &[&Reading]) -> Result<Inserted, Failure> {
+        if readings.is_empty() {
+            return Ok(Inserted::default());
+        }
+        let batch = Columns::of(readings);
+        let inserted = within(INSERT_TIMEOUT, self.insert_in_time(&batch)).await?;
+        let all = readings.len() as u64;
+        Ok(Inserted { inserted, duplicates: all.saturating_sub(inserted) })
+    }
+
+    async fn insert_in_time(&self, batch: &Columns<'_>) -> Result<u64, Failure> {
+        let mut lease = self.writes.lease().await?;
+        let outcome = sqlx::query(INSERT)
+            .bind(&batch.device_ids)
+            .bind(&batch.timestamps)
+            .bind(&batch.temperatures)
+            .bind(&batch.humidities)
+            .bind(&batch.batteries)
+            .execute(lease.connection())
+            .await
+            .map(|done| done.rows_affected())
+            .map_err(Failure::of_statement);
+        // A refused value leaves the connection in order, and the halves of the batch follow.
+        if matches!(outcome, Ok(_) | Err(Failure::Data { .. })) {
+            lease.keep();
+        }
+        outcome
+    }
+}
+
+/// A batch turned on its side, as `unnest` takes it. It would fill a shorter column up with
+/// nulls; here they are of one length, because a reading is pushed to all of them at once.
+struct Columns<'r> {
+    device_ids: Vec<&'r str>,
+    timestamps: Vec<DateTime<Utc>>,
+    temperatures: Vec<f64>,
+    humidities: Vec<f64>,
+    batteries: Vec<f64>,
+}
+
+impl<'r> Columns<'r> {
+    fn of(readings: &[&'r Reading]) -> Self {
+        let mut rows = readings.to_vec();
+        // Stable, so that the first of two with the same key stays first.
+        rows.sort_by(|a, b| (&a.device_id, a.timestamp).cmp(&(&b.device_id, b.timestamp)));
+        let mut columns = Self {
+            device_ids: Vec::with_capacity(rows.len()),
+            timestamps: Vec::with_capacity(rows.len()),
+            temperatures: Vec::with_capacity(rows.len()),
+            humidities: Vec::with_capacity(rows.len()),
+            batteries: Vec::with_capacity(rows.len()),
+        };
+        for row in rows {
+            columns.device_ids.push(&row.device_id);
+            columns.timestamps.push(row.timestamp.into());
+            columns.temperatures.push(row.temperature);
+            columns.humidities.push(row.humidity);
+            columns.batteries.push(row.battery);
+        }
+        columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::Timestamp;
+
+    fn reading(device_id: &str, millis: i64, temperature: f64) -> Reading {
+        Reading {
+            device_id: device_id.to_owned(),
+            timestamp: Timestamp::from_millis(millis).unwrap(),
+            temperature,
+            humidity: 0.0,
+            battery: 0.0,
+        }
+    }
+
+    #[test]
+    fn rows_go_in_by_key_and_the_first_of_equal_keys_stays_first() {
+        let readings = [
+            reading("b", 1, 1.0),
+            reading("a", 2, 2.0),
+            reading("b", 1, 3.0),
+            reading("a", 1, 4.0),
+        ];
+        let columns = Columns::of(&readings.iter().collect::<Vec<_>>());
+        assert_eq!(columns.device_ids, ["a", "a", "b", "b"]);
+        assert_eq!(columns.temperatures, [4.0, 2.0, 1.0, 3.0]);
+    }
+
+    #[test]
+    fn the_statement_fills_the_columns_of_a_reading() {
+        let columns = COLUMNS.join(", ");
+        assert!(INSERT.contains(&format!("insert into telemetry ({columns})")));
+    }
+}

@@ -1,0 +1,119 @@
+//! Why a reading was rejected: a [`Reason`] for counters, a sentence for people.
+
+use std::fmt;
+
+/// Where on its way a reading was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The payload is not what the contract calls a message.
+    Decode,
+    /// The reading is well-formed, but a value is out of bounds.
+    Validate,
+    /// PostgreSQL refused the row.
+    Database,
+}
+
+impl Stage {
+    /// All stages, for counters that must read 0 from the start.
+    pub const ALL: [Self; 3] = [Self::Decode, Self::Validate, Self::Database];
+
+    /// The stage's name in metrics and in the dead-letter store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Validate => "validate",
+            Self::Database => "database",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal, $stage:ident;)+) => {
+        /// The rule that a rejected reading broke; one label value each in
+        /// `ingestor_rejections_total`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Reason {
+            /// All reasons, for counters that must read 0 from the start.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The reason's name in metrics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The stage that applies this rule.
+            #[must_use]
+            pub fn stage(self) -> Stage {
+                match self { $(Self::$variant => Stage::$stage,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Longer than `MQTT_MAX_PAYLOAD_BYTES`.
+    PayloadTooLarge => "payload_too_large", Decode;
+    /// Not UTF-8.
+    NotUtf8 => "not_utf8", Decode;
+    /// Not JSON.
+    InvalidJson => "invalid_json", Decode;
+    /// A number beyond the range of a double.
+    NumberOutOfRange => "number_out_of_range", Decode;
+    /// JSON, but no object.
+    NotAnObject => "not_an_object", Decode;
+    /// An array without a reading.
+    EmptyArray => "empty_array", Decode;
+    /// A field is not there.
+    MissingField => "missing_field", Decode;
+    /// A field is there twice.
+    DuplicateField => "duplicate_field", Decode;
+    /// A field has the wrong JSON type.
+    WrongType => "wrong_type", Decode;
+    /// The timestamp is not one.
+    InvalidTimestamp => "invalid_timestamp", Decode;
+    /// `device_id` is empty.
+    DeviceIdEmpty => "device_id_empty", Validate;
+    /// `device_id` is longer than 128 characters.
+    DeviceIdTooLong => "device_id_too_long", Validate;
+    /// `device_id` holds a control character.
+    DeviceIdControlCharacter => "device_id_control_character", Validate;
+    /// Outside `VALIDATE_TEMPERATURE_MIN/_MAX`.
+    TemperatureOutOfRange => "temperature_out_of_range", Validate;
+    /// Outside `VALIDATE_HUMIDITY_MIN/_MAX`.
+    HumidityOutOfRange => "humidity_out_of_range", Validate;
+    /// Outside `VALIDATE_BATTERY_MIN/_MAX`.
+    BatteryOutOfRange => "battery_out_of_range", Validate;
+    /// Further ahead than `VALIDATE_MAX_FUTURE_SECS`.
+    TimestampInFuture => "timestamp_in_future", Validate;
+    /// Before `VALIDATE_OLDEST_TIMESTAMP`.
+    TimestampTooOld => "timestamp_too_old", Validate;
+}
+
+/// A reading turned away by decoding or validation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Rejection {
+    /// The rule it broke.
+    pub reason: Reason,
+    /// One sentence for whoever has to mend the device.
+    pub message: String,
+}
+
+impl Rejection {
+    /// A rejection for `reason`, explained by `message`.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}

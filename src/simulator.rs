@@ -1,0 +1,86 @@
+//! Simulated devices that publish telemetry: the load for demonstrations, tests and sizing.
+//!
+//! One task does it all, because the order is the point: [`publisher`] asks [`fleet`] for the next
+//! message when one is due and the window has room, hands it to the connection, and reads the
+//! acknowledgements. Nothing is queued in between, so `published` and `acked` are what the broker
+//! saw. [`progress`] prints them.
+
+use std::fmt;
+use std::time::Duration;
+
+use rumqttc::ConnectReturnCode;
+
+mod device;
+mod encode;
+mod fleet;
+mod progress;
+mod publisher;
+mod settings;
+mod stop;
+
+pub use settings::{Settings, help};
+pub use stop::Stop;
+
+use progress::Progress;
+use publisher::Publisher;
+
+/// How long a stop waits for the acknowledgements that are still missing.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a run came to; displayed as the one line that scripts read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Messages handed to a connection, each counted once however often it was sent again.
+    pub published: u64,
+    /// Those of them that the broker acknowledged.
+    pub acked: u64,
+    /// From the first connection to the end.
+    pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Acknowledged messages per second.
+    #[must_use]
+    pub fn per_second(&self) -> u64 {
+        let micros = self.elapsed.as_micros().max(1);
+        u64::try_from(u128::from(self.acked) * 1_000_000 / micros).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { published, acked, .. } = self;
+        write!(f, "published {published} · acked {acked} · {} msg/s", self.per_second())
+    }
+}
+
+/// Why a run cannot go on. A broker that is down is no such reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker answered the first connection with a refusal: somebody has to change the login
+    /// or the broker. Later refusals are waited out, a restarting broker may give them.
+    #[error("the broker at {broker} refuses the connection: {code:?}")]
+    Refused {
+        /// Host and port.
+        broker: String,
+        /// The broker's answer.
+        code: ConnectReturnCode,
+    },
+}
+
+/// Publishes until `MESSAGE_COUNT` messages are acknowledged or `stop` is requested.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(settings: &Settings, stop: &Stop) -> Result<Summary, Error> {
+    let progress = Progress::new();
+    let mut publisher = Publisher::new(settings, &progress);
+    tokio::select! {
+        outcome = publisher.run(stop) => outcome?,
+        () = stop.passed(GRACE) => publisher.give_up(),
+        () = progress.report(settings.progress_interval) => {}
+    }
+    publisher.disconnect().await;
+    progress.clear();
+    Ok(publisher.summary())
+}

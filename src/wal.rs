@@ -1,0 +1,65 @@
+//! The write-ahead log: the seam between MQTT and PostgreSQL.
+//!
+//! One word per meaning: *commit* makes records durable, *flush* moves them to PostgreSQL, *trim*
+//! deletes flushed records. At all times
+//!
+//! ```text
+//! next ≥ committed ≥ flushed ≥ trimmed
+//! ```
+//!
+//! Layers, from the bytes up: [`block`] (what is stored), [`storage`] (the trait pair), `sled` and
+//! [`memory`] (its two implementations), `salvage` (reading what sled lost), [`log`] (offsets,
+//! rotation, order, continuity).
+//!
+//! What `commit` returning `Ok` means: every record appended before it survives a power cut. What
+//! an error means: nothing may be acknowledged, and the log takes nothing more in this process,
+//! because after a failed fsync no one knows what is on the disk but a fresh open.
+
+use std::io;
+use std::path::PathBuf;
+
+pub mod block;
+pub mod log;
+pub mod memory;
+#[cfg(test)]
+mod model_tests;
+mod salvage;
+pub mod sled;
+pub mod storage;
+mod tail;
+
+pub use block::{Block, Offset};
+pub use log::{Batch, Limits, Log, Room, Writer};
+pub use sled::SledStorage;
+pub use storage::{OffsetRange, Quarantined};
+
+/// What can go wrong with the log.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// The filesystem refused. On a commit: stop in order, the supervisor restarts the process.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Something stored cannot be read back. The log salvages the generation and goes on.
+    #[error("damaged: {what}")]
+    Damaged {
+        /// What was noticed.
+        what: String,
+    },
+    /// Another process holds the directory: the caller stops.
+    #[error("{} is in use by another process", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// An earlier commit failed: the caller stops.
+    #[error("the log failed earlier and takes nothing more until a restart")]
+    Poisoned,
+    /// A salvaged generation was written to; a mistake in this program.
+    #[error("a salvaged generation is read-only")]
+    ReadOnly,
+}

@@ -1,0 +1,795 @@
+//! The log itself: offsets, rotation, order and continuity over any [`Storage`].
+//!
+//! Writing: one [`Writer`] appends to the newest generation and commits in groups. At
+//! [`Limits::generation_bytes`] a new generation starts, and also when little is pending in one
+//! that an outage has blown up, since sled's files do not shrink.
+//!
+//! Reading: from the tail in memory, else from the generation that holds the offset, opened when
+//! it is first needed. Offsets are continuous; where they are not, or where sled reports an error
+//! or panics, that generation is damaged: its frames are salvaged from the raw file and read in
+//! its place, and what is missing there too is reported as lost, by offset.
+//!
+//! Deletion: a generation whose records are all flushed is deleted, or set aside in quarantine if
+//! it was damaged. Neither needs free space, so a full disk can always drain.
+//!
+//! Locks, always taken in this order: `active` (for a commit or a roll), `opening` (while a
+//! generation is opened), `state` (short, never across I/O on blocks).
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::WalError;
+use super::block::{Block, Encoder, Offset};
+use super::sled::generation_id;
+use super::storage::{Generation, Quarantined, Storage};
+use super::tail::Tail;
+use crate::metrics::Metrics;
+use crate::reading::{Reading, Timestamp};
+
+/// A generation that grew beyond this while the database was down is left for a new one as soon
+/// as hardly anything is pending in it.
+const ROOMY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// "Hardly anything": about a megabyte of blocks.
+const FEW_RECORDS: u64 = 30_000;
+
+/// How much the log may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes on disk at which the log counts as full.
+    pub max_bytes: u64,
+    /// Free bytes of the filesystem under which it counts as full.
+    pub min_free_bytes: u64,
+    /// Size at which a new generation starts; at most a quarter of `max_bytes` is used, so that
+    /// a full log can drain in steps.
+    pub generation_bytes: u64,
+}
+
+impl Limits {
+    fn generation(&self) -> u64 {
+        self.generation_bytes.min(self.max_bytes / 4)
+    }
+}
+
+/// Whether the log takes records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It does.
+    Open,
+    /// It does not, for this reason; it will again once it has drained.
+    Full(String),
+}
+
+/// The reading end of the log, and everybody's view of it. Clones share it.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+/// The writing end; there is one.
+pub struct Writer {
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    received_at: Vec<Timestamp>,
+    readings: Vec<Reading>,
+}
+
+/// Records read from the log, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Where reading began.
+    pub from: Offset,
+    /// Where to read on; offsets between that are in no span are lost, and were reported.
+    pub next: Offset,
+    spans: Vec<(Arc<Block>, Range<usize>)>,
+}
+
+impl Batch {
+    /// Number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.iter().map(|(_, range)| range.len()).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Adds what `block` holds from `self.next` on and below `to`.
+    fn push(&mut self, block: Arc<Block>, to: Offset) {
+        let index = |offset: Offset| usize::try_from(offset - block.first).unwrap_or(usize::MAX);
+        let start = index(self.next.max(block.first));
+        let end = index(to.max(block.first)).min(block.readings.len());
+        if start < end {
+            self.next = block.first + end as u64;
+            self.spans.push((block, start..end));
+        } else {
+            // Everything up to `to` was lost.
+            self.next = to;
+        }
+    }
+
+    /// The records with their offsets.
+    pub fn records(&self) -> impl Iterator<Item = (Offset, &Reading)> {
+        self.spans.iter().flat_map(|(block, range)| {
+            let readings = &block.readings[range.clone()];
+            (block.first + range.start as u64..).zip(readings)
+        })
+    }
+
+    /// Receipt times, each with the number of records that came with it.
+    pub fn received_at(&self) -> impl Iterator<Item = (Timestamp, usize)> {
+        self.spans.iter().map(|(block, range)| (block.received_at, range.len()))
+    }
+}
+
+/// One generation, as `/admin/wal` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct GenerationStats {
+    /// The name of its directory.
+    pub id: String,
+    /// Offset of its first record.
+    pub first_offset: Offset,
+    /// Records in it that are not flushed.
+    pub pending_records: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+}
+
+/// The log's state at one moment.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// The offset that the next record gets.
+    pub next_offset: Offset,
+    /// Every record below is in PostgreSQL or in the dead-letter store.
+    pub flushed_offset: Offset,
+    /// Committed and not flushed, less what was lost.
+    pub pending_records: u64,
+    /// Bytes of all generations on disk.
+    pub disk_bytes: u64,
+    /// The generations, oldest first.
+    pub generations: Vec<GenerationStats>,
+}
+
+struct Shared {
+    storage: Box<dyn Storage>,
+    limits: Limits,
+    metrics: Metrics,
+    active: Mutex<Active>,
+    opening: Mutex<()>,
+    state: Mutex<State>,
+    committed: watch::Sender<Offset>,
+    room: watch::Sender<Room>,
+    poisoned: AtomicBool,
+}
+
+struct Active {
+    generation: Arc<dyn Generation>,
+    first: Offset,
+    next: Offset,
+}
+
+struct State {
+    generations: BTreeMap<Offset, Slot>,
+    flushed: Offset,
+    tail: Tail,
+    /// When the record at an offset was received, as last read from disk.
+    oldest: Option<(Offset, Timestamp)>,
+}
+
+struct Slot {
+    /// One past its last record; `None` for the newest, which still grows.
+    end: Option<Offset>,
+    open: Option<Arc<dyn Generation>>,
+    /// Of a generation that no longer grows.
+    disk_bytes: u64,
+    damage: Option<Quarantined>,
+}
+
+impl Slot {
+    fn lost_from(&self, offset: Offset) -> u64 {
+        let lost = self.damage.iter().flat_map(|damage| &damage.lost_ranges);
+        lost.filter(|range| range.to >= offset).map(|r| r.to - r.from.max(offset) + 1).sum()
+    }
+}
+
+/// What opening a generation came to.
+struct Attached {
+    generation: Arc<dyn Generation>,
+    end: Offset,
+    damage: Option<Quarantined>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere must not turn into a second one here; the supervisor ends the process.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens the log in `storage`, making it if there is none.
+///
+/// Only the newest and the oldest generation are opened, so this takes the same time whatever
+/// waits in between.
+///
+/// # Errors
+/// If the storage cannot be used at all. Damage is no such reason.
+pub fn open(
+    storage: Box<dyn Storage>,
+    limits: Limits,
+    metrics: &Metrics,
+) -> Result<(Writer, Log), WalError> {
+    let mut generations = BTreeMap::new();
+    let ids = storage.list()?;
+    for (at, first) in ids.iter().enumerate() {
+        let disk_bytes = storage.disk_bytes(*first);
+        let end = ids.get(at + 1).copied();
+        generations.insert(*first, Slot { end, open: None, disk_bytes, damage: None });
+    }
+    let active = open_newest(storage.as_ref(), metrics, &mut generations)?;
+    let next = active.next;
+    let state = State { generations, flushed: next, tail: Tail::default(), oldest: None };
+    let shared = Arc::new(Shared {
+        storage,
+        limits,
+        metrics: metrics.clone(),
+        active: Mutex::new(active),
+        opening: Mutex::new(()),
+        state: Mutex::new(state),
+        committed: watch::Sender::new(next),
+        room: watch::Sender::new(Room::Open),
+        poisoned: AtomicBool::new(false),
+    });
+    shared.settle_oldest()?;
+    shared.check_room();
+    let encoder =
+        Encoder::new().map_err(|source| WalError::Io { what: "set up compression", source })?;
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        encoder,
+        received_at: Vec::new(),
+        readings: Vec::new(),
+    };
+    Ok((writer, Log { shared }))
+}
+
+/// Opens the newest generation for appending, or starts one behind it if it is damaged.
+fn open_newest(
+    storage: &dyn Storage,
+    metrics: &Metrics,
+    generations: &mut BTreeMap<Offset, Slot>,
+) -> Result<Active, WalError> {
+    let noted = storage.last_committed();
+    let mut first = noted.unwrap_or(0);
+    let newest = generations.last_key_value().map(|(first, slot)| (*first, slot.disk_bytes));
+    if let Some((newest, disk_bytes)) = newest {
+        let attached = attach(storage, metrics, newest, noted.unwrap_or(newest).max(newest))?;
+        if attached.damage.is_none() {
+            let generation = attached.generation;
+            // What an earlier process wrote and never synced counts as committed from now on.
+            generation.sync()?;
+            let open = Some(Arc::clone(&generation));
+            generations.insert(newest, Slot { end: None, open, disk_bytes, damage: None });
+            return Ok(Active { generation, first: newest, next: attached.end });
+        }
+        first = attached.end;
+        if attached.end == newest {
+            // It never held a record: a crash while it was made.
+            storage.delete(newest)?;
+            generations.remove(&newest);
+        } else {
+            let end = Some(attached.end);
+            let open = Some(attached.generation);
+            generations.insert(newest, Slot { end, open, disk_bytes, damage: attached.damage });
+        }
+    }
+    let generation = storage.create(first)?;
+    let open = Some(Arc::clone(&generation));
+    generations.insert(first, Slot { end: None, open, disk_bytes: 0, damage: None });
+    Ok(Active { generation, first, next: first })
+}
+
+/// Opens a generation that is known to reach up to `expected_end`, or salvages it.
+fn attach(
+    storage: &dyn Storage,
+    metrics: &Metrics,
+    first: Offset,
+    expected_end: Offset,
+) -> Result<Attached, WalError> {
+    let opened = storage.open(first).and_then(|generation| {
+        let end = generation.end()?.max(generation.trimmed());
+        if end >= expected_end {
+            return Ok(Attached { generation, end, damage: None });
+        }
+        let what = format!("records from offset {end} to {} are missing", expected_end - 1);
+        Err(WalError::Damaged { what })
+    });
+    opened.or_else(|error| salvage(storage, metrics, first, first, expected_end, &error))
+}
+
+fn salvage(
+    storage: &dyn Storage,
+    metrics: &Metrics,
+    first: Offset,
+    floor: Offset,
+    expected_end: Offset,
+    why: &WalError,
+) -> Result<Attached, WalError> {
+    let salvaged = storage.salvage(first, floor, expected_end)?;
+    let id = generation_id(first);
+    if salvaged.records > 0 || !salvaged.lost.is_empty() {
+        tracing::error!(
+            generation = id,
+            reason = %why,
+            salvaged_records = salvaged.records,
+            lost_ranges = salvaged.lost.len(),
+            "a WAL generation is damaged: what its raw file still holds is read from there, then it is set aside in quarantine"
+        );
+    }
+    for lost in &salvaged.lost {
+        tracing::error!(
+            generation = id,
+            from = lost.from,
+            to = lost.to,
+            "offsets lost to damage: these readings cannot be read back and will not reach the database"
+        );
+        metrics.wal_lost_records.inc_by(lost.records());
+    }
+    metrics.wal_salvaged_records.inc_by(salvaged.records);
+    let damage = Quarantined {
+        id,
+        at: Timestamp::now().to_string(),
+        salvaged_records: salvaged.records,
+        lost_ranges: salvaged.lost,
+    };
+    Ok(Attached { generation: salvaged.generation, end: salvaged.end, damage: Some(damage) })
+}
+
+impl Writer {
+    /// Adds a reading to the group that the next [`Self::commit`] makes durable.
+    pub fn append(&mut self, received_at: Timestamp, reading: Reading) {
+        self.received_at.push(received_at);
+        self.readings.push(reading);
+    }
+
+    /// Makes everything appended so far durable and readable. An empty group costs nothing.
+    ///
+    /// # Errors
+    /// If that is not certain. The log is poisoned then: no commit succeeds before a restart.
+    pub fn commit(&mut self) -> Result<(), WalError> {
+        if self.readings.is_empty() {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        if shared.poisoned.load(Ordering::Acquire) {
+            return Err(WalError::Poisoned);
+        }
+        let started = Instant::now();
+        let mut active = lock(&shared.active);
+        let cuts = write(&mut self.encoder, &active, shared, &self.received_at, &self.readings)
+            .inspect_err(|_| shared.poisoned.store(true, Ordering::Release))?;
+        let records = self.readings.len();
+        let mut readings = self.readings.drain(..);
+        let mut received_at = self.received_at.drain(..);
+        let mut first = active.next;
+        let mut state = lock(&shared.state);
+        for count in cuts {
+            let block = Block {
+                first,
+                received_at: received_at
+                    .by_ref()
+                    .take(count)
+                    .fold(None, |oldest, at| oldest.or(Some(at)))
+                    .unwrap_or_else(Timestamp::now),
+                readings: readings.by_ref().take(count).collect(),
+            };
+            first = block.end();
+            state.tail.push(block);
+        }
+        drop(state);
+        active.next = first;
+        shared.storage.note_committed(first);
+        shared.committed.send_replace(first);
+        shared.metrics.wal_commit.observe(started.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's value")]
+        shared.metrics.wal_commit_records.observe(records as f64);
+        Ok(())
+    }
+
+    /// Starts a new generation if it is time, and checks the limits. To be called between
+    /// commits, when nobody waits for an ack.
+    ///
+    /// # Errors
+    /// If the log is poisoned.
+    pub fn maintain(&mut self) -> Result<(), WalError> {
+        if self.shared.poisoned.load(Ordering::Acquire) {
+            return Err(WalError::Poisoned);
+        }
+        self.shared.roll_if_due(&mut lock(&self.shared.active));
+        self.shared.check_room();
+        Ok(())
+    }
+}
+
+/// Writes and syncs one group; returns how many records went into each block.
+fn write(
+    encoder: &mut Encoder,
+    active: &Active,
+    shared: &Shared,
+    received_at: &[Timestamp],
+    readings: &[Reading],
+) -> Result<Vec<usize>, WalError> {
+    let flushed = lock(&shared.state).flushed;
+    let mut cuts = Vec::new();
+    let mut outcome = Ok(());
+    encoder
+        .encode(active.next, flushed, received_at, readings, &mut |first, count, frame| {
+            if outcome.is_ok() {
+                outcome = active.generation.insert(first, &frame);
+            }
+            cuts.push(count);
+        })
+        .map_err(|source| WalError::Io { what: "encode a block", source })?;
+    outcome?;
+    active.generation.sync()?;
+    Ok(cuts)
+}
+
+impl Log {
+    /// Follows the end of the committed log: one past the last record that can be read.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<Offset> {
+        self.shared.committed.subscribe()
+    }
+
+    /// Follows whether the log takes records.
+    #[must_use]
+    pub fn room(&self) -> watch::Receiver<Room> {
+        self.shared.room.subscribe()
+    }
+
+    /// Whether a commit has failed.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Where the flusher starts: every record below is flushed.
+    #[must_use]
+    pub fn flushed(&self) -> Offset {
+        lock(&self.shared.state).flushed
+    }
+
+    /// The records with offsets from `from` up to, not including, `to`, as far as they are
+    /// committed. Blocks on the disk if they are no longer in memory.
+    ///
+    /// # Errors
+    /// If the disk fails; damage is salvaged and skipped.
+    pub fn read(&self, from: Offset, to: Offset) -> Result<Batch, WalError> {
+        let to = to.min(*self.shared.committed.borrow());
+        let mut batch = Batch { from, next: from, spans: Vec::new() };
+        while batch.next < to {
+            let Some(block) = self.shared.block_at(batch.next)? else {
+                batch.next = self.shared.end_of_generation(batch.next).min(to);
+                continue;
+            };
+            batch.push(block, to);
+        }
+        Ok(batch)
+    }
+
+    /// As [`Self::read`], but only if all of it is still in memory; never blocks for long.
+    #[must_use]
+    pub fn read_tail(&self, from: Offset, to: Offset) -> Option<Batch> {
+        let to = to.min(*self.shared.committed.borrow());
+        let mut batch = Batch { from, next: from, spans: Vec::new() };
+        let state = lock(&self.shared.state);
+        while batch.next < to {
+            batch.push(state.tail.get(batch.next)?, to);
+        }
+        Some(batch)
+    }
+
+    /// Records that everything below `flushed` is in PostgreSQL or in the dead-letter store, and
+    /// frees what it took. Blocks on the disk. Called by the flusher alone.
+    ///
+    /// # Errors
+    /// If a generation cannot be trimmed, deleted or set aside.
+    pub fn trim(&self, flushed: Offset) -> Result<(), WalError> {
+        self.shared.trim(flushed)
+    }
+
+    /// How long the oldest pending record has waited, in seconds; 0 if none is pending.
+    #[must_use]
+    pub fn oldest_pending_seconds(&self) -> f64 {
+        let flushed = self.flushed();
+        let known = {
+            let state = lock(&self.shared.state);
+            let in_tail = state.tail.get(flushed).map(|block| block.received_at);
+            in_tail.or(state.oldest.filter(|(at, _)| *at == flushed).map(|(_, since)| since))
+        };
+        let since = known.or_else(|| {
+            let batch = self.read(flushed, flushed + 1).ok()?;
+            let (since, _) = batch.received_at().next()?;
+            lock(&self.shared.state).oldest = Some((flushed, since));
+            Some(since)
+        });
+        since.map_or(0.0, |since| Timestamp::now().seconds_since(since).max(0.0))
+    }
+
+    /// The log's state now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let committed = *self.shared.committed.borrow();
+        let state = lock(&self.shared.state);
+        let generations: Vec<GenerationStats> = state
+            .generations
+            .iter()
+            .map(|(first, slot)| {
+                let from = state.flushed.max(*first);
+                let end = slot.end.unwrap_or(committed);
+                GenerationStats {
+                    id: generation_id(*first),
+                    first_offset: *first,
+                    pending_records: end.saturating_sub(from).saturating_sub(slot.lost_from(from)),
+                    disk_bytes: slot.bytes(),
+                }
+            })
+            .collect();
+        Stats {
+            next_offset: committed,
+            flushed_offset: state.flushed,
+            pending_records: generations.iter().map(|one| one.pending_records).sum(),
+            disk_bytes: generations.iter().map(|one| one.disk_bytes).sum(),
+            generations,
+        }
+    }
+
+    /// Damaged generations: those in quarantine, and those that will be once they are drained.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let mut all = self.shared.storage.quarantined();
+        let state = lock(&self.shared.state);
+        all.extend(state.generations.values().filter_map(|slot| slot.damage.clone()));
+        all
+    }
+
+    /// Bytes that are free on the log's filesystem.
+    ///
+    /// # Errors
+    /// If the filesystem does not say.
+    pub fn free_bytes(&self) -> Result<u64, WalError> {
+        self.shared.storage.free_bytes()
+    }
+}
+
+impl Slot {
+    fn bytes(&self) -> u64 {
+        match (&self.open, self.end) {
+            (Some(newest), None) => newest.disk_bytes(),
+            _ => self.disk_bytes,
+        }
+    }
+}
+
+impl Shared {
+    /// Finds out up to where the log was flushed, which the oldest generation remembers; deletes
+    /// what a crash kept from being deleted.
+    fn settle_oldest(&self) -> Result<(), WalError> {
+        loop {
+            let oldest = lock(&self.state)
+                .generations
+                .first_key_value()
+                .map(|(first, slot)| (*first, slot.end));
+            let Some((first, end)) = oldest else { return Ok(()) };
+            let generation = self.generation(first)?;
+            let end_now = end.unwrap_or(Offset::MAX);
+            let flushed = generation.trimmed().clamp(first, end_now);
+            lock(&self.state).flushed = flushed;
+            if flushed < end_now {
+                return Ok(());
+            }
+            drop(generation);
+            self.drop_flushed(flushed)?;
+        }
+    }
+
+    /// The open generation `first`, opened now if it is not.
+    fn generation(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
+        let _opening = lock(&self.opening);
+        let (open, end) = {
+            let state = lock(&self.state);
+            let slot = state.generations.get(&first);
+            (slot.and_then(|slot| slot.open.clone()), slot.and_then(|slot| slot.end))
+        };
+        if let Some(generation) = open {
+            return Ok(generation);
+        }
+        let attached = attach(self.storage.as_ref(), &self.metrics, first, end.unwrap_or(first))?;
+        self.put(first, &attached);
+        Ok(attached.generation)
+    }
+
+    fn put(&self, first: Offset, attached: &Attached) {
+        if let Some(slot) = lock(&self.state).generations.get_mut(&first) {
+            slot.open = Some(Arc::clone(&attached.generation));
+            slot.damage.clone_from(&attached.damage);
+        }
+    }
+
+    /// The block that holds `offset`, or the next one if damage took that; `None` if there is no
+    /// further one in its generation.
+    fn block_at(&self, offset: Offset) -> Result<Option<Arc<Block>>, WalError> {
+        if let Some(block) = lock(&self.state).tail.get(offset) {
+            return Ok(Some(block));
+        }
+        let holding = {
+            let state = lock(&self.state);
+            state.generations.range(..=offset).next_back().map(|(first, _)| *first)
+        };
+        let Some(first) = holding else { return Ok(None) };
+        let generation = self.generation(first)?;
+        let found = generation.block_at(offset);
+        let is_damaged = |error: &WalError| matches!(error, WalError::Damaged { .. });
+        let why = match found {
+            Ok(Some(block)) if block.first <= offset => return Ok(Some(Arc::new(block))),
+            Ok(_) if self.is_salvaged(first) => return Ok(found?.map(Arc::new)),
+            Ok(_) => WalError::Damaged { what: format!("no block holds offset {offset}") },
+            Err(error) if is_damaged(&error) && !self.is_salvaged(first) => error,
+            Err(error) => return Err(error),
+        };
+        drop(generation);
+        let generation = self.salvage_open(first, &why)?;
+        Ok(generation.block_at(offset)?.map(Arc::new))
+    }
+
+    fn is_salvaged(&self, first: Offset) -> bool {
+        lock(&self.state).generations.get(&first).is_some_and(|slot| slot.damage.is_some())
+    }
+
+    /// Replaces an open generation that turned out damaged by what its raw file holds.
+    fn salvage_open(&self, first: Offset, why: &WalError) -> Result<Arc<dyn Generation>, WalError> {
+        let mut active = lock(&self.active);
+        if active.first == first {
+            // Nothing more may be added to it: sled would write over what it has forgotten.
+            self.roll(&mut active)?;
+        }
+        drop(active);
+        let _opening = lock(&self.opening);
+        let (floor, end) = {
+            let state = lock(&self.state);
+            (state.flushed, state.generations.get(&first).and_then(|slot| slot.end))
+        };
+        let end = end.unwrap_or(first);
+        let attached = salvage(self.storage.as_ref(), &self.metrics, first, floor, end, why)?;
+        self.put(first, &attached);
+        Ok(attached.generation)
+    }
+
+    /// Where the generation that holds `offset` ends.
+    fn end_of_generation(&self, offset: Offset) -> Offset {
+        let state = lock(&self.state);
+        let next = state.generations.range(offset + 1..).next().map(|(first, _)| *first);
+        next.unwrap_or(Offset::MAX)
+    }
+
+    fn trim(&self, flushed: Offset) -> Result<(), WalError> {
+        let holding = {
+            let mut state = lock(&self.state);
+            if flushed <= state.flushed {
+                return Ok(());
+            }
+            state.flushed = flushed;
+            state.tail.trim(flushed);
+            let slot = state.generations.range(..=flushed).next_back();
+            slot.and_then(|(_, slot)| slot.open.clone())
+        };
+        self.drop_flushed(flushed)?;
+        if let Some(generation) = holding {
+            generation.trim(flushed)?;
+        }
+        // A busy writer does this itself.
+        if let Ok(mut active) = self.active.try_lock() {
+            self.roll_if_due(&mut active);
+        }
+        self.check_room();
+        Ok(())
+    }
+
+    /// Deletes generations that end at or below `flushed`, or sets them aside if damaged.
+    fn drop_flushed(&self, flushed: Offset) -> Result<(), WalError> {
+        loop {
+            let done = {
+                let mut state = lock(&self.state);
+                let oldest = state.generations.first_key_value();
+                let done = oldest.and_then(|(first, slot)| Some((*first, slot.end?)));
+                match done.filter(|(_, end)| *end <= flushed) {
+                    Some((first, _)) => state.generations.remove(&first).map(|slot| (first, slot)),
+                    None => None,
+                }
+            };
+            let Some((first, slot)) = done else { return Ok(()) };
+            // Closes the database, which must not write into a directory that is gone.
+            drop(slot.open);
+            match slot.damage {
+                None => self.storage.delete(first)?,
+                Some(report) => {
+                    self.storage.quarantine(first, &report)?;
+                    tracing::warn!(
+                        generation = report.id,
+                        "damaged WAL generation drained and set aside in quarantine: inspect it with `ingestor wal`, delete it when it is of no more use"
+                    );
+                }
+            }
+        }
+    }
+
+    fn roll_if_due(&self, active: &mut Active) {
+        let bytes = active.generation.disk_bytes();
+        let flushed = lock(&self.state).flushed;
+        let few_pending = active.next - flushed.clamp(active.first, active.next) <= FEW_RECORDS;
+        let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_pending);
+        if due
+            && active.next > active.first
+            && let Err(error) = self.roll(active)
+        {
+            tracing::warn!(%error, "no new WAL generation could be started: going on in the old one, trying again later");
+        }
+    }
+
+    /// Starts a new generation at the end of the log.
+    fn roll(&self, active: &mut Active) -> Result<(), WalError> {
+        let first = active.next;
+        let generation = self.storage.create(first)?;
+        let mut state = lock(&self.state);
+        let flushed = state.flushed;
+        if let Some(old) = state.generations.get_mut(&active.first) {
+            old.disk_bytes = active.generation.disk_bytes();
+            old.end = Some(first);
+            if flushed < active.first {
+                // Not its turn yet: closed, so that a long outage does not pile up open databases.
+                old.open = None;
+            }
+        }
+        let open = Some(Arc::clone(&generation));
+        state.generations.insert(first, Slot { end: None, open, disk_bytes: 0, damage: None });
+        drop(state);
+        *active = Active { generation, first, next: first };
+        if let Err(error) = self.drop_flushed(flushed) {
+            tracing::warn!(%error, "a flushed WAL generation could not be deleted: trying again at the next start");
+        }
+        Ok(())
+    }
+
+    fn check_room(&self) {
+        let used: u64 = lock(&self.state).generations.values().map(Slot::bytes).sum();
+        let free = self.storage.free_bytes().unwrap_or(u64::MAX);
+        let Limits { max_bytes, min_free_bytes, .. } = self.limits;
+        self.room.send_if_modified(|room| {
+            // It comes back below 90 % only, or it would come and go with every batch.
+            let (max, min_free) = match room {
+                Room::Open => (max_bytes, min_free_bytes),
+                Room::Full(_) => (max_bytes / 10 * 9, min_free_bytes / 10 * 11),
+            };
+            let now = if used >= max {
+                Room::Full(format!("it takes {used} bytes of at most {max_bytes}"))
+            } else if free < min_free {
+                Room::Full(format!(
+                    "its filesystem has {free} bytes free, {min_free_bytes} must be"
+                ))
+            } else {
+                Room::Open
+            };
+            let changed = matches!(room, Room::Open) != matches!(now, Room::Open);
+            if changed {
+                *room = now;
+            }
+            changed
+        });
+    }
+}

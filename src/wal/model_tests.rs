@@ -1,0 +1,288 @@
+//! The log against a model, on disk and in memory: whatever is appended, committed, read, trimmed
+//! and reopened in whatever order, the log holds what a plain vector would.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::log::open;
+use super::memory::MemoryStorage;
+use super::storage::Storage;
+use super::{Limits, Log, Offset, SledStorage, Writer};
+use crate::metrics::Metrics;
+use crate::reading::{Reading, Timestamp};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Append(u16),
+    Commit,
+    /// The sync fails, the process ends, and the blocks are on the disk or not.
+    FailCommit {
+        power_cut: bool,
+    },
+    Maintain,
+    /// From a share of the log on, up to so many records.
+    Read(u8, u16),
+    /// Up to a share of what is pending.
+    Trim(u8),
+    Reopen,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (1..700_u16).prop_map(Op::Append),
+        6 => Just(Op::Commit),
+        1 => any::<bool>().prop_map(|power_cut| Op::FailCommit { power_cut }),
+        2 => Just(Op::Maintain),
+        4 => (any::<u8>(), 1..3_000_u16).prop_map(|(share, max)| Op::Read(share, max)),
+        4 => any::<u8>().prop_map(Op::Trim),
+        2 => Just(Op::Reopen),
+    ];
+    proptest::collection::vec(op, 1..60)
+}
+
+/// What the log must hold: a record's index is its offset.
+#[derive(Default)]
+struct Model {
+    committed: Vec<Reading>,
+    appended: Vec<Reading>,
+    flushed: usize,
+    made: u32,
+}
+
+impl Model {
+    fn make(&mut self) -> Reading {
+        self.made += 1;
+        Reading {
+            device_id: format!("device-{}", self.made % 7),
+            timestamp: Timestamp::from_millis(1_759_667_696_000 + i64::from(self.made)).unwrap(),
+            temperature: f64::from(self.made) * 0.37,
+            humidity: 1.0 / f64::from(self.made),
+            battery: 50.0,
+        }
+    }
+
+    fn flushed(&self) -> Offset {
+        self.flushed as Offset
+    }
+}
+
+fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&MemoryStorage>) {
+    // So small that every maintenance starts a new generation.
+    let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1 };
+    let metrics = Metrics::new().unwrap();
+    let reopen = || open(storage(), limits, &metrics).unwrap();
+    let mut model = Model::default();
+    let (mut writer, mut log) = reopen();
+    for op in ops {
+        match op {
+            Op::Append(count) => {
+                for _ in 0..*count {
+                    let reading = model.make();
+                    model.appended.push(reading.clone());
+                    writer.append(Timestamp::now(), reading);
+                }
+            }
+            Op::Commit => {
+                writer.commit().unwrap();
+                model.committed.append(&mut model.appended);
+            }
+            Op::FailCommit { power_cut } => {
+                let Some(memory) = memory.filter(|_| !model.appended.is_empty()) else { continue };
+                memory.fail_next_sync();
+                assert!(writer.commit().is_err());
+                assert!(writer.commit().is_err(), "a poisoned log takes nothing more");
+                assert_eq!(*log.committed().borrow(), model.committed.len() as Offset);
+                if *power_cut {
+                    memory.cut_power();
+                    model.appended.clear();
+                } else {
+                    model.committed.append(&mut model.appended);
+                }
+                (writer, log) = reopen();
+            }
+            Op::Maintain => writer.maintain().unwrap(),
+            Op::Read(share, max) => check_read(&log, &model, *share, usize::from(*max)),
+            Op::Trim(share) => {
+                let pending = model.committed.len() - model.flushed;
+                model.flushed += pending * usize::from(*share) / 255;
+                log.trim(model.flushed()).unwrap();
+            }
+            Op::Reopen => {
+                drop((writer, log));
+                model.appended.clear();
+                (writer, log) = reopen();
+            }
+        }
+        check_state(&log, &model);
+    }
+    check_read(&log, &model, 0, usize::MAX);
+}
+
+fn check_state(log: &Log, model: &Model) {
+    let stats = log.stats();
+    assert_eq!(stats.next_offset, model.committed.len() as Offset);
+    assert_eq!(stats.flushed_offset, model.flushed());
+    assert_eq!(stats.pending_records, stats.next_offset - stats.flushed_offset);
+    assert_eq!(log.quarantined(), []);
+}
+
+fn check_read(log: &Log, model: &Model, share: u8, max: usize) {
+    let pending = &model.committed[model.flushed..];
+    let skip = pending.len() * usize::from(share) / 255;
+    let from = model.flushed + skip;
+    let batch = log.read(from as Offset, (from as Offset).saturating_add(max as Offset)).unwrap();
+    let expected = &pending[skip..pending.len().min(skip.saturating_add(max))];
+    assert_eq!(batch.next, (from + expected.len()) as Offset);
+    let read: Vec<_> = batch.records().collect();
+    assert_eq!(read.len(), expected.len());
+    for ((at, (offset, reading)), wanted) in (from as Offset..).zip(read).zip(expected) {
+        assert_eq!((offset, reading), (at, wanted));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn the_log_in_memory_holds_what_its_model_holds(ops in ops()) {
+        let memory = MemoryStorage::default();
+        run(&ops, &|| Box::new(memory.clone()), Some(&memory));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn the_log_on_disk_holds_what_its_model_holds(ops in ops()) {
+        let dir = tempfile::tempdir().unwrap();
+        run(&ops, &|| Box::new(SledStorage::open(dir.path()).unwrap()), None);
+    }
+}
+
+const LIMITS: Limits =
+    Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 64 * 1024 * 1024 };
+
+fn on_disk(dir: &Path, limits: Limits) -> (Writer, Log, Metrics) {
+    let metrics = Metrics::new().unwrap();
+    let (writer, log) = open(Box::new(SledStorage::open(dir).unwrap()), limits, &metrics).unwrap();
+    (writer, log, metrics)
+}
+
+fn commit(writer: &mut Writer, model: &mut Model, records: usize) {
+    for _ in 0..records {
+        let reading = model.make();
+        writer.append(Timestamp::now(), reading.clone());
+        model.committed.push(reading);
+    }
+    writer.commit().unwrap();
+}
+
+#[test]
+fn offsets_go_on_after_a_restart_with_everything_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
+    commit(&mut writer, &mut model, 1_000);
+    log.trim(1_000).unwrap();
+    drop((writer, log));
+    let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
+    assert_eq!(log.stats().next_offset, 1_000);
+    commit(&mut writer, &mut model, 1);
+    assert_eq!(log.read(1_000, 1_010).unwrap().records().next().unwrap().0, 1_000);
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = SledStorage::open(dir.path()).unwrap();
+    assert!(matches!(SledStorage::open(dir.path()), Err(super::WalError::Locked { .. })));
+}
+
+#[test]
+fn a_drained_log_gives_its_disk_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
+    for _ in 0..100 {
+        commit(&mut writer, &mut model, 6_000);
+        writer.maintain().unwrap();
+    }
+    assert!(log.stats().disk_bytes > 10 << 20, "{:?}", log.stats());
+    log.trim(600_000).unwrap();
+    assert!(log.stats().disk_bytes < 4 << 20, "{:?}", log.stats());
+}
+
+/// Damages the raw file of the generation that holds offset 0, and reads everything back.
+fn damaged(damage: impl FnOnce(&Path)) -> (Vec<(Offset, Reading)>, Log, Metrics, Model) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::default();
+    let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
+    for _ in 0..30 {
+        commit(&mut writer, &mut model, 1_000);
+    }
+    drop((writer, log));
+    damage(&dir.path().join("00000000000000000000"));
+    let (mut writer, log, metrics) = on_disk(dir.path(), LIMITS);
+    let first_new = log.stats().next_offset;
+    assert!(first_new >= 30_000, "offsets are not used again: {first_new}");
+    commit(&mut writer, &mut model, 1);
+    let mut all = Vec::new();
+    let mut next = 0;
+    while next < first_new + 1 {
+        let batch = log.read(next, next + 2_000).unwrap();
+        all.extend(batch.records().map(|(offset, reading)| (offset, reading.clone())));
+        next = batch.next;
+    }
+    log.trim(next).unwrap();
+    assert_eq!(log.stats().pending_records, 0);
+    (all, log, metrics, model)
+}
+
+#[test]
+fn flipped_bits_cost_the_blocks_they_hit_and_are_reported_by_offset() {
+    for seed in 0..10 {
+        let (all, log, metrics, model) = damaged(|generation| {
+            let file = generation.join("db");
+            let mut raw = std::fs::read(&file).unwrap();
+            let mut random = fastrand::Rng::with_seed(seed);
+            let at = random.usize(..raw.len());
+            raw[at] ^= 1 << random.u8(..8);
+            std::fs::write(&file, raw).unwrap();
+        });
+        let lost = metrics.wal_lost_records.get();
+        assert_eq!(all.len() as u64 + lost, 30_001, "seed {seed}");
+        for (offset, reading) in &all {
+            assert_eq!(*reading, model.committed[usize::try_from(*offset).unwrap()]);
+        }
+        assert!(lost < 2_000, "seed {seed} lost {lost}");
+        let reported: u64 = log
+            .quarantined()
+            .iter()
+            .flat_map(|one| &one.lost_ranges)
+            .map(super::OffsetRange::records)
+            .sum();
+        assert_eq!(reported, lost, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_truncated_file_keeps_what_is_left_of_it() {
+    let (all, log, metrics, _) = damaged(|generation| {
+        let file = std::fs::OpenOptions::new().write(true).open(generation.join("db")).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    });
+    assert!(all.len() > 10_000, "{}", all.len());
+    assert_eq!(all.len() as u64 + metrics.wal_lost_records.get(), 30_001);
+    assert_eq!(log.quarantined().len(), 1);
+}
+
+#[test]
+fn a_missing_file_is_reported_as_lost_from_its_first_to_its_last_offset() {
+    let (all, log, metrics, _) = damaged(|generation| {
+        std::fs::remove_file(generation.join("db")).unwrap();
+    });
+    assert_eq!(all.len(), 1);
+    assert_eq!(metrics.wal_lost_records.get(), 30_000);
+    let lost = &log.quarantined()[0].lost_ranges;
+    assert_eq!((lost[0].from, lost[0].to), (0, 29_999));
+}
