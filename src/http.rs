@@ -192,3 +192,48 @@ async fn launch(rocket: Rocket<Build>, address: SocketAddr) -> Result<(), Error>
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rocket::figment::value::Value;
+
+    use super::*;
+
+    fn dict<const N: usize>(entries: [(&str, Value); N]) -> Dict {
+        entries.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    fn read(rocket: &Dict) -> rocket::Config {
+        figment(rocket, "[::1]:8081".parse().unwrap()).extract().unwrap()
+    }
+
+    #[test]
+    fn what_rocket_cannot_read_is_named() {
+        let problem = check_settings(&dict([("keep_alive", Value::from("soon"))])).unwrap_err();
+        assert!(problem.contains("keep_alive"), "{problem}");
+        assert_eq!(check_settings(&Dict::new()), Ok(()));
+    }
+
+    #[test]
+    fn rocket_toml_overrides_our_defaults() {
+        let shutdown = dict([("grace", Value::from(7u32))]);
+        let config =
+            read(&dict([("keep_alive", Value::from(9u32)), ("shutdown", Value::from(shutdown))]));
+        assert_eq!((config.keep_alive, config.shutdown.grace), (9, 7));
+        assert_eq!(config.shutdown.mercy, GRACE_SECS);
+        assert_eq!(config.ip_header, None);
+    }
+
+    #[test]
+    fn signals_the_banner_and_the_address_are_not_rockets_to_choose() {
+        let shutdown = dict([("ctrlc", Value::from(true))]);
+        let config = read(&dict([
+            ("shutdown", Value::from(shutdown)),
+            ("ident", Value::from("somebody")),
+            ("port", Value::from(1u16)),
+        ]));
+        assert!(!config.shutdown.ctrlc && config.shutdown.signals.is_empty());
+        assert_eq!(config.ident, rocket::config::Ident::none());
+        assert_eq!((config.address.to_string().as_str(), config.port), ("::1", 8_081));
+    }
+}

@@ -46,13 +46,13 @@ pub use insert::Inserted;
 pub use queries::{
     Cursor, DevicePage, Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total,
 };
-pub use schema::PREPARE_TIMEOUT;
+pub use schema::MIGRATE_TIMEOUT;
 
 /// Longest wait for one batch to be written, connecting included.
 pub const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to a query, connecting included. The contract's 3 s, less the
 /// time to say so.
-pub const QUERY_TIMEOUT: Duration = Duration::from_millis(2_900);
+pub const QUERY_TIMEOUT: Duration = Duration::from_millis(2_800);
 
 const WRITE_SETTINGS: &str = "set statement_timeout = '28s'; set jit = off";
 const SCHEMA_SETTINGS: &str = "set statement_timeout = '290s'";
@@ -60,7 +60,7 @@ const SCHEMA_SETTINGS: &str = "set statement_timeout = '290s'";
 /// the table has statistics; made for the parameters at hand, without compiling it and without
 /// workers, either of which takes longer than the query.
 const QUERY_SETTINGS: &str = "
-    set statement_timeout = '2700ms';
+    set statement_timeout = '2600ms';
     set enable_seqscan = off;
     set enable_bitmapscan = off;
     set enable_sort = off;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Layers, from the bytes up: [`block`] (what is stored), [`storage`] (the trait pair), `sled` and
-//! [`memory`] (its two implementations), `salvage` (reading what sled lost), [`log`] (offsets,
-//! rotation, order, continuity).
+//! [`memory`] (its two implementations), `sealed` (reading what an earlier process or generation left
+//! behind), [`log`] (offsets, rotation, order).
 //!
 //! What `commit` returning `Ok` means: every record appended before it survives a power cut. What
 //! an error means: nothing may be acknowledged, and the log takes nothing more in this process,
@@ -23,7 +23,7 @@ pub mod log;
 pub mod memory;
 #[cfg(test)]
 mod model_tests;
-mod salvage;
+mod sealed;
 pub mod sled;
 pub mod storage;
 mod tail;
@@ -44,12 +44,6 @@ pub enum WalError {
         /// Why it failed.
         source: io::Error,
     },
-    /// Something stored cannot be read back. The log salvages the generation and goes on.
-    #[error("damaged: {what}")]
-    Damaged {
-        /// What was noticed.
-        what: String,
-    },
     /// Another process holds the directory: the caller stops.
     #[error("{} is in use by another process", dir.display())]
     Locked {
@@ -59,7 +53,4 @@ pub enum WalError {
     /// An earlier commit failed: the caller stops.
     #[error("the log failed earlier and takes nothing more until a restart")]
     Poisoned,
-    /// A salvaged generation was written to; a mistake in this program.
-    #[error("a salvaged generation is read-only")]
-    ReadOnly,
 }

@@ -71,9 +71,11 @@ impl Server {
     }
 
     fn address(&self) -> Cow<'_, str> {
+        let (host, port) = (self.options.get_host(), self.options.get_port());
         match self.options.get_socket() {
             Some(socket) => socket.to_string_lossy(),
-            None => format!("{}:{}", self.options.get_host(), self.options.get_port()).into(),
+            None if host.contains(':') => format!("[{host}]:{port}").into(),
+            None => format!("{host}:{port}").into(),
         }
     }
 }

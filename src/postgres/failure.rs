@@ -147,7 +147,10 @@ fn advice(code: &str) -> Option<&'static str> {
         }
         "28000" | "28P01" => "check the user and the password in DATABASE_URL, and pg_hba.conf",
         "3D000" => "create the database, or correct its name in DATABASE_URL",
-        "42501" => "grant select and insert on telemetry, and usage on its sequence, to this role",
+        "42501" => {
+            "this role needs select and insert on telemetry and usage on its sequence, and, to \
+             migrate, create on the schema"
+        }
         "42P01" | "3F000" => "the schema is not prepared, or search_path does not lead to it",
         "42703" => "the table is not the one that migrations/ describes",
         "42P10" => "telemetry has no unique constraint on (device_id, ts): add it",
@@ -241,8 +244,8 @@ mod tests {
         let failure = Failure::of_code("42501", "permission denied\n for table telemetry", None);
         assert_eq!(
             failure.to_string(),
-            "permission denied for table telemetry (42501): grant select and insert on \
-             telemetry, and usage on its sequence, to this role"
+            "permission denied for table telemetry (42501): this role needs select and insert on \
+             telemetry and usage on its sequence, and, to migrate, create on the schema"
         );
         assert!(failure.is_configuration() && !failure.is_missing_table());
     }

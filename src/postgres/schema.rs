@@ -7,11 +7,11 @@ use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
 use super::failure::{Failure, within};
-use super::{Database, SCHEMA_SETTINGS};
+use super::{Database, QUERY_TIMEOUT, SCHEMA_SETTINGS};
 
-/// Longest wait for the schema: another ingestor may hold the migration lock, and an index on a
-/// table that was there before takes its time.
-pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest wait for migrations: another ingestor may hold their lock, and an index on a table that
+/// was there before takes its time.
+pub const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -24,27 +24,37 @@ impl Database {
     /// each migration is a transaction.
     ///
     /// # Errors
-    /// Always [`Failure::Unavailable`], after [`PREPARE_TIMEOUT`] at the latest.
+    /// Always [`Failure::Unavailable`]: after [`QUERY_TIMEOUT`] at the latest if the database does
+    /// not answer, after [`MIGRATE_TIMEOUT`] if there is something to migrate.
     pub async fn prepare_schema(&self) -> Result<(), Failure> {
-        within(PREPARE_TIMEOUT, async {
-            // Not one of those for batches, whose statements may not take as long.
+        let (mut connection, prepared) = within(QUERY_TIMEOUT, async {
+            // Not one of those for batches, whose statements may not take as long as migrations.
             let mut connection = self.writes.server().connect(SCHEMA_SETTINGS).await?;
-            let outcome = migrate(&mut connection).await;
-            let Err(failure) = &outcome else { return outcome };
-            if failure.sqlstate() == Some("42501") && has_table(&mut connection).await? {
-                tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
-                return Ok(());
-            }
-            outcome
+            let prepared = is_prepared(&mut connection).await;
+            Ok((connection, prepared))
         })
-        .await
+        .await?;
+        let outcome = match prepared {
+            Ok(true) => Ok(()),
+            Ok(false) => within(MIGRATE_TIMEOUT, migrate(&mut connection)).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Err(failure)
+                if failure.sqlstate() == Some("42501")
+                    && within(QUERY_TIMEOUT, has_table(&mut connection)).await? =>
+            {
+                tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 }
 
 async fn migrate(connection: &mut PgConnection) -> Result<(), Failure> {
-    if is_prepared(connection).await? {
-        return Ok(());
-    }
+    // `run` less its generic argument, for which the compiler cannot prove that the future is
+    // `Send`, so that nothing that awaits it could be spawned.
     MIGRATIONS.run_direct(None, connection, false).await.map_err(Failure::of_migration)
 }
 

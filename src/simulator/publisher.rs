@@ -246,8 +246,8 @@ impl<'a> Publisher<'a> {
         again.append(&mut self.again);
         self.again = again;
         self.count();
-        self.progress.clear();
         if failures == 0 {
+            self.progress.clear();
             tracing::warn!(broker = self.broker, %error, "no connection, retrying until there is one");
         } else {
             tracing::debug!(broker = self.broker, %error, failures, "still no connection");

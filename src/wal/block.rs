@@ -9,12 +9,13 @@
 //! | 4–5 | format version |
 //! | 6–7 | length of the body |
 //! | 8–15 | offset of the first record |
-//! | 16–23 | the log's flushed offset when the block was written |
-//! | 24–31 | receipt of the first record, µs since the Unix epoch |
-//! | 32–35 | number of records |
-//! | 36–39 | length of the body before compression |
-//! | 40–43 | CRC-32 of all of the above and the body |
-//! | 44– | body: `Vec<RecordV1>` in bincode, compressed with zstd |
+//! | 16–23 | committed: every record below was durable when this block was written |
+//! | 24–31 | flushed: every record below was in PostgreSQL when this block was written |
+//! | 32–39 | receipt of the first record, µs since the Unix epoch |
+//! | 40–43 | number of records |
+//! | 44–47 | length of the body before compression |
+//! | 48–51 | CRC-32 of all of the above and the body |
+//! | 52– | body: `Vec<RecordV1>` in bincode, compressed with zstd |
 //!
 //! bincode is positional: [`RecordV1`] is frozen, a change is a new version beside it. A frame
 //! stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a segment
@@ -34,7 +35,9 @@ pub const MAX_FRAME_BYTES: usize = 7_000;
 pub const MAGIC: [u8; 4] = [0xB7, b'W', b'A', b'L'];
 
 /// Bytes before the body.
-pub const HEADER_BYTES: usize = 44;
+pub const HEADER_BYTES: usize = 52;
+
+const CHECKSUM_AT: usize = 48;
 
 const VERSION: u16 = 1;
 
@@ -71,7 +74,9 @@ impl Block {
 pub struct Header {
     /// Offset of the first record.
     pub first: Offset,
-    /// The log's flushed offset when the block was written.
+    /// Every record below was durable when this block was written.
+    pub committed: Offset,
+    /// Every record below was in PostgreSQL when this block was written.
     pub flushed: Offset,
     /// Number of records, at least 1.
     pub count: u32,
@@ -144,8 +149,8 @@ impl Encoder {
         Ok(Self { compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)? })
     }
 
-    /// Cuts `readings`, the first of which gets offset `first`, into blocks and hands each block's
-    /// offset, length in records and frame to `each`.
+    /// Cuts a commit group, the first record of which gets offset `first`, into blocks and hands
+    /// each block's offset, length in records and frame to `each`.
     ///
     /// # Errors
     /// Only if compression or encoding fail, which they do not for data of this kind.
@@ -169,7 +174,7 @@ impl Encoder {
             let frame = loop {
                 let at = first + start as u64;
                 let records = &readings[start..start + count];
-                let frame = self.frame(at, flushed, received_at[start], records)?;
+                let frame = self.frame(at, [first, flushed], received_at[start], records)?;
                 if frame.len() <= MAX_FRAME_BYTES || count == 1 {
                     break frame;
                 }
@@ -184,7 +189,7 @@ impl Encoder {
     fn frame(
         &mut self,
         first: Offset,
-        flushed: Offset,
+        [committed, flushed]: [Offset; 2],
         received_at: Timestamp,
         readings: &[Reading],
     ) -> std::io::Result<Vec<u8>> {
@@ -206,6 +211,7 @@ impl Encoder {
         frame.extend_from_slice(&VERSION.to_le_bytes());
         frame.extend_from_slice(&u16::try_from(body.len()).unwrap_or(u16::MAX).to_le_bytes());
         frame.extend_from_slice(&first.to_le_bytes());
+        frame.extend_from_slice(&committed.to_le_bytes());
         frame.extend_from_slice(&flushed.to_le_bytes());
         frame.extend_from_slice(&received_at.as_micros().to_le_bytes());
         frame.extend_from_slice(&u32::try_from(records.len()).map_err(too_long)?.to_le_bytes());
@@ -241,15 +247,17 @@ pub fn check(bytes: &[u8]) -> Result<Header, FrameError> {
     if rest.len() < body_bytes {
         return Err(FrameError::NotAFrame);
     }
-    if u32::from_le_bytes(field(head, 40)) != checksum(&head[..40], &rest[..body_bytes]) {
+    let stored = u32::from_le_bytes(field(head, CHECKSUM_AT));
+    if stored != checksum(&head[..CHECKSUM_AT], &rest[..body_bytes]) {
         return Err(FrameError::Checksum);
     }
     let header = Header {
         first: u64::from_le_bytes(field(head, 8)),
-        flushed: u64::from_le_bytes(field(head, 16)),
-        received_at: i64::from_le_bytes(field(head, 24)),
-        count: u32::from_le_bytes(field(head, 32)),
-        raw_bytes: u32::from_le_bytes(field(head, 36)) as usize,
+        committed: u64::from_le_bytes(field(head, 16)),
+        flushed: u64::from_le_bytes(field(head, 24)),
+        received_at: i64::from_le_bytes(field(head, 32)),
+        count: u32::from_le_bytes(field(head, 40)),
+        raw_bytes: u32::from_le_bytes(field(head, 44)) as usize,
         frame_bytes: HEADER_BYTES + body_bytes,
     };
     let plausible = header.count > 0
@@ -325,7 +333,8 @@ mod tests {
         let block = decode(frame).unwrap();
         assert_eq!((*at, *count, block.first, block.end()), (17, 2, 17, 19));
         assert_eq!(block.readings, readings);
-        assert_eq!(check(frame).unwrap().flushed, 3);
+        let header = check(frame).unwrap();
+        assert_eq!((header.committed, header.flushed), (17, 3));
     }
 
     /// The bytes of version 1 for all time: a log written by an older binary must be readable.
@@ -345,7 +354,7 @@ mod tests {
         assert_eq!(check(&bytes).unwrap().flushed, 3);
         // The length of the body is left out: another zstd may pack it tighter.
         let written = &encode(1_000_000, &block.readings)[0].2;
-        assert_eq!((&written[..6], &written[8..40]), (&bytes[..6], &bytes[8..40]));
+        assert_eq!((&written[..6], &written[8..48]), (&bytes[..6], &bytes[8..48]));
     }
 
     #[test]

@@ -5,15 +5,17 @@
 //! that an outage has blown up, since sled's files do not shrink.
 //!
 //! Reading: from the tail in memory, else from the generation that holds the offset, opened when
-//! it is first needed. Offsets are continuous; where they are not, or where sled reports an error
-//! or panics, that generation is damaged: its frames are salvaged from the raw file and read in
-//! its place, and what is missing there too is reported as lost, by offset.
+//! it is first needed. Offsets are continuous, so what damage took is known by offset: it is
+//! reported as lost, once, and skipped.
+//!
+//! Opening: every process starts a generation of its own, so what an earlier one left behind is
+//! only ever read. Of those, only the newest is looked into, to find the end of the log.
 //!
 //! Deletion: a generation whose records are all flushed is deleted, or set aside in quarantine if
 //! it was damaged. Neither needs free space, so a full disk can always drain.
 //!
-//! Locks, always taken in this order: `active` (for a commit or a roll), `opening` (while a
-//! generation is opened), `state` (short, never across I/O on blocks).
+//! Locks, always taken in this order: `tip` (for a commit or a roll), `opening` (while a generation
+//! is opened), `state` (short, never across I/O on blocks), `positions` (while they are noted).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,7 +28,7 @@ use tokio::sync::watch;
 use super::WalError;
 use super::block::{Block, Encoder, Offset};
 use super::sled::generation_id;
-use super::storage::{Generation, Quarantined, Storage};
+use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, Storage};
 use super::tail::Tail;
 use crate::metrics::Metrics;
 use crate::reading::{Reading, Timestamp};
@@ -77,6 +79,8 @@ pub struct Writer {
     encoder: Encoder,
     received_at: Vec<Timestamp>,
     readings: Vec<Reading>,
+    /// The flushed offset in the newest durable block.
+    removable: Offset,
 }
 
 /// Records read from the log, in order.
@@ -162,16 +166,18 @@ struct Shared {
     storage: Box<dyn Storage>,
     limits: Limits,
     metrics: Metrics,
-    active: Mutex<Active>,
+    tip: Mutex<Tip>,
     opening: Mutex<()>,
     state: Mutex<State>,
+    positions: Mutex<Positions>,
     committed: watch::Sender<Offset>,
     room: watch::Sender<Room>,
     poisoned: AtomicBool,
 }
 
-struct Active {
-    generation: Arc<dyn Generation>,
+/// Where the log grows.
+struct Tip {
+    active: Arc<dyn Active>,
     first: Offset,
     next: Offset,
 }
@@ -194,17 +200,22 @@ struct Slot {
 }
 
 impl Slot {
+    fn active(active: &Arc<dyn Active>) -> Self {
+        let open = Some(Arc::clone(active).as_generation());
+        Self { end: None, open, disk_bytes: 0, damage: None }
+    }
+
+    fn bytes(&self) -> u64 {
+        match (&self.open, self.end) {
+            (Some(newest), None) => newest.disk_bytes(),
+            _ => self.disk_bytes,
+        }
+    }
+
     fn lost_from(&self, offset: Offset) -> u64 {
         let lost = self.damage.iter().flat_map(|damage| &damage.lost_ranges);
         lost.filter(|range| range.to >= offset).map(|r| r.to - r.from.max(offset) + 1).sum()
     }
-}
-
-/// What opening a generation came to.
-struct Attached {
-    generation: Arc<dyn Generation>,
-    end: Offset,
-    damage: Option<Quarantined>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,8 +225,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Opens the log in `storage`, making it if there is none.
 ///
-/// Only the newest and the oldest generation are opened, so this takes the same time whatever
-/// waits in between.
+/// Only the newest generation is looked into, so this takes the same time however much waits.
 ///
 /// # Errors
 /// If the storage cannot be used at all. Damage is no such reason.
@@ -224,6 +234,8 @@ pub fn open(
     limits: Limits,
     metrics: &Metrics,
 ) -> Result<(Writer, Log), WalError> {
+    let Positions { committed, mut flushed } = storage.noted().unwrap_or_default();
+    let mut next = committed;
     let mut generations = BTreeMap::new();
     let ids = storage.list()?;
     for (at, first) in ids.iter().enumerate() {
@@ -231,21 +243,39 @@ pub fn open(
         let end = ids.get(at + 1).copied();
         generations.insert(*first, Slot { end, open: None, disk_bytes, damage: None });
     }
-    let active = open_newest(storage.as_ref(), metrics, &mut generations)?;
-    let next = active.next;
-    let state = State { generations, flushed: next, tail: Tail::default(), oldest: None };
+    if let Some(newest) = ids.last() {
+        let sealed = storage.open(*newest, Known { flushed, committed, end: None })?;
+        flushed = flushed.max(sealed.flushed);
+        next = sealed.end;
+        if next == *newest {
+            // It never held a record.
+            generations.remove(newest);
+        } else if let Some(slot) = generations.get_mut(newest) {
+            slot.end = Some(next);
+            slot.damage = judge(*newest, &sealed, metrics);
+            slot.open = Some(sealed.generation);
+        }
+    }
+    let oldest = generations.first_key_value().map_or(next, |(first, _)| *first);
+    let flushed = flushed.clamp(oldest, next);
+    let active = storage.create(next)?;
+    generations.insert(next, Slot::active(&active));
+
+    let state = State { generations, flushed, tail: Tail::default(), oldest: None };
     let shared = Arc::new(Shared {
         storage,
         limits,
         metrics: metrics.clone(),
-        active: Mutex::new(active),
+        tip: Mutex::new(Tip { active, first: next, next }),
         opening: Mutex::new(()),
         state: Mutex::new(state),
+        positions: Mutex::new(Positions { committed: next, flushed }),
         committed: watch::Sender::new(next),
         room: watch::Sender::new(Room::Open),
         poisoned: AtomicBool::new(false),
     });
-    shared.settle_oldest()?;
+    shared.note(|_| ());
+    shared.drop_flushed(flushed)?;
     shared.check_room();
     let encoder =
         Encoder::new().map_err(|source| WalError::Io { what: "set up compression", source })?;
@@ -254,84 +284,24 @@ pub fn open(
         encoder,
         received_at: Vec::new(),
         readings: Vec::new(),
+        removable: 0,
     };
     Ok((writer, Log { shared }))
 }
 
-/// Opens the newest generation for appending, or starts one behind it if it is damaged.
-fn open_newest(
-    storage: &dyn Storage,
-    metrics: &Metrics,
-    generations: &mut BTreeMap<Offset, Slot>,
-) -> Result<Active, WalError> {
-    let noted = storage.last_committed();
-    let mut first = noted.unwrap_or(0);
-    let newest = generations.last_key_value().map(|(first, slot)| (*first, slot.disk_bytes));
-    if let Some((newest, disk_bytes)) = newest {
-        let attached = attach(storage, metrics, newest, noted.unwrap_or(newest).max(newest))?;
-        if attached.damage.is_none() {
-            let generation = attached.generation;
-            // What an earlier process wrote and never synced counts as committed from now on.
-            generation.sync()?;
-            let open = Some(Arc::clone(&generation));
-            generations.insert(newest, Slot { end: None, open, disk_bytes, damage: None });
-            return Ok(Active { generation, first: newest, next: attached.end });
-        }
-        first = attached.end;
-        if attached.end == newest {
-            // It never held a record: a crash while it was made.
-            storage.delete(newest)?;
-            generations.remove(&newest);
-        } else {
-            let end = Some(attached.end);
-            let open = Some(attached.generation);
-            generations.insert(newest, Slot { end, open, disk_bytes, damage: attached.damage });
-        }
+/// Reports what is missing in a generation, if anything is.
+fn judge(first: Offset, sealed: &Sealed, metrics: &Metrics) -> Option<Quarantined> {
+    if sealed.lost.is_empty() {
+        return None;
     }
-    let generation = storage.create(first)?;
-    let open = Some(Arc::clone(&generation));
-    generations.insert(first, Slot { end: None, open, disk_bytes: 0, damage: None });
-    Ok(Active { generation, first, next: first })
-}
-
-/// Opens a generation that is known to reach up to `expected_end`, or salvages it.
-fn attach(
-    storage: &dyn Storage,
-    metrics: &Metrics,
-    first: Offset,
-    expected_end: Offset,
-) -> Result<Attached, WalError> {
-    let opened = storage.open(first).and_then(|generation| {
-        let end = generation.end()?.max(generation.trimmed());
-        if end >= expected_end {
-            return Ok(Attached { generation, end, damage: None });
-        }
-        let what = format!("records from offset {end} to {} are missing", expected_end - 1);
-        Err(WalError::Damaged { what })
-    });
-    opened.or_else(|error| salvage(storage, metrics, first, first, expected_end, &error))
-}
-
-fn salvage(
-    storage: &dyn Storage,
-    metrics: &Metrics,
-    first: Offset,
-    floor: Offset,
-    expected_end: Offset,
-    why: &WalError,
-) -> Result<Attached, WalError> {
-    let salvaged = storage.salvage(first, floor, expected_end)?;
     let id = generation_id(first);
-    if salvaged.records > 0 || !salvaged.lost.is_empty() {
-        tracing::error!(
-            generation = id,
-            reason = %why,
-            salvaged_records = salvaged.records,
-            lost_ranges = salvaged.lost.len(),
-            "a WAL generation is damaged: what its raw file still holds is read from there, then it is set aside in quarantine"
-        );
-    }
-    for lost in &salvaged.lost {
+    tracing::error!(
+        generation = id,
+        salvaged_records = sealed.records,
+        lost_ranges = sealed.lost.len(),
+        "a WAL generation is damaged: what is intact in it is stored as usual, then it is set aside in quarantine"
+    );
+    for lost in &sealed.lost {
         tracing::error!(
             generation = id,
             from = lost.from,
@@ -340,14 +310,13 @@ fn salvage(
         );
         metrics.wal_lost_records.inc_by(lost.records());
     }
-    metrics.wal_salvaged_records.inc_by(salvaged.records);
-    let damage = Quarantined {
+    metrics.wal_salvaged_records.inc_by(sealed.records);
+    Some(Quarantined {
         id,
         at: Timestamp::now().to_string(),
-        salvaged_records: salvaged.records,
-        lost_ranges: salvaged.lost,
-    };
-    Ok(Attached { generation: salvaged.generation, end: salvaged.end, damage: Some(damage) })
+        salvaged_records: sealed.records,
+        lost_ranges: sealed.lost.clone(),
+    })
 }
 
 impl Writer {
@@ -370,48 +339,51 @@ impl Writer {
             return Err(WalError::Poisoned);
         }
         let started = Instant::now();
-        let mut active = lock(&shared.active);
-        let cuts = write(&mut self.encoder, &active, shared, &self.received_at, &self.readings)
+        let mut tip = lock(&shared.tip);
+        let flushed = lock(&shared.state).flushed;
+        let cuts = write(&mut self.encoder, &tip, flushed, &self.received_at, &self.readings)
             .inspect_err(|_| shared.poisoned.store(true, Ordering::Release))?;
+        self.removable = flushed;
         let records = self.readings.len();
         let mut readings = self.readings.drain(..);
         let mut received_at = self.received_at.drain(..);
-        let mut first = active.next;
         let mut state = lock(&shared.state);
         for count in cuts {
+            let received: Vec<Timestamp> = received_at.by_ref().take(count).collect();
             let block = Block {
-                first,
-                received_at: received_at
-                    .by_ref()
-                    .take(count)
-                    .fold(None, |oldest, at| oldest.or(Some(at)))
-                    .unwrap_or_else(Timestamp::now),
+                first: tip.next,
+                received_at: received.first().copied().unwrap_or_else(Timestamp::now),
                 readings: readings.by_ref().take(count).collect(),
             };
-            first = block.end();
+            tip.next = block.end();
             state.tail.push(block);
         }
         drop(state);
-        active.next = first;
-        shared.storage.note_committed(first);
-        shared.committed.send_replace(first);
+        shared.note(|positions| positions.committed = tip.next);
+        shared.committed.send_replace(tip.next);
         shared.metrics.wal_commit.observe(started.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a histogram's value")]
         shared.metrics.wal_commit_records.observe(records as f64);
         Ok(())
     }
 
-    /// Starts a new generation if it is time, and checks the limits. To be called between
-    /// commits, when nobody waits for an ack.
+    /// Frees flushed blocks, starts a new generation if it is time, and checks the limits. To be
+    /// called between commits, when nobody waits for an ack.
     ///
     /// # Errors
-    /// If the log is poisoned.
+    /// If the log is poisoned, by this or before.
     pub fn maintain(&mut self) -> Result<(), WalError> {
-        if self.shared.poisoned.load(Ordering::Acquire) {
+        let shared = &self.shared;
+        if shared.poisoned.load(Ordering::Acquire) {
             return Err(WalError::Poisoned);
         }
-        self.shared.roll_if_due(&mut lock(&self.shared.active));
-        self.shared.check_room();
+        let mut tip = lock(&shared.tip);
+        tip.active
+            .remove_below(self.removable)
+            .inspect_err(|_| shared.poisoned.store(true, Ordering::Release))?;
+        shared.roll_if_due(&mut tip);
+        drop(tip);
+        shared.check_room();
         Ok(())
     }
 }
@@ -419,24 +391,23 @@ impl Writer {
 /// Writes and syncs one group; returns how many records went into each block.
 fn write(
     encoder: &mut Encoder,
-    active: &Active,
-    shared: &Shared,
+    tip: &Tip,
+    flushed: Offset,
     received_at: &[Timestamp],
     readings: &[Reading],
 ) -> Result<Vec<usize>, WalError> {
-    let flushed = lock(&shared.state).flushed;
     let mut cuts = Vec::new();
     let mut outcome = Ok(());
     encoder
-        .encode(active.next, flushed, received_at, readings, &mut |first, count, frame| {
+        .encode(tip.next, flushed, received_at, readings, &mut |first, count, frame| {
             if outcome.is_ok() {
-                outcome = active.generation.insert(first, &frame);
+                outcome = tip.active.insert(first, &frame);
             }
             cuts.push(count);
         })
         .map_err(|source| WalError::Io { what: "encode a block", source })?;
     outcome?;
-    active.generation.sync()?;
+    tip.active.sync()?;
     Ok(cuts)
 }
 
@@ -568,107 +539,57 @@ impl Log {
     }
 }
 
-impl Slot {
-    fn bytes(&self) -> u64 {
-        match (&self.open, self.end) {
-            (Some(newest), None) => newest.disk_bytes(),
-            _ => self.disk_bytes,
-        }
-    }
-}
-
 impl Shared {
-    /// Finds out up to where the log was flushed, which the oldest generation remembers; deletes
-    /// what a crash kept from being deleted.
-    fn settle_oldest(&self) -> Result<(), WalError> {
-        loop {
-            let oldest = lock(&self.state)
-                .generations
-                .first_key_value()
-                .map(|(first, slot)| (*first, slot.end));
-            let Some((first, end)) = oldest else { return Ok(()) };
-            let generation = self.generation(first)?;
-            let end_now = end.unwrap_or(Offset::MAX);
-            let flushed = generation.trimmed().clamp(first, end_now);
-            lock(&self.state).flushed = flushed;
-            if flushed < end_now {
-                return Ok(());
-            }
-            drop(generation);
-            self.drop_flushed(flushed)?;
-        }
-    }
-
-    /// The open generation `first`, opened now if it is not.
+    /// The generation `first` to be read, opened now if it is not.
     fn generation(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
         let _opening = lock(&self.opening);
-        let (open, end) = {
+        let (open, known) = {
             let state = lock(&self.state);
             let slot = state.generations.get(&first);
-            (slot.and_then(|slot| slot.open.clone()), slot.and_then(|slot| slot.end))
+            let end = slot.and_then(|slot| slot.end);
+            let known = Known { flushed: state.flushed, committed: end.unwrap_or(first), end };
+            (slot.and_then(|slot| slot.open.clone()), known)
         };
         if let Some(generation) = open {
             return Ok(generation);
         }
-        let attached = attach(self.storage.as_ref(), &self.metrics, first, end.unwrap_or(first))?;
-        self.put(first, &attached);
-        Ok(attached.generation)
-    }
-
-    fn put(&self, first: Offset, attached: &Attached) {
+        let sealed = self.storage.open(first, known)?;
+        let damage = judge(first, &sealed, &self.metrics);
         if let Some(slot) = lock(&self.state).generations.get_mut(&first) {
-            slot.open = Some(Arc::clone(&attached.generation));
-            slot.damage.clone_from(&attached.damage);
+            slot.open = Some(Arc::clone(&sealed.generation));
+            slot.damage = damage;
         }
+        Ok(sealed.generation)
     }
 
     /// The block that holds `offset`, or the next one if damage took that; `None` if there is no
     /// further one in its generation.
     fn block_at(&self, offset: Offset) -> Result<Option<Arc<Block>>, WalError> {
-        if let Some(block) = lock(&self.state).tail.get(offset) {
-            return Ok(Some(block));
-        }
-        let holding = {
+        let (first, is_active) = {
             let state = lock(&self.state);
-            state.generations.range(..=offset).next_back().map(|(first, _)| *first)
+            if let Some(block) = state.tail.get(offset) {
+                return Ok(Some(block));
+            }
+            match state.generations.range(..=offset).next_back() {
+                Some((first, slot)) => (*first, slot.end.is_none()),
+                None => return Ok(None),
+            }
         };
-        let Some(first) = holding else { return Ok(None) };
-        let generation = self.generation(first)?;
-        let found = generation.block_at(offset);
-        let is_damaged = |error: &WalError| matches!(error, WalError::Damaged { .. });
-        let why = match found {
-            Ok(Some(block)) if block.first <= offset => return Ok(Some(Arc::new(block))),
-            Ok(_) if self.is_salvaged(first) => return Ok(found?.map(Arc::new)),
-            Ok(_) => WalError::Damaged { what: format!("no block holds offset {offset}") },
-            Err(error) if is_damaged(&error) && !self.is_salvaged(first) => error,
-            Err(error) => return Err(error),
-        };
-        drop(generation);
-        let generation = self.salvage_open(first, &why)?;
-        Ok(generation.block_at(offset)?.map(Arc::new))
-    }
-
-    fn is_salvaged(&self, first: Offset) -> bool {
-        lock(&self.state).generations.get(&first).is_some_and(|slot| slot.damage.is_some())
-    }
-
-    /// Replaces an open generation that turned out damaged by what its raw file holds.
-    fn salvage_open(&self, first: Offset, why: &WalError) -> Result<Arc<dyn Generation>, WalError> {
-        let mut active = lock(&self.active);
-        if active.first == first {
-            // Nothing more may be added to it: sled would write over what it has forgotten.
-            self.roll(&mut active)?;
+        let found = self.generation(first)?.block_at(offset);
+        let holds_it = matches!(&found, Ok(Some(block)) if block.first <= offset);
+        if is_active && !holds_it {
+            // Committed, but sled cannot give it back: its file can.
+            tracing::error!(
+                generation = generation_id(first),
+                offset,
+                reason =
+                    found.err().map_or("it is not there".to_owned(), |error| error.to_string()),
+                "the newest WAL generation cannot be read back: going on in a new one, reading this one's raw file"
+            );
+            self.roll(&mut lock(&self.tip))?;
+            return Ok(self.generation(first)?.block_at(offset)?.map(Arc::new));
         }
-        drop(active);
-        let _opening = lock(&self.opening);
-        let (floor, end) = {
-            let state = lock(&self.state);
-            (state.flushed, state.generations.get(&first).and_then(|slot| slot.end))
-        };
-        let end = end.unwrap_or(first);
-        let attached = salvage(self.storage.as_ref(), &self.metrics, first, floor, end, why)?;
-        self.put(first, &attached);
-        Ok(attached.generation)
+        Ok(found?.map(Arc::new))
     }
 
     /// Where the generation that holds `offset` ends.
@@ -679,26 +600,28 @@ impl Shared {
     }
 
     fn trim(&self, flushed: Offset) -> Result<(), WalError> {
-        let holding = {
+        {
             let mut state = lock(&self.state);
             if flushed <= state.flushed {
                 return Ok(());
             }
             state.flushed = flushed;
             state.tail.trim(flushed);
-            let slot = state.generations.range(..=flushed).next_back();
-            slot.and_then(|(_, slot)| slot.open.clone())
-        };
-        self.drop_flushed(flushed)?;
-        if let Some(generation) = holding {
-            generation.trim(flushed)?;
         }
+        self.note(|positions| positions.flushed = flushed);
+        self.drop_flushed(flushed)?;
         // A busy writer does this itself.
-        if let Ok(mut active) = self.active.try_lock() {
-            self.roll_if_due(&mut active);
+        if let Ok(mut tip) = self.tip.try_lock() {
+            self.roll_if_due(&mut tip);
         }
         self.check_room();
         Ok(())
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Positions)) {
+        let mut positions = lock(&self.positions);
+        change(&mut positions);
+        self.storage.note(*positions);
     }
 
     /// Deletes generations that end at or below `flushed`, or sets them aside if damaged.
@@ -714,8 +637,6 @@ impl Shared {
                 }
             };
             let Some((first, slot)) = done else { return Ok(()) };
-            // Closes the database, which must not write into a directory that is gone.
-            drop(slot.open);
             match slot.damage {
                 None => self.storage.delete(first)?,
                 Some(report) => {
@@ -729,37 +650,34 @@ impl Shared {
         }
     }
 
-    fn roll_if_due(&self, active: &mut Active) {
-        let bytes = active.generation.disk_bytes();
+    fn roll_if_due(&self, tip: &mut Tip) {
+        let bytes = tip.active.disk_bytes();
         let flushed = lock(&self.state).flushed;
-        let few_pending = active.next - flushed.clamp(active.first, active.next) <= FEW_RECORDS;
+        let few_pending = tip.next - flushed.clamp(tip.first, tip.next) <= FEW_RECORDS;
         let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_pending);
         if due
-            && active.next > active.first
-            && let Err(error) = self.roll(active)
+            && tip.next > tip.first
+            && let Err(error) = self.roll(tip)
         {
             tracing::warn!(%error, "no new WAL generation could be started: going on in the old one, trying again later");
         }
     }
 
     /// Starts a new generation at the end of the log.
-    fn roll(&self, active: &mut Active) -> Result<(), WalError> {
-        let first = active.next;
-        let generation = self.storage.create(first)?;
-        let mut state = lock(&self.state);
-        let flushed = state.flushed;
-        if let Some(old) = state.generations.get_mut(&active.first) {
-            old.disk_bytes = active.generation.disk_bytes();
-            old.end = Some(first);
-            if flushed < active.first {
-                // Not its turn yet: closed, so that a long outage does not pile up open databases.
+    fn roll(&self, tip: &mut Tip) -> Result<(), WalError> {
+        let active = self.storage.create(tip.next)?;
+        let flushed = {
+            let mut state = lock(&self.state);
+            if let Some(old) = state.generations.get_mut(&tip.first) {
+                old.disk_bytes = tip.active.disk_bytes();
+                old.end = Some(tip.next);
+                // Closed: from now on it is read as any other, if the tail is not enough.
                 old.open = None;
             }
-        }
-        let open = Some(Arc::clone(&generation));
-        state.generations.insert(first, Slot { end: None, open, disk_bytes: 0, damage: None });
-        drop(state);
-        *active = Active { generation, first, next: first };
+            state.generations.insert(tip.next, Slot::active(&active));
+            state.flushed
+        };
+        *tip = Tip { active, first: tip.next, next: tip.next };
         if let Err(error) = self.drop_flushed(flushed) {
             tracing::warn!(%error, "a flushed WAL generation could not be deleted: trying again at the next start");
         }

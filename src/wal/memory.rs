@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::WalError;
 use super::block::{self, Block, Offset};
-use super::sled::generation_id;
-use super::storage::{Generation, Quarantined, Salvage, Storage};
+use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, Storage};
 
 /// A place in memory. Clones share it, so that a test keeps a hold on what the log was given.
 #[derive(Clone, Default)]
@@ -17,17 +16,16 @@ pub struct MemoryStorage {
 
 #[derive(Default)]
 struct Shared {
-    generations: BTreeMap<Offset, Arc<Mutex<Contents>>>,
+    generations: BTreeMap<Offset, Arc<MemoryGeneration>>,
     quarantined: Vec<Quarantined>,
-    committed: Option<Offset>,
+    positions: Option<Positions>,
     fail_next_sync: bool,
 }
 
-#[derive(Default)]
-struct Contents {
+struct MemoryGeneration {
     /// First offset → frame, and whether it was synced.
-    blocks: BTreeMap<Offset, (Vec<u8>, bool)>,
-    trimmed: Offset,
+    blocks: Mutex<BTreeMap<Offset, (Vec<u8>, bool)>>,
+    storage: MemoryStorage,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,11 +38,21 @@ impl MemoryStorage {
         lock(&self.shared).fail_next_sync = true;
     }
 
-    /// Cuts the power: what was not synced is gone.
+    /// Cuts the power: what was not synced is gone, and the note of the positions too.
     pub fn cut_power(&self) {
-        for contents in lock(&self.shared).generations.values() {
-            lock(contents).blocks.retain(|_, (_, synced)| *synced);
+        let mut shared = lock(&self.shared);
+        shared.positions = None;
+        for generation in shared.generations.values() {
+            lock(&generation.blocks).retain(|_, (_, synced)| *synced);
         }
+    }
+
+    fn generation(&self, first: Offset) -> Result<Arc<MemoryGeneration>, WalError> {
+        let missing = || WalError::Io {
+            what: "open a WAL generation",
+            source: io::Error::from(io::ErrorKind::NotFound),
+        };
+        lock(&self.shared).generations.get(&first).cloned().ok_or_else(missing)
     }
 }
 
@@ -53,22 +61,26 @@ impl Storage for MemoryStorage {
         Ok(lock(&self.shared).generations.keys().copied().collect())
     }
 
-    fn create(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
-        let contents = Arc::new(Mutex::new(Contents { trimmed: first, ..Contents::default() }));
-        lock(&self.shared).generations.insert(first, Arc::clone(&contents));
-        Ok(Arc::new(MemoryGeneration { contents, storage: self.clone() }))
+    fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError> {
+        let blocks = Mutex::default();
+        let generation = Arc::new(MemoryGeneration { blocks, storage: self.clone() });
+        lock(&self.shared).generations.insert(first, Arc::clone(&generation));
+        Ok(generation)
     }
 
-    fn open(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
-        let contents = lock(&self.shared).generations.get(&first).cloned();
-        let missing = || WalError::Damaged { what: "it is missing".to_owned() };
-        let contents = contents.ok_or_else(missing)?;
-        Ok(Arc::new(MemoryGeneration { contents, storage: self.clone() }))
-    }
-
-    fn salvage(&self, first: Offset, _: Offset, end: Offset) -> Result<Salvage, WalError> {
-        let generation = self.open(first)?;
-        Ok(Salvage { generation, end, records: 0, lost: Vec::new() })
+    fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError> {
+        let generation = self.generation(first)?;
+        let mut flushed = known.flushed;
+        let mut end = first.max(known.committed);
+        for (frame, synced) in lock(&generation.blocks).values_mut() {
+            *synced = true;
+            if let Ok(header) = block::check(frame) {
+                flushed = flushed.max(header.flushed);
+                end = end.max(header.end());
+            }
+        }
+        let records = end - first.max(flushed);
+        Ok(Sealed { generation, flushed, end, records, lost: Vec::new() })
     }
 
     fn delete(&self, first: Offset) -> Result<(), WalError> {
@@ -77,11 +89,8 @@ impl Storage for MemoryStorage {
     }
 
     fn quarantine(&self, first: Offset, report: &Quarantined) -> Result<(), WalError> {
-        assert_eq!(report.id, generation_id(first));
-        let mut shared = lock(&self.shared);
-        shared.generations.remove(&first);
-        shared.quarantined.push(report.clone());
-        Ok(())
+        lock(&self.shared).quarantined.push(report.clone());
+        self.delete(first)
     }
 
     fn quarantined(&self) -> Vec<Quarantined> {
@@ -89,30 +98,46 @@ impl Storage for MemoryStorage {
     }
 
     fn disk_bytes(&self, first: Offset) -> u64 {
-        self.open(first).map_or(0, |generation| generation.disk_bytes())
+        self.generation(first).map_or(0, |generation| generation.disk_bytes())
     }
 
     fn free_bytes(&self) -> Result<u64, WalError> {
         Ok(u64::MAX)
     }
 
-    fn note_committed(&self, next: Offset) {
-        lock(&self.shared).committed = Some(next);
+    fn note(&self, positions: Positions) {
+        lock(&self.shared).positions = Some(positions);
     }
 
-    fn last_committed(&self) -> Option<Offset> {
-        lock(&self.shared).committed
+    fn noted(&self) -> Option<Positions> {
+        lock(&self.shared).positions
     }
-}
-
-struct MemoryGeneration {
-    contents: Arc<Mutex<Contents>>,
-    storage: MemoryStorage,
 }
 
 impl Generation for MemoryGeneration {
+    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError> {
+        let blocks = lock(&self.blocks);
+        let below = blocks.range(..=offset).next_back();
+        let above = blocks.range(offset..).next();
+        let decoded = below.into_iter().chain(above).map(|(_, (frame, _))| block::decode(frame));
+        decoded
+            .into_iter()
+            .find(|block| block.as_ref().map_or(true, |block| block.end() > offset))
+            .transpose()
+            .map_err(|error| WalError::Io {
+                what: "read back from the WAL",
+                source: io::Error::new(io::ErrorKind::InvalidData, error),
+            })
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        lock(&self.blocks).values().map(|(frame, _)| frame.len() as u64).sum()
+    }
+}
+
+impl Active for MemoryGeneration {
     fn insert(&self, first: Offset, frame: &[u8]) -> Result<(), WalError> {
-        lock(&self.contents).blocks.insert(first, (frame.to_vec(), false));
+        lock(&self.blocks).insert(first, (frame.to_vec(), false));
         Ok(())
     }
 
@@ -121,46 +146,17 @@ impl Generation for MemoryGeneration {
             let source = io::Error::other("injected");
             return Err(WalError::Io { what: "sync the WAL", source });
         }
-        lock(&self.contents).blocks.values_mut().for_each(|(_, synced)| *synced = true);
+        lock(&self.blocks).values_mut().for_each(|(_, synced)| *synced = true);
         Ok(())
     }
 
-    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError> {
-        let contents = lock(&self.contents);
-        let below = contents.blocks.range(..=offset).next_back();
-        let above = contents.blocks.range(offset..).next();
-        for (_, (frame, _)) in below.into_iter().chain(above) {
-            let block = decode(frame)?;
-            if block.end() > offset {
-                return Ok(Some(block));
-            }
-        }
-        Ok(None)
-    }
-
-    fn end(&self) -> Result<Offset, WalError> {
-        let contents = lock(&self.contents);
-        contents.blocks.values().next_back().map_or(Ok(0), |(frame, _)| Ok(decode(frame)?.end()))
-    }
-
-    fn trim(&self, flushed: Offset) -> Result<(), WalError> {
-        let mut contents = lock(&self.contents);
-        contents.trimmed = flushed;
-        contents
-            .blocks
+    fn remove_below(&self, flushed: Offset) -> Result<(), WalError> {
+        lock(&self.blocks)
             .retain(|_, (frame, _)| block::check(frame).is_ok_and(|header| header.end() > flushed));
         Ok(())
     }
 
-    fn trimmed(&self) -> Offset {
-        lock(&self.contents).trimmed
+    fn as_generation(self: Arc<Self>) -> Arc<dyn Generation> {
+        self
     }
-
-    fn disk_bytes(&self) -> u64 {
-        lock(&self.contents).blocks.values().map(|(frame, _)| frame.len() as u64).sum()
-    }
-}
-
-fn decode(frame: &[u8]) -> Result<Block, WalError> {
-    block::decode(frame).map_err(|error| WalError::Damaged { what: error.to_string() })
 }

@@ -100,6 +100,12 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
                     model.committed.append(&mut model.appended);
                 }
                 (writer, log) = reopen();
+                if *power_cut {
+                    // What was flushed may be forgotten, and is sent again; it must be there then.
+                    let flushed = usize::try_from(log.stats().flushed_offset).unwrap();
+                    assert!(flushed <= model.flushed);
+                    model.flushed = flushed;
+                }
             }
             Op::Maintain => writer.maintain().unwrap(),
             Op::Read(share, max) => check_read(&log, &model, *share, usize::from(*max)),
@@ -212,8 +218,15 @@ fn a_drained_log_gives_its_disk_space_back() {
     assert!(log.stats().disk_bytes < 4 << 20, "{:?}", log.stats());
 }
 
+struct AfterDamage {
+    read: Vec<(Offset, Reading)>,
+    quarantined: Vec<super::Quarantined>,
+    metrics: Metrics,
+    model: Model,
+}
+
 /// Damages the raw file of the generation that holds offset 0, and reads everything back.
-fn damaged(damage: impl FnOnce(&Path)) -> (Vec<(Offset, Reading)>, Log, Metrics, Model) {
+fn damaged(damage: impl FnOnce(&Path)) -> AfterDamage {
     let dir = tempfile::tempdir().unwrap();
     let mut model = Model::default();
     let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
@@ -235,13 +248,13 @@ fn damaged(damage: impl FnOnce(&Path)) -> (Vec<(Offset, Reading)>, Log, Metrics,
     }
     log.trim(next).unwrap();
     assert_eq!(log.stats().pending_records, 0);
-    (all, log, metrics, model)
+    AfterDamage { read: all, quarantined: log.quarantined(), metrics, model }
 }
 
 #[test]
 fn flipped_bits_cost_the_blocks_they_hit_and_are_reported_by_offset() {
     for seed in 0..10 {
-        let (all, log, metrics, model) = damaged(|generation| {
+        let AfterDamage { read: all, quarantined, metrics, model } = damaged(|generation| {
             let file = generation.join("db");
             let mut raw = std::fs::read(&file).unwrap();
             let mut random = fastrand::Rng::with_seed(seed);
@@ -255,8 +268,7 @@ fn flipped_bits_cost_the_blocks_they_hit_and_are_reported_by_offset() {
             assert_eq!(*reading, model.committed[usize::try_from(*offset).unwrap()]);
         }
         assert!(lost < 2_000, "seed {seed} lost {lost}");
-        let reported: u64 = log
-            .quarantined()
+        let reported: u64 = quarantined
             .iter()
             .flat_map(|one| &one.lost_ranges)
             .map(super::OffsetRange::records)
@@ -267,22 +279,22 @@ fn flipped_bits_cost_the_blocks_they_hit_and_are_reported_by_offset() {
 
 #[test]
 fn a_truncated_file_keeps_what_is_left_of_it() {
-    let (all, log, metrics, _) = damaged(|generation| {
+    let AfterDamage { read: all, quarantined, metrics, .. } = damaged(|generation| {
         let file = std::fs::OpenOptions::new().write(true).open(generation.join("db")).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     });
     assert!(all.len() > 10_000, "{}", all.len());
     assert_eq!(all.len() as u64 + metrics.wal_lost_records.get(), 30_001);
-    assert_eq!(log.quarantined().len(), 1);
+    assert_eq!(quarantined.len(), 1);
 }
 
 #[test]
 fn a_missing_file_is_reported_as_lost_from_its_first_to_its_last_offset() {
-    let (all, log, metrics, _) = damaged(|generation| {
+    let AfterDamage { read: all, quarantined, metrics, .. } = damaged(|generation| {
         std::fs::remove_file(generation.join("db")).unwrap();
     });
     assert_eq!(all.len(), 1);
     assert_eq!(metrics.wal_lost_records.get(), 30_000);
-    let lost = &log.quarantined()[0].lost_ranges;
+    let lost = &quarantined[0].lost_ranges;
     assert_eq!((lost[0].from, lost[0].to), (0, 29_999));
 }

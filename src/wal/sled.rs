@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! WAL_DIR/LOCK                    held for as long as a process uses the directory
-//! WAL_DIR/committed               end of the committed log, with a checksum; written, not synced
+//! WAL_DIR/positions               how far the log is committed and flushed; written, not synced
 //! WAL_DIR/<20 digits>/            a generation, named by the offset of its first record
 //! WAL_DIR/quarantine/<20 digits>/ a damaged one, with report.json
 //! WAL_DIR/dead-letters/           not of the log, see `dead_letters`
 //! ```
 //!
-//! What sled 0.34.7 is known for, and what is done about it:
+//! sled 0.34.7 is fast at appending, and that is all it is used for: a database is written by the
+//! process that made it and never opened again (see `sealed`, which reads it without sled). What
+//! is left of the traps it is known for, and what is done about them:
 //! - `flush()` is no fsync on Linux → `fdatasync` on a descriptor of our own after it.
 //! - A new database is not durable by itself → its files and directories are synced on creation.
 //! - Large pages go to blob files that are never synced → frames stay under 7,000 bytes.
-//! - `snap.*.generating` left by a crash fails the next open → deleted before opening.
-//! - A missing `db` is silently made anew → checked before opening.
-//! - Damage is forgotten or panics, never reported → what is open is compared with the frames in
-//!   the raw file, and panics are caught.
+//! - A deletion that is not durable yet may already be written over → see
+//!   [`Active::remove_below`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -23,28 +23,24 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::sled::{Db, IVec, Tree};
+use ::sled::{Db, IVec};
 
 use super::WalError;
 use super::block::{self, Block, Offset};
-use super::salvage::{self, Salvaged};
-use super::storage::{Generation, Quarantined, Salvage, Storage};
+use super::sealed;
+use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, Storage};
 
-/// sled's page cache, for each open generation; at most three are open. Blocks are read once and
-/// in order, so a larger one would only cost memory.
+/// sled's page cache. Blocks are read once and in order, so a larger one would only cost memory.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Bounds on what is kept of damaged generations; past them the oldest go.
+/// So many damaged generations are kept; beyond that the oldest go.
 const QUARANTINE_MAX_GENERATIONS: usize = 4;
-
-const FLUSHED_KEY: &[u8] = b"flushed";
 
 /// The WAL directory.
 pub struct SledStorage {
     dir: PathBuf,
-    committed: File,
+    positions: File,
     _lock: File,
 }
 
@@ -61,9 +57,9 @@ impl SledStorage {
             fs::TryLockError::WouldBlock => WalError::Locked { dir: dir.to_owned() },
             fs::TryLockError::Error(source) => WalError::Io { what: "lock the WAL", source },
         })?;
-        let committed = options().open(dir.join("committed")).map_err(io("open WAL/committed"))?;
+        let positions = options().open(dir.join("positions")).map_err(io("open WAL/positions"))?;
         sync_dir(dir).map_err(io("sync the WAL directory"))?;
-        Ok(Self { dir: dir.to_owned(), committed, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), positions, _lock: lock })
     }
 
     fn path(&self, first: Offset) -> PathBuf {
@@ -105,25 +101,15 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn sled_config(path: &Path) -> ::sled::Config {
-    ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES)
-}
-
-/// Runs a call into sled, which panics on some kinds of damage.
+/// Runs a call into sled, which panics on some errors.
 fn guarded<T>(call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, WalError> {
+    let io = |source| WalError::Io { what: "use the WAL", source };
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(::sled::Error::Io(source))) => Err(WalError::Io { what: "use the WAL", source }),
-        Ok(Err(error)) => Err(WalError::Damaged { what: error.to_string() }),
-        Err(_) => Err(WalError::Damaged { what: "sled panicked".to_owned() }),
+        Ok(Err(::sled::Error::Io(source))) => Err(io(source)),
+        Ok(Err(error)) => Err(io(io::Error::other(error.to_string()))),
+        Err(_) => Err(io(io::Error::other("sled panicked"))),
     }
-}
-
-/// Waits until sled's own lock on a database is free: it outlives a dropped handle for as long as
-/// sled's background threads take to end, and a refused lock would look like damage.
-fn await_unlocked(db: &File) -> io::Result<()> {
-    db.lock()?;
-    db.unlock()
 }
 
 impl Storage for SledStorage {
@@ -146,68 +132,34 @@ impl Storage for SledStorage {
         list().map_err(|source| WalError::Io { what: "list the WAL directory", source })
     }
 
-    fn create(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
+    fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError> {
         let path = self.path(first);
-        let db = guarded(|| sled_config(&path).open())?;
-        let meta = guarded(|| db.open_tree("meta"))?;
-        guarded(|| meta.insert(FLUSHED_KEY, &first.to_be_bytes()).and_then(|_| db.flush()))?;
+        let io = |source| WalError::Io { what: "make a new WAL generation", source };
+        if path.exists() {
+            // Of a process that ended before its first commit.
+            fs::remove_dir_all(&path).map_err(io)?;
+        }
+        let db = guarded(|| ::sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open())?;
         let settle = || -> io::Result<File> {
             for entry in fs::read_dir(&path)? {
                 File::open(entry?.path())?.sync_all()?;
             }
             sync_dir(&path)?;
             sync_dir(&self.dir)?;
-            options().open(path.join("db"))
+            File::open(path.join("db"))
         };
-        let io = |source| WalError::Io { what: "make a new WAL generation", source };
         let file = settle().map_err(io)?;
-        Ok(Arc::new(SledGeneration { db, meta, file, trimmed: first.into() }))
+        Ok(Arc::new(SledGeneration { db, file }))
     }
 
-    fn open(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
-        let path = self.path(first);
-        let damaged = |what: String| WalError::Damaged { what };
+    fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError> {
         let io = |source| WalError::Io { what: "open a WAL generation", source };
-        if !path.join("db").is_file() {
-            return Err(damaged("its db file is missing".to_owned()));
+        let path = self.path(first).join("db");
+        if known.end.is_none() && path.exists() {
+            // What the last process wrote and did not sync counts as committed from now on.
+            File::open(&path).and_then(|db| db.sync_data()).map_err(io)?;
         }
-        for entry in fs::read_dir(&path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            if entry.file_name().to_string_lossy().ends_with(".generating") {
-                fs::remove_file(entry.path()).map_err(io)?;
-            }
-        }
-        let file = options().open(path.join("db")).map_err(io)?;
-        await_unlocked(&file).map_err(io)?;
-        // Before sled may write over what it has forgotten.
-        let mut raw_end = 0;
-        salvage::scan(&file, |found| raw_end = raw_end.max(found.header.end())).map_err(io)?;
-
-        let db = guarded(|| sled_config(&path).open())?;
-        let meta = guarded(|| db.open_tree("meta"))?;
-        let trimmed = guarded(|| meta.get(FLUSHED_KEY))?;
-        let trimmed = match trimmed.map(|value| <[u8; 8]>::try_from(value.as_ref())) {
-            Some(Ok(bytes)) => Offset::from_be_bytes(bytes),
-            _ => return Err(damaged("its flushed offset is missing".to_owned())),
-        };
-        let generation = SledGeneration { db, meta, file, trimmed: trimmed.into() };
-        let end = generation.end()?.max(trimmed);
-        if end < raw_end {
-            return Err(damaged(format!(
-                "sled has records up to offset {end}, its file holds some up to {raw_end}"
-            )));
-        }
-        Ok(Arc::new(generation))
-    }
-
-    fn salvage(
-        &self,
-        first: Offset,
-        floor: Offset,
-        expected_end: Offset,
-    ) -> Result<Salvage, WalError> {
-        Salvaged::read(&self.path(first).join("db"), first, floor, expected_end)
-            .map_err(|source| WalError::Io { what: "read a damaged WAL generation", source })
+        sealed::open(&path, first, known).map_err(io)
     }
 
     fn delete(&self, first: Offset) -> Result<(), WalError> {
@@ -261,42 +213,37 @@ impl Storage for SledStorage {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    fn note_committed(&self, next: Offset) {
-        let mut note = [0; 12];
-        note[..8].copy_from_slice(&next.to_le_bytes());
-        note[8..].copy_from_slice(&crc32fast::hash(&next.to_le_bytes()).to_le_bytes());
-        if let Err(error) = self.committed.write_all_at(&note, 0) {
-            tracing::debug!(%error, "the end of the committed log was not noted");
+    fn note(&self, positions: Positions) {
+        let mut note = [0; 20];
+        note[..8].copy_from_slice(&positions.committed.to_le_bytes());
+        note[8..16].copy_from_slice(&positions.flushed.to_le_bytes());
+        let checksum = crc32fast::hash(&note[..16]);
+        note[16..].copy_from_slice(&checksum.to_le_bytes());
+        if let Err(error) = self.positions.write_all_at(&note, 0) {
+            tracing::debug!(%error, "the log's positions were not noted");
         }
     }
 
-    fn last_committed(&self) -> Option<Offset> {
-        let mut note = [0; 12];
-        self.committed.read_exact_at(&mut note, 0).ok()?;
-        let (next, sum) = note.split_at(8);
-        let intact = crc32fast::hash(next).to_le_bytes() == sum;
-        intact.then(|| Offset::from_le_bytes(next.try_into().unwrap_or_default()))
+    fn noted(&self) -> Option<Positions> {
+        let mut note = [0; 20];
+        self.positions.read_exact_at(&mut note, 0).ok()?;
+        let (positions, checksum) = note.split_at(16);
+        if crc32fast::hash(positions).to_le_bytes() != checksum {
+            return None;
+        }
+        let (committed, flushed) = positions.split_at(8);
+        let offset = |bytes: &[u8]| bytes.try_into().map(Offset::from_le_bytes).ok();
+        Some(Positions { committed: offset(committed)?, flushed: offset(flushed)? })
     }
 }
 
 struct SledGeneration {
     db: Db,
-    meta: Tree,
     /// A descriptor of our own for fdatasync.
     file: File,
-    trimmed: AtomicU64,
 }
 
 impl Generation for SledGeneration {
-    fn insert(&self, first: Offset, frame: &[u8]) -> Result<(), WalError> {
-        guarded(|| self.db.insert(first.to_be_bytes(), frame)).map(drop)
-    }
-
-    fn sync(&self) -> Result<(), WalError> {
-        guarded(|| self.db.flush())?;
-        self.file.sync_data().map_err(|source| WalError::Io { what: "sync the WAL", source })
-    }
-
     fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError> {
         if let Some((_, frame)) = guarded(|| self.db.get_lt((offset + 1).to_be_bytes()))? {
             let block = intact(&frame)?;
@@ -308,17 +255,24 @@ impl Generation for SledGeneration {
         next.map(|(_, frame)| intact(&frame)).transpose()
     }
 
-    fn end(&self) -> Result<Offset, WalError> {
-        let last = guarded(|| self.db.last())?;
-        last.map_or(Ok(0), |(_, frame)| Ok(intact(&frame)?.end()))
+    fn disk_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+}
+
+impl Active for SledGeneration {
+    fn insert(&self, first: Offset, frame: &[u8]) -> Result<(), WalError> {
+        guarded(|| self.db.insert(first.to_be_bytes(), frame)).map(drop)
     }
 
-    fn trim(&self, flushed: Offset) -> Result<(), WalError> {
-        guarded(|| self.meta.insert(FLUSHED_KEY, &flushed.to_be_bytes()))?;
-        self.trimmed.store(flushed, Ordering::Relaxed);
+    fn sync(&self) -> Result<(), WalError> {
+        guarded(|| self.db.flush())?;
+        self.file.sync_data().map_err(|source| WalError::Io { what: "sync the WAL", source })
+    }
+
+    fn remove_below(&self, flushed: Offset) -> Result<(), WalError> {
         while let Some((key, frame)) = guarded(|| self.db.first())? {
-            let damaged = |error: block::FrameError| WalError::Damaged { what: error.to_string() };
-            if block::check(&frame).map_err(damaged)?.end() > flushed {
+            if block::check(&frame).is_ok_and(|header| header.end() > flushed) {
                 break;
             }
             guarded(|| self.db.remove(&key))?;
@@ -326,15 +280,15 @@ impl Generation for SledGeneration {
         Ok(())
     }
 
-    fn trimmed(&self) -> Offset {
-        self.trimmed.load(Ordering::Relaxed)
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+    fn as_generation(self: Arc<Self>) -> Arc<dyn Generation> {
+        self
     }
 }
 
+/// The block in a frame that this process has written; anything else is as good as an I/O error.
 fn intact(frame: &IVec) -> Result<Block, WalError> {
-    block::decode(frame).map_err(|error| WalError::Damaged { what: error.to_string() })
+    block::decode(frame).map_err(|error| WalError::Io {
+        what: "read back from the WAL",
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })
 }

@@ -1,7 +1,8 @@
-//! The trait pair under the log: a place that holds generations, and one generation.
+//! The traits under the log: a place that holds generations, and a generation as it is written
+//! and as it is read.
 //!
 //! Two implementations: [`sled`](super::sled) on disk, [`memory`](super::memory) with fault
-//! switches for tests. Everything above them (offsets, rotation, order, continuity) is written
+//! switches for tests. Everything above them (offsets, rotation, order, what is lost) is written
 //! once, in [`log`](super::log).
 
 use std::sync::Arc;
@@ -17,30 +18,19 @@ pub trait Storage: Send + Sync + 'static {
     /// If the place cannot be listed.
     fn list(&self) -> Result<Vec<Offset>, WalError>;
 
-    /// Makes a new, empty generation. When this returns, its name and files are durable, so that
-    /// a commit to it needs to sync its contents only.
+    /// Makes a new, empty generation, the newest. When this returns, its name and files are
+    /// durable, so that a commit to it needs to sync its contents only.
     ///
     /// # Errors
     /// If it cannot be made, or not be made durable.
-    fn create(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError>;
+    fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError>;
 
-    /// Opens an existing generation.
-    ///
-    /// # Errors
-    /// [`WalError::Damaged`] if it has visibly lost something; then [`Self::salvage`] is next.
-    fn open(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError>;
-
-    /// Finds what can still be read of a damaged generation that is known to reach up to
-    /// `expected_end` and to be flushed below `floor`.
+    /// Opens a generation that nobody writes to any more. Damage is no error: what it took is in
+    /// [`Sealed::lost`].
     ///
     /// # Errors
     /// If not even its raw bytes can be read.
-    fn salvage(
-        &self,
-        first: Offset,
-        floor: Offset,
-        expected_end: Offset,
-    ) -> Result<Salvage, WalError>;
+    fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError>;
 
     /// Deletes a generation; needs no free space.
     ///
@@ -48,7 +38,7 @@ pub trait Storage: Send + Sync + 'static {
     /// If it cannot be deleted.
     fn delete(&self, first: Offset) -> Result<(), WalError>;
 
-    /// Moves a generation out of the log, to be looked at by a person.
+    /// Moves a damaged generation out of the log, to be looked at by a person.
     ///
     /// # Errors
     /// If it cannot be moved.
@@ -66,17 +56,28 @@ pub trait Storage: Send + Sync + 'static {
     /// If the filesystem does not say.
     fn free_bytes(&self) -> Result<u64, WalError>;
 
-    /// Remembers the end of the committed log. Not synced: it only ever follows a commit that
-    /// was, so what it says is true if it is there, and its absence is no damage.
-    fn note_committed(&self, next: Offset);
+    /// Remembers how far the log is committed and flushed. Not synced: each follows what it
+    /// speaks of, so it is true if it is there, and behind after a power cut.
+    fn note(&self, positions: Positions);
 
-    /// What [`Self::note_committed`] was last told, if that is still known.
-    fn last_committed(&self) -> Option<Offset>;
+    /// What [`Self::note`] was last told, if that is still known.
+    fn noted(&self) -> Option<Positions>;
 }
 
-/// One generation of blocks. Methods take `&self`: one thread inserts while another reads and
-/// trims.
+/// A generation as it is read, whether it is still written to or not.
 pub trait Generation: Send + Sync {
+    /// The block that holds `offset`, or the first one behind it.
+    ///
+    /// # Errors
+    /// If the store failed.
+    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError>;
+
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> u64;
+}
+
+/// The newest generation. One thread writes while another reads.
+pub trait Active: Generation {
     /// Adds a block. It is not durable before [`Self::sync`] returns.
     ///
     /// # Errors
@@ -90,41 +91,50 @@ pub trait Generation: Send + Sync {
     /// sync must not be tried again, because the kernel reports lost pages only once.
     fn sync(&self) -> Result<(), WalError>;
 
-    /// The block that holds `offset`, or the first one behind it.
+    /// Gives up the blocks that end at or below `flushed`, an offset that a *durable* block of
+    /// this generation carries in its header. Their space may be written over at once, so without
+    /// that block a power cut would leave a hole that looks like damage.
     ///
     /// # Errors
-    /// [`WalError::Damaged`] if what is stored there cannot be read.
-    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError>;
+    /// If the store failed; then nothing may be added to this generation any more.
+    fn remove_below(&self, flushed: Offset) -> Result<(), WalError>;
 
-    /// One past the last record, 0 if there is none.
-    ///
-    /// # Errors
-    /// [`WalError::Damaged`] if that cannot be read.
-    fn end(&self) -> Result<Offset, WalError>;
-
-    /// Forgets the records below `flushed`. Not synced: a trim that is lost makes rows be sent
-    /// again, which the table's unique key absorbs.
-    ///
-    /// # Errors
-    /// If the store failed.
-    fn trim(&self, flushed: Offset) -> Result<(), WalError>;
-
-    /// Every record below this offset was flushed, as far as this generation remembers.
-    fn trimmed(&self) -> Offset;
-
-    /// Bytes on disk.
-    fn disk_bytes(&self) -> u64;
+    /// The same generation, to be read.
+    fn as_generation(self: Arc<Self>) -> Arc<dyn Generation>;
 }
 
-/// What [`Storage::salvage`] found.
-pub struct Salvage {
-    /// The readable records, for reading only.
+/// How far the log had come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// Every record below is durable.
+    pub committed: Offset,
+    /// Every record below is in PostgreSQL or in the dead-letter store.
+    pub flushed: Offset,
+}
+
+/// What is known of a generation from elsewhere, when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Every record below was flushed and is not looked for.
+    pub flushed: Offset,
+    /// Every record below was committed and must be there.
+    pub committed: Offset,
+    /// Where the next generation begins, if there is one: nothing from there on belongs to this.
+    pub end: Option<Offset>,
+}
+
+/// A generation that is only read.
+pub struct Sealed {
+    /// Its blocks.
     pub generation: Arc<dyn Generation>,
-    /// One past the last record, read or lost.
+    /// Every record below was flushed, as far as this generation and [`Known`] tell; may lie
+    /// before it.
+    pub flushed: Offset,
+    /// One past its last record, whether that can be read or not.
     pub end: Offset,
-    /// How many records can be read.
+    /// How many records of it wait to be flushed and can be read.
     pub records: u64,
-    /// The offsets that cannot.
+    /// Committed and not flushed, but gone.
     pub lost: Vec<OffsetRange>,
 }
 

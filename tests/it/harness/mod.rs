@@ -1,0 +1,76 @@
+//! What tests are made of: servers, the service, publishers, and a broker that follows a script.
+//!
+//! Everything here blocks, and processes are started by the test's own thread alone: the kernel
+//! ends a child when the *thread* that started it ends.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+pub(crate) mod http;
+pub(crate) mod mosquitto;
+pub(crate) mod ports;
+pub(crate) mod postgres;
+pub(crate) mod process;
+pub(crate) mod publisher;
+pub(crate) mod readings;
+pub(crate) mod scratch;
+pub(crate) mod scripted;
+pub(crate) mod service;
+pub(crate) mod wire;
+
+pub(crate) use mosquitto::Mosquitto;
+pub(crate) use postgres::Postgres;
+pub(crate) use publisher::{Load, Publisher};
+pub(crate) use readings::{Reading, reading, readings};
+pub(crate) use scratch::Scratch;
+pub(crate) use scripted::{Link, ScriptedBroker};
+pub(crate) use service::{Ingestor, Service};
+
+/// Longer than anything here takes, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Looks until `look` sees something, for [`PATIENCE`].
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// Looks until `look` sees something, for `patience`.
+#[track_caller]
+pub(crate) fn within<T>(patience: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    try_within(patience, look).unwrap_or_else(|| panic!("not within {patience:?}: {what}"))
+}
+
+/// Looks until `look` sees something, for `patience`.
+pub(crate) fn try_within<T>(
+    patience: Duration,
+    mut look: impl FnMut() -> Option<T>,
+) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let seen = look();
+        if seen.is_some() || Instant::now() >= deadline {
+            return seen;
+        }
+        std::thread::sleep(GLANCE);
+    }
+}
+
+/// Looks until `look` gives `expected`, for [`PATIENCE`]; shows what it gave last if it does not.
+#[track_caller]
+pub(crate) fn eventually_eq<T: PartialEq + Debug>(
+    what: &str,
+    expected: &T,
+    mut look: impl FnMut() -> T,
+) {
+    let mut last = None;
+    let seen = try_within(PATIENCE, || {
+        let seen = look();
+        let is_it = seen == *expected;
+        last = Some(seen);
+        is_it.then_some(())
+    });
+    assert!(seen.is_some(), "{what}: expected {expected:?}, and last saw {last:?}");
+}

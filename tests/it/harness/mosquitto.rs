@@ -1,0 +1,129 @@
+//! A private Mosquitto.
+
+use std::fs::{self, Permissions};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::process::{Process, guarded, server_user};
+use super::{PATIENCE, Scratch, eventually, ports};
+
+/// A broker that keeps sessions over a restart.
+pub(crate) struct Mosquitto {
+    scratch: Scratch,
+    process: Option<Process>,
+    /// Plain, without a login.
+    pub(crate) port: u16,
+}
+
+impl Mosquitto {
+    pub(crate) fn start() -> Self {
+        Self::configured(|port, _| format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
+    }
+
+    /// With what `listeners` writes about them into the configuration.
+    pub(crate) fn configured(listeners: impl FnOnce(u16, &Path) -> String) -> Self {
+        let scratch = Scratch::new();
+        let dir = scratch.path().to_string_lossy().into_owned();
+        let port = ports::free();
+        // Its defaults would keep 20 messages in flight, drop a session's queue beyond 1000, and
+        // forget all of it with the process.
+        let general = format!(
+            "persistence true\npersistence_location {dir}/\nautosave_interval 1800\n\
+             max_inflight_messages 5000\nmax_queued_messages 0\nset_tcp_nodelay true\n\
+             log_dest stderr\n"
+        );
+        let configuration = general + &listeners(port, scratch.path());
+        fs::write(scratch.path().join("mosquitto.conf"), configuration).unwrap();
+        if let Some(user) = server_user() {
+            let chown = Command::new("chown").args(["-R", user]).arg(scratch.path()).status();
+            assert!(chown.unwrap().success());
+        }
+        let mut broker = Self { scratch, process: None, port };
+        broker.launch();
+        broker
+    }
+
+    /// Starts it again, on its port and with its sessions.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
+        let mut command = guarded(program.unwrap_or("mosquitto"), server_user());
+        command.arg("-c").arg(self.scratch.path().join("mosquitto.conf"));
+        let mut process = Process::spawn("mosquitto", self.scratch.path(), command);
+        eventually("Mosquitto listens", || {
+            process.must_run();
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
+        self.process = Some(process);
+    }
+
+    /// SIGTERM; it saves its sessions then.
+    pub(crate) fn stop(&mut self) {
+        let mut process = self.process.take().expect("it does not run");
+        process.signal(Signal::TERM);
+        process.await_exit(PATIENCE);
+    }
+}
+
+/// A certificate authority and what it has signed, as PEM files.
+pub(crate) struct Certificates {
+    pub(crate) ca: PathBuf,
+    pub(crate) server: PathBuf,
+    pub(crate) server_key: PathBuf,
+    pub(crate) client: PathBuf,
+    pub(crate) client_key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in `dir`, for a server on 127.0.0.1.
+    pub(crate) fn make(dir: &Path) -> Self {
+        let path = |name: &str| dir.join(name);
+        openssl(
+            dir,
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+             -subj /CN=test-authority -keyout ca.key -out ca.pem",
+        );
+        for (name, extension) in [
+            ("server", "subjectAltName=IP:127.0.0.1"),
+            ("client", "extendedKeyUsage=clientAuth"),
+        ] {
+            fs::write(path(&format!("{name}.ext")), extension).unwrap();
+            openssl(
+                dir,
+                &format!(
+                    "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+                     -subj /CN=test-{name} -keyout {name}.key -out {name}.csr"
+                ),
+            );
+            openssl(
+                dir,
+                &format!(
+                    "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                     -extfile {name}.ext -out {name}.pem"
+                ),
+            );
+        }
+        // Read by another user, in a directory of the test's own.
+        fs::set_permissions(path("server.key"), Permissions::from_mode(0o644)).unwrap();
+        Self {
+            ca: path("ca.pem"),
+            server: path("server.pem"),
+            server_key: path("server.key"),
+            client: path("client.pem"),
+            client_key: path("client.key"),
+        }
+    }
+}
+
+fn openssl(dir: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    command.current_dir(dir).args(arguments.split_whitespace());
+    let output = command.output().expect("openssl is needed: apt-get install openssl");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}

@@ -1,0 +1,132 @@
+//! Child processes that do not outlive the test.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{try_within, within};
+
+/// Lines of its log that are shown when the test fails.
+const LOG_LINES: usize = 60;
+
+/// `program`, to be killed by the kernel when the test's thread ends, run as `user` if one is given.
+pub(crate) fn guarded(program: impl AsRef<OsStr>, user: Option<&str>) -> Command {
+    let mut command = Command::new("setpriv");
+    if let Some(user) = user {
+        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+    }
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// The user for servers that refuse to run as root; `None` if we are somebody else anyway.
+pub(crate) fn server_user() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some("postgres")
+}
+
+/// A running process. Dropping it kills it.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`, its standard error and output in `<name>.log` and `<name>.out` of `dir`.
+    pub(crate) fn spawn(name: &str, dir: &Path, mut command: Command) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(dir.join(format!("{name}.out"))).unwrap())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self { name: name.to_owned(), child, log }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Fails the test if it has ended.
+    #[track_caller]
+    pub(crate) fn must_run(&mut self) {
+        if let Some(status) = self.ended() {
+            panic!("{} ended unexpectedly: {status}", self.name);
+        }
+    }
+
+    /// Its exit code.
+    #[track_caller]
+    pub(crate) fn await_exit(&mut self, patience: Duration) -> i32 {
+        let name = self.name.clone();
+        let status = within(patience, &format!("{name} ends"), || self.ended());
+        status.code().unwrap_or_else(|| panic!("{name} was ended by signal {:?}", status.signal()))
+    }
+
+    /// SIGKILL, to it alone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// SIGKILL, to it and all of its children, as a power cut ends them.
+    pub(crate) fn kill_all(&mut self) {
+        // Stopped first, it cannot start more while they are listed.
+        kill_process(self.pid(), Signal::STOP).ok();
+        let children = children_of(self.pid());
+        self.kill();
+        for child in &children {
+            kill_process(*child, Signal::KILL).ok();
+        }
+        try_within(Duration::from_secs(10), || {
+            children.iter().all(|child| is_gone(*child)).then_some(())
+        });
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            eprintln!("--- log of {}, its last lines\n{}\n---", self.name, shown.join("\n"));
+        }
+    }
+}
+
+pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
+    let pid = pid.as_raw_nonzero();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|child| Pid::from_raw(child.parse().ok()?))
+        .collect()
+}
+
+/// Orphans are reaped late here: a zombie counts as gone.
+fn is_gone(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.map_or(true, |stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
+}

@@ -1,0 +1,58 @@
+//! Directories that do not outlive the test.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// Waits until the test has dropped the directory, or is gone, and removes it. A PostgreSQL that was
+/// killed leaves a shared memory segment behind, whose id is in line 7 of its pid file.
+const JANITOR: &str = r#"
+    cat
+    segment=$(awk 'NR == 7 { print $2 }' "$0/data/postmaster.pid") && ipcrm -m "$segment"
+    tries=0
+    until rm -rf -- "$0" || [ "$((tries += 1))" -ge 100 ]; do sleep 0.1; done
+"#;
+
+/// A directory of its own, removed by a janitor process also if the test is killed.
+pub(crate) struct Scratch {
+    dir: PathBuf,
+    janitor: Child,
+    lifeline: Option<ChildStdin>,
+}
+
+impl Scratch {
+    /// A new, empty one. Servers that run as another user can pass through it.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("iot-ingestor-test-")
+            .permissions(Permissions::from_mode(0o711))
+            .tempdir()
+            .expect("a temporary directory")
+            .keep();
+        let mut janitor = Command::new("sh")
+            .args(["-c", JANITOR])
+            .arg(&dir)
+            // Of its own, so that whoever ends the test's group does not end this one.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let lifeline = janitor.stdin.take();
+        Self { dir, janitor, lifeline }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        self.janitor.wait().ok();
+    }
+}

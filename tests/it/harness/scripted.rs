@@ -1,0 +1,149 @@
+//! A broker that does what the test says, and sees every packet.
+
+use std::collections::VecDeque;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use super::wire::{Packet, Stream};
+use super::{PATIENCE, eventually};
+
+pub(crate) struct ScriptedBroker {
+    listener: TcpListener,
+    pub(crate) port: u16,
+}
+
+impl ScriptedBroker {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Self { listener, port }
+    }
+
+    /// Waits for a client and lets it in. With a new session, until it has subscribed too.
+    #[track_caller]
+    pub(crate) fn accept(&self, session_present: bool) -> Link {
+        let (tcp, _) = eventually("a client comes", || self.listener.accept().ok());
+        tcp.set_nonblocking(false).unwrap();
+        let mut link = Link {
+            stream: Stream::new(tcp).unwrap(),
+            client_id: String::new(),
+            filters: Vec::new(),
+            acks: VecDeque::new(),
+            is_closed: false,
+        };
+        match link.stream.next(PATIENCE) {
+            Ok(Some(Packet::Connect { client_id, clean_session })) => {
+                assert!(!clean_session, "the session has to be a persistent one");
+                link.client_id = client_id;
+            }
+            other => panic!("expected CONNECT, received {other:?}"),
+        }
+        link.stream.send(&Packet::ConnAck { session_present }).unwrap();
+        if !session_present {
+            let deadline = Instant::now() + PATIENCE;
+            while link.filters.is_empty() {
+                assert!(Instant::now() < deadline && !link.is_closed, "no SUBSCRIBE");
+                link.serve(Duration::from_millis(100));
+            }
+        }
+        link
+    }
+}
+
+/// One connection of one client.
+pub(crate) struct Link {
+    stream: Stream,
+    pub(crate) client_id: String,
+    /// What it has subscribed to on this connection.
+    pub(crate) filters: Vec<String>,
+    /// PUBACKs received and not yet looked at.
+    acks: VecDeque<u16>,
+    pub(crate) is_closed: bool,
+}
+
+impl Link {
+    /// Sends a message under this packet id; returns false if the connection is closed.
+    pub(crate) fn deliver(&mut self, id: u16, topic: &str, payload: impl Into<Vec<u8>>) -> bool {
+        self.send(Some(id), false, topic, payload)
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        id: Option<u16>,
+        dup: bool,
+        topic: &str,
+        payload: impl Into<Vec<u8>>,
+    ) -> bool {
+        let (topic, payload) = (topic.to_owned(), payload.into());
+        self.stream.send(&Packet::Publish { id, dup, topic, payload }).is_ok()
+    }
+
+    /// The packet id of the next PUBACK; `None` if none comes within `patience`, or ever.
+    pub(crate) fn ack(&mut self, patience: Duration) -> Option<u16> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(id) = self.acks.pop_front() {
+                return Some(id);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_closed {
+                return None;
+            }
+            self.serve(left);
+        }
+    }
+
+    /// The packet ids of the next `count` PUBACKs.
+    #[track_caller]
+    pub(crate) fn acks(&mut self, count: usize) -> Vec<u16> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            let next = self.ack(PATIENCE);
+            ids.push(next.unwrap_or_else(|| panic!("no further PUBACK after {ids:?}")));
+        }
+        ids
+    }
+
+    /// All PUBACKs that still come until the client closes the connection.
+    #[track_caller]
+    pub(crate) fn acks_until_closed(&mut self) -> Vec<u16> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_closed {
+            assert!(Instant::now() < deadline, "the client does not close the connection");
+            self.serve(Duration::from_millis(100));
+        }
+        self.acks.drain(..).collect()
+    }
+
+    /// Takes a packet, if one comes within `patience`, and answers it as brokers do.
+    fn serve(&mut self, patience: Duration) {
+        let answer = match self.stream.next(patience) {
+            Err(_) => {
+                self.is_closed = true;
+                return;
+            }
+            Ok(None) => return,
+            Ok(Some(packet)) => match packet {
+                Packet::PubAck { id } => {
+                    self.acks.push_back(id);
+                    return;
+                }
+                Packet::Subscribe { id, filters } => {
+                    let granted = vec![1; filters.len()];
+                    self.filters.extend(filters);
+                    Packet::SubAck { id, granted }
+                }
+                Packet::PingReq => Packet::PingResp,
+                Packet::Disconnect => {
+                    self.is_closed = true;
+                    return;
+                }
+                other => panic!("a client does not send {other:?} here"),
+            },
+        };
+        if self.stream.send(&answer).is_err() {
+            self.is_closed = true;
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The service under test: its settings and its directory, and its process.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::http::{self, Answer};
+use super::process::{Process, children_of, guarded};
+use super::{PATIENCE, Scratch, eventually};
+
+/// How the service is set up. Its directory, with the log in it, lasts from start to start.
+pub(crate) struct Service {
+    scratch: Scratch,
+    environment: BTreeMap<String, String>,
+    starts: Cell<u32>,
+}
+
+impl Service {
+    /// With the defaults but for these, and for what keeps tests apart.
+    pub(crate) fn new(database_url: &str, mqtt_port: u16) -> Self {
+        Self::bare()
+            .set("DATABASE_URL", database_url)
+            .set("MQTT_BROKER", "127.0.0.1")
+            .set("MQTT_PORT", mqtt_port)
+            .set("MQTT_CLIENT_ID", "test-ingestor")
+            .set("HTTP_ADDR", "127.0.0.1:0")
+    }
+
+    /// With the defaults.
+    pub(crate) fn bare() -> Self {
+        let environment = BTreeMap::new();
+        let service = Self { scratch: Scratch::new(), environment, starts: Cell::new(0) };
+        let wal_dir = service.wal_dir().to_string_lossy().into_owned();
+        service.set("WAL_DIR", wal_dir)
+    }
+
+    pub(crate) fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Its working directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub(crate) fn wal_dir(&self) -> PathBuf {
+        self.scratch.path().join("wal")
+    }
+
+    /// Starts it and waits until it serves HTTP.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Ingestor {
+        let mut ingestor = self.spawn(guarded(env!("CARGO_BIN_EXE_ingestor"), None));
+        ingestor.await_listening();
+        ingestor
+    }
+
+    /// As [`Self::start`], with `inject` done to its system calls, as strace's `-e inject=` says it.
+    /// What strace has seen is in `strace.log`.
+    #[track_caller]
+    pub(crate) fn start_tampered(&self, inject: &str) -> Ingestor {
+        let call = inject.split(':').next().unwrap();
+        let mut strace = guarded("strace", None);
+        strace
+            .args(["-f", "--seccomp-bpf", "-qqq", "-ttt", "-o"])
+            .arg(self.strace_log())
+            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={inject}")])
+            // What strace runs goes on when strace is killed, unless the kernel is asked again.
+            .args(["setpriv", "--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_ingestor")]);
+        let mut ingestor = self.spawn(strace);
+        ingestor.await_listening();
+        let children = children_of(ingestor.process.pid());
+        assert_eq!(children.len(), 1, "strace has one child");
+        ingestor.pid = children[0];
+        ingestor
+    }
+
+    pub(crate) fn strace_log(&self) -> PathBuf {
+        self.dir().join("strace.log")
+    }
+
+    /// Starts it with `command`, and waits for nothing.
+    pub(crate) fn spawn(&self, mut command: Command) -> Ingestor {
+        self.starts.set(self.starts.get() + 1);
+        self.prepare(&mut command);
+        let name = format!("ingestor-{}", self.starts.get());
+        let process = Process::spawn(&name, self.dir(), command);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ingestor { pid: process.pid(), process, address: nowhere }
+    }
+
+    /// Runs one of our binaries to its end.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = guarded(program, None);
+        command.args(arguments);
+        self.prepare(&mut command);
+        command.output().unwrap()
+    }
+
+    /// Nothing of the test's own environment reaches it, but where programs are.
+    fn prepare(&self, command: &mut Command) {
+        command.current_dir(self.dir()).env_clear().envs(&self.environment);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    }
+}
+
+/// A running ingestor. Dropping it kills it.
+pub(crate) struct Ingestor {
+    process: Process,
+    /// Not that of the process if that is strace.
+    pid: Pid,
+    address: SocketAddr,
+}
+
+impl Ingestor {
+    #[track_caller]
+    fn await_listening(&mut self) {
+        self.address = eventually("the ingestor listens", || {
+            self.process.must_run();
+            let line = self.log_of("listening for HTTP").pop()?;
+            line["address"].as_str()?.parse().ok()
+        });
+    }
+
+    /// Waits until it is ready and has subscribed.
+    #[track_caller]
+    pub(crate) fn await_ready(&mut self) {
+        eventually("the ingestor is ready", || {
+            self.process.must_run();
+            let is_ready = self.get("/health/ready").status == 200;
+            (is_ready && !self.log_of("subscribed").is_empty()).then_some(())
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.try_get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    pub(crate) fn try_get(&self, path: &str) -> std::io::Result<Answer> {
+        http::get(self.address, path)
+    }
+
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str) -> Answer {
+        let answer = http::request(self.address, method, path);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// The body of `/health/ready`.
+    #[track_caller]
+    pub(crate) fn health(&self) -> Value {
+        self.get("/health/ready").json()
+    }
+
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let answer = self.get("/metrics");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics::parse(&answer.body)
+    }
+
+    /// One metric.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        self.metrics().get(name)
+    }
+
+    /// Waits until a metric has reached `value`.
+    #[track_caller]
+    pub(crate) fn await_metric(&mut self, name: &str, value: u64) {
+        eventually(&format!("{name} reaches {value}"), || {
+            self.process.must_run();
+            (self.metric(name) >= value).then_some(())
+        });
+    }
+
+    /// Its log lines whose message begins so.
+    pub(crate) fn log_of(&self, message: &str) -> Vec<Value> {
+        self.log()
+            .into_iter()
+            .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message)))
+            .collect()
+    }
+
+    /// Its log, as far as it is JSON.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        self.log_text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    pub(crate) fn log_text(&self) -> String {
+        self.process.log()
+    }
+
+    /// Fails the test if it has ended.
+    #[track_caller]
+    pub(crate) fn must_run(&mut self) {
+        self.process.must_run();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        kill_process(self.pid, Signal::KILL).unwrap();
+        self.process.kill();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+
+    /// Waits until it has ended; its exit code.
+    #[track_caller]
+    pub(crate) fn await_exit(&mut self, patience: Duration) -> i32 {
+        self.process.await_exit(patience)
+    }
+
+    /// SIGTERM, upon which it has to end in order.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.await_exit(PATIENCE), 0);
+    }
+
+    /// Memory that it has at most had in use, in bytes.
+    #[track_caller]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        let status = std::fs::read_to_string(status).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+    }
+}
+
+/// What `/metrics` says.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    #[track_caller]
+    fn parse(text: &str) -> Self {
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        };
+        Self(text.lines().filter(|line| !line.starts_with('#')).map(sample).collect())
+    }
+
+    /// The value of a sample, named with its labels.
+    #[track_caller]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a count")]
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        let value = self.find(name).unwrap_or_else(|| panic!("no sample {name} in {self:?}"));
+        assert!(value.fract() == 0.0 && value >= 0.0, "{name} is no count: {value}");
+        value as u64
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<f64> {
+        self.0.get(name).copied()
+    }
+}

@@ -1,0 +1,25 @@
+//! The real binaries against a real PostgreSQL and a real Mosquitto, or against a broker whose
+//! every packet a test decides.
+//!
+//! Each test starts servers of its own, on free loopback ports and in directories of its own; none
+//! touches a server that is there already, and nothing is left behind, however a test ends
+//! ([`harness`]). `bars` holds the performance bars; they run alone.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod harness;
+
+mod acks;
+mod api;
+mod bad_input;
+mod bars;
+mod books;
+mod broker;
+mod configuration;
+mod crash;
+mod database;
+mod full_log;
+mod path;
+mod simulator;
+mod stop;
+mod systemd;
