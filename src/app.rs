@@ -96,7 +96,7 @@ impl Service {
         let mut supervisor = Supervisor::default();
         let (stop_source, stop) = signal();
         let (intake_done, done) = signal();
-        let (sender, deliveries) = mpsc::channel(config.channel_size);
+        let (sender, inbound) = mpsc::channel(config.channel_size);
         let parts = SourceParts {
             deliveries: sender,
             room: log.room(),
@@ -108,7 +108,7 @@ impl Service {
         let source = Source::new(config.mqtt.clone(), parts).map_err(anyhow::Error::msg)?;
         let intake_activity = Activity::default();
         let intake = Intake {
-            deliveries,
+            inbound,
             writer,
             room: log.room(),
             dead_letters: Arc::clone(&dead_letters),

@@ -254,7 +254,7 @@ impl Config {
             shutdown_grace: Duration::from_secs(from.number("SHUTDOWN_GRACE_SECS", 10, 1..=3_600)),
             log_filter: log_filter(&mut from),
             log_format: from.optional("LOG_FORMAT", "json or text"),
-            rocket: from.rocket(),
+            rocket: rocket(&mut from),
         };
         from.finish().map(|()| config)
     }
@@ -310,6 +310,14 @@ impl Config {
     }
 }
 
+fn rocket(from: &mut Sources) -> rocket::figment::value::Dict {
+    let settings = from.rocket();
+    if let Err(problem) = crate::http::check_settings(&settings) {
+        from.mistake(format!("Rocket.toml: {problem}"));
+    }
+    settings
+}
+
 fn database_url(from: &mut Sources) -> DatabaseUrl {
     let text = from
         .optional_secret("DATABASE_URL")
@@ -359,8 +367,14 @@ fn tls(from: &mut Sources) -> Option<Tls> {
         from.mistake("MQTT_TLS=false contradicts MQTT_CA_FILE or MQTT_CLIENT_CERT_FILE");
     }
     let client_auth = cert.zip(key);
-    (wanted == Some(true) || ca_file.is_some() || client_auth.is_some())
-        .then_some(Tls { ca_file, client_auth })
+    let is_wanted = wanted == Some(true) || ca_file.is_some() || client_auth.is_some();
+    let tls = is_wanted.then_some(Tls { ca_file, client_auth });
+    if from.is_clean()
+        && let Err(problem) = crate::mqtt::tls::transport(tls.as_ref())
+    {
+        from.mistake(problem);
+    }
+    tls
 }
 
 fn topics(from: &mut Sources) -> Vec<String> {

@@ -44,12 +44,48 @@ pub struct NewDeadLetter<'p> {
     pub payload: &'p [u8],
 }
 
+/// A letter in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: u64,
+    /// When its message was received.
+    pub received_at: Timestamp,
+    /// Where it was published; empty if that is no longer known.
+    pub topic: String,
+    /// Who turned it away, as [`Stage::as_str`] has it.
+    pub stage: String,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The bytes as published, up to [`PAYLOAD_MAX_BYTES`].
+    pub payload: Vec<u8>,
+}
+
+/// Some letters, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The letters.
+    pub letters: Vec<DeadLetter>,
+    /// How many the store holds in all.
+    pub total: u64,
+    /// The id to pass as `after` for the next page; `None` at the end.
+    pub next: Option<u64>,
+}
+
 /// What can go wrong with the store; the caller must not acknowledge the message.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}")]
 pub struct DeadLetterError {
     what: &'static str,
     source: io::Error,
+}
+
+impl DeadLetterError {
+    /// Whether there was no space left, which may pass.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        is_disk_full(&self.source)
+    }
 }
 
 /// One line of a segment.
@@ -90,7 +126,18 @@ struct Segment {
     file: File,
     bytes: u64,
     /// The letters in it that were not removed: id → position and length of the line.
-    letters: BTreeMap<u64, (u64, u32)>,
+    letters: BTreeMap<u64, Place>,
+}
+
+/// Position and length of a line, in bytes.
+type Place = (u64, u32);
+
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn reading(source: io::Error) -> DeadLetterError {
+    DeadLetterError { what: "read dead letters", source }
 }
 
 impl DeadLetters {
@@ -129,27 +176,96 @@ impl DeadLetters {
         Ok(())
     }
 
+    /// Up to `limit` letters with ids above `after`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If they cannot be read; damaged ones are skipped.
+    pub fn page(&self, after: Option<u64>, limit: usize) -> Result<Page, DeadLetterError> {
+        let store = self.lock();
+        let from = after.map_or(0, |id| id.saturating_add(1));
+        let mut places = store
+            .segments
+            .values()
+            .flat_map(|segment| segment.letters.range(from..).map(move |found| (segment, found)));
+        let mut letters = Vec::new();
+        let mut last = None;
+        for (segment, (id, place)) in places.by_ref().take(limit) {
+            letters.extend(segment.read(*place).map_err(reading)?);
+            last = Some(*id);
+        }
+        let next = last.filter(|_| places.next().is_some());
+        drop(places);
+        Ok(Page { letters, total: store.letters(), next })
+    }
+
+    /// The letter `id`, if it is there. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn get(&self, id: u64) -> Result<Option<DeadLetter>, DeadLetterError> {
+        let store = self.lock();
+        let found = store.holding(id);
+        found.map_or(Ok(None), |(segment, place)| segment.read(place).map_err(reading))
+    }
+
+    /// Removes the letter `id`, durably; false if it is not there. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If that is not certain.
+    pub fn remove(&self, id: u64) -> Result<bool, DeadLetterError> {
+        let mut store = self.lock();
+        if store.holding(id).is_none() {
+            return Ok(false);
+        }
+        let what = "remove a dead letter";
+        self.with_room(&mut store, |store, _| store.remove(id))
+            .and_then(|()| store.drop_empty(&self.dir))
+            .map_err(|source| DeadLetterError { what, source })?;
+        self.update_gauge(&store);
+        Ok(true)
+    }
+
     fn write(&self, store: &mut Store, letters: &[NewDeadLetter<'_>]) -> io::Result<()> {
         let mut letters = letters;
         while !letters.is_empty() {
-            let evicted = store.make_room(&self.dir, self.max_bytes)?;
-            if evicted > 0 {
-                self.metrics.dead_letters_evicted.inc_by(evicted);
-                tracing::warn!(
-                    evicted,
-                    "the dead-letter store is full: its oldest letters were dropped"
-                );
-            }
-            let segment_bytes = self.max_bytes / SEGMENTS;
-            let taken = store.append(letters, segment_bytes)?;
+            let taken = self.with_room(store, |store, bytes| store.append(letters, bytes))?;
             letters = &letters[taken..];
         }
         Ok(())
     }
 
+    /// Writes to a segment with room in it; for that, and if the disk is full, the oldest go.
+    fn with_room<T>(
+        &self,
+        store: &mut Store,
+        write: impl Fn(&mut Store, u64) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            let written = store
+                .make_room(&self.dir, self.max_bytes)
+                .inspect(|evicted| self.report_evicted(*evicted))
+                .and_then(|_| write(store, self.max_bytes / SEGMENTS));
+            match written {
+                Err(error) if is_disk_full(&error) && store.segments.len() > 1 => {
+                    self.report_evicted(store.evict_oldest(&self.dir)?);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn report_evicted(&self, letters: u64) {
+        if letters > 0 {
+            self.metrics.dead_letters_evicted.inc_by(letters);
+            tracing::warn!(
+                letters,
+                "the dead-letter store is full: its oldest letters were dropped"
+            );
+        }
+    }
+
     fn update_gauge(&self, store: &Store) {
-        let letters: usize = store.segments.values().map(|segment| segment.letters.len()).sum();
-        self.metrics.dead_letters.set(i64::try_from(letters).unwrap_or(i64::MAX));
+        self.metrics.dead_letters.set(i64::try_from(store.letters()).unwrap_or(i64::MAX));
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -198,12 +314,48 @@ impl Store {
         while self.segments.len() > 1
             && self.segments.values().map(|s| s.bytes).sum::<u64>() > budget
         {
-            if let Some((first, oldest)) = self.segments.pop_first() {
-                fs::remove_file(segment_path(dir, first))?;
-                evicted += oldest.letters.len() as u64;
-            }
+            evicted += self.evict_oldest(dir)?;
         }
         Ok(evicted)
+    }
+
+    /// Deletes the oldest segment; returns how many letters were in it.
+    fn evict_oldest(&mut self, dir: &Path) -> io::Result<u64> {
+        let Some(oldest) = self.segments.first_entry() else { return Ok(0) };
+        fs::remove_file(segment_path(dir, *oldest.key()))?;
+        Ok(oldest.remove().letters.len() as u64)
+    }
+
+    /// Deletes old segments without a letter. A segment may say of letters in older ones that
+    /// they were removed, so only the oldest can go.
+    fn drop_empty(&mut self, dir: &Path) -> io::Result<()> {
+        while self.segments.len() > 1
+            && self.segments.first_key_value().is_some_and(|(_, oldest)| oldest.letters.is_empty())
+        {
+            self.evict_oldest(dir)?;
+        }
+        Ok(())
+    }
+
+    fn letters(&self) -> u64 {
+        self.segments.values().map(|segment| segment.letters.len() as u64).sum()
+    }
+
+    fn holding(&self, id: u64) -> Option<(&Segment, Place)> {
+        let (_, segment) = self.segments.range(..=id).next_back()?;
+        Some((segment, *segment.letters.get(&id)?))
+    }
+
+    fn remove(&mut self, id: u64) -> io::Result<()> {
+        let mut text = Vec::new();
+        write_line(&mut text, &Line::Removed { removed: id })?;
+        if let Some(mut newest) = self.segments.last_entry() {
+            newest.get_mut().write(&text)?;
+        }
+        if let Some((_, segment)) = self.segments.range_mut(..=id).next_back() {
+            segment.letters.remove(&id);
+        }
+        Ok(())
     }
 
     /// Writes and syncs letters until the newest segment is full; returns how many.
@@ -267,6 +419,23 @@ impl Segment {
         }
         file.set_len(bytes)?;
         Ok(Self { file, bytes, letters })
+    }
+
+    /// The letter at `place`; `None` if it has been damaged since.
+    fn read(&self, (position, length): Place) -> io::Result<Option<DeadLetter>> {
+        let mut line = vec![0; length as usize];
+        self.file.read_exact_at(&mut line, position)?;
+        let Some(Line::Letter(letter)) = read_line(&line) else { return Ok(None) };
+        let payload = BASE64.decode(&letter.payload).map_err(io::Error::other)?;
+        let received_at = Timestamp::from_micros(letter.received_at_micros);
+        Ok(Some(DeadLetter {
+            id: letter.id,
+            received_at: received_at.unwrap_or_else(Timestamp::now),
+            topic: letter.topic,
+            stage: letter.stage,
+            reason: letter.reason,
+            payload,
+        }))
     }
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
@@ -352,6 +521,28 @@ mod tests {
         assert!(on_disk > 1 << 19, "{on_disk}");
         let kept = u64::try_from(metrics.dead_letters.get()).unwrap();
         assert_eq!(kept + metrics.dead_letters_evicted.get(), 200);
+    }
+
+    #[test]
+    fn letters_are_paged_removed_for_good_and_given_back_as_they_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = open(dir.path(), 1 << 20);
+        let payloads: Vec<Vec<u8>> = (0..10).map(|n| vec![n, 0xff]).collect();
+        let letters: Vec<_> = payloads.iter().map(|payload| letter(payload)).collect();
+        store.append(&letters).unwrap();
+        assert!(store.remove(3).unwrap());
+        assert!(!store.remove(3).unwrap());
+        drop(store);
+        let (store, metrics) = open(dir.path(), 1 << 20);
+        assert_eq!(metrics.dead_letters.get(), 9);
+        let first = store.page(None, 4).unwrap();
+        assert_eq!((first.total, first.next), (9, Some(4)));
+        let second = store.page(first.next, 100).unwrap();
+        assert_eq!(second.next, None);
+        let ids: Vec<u64> = first.letters.iter().chain(&second.letters).map(|l| l.id).collect();
+        assert_eq!(ids, [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(store.get(7).unwrap().unwrap().payload, [7, 0xff]);
+        assert_eq!(store.get(3).unwrap(), None);
     }
 
     #[test]

@@ -5,17 +5,20 @@
 //! dead-letter store), and then acknowledges the group in the order of receipt. What arrives
 //! during one fdatasync is the next group, so group commit needs no timer.
 //!
+//! A replayed dead letter takes the same way, with an answer to its operator in place of the ack.
+//!
 //! If a commit fails nothing of the group is acknowledged and the thread ends with the error,
 //! which ends the process: the broker delivers the messages again to the next one.
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dead_letters::{DeadLetterError, DeadLetters, NewDeadLetter, PAYLOAD_MAX_BYTES};
 use crate::decode::decode;
 use crate::metrics::Metrics;
 use crate::mqtt::{Acks, Delivery};
+use crate::reading::{Reading, Timestamp};
 use crate::rejection::{Reason, Rejection};
 use crate::supervisor::Activity;
 use crate::validate::{Clock, Rules, validate};
@@ -38,10 +41,44 @@ pub enum IntakeError {
     DeadLetters(#[from] DeadLetterError),
 }
 
+impl IntakeError {
+    fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Wal(error) => error.is_disk_full(),
+            Self::DeadLetters(error) => error.is_disk_full(),
+        }
+    }
+}
+
+/// What comes in.
+pub enum Inbound {
+    /// A message, to be acknowledged.
+    Message(Delivery),
+    /// Readings that an operator puts back, to be answered.
+    Replay(Replay),
+}
+
+/// Readings of a dead letter that are good now.
+pub struct Replay {
+    /// To be put into the log.
+    pub readings: Vec<Reading>,
+    /// Told once they are durable, or that the log is full.
+    pub done: oneshot::Sender<Replayed>,
+}
+
+/// What became of a [`Replay`]. If the process ends before it is known, the sender is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// Every reading is in the log, durable.
+    Committed,
+    /// None is: the log is full.
+    Full,
+}
+
 /// What the intake works with.
 pub struct Intake {
-    /// Where deliveries come from; closed when the process stops.
-    pub deliveries: mpsc::Receiver<Delivery>,
+    /// Where everything comes from; closed when the process stops.
+    pub inbound: mpsc::Receiver<Inbound>,
     /// The log's writing end.
     pub writer: Writer,
     /// Whether the log takes records.
@@ -66,13 +103,9 @@ impl Intake {
     /// # Errors
     /// If something could not be made durable.
     pub fn run(mut self) -> Result<(), IntakeError> {
-        let mut deliveries = Vec::with_capacity(GROUP_MESSAGES);
+        let mut inbound = Vec::with_capacity(GROUP_MESSAGES);
         let mut clock_was_plausible = true;
-        loop {
-            deliveries.clear();
-            if self.deliveries.blocking_recv_many(&mut deliveries, GROUP_MESSAGES) == 0 {
-                return Ok(());
-            }
+        while self.inbound.blocking_recv_many(&mut inbound, GROUP_MESSAGES) > 0 {
             self.activity.begin();
             if *self.room.borrow() == Room::Open {
                 let clock = Clock::read();
@@ -80,25 +113,27 @@ impl Intake {
                     clock_was_plausible = clock.is_plausible();
                     report_clock(clock);
                 }
-                let mut rest = deliveries.as_slice();
-                while !rest.is_empty() {
-                    let (group, behind) = rest.split_at(group_len(rest));
+                while !inbound.is_empty() {
+                    let group = inbound.drain(..group_len(&inbound)).collect();
                     self.take_in(group, clock)?;
-                    rest = behind;
                 }
+            } else {
+                // Nothing is acknowledged: the source is leaving the broker, which keeps it all.
+                refuse(inbound.drain(..));
             }
-            // Else nothing is acknowledged: the source is leaving the broker, which keeps them.
             self.writer.maintain()?;
             self.activity.end();
         }
+        Ok(())
     }
 
     /// Makes a group durable, then acknowledges it.
-    fn take_in(&mut self, group: &[Delivery], clock: Clock) -> Result<(), IntakeError> {
+    fn take_in(&mut self, group: Vec<Inbound>, clock: Clock) -> Result<(), IntakeError> {
+        let (deliveries, mut replays) = split(group);
         let Self { writer, rules, metrics, max_payload_bytes, .. } = self;
         let mut rejected = Vec::new();
         let mut accepted = 0;
-        for delivery in group {
+        for delivery in &deliveries {
             let mut reject = |rejection: Rejection, payload| {
                 metrics.rejected(rejection.reason);
                 rejected.push(NewDeadLetter {
@@ -130,20 +165,65 @@ impl Intake {
                 }
             });
         }
-        self.dead_letters.append(&rejected)?;
-        self.writer.commit()?;
+        for reading in replays.iter_mut().flat_map(|replay| replay.readings.drain(..)) {
+            writer.append(Timestamp::now(), reading);
+        }
+        let durable = self.dead_letters.append(&rejected).map_err(IntakeError::from);
+        let durable = durable.and_then(|()| Ok(self.writer.commit()?));
+        if let Err(error) = durable {
+            if !error.is_disk_full() {
+                return Err(error);
+            }
+            tracing::warn!(
+                messages = deliveries.len(),
+                "the disk is full: messages were not stored and not acknowledged, the broker keeps them"
+            );
+            self.writer.abandon();
+            replays.into_iter().for_each(refuse_replay);
+            return Ok(());
+        }
         self.metrics.valid_messages.inc_by(accepted);
-        let acked = self.acks.send(group);
+        for replay in replays {
+            // An operator who has gone needs no answer.
+            replay.done.send(Replayed::Committed).ok();
+        }
+        let acked = self.acks.send(&deliveries);
         self.metrics.acks.inc_by(acked.sent);
         Ok(())
     }
 }
 
-/// How many of `deliveries`, at least one, make a group.
-fn group_len(deliveries: &[Delivery]) -> usize {
+fn split(group: Vec<Inbound>) -> (Vec<Delivery>, Vec<Replay>) {
+    let mut deliveries = Vec::with_capacity(group.len());
+    let mut replays = Vec::new();
+    for inbound in group {
+        match inbound {
+            Inbound::Message(delivery) => deliveries.push(delivery),
+            Inbound::Replay(replay) => replays.push(replay),
+        }
+    }
+    (deliveries, replays)
+}
+
+fn refuse(group: impl Iterator<Item = Inbound>) {
+    for inbound in group {
+        if let Inbound::Replay(replay) = inbound {
+            refuse_replay(replay);
+        }
+    }
+}
+
+fn refuse_replay(replay: Replay) {
+    replay.done.send(Replayed::Full).ok();
+}
+
+/// How many of `inbound`, at least one, make a group.
+fn group_len(inbound: &[Inbound]) -> usize {
     let mut bytes = 0;
-    let fitting = deliveries.iter().take_while(|delivery| {
-        bytes += delivery.payload().len();
+    let fitting = inbound.iter().take_while(|inbound| {
+        if let Inbound::Message(delivery) = inbound {
+            bytes += delivery.payload().len();
+        }
         bytes <= GROUP_BYTES
     });
     fitting.count().max(1)

@@ -33,8 +33,8 @@ pub fn init(filter: &str, format: Option<LogFormat>) -> anyhow::Result<()> {
 /// unless the filter names them.
 fn quieted(filter: &str) -> String {
     let quiet = [
-        "rocket=warn",
-        "rocket_http=warn",
+        "rocket=off",
+        "rocket_http=off",
         "_=warn",
         "rumqttc=off",
         "sled=error",

@@ -33,6 +33,19 @@ pub use log::{Batch, Limits, Log, Room, Writer};
 pub use sled::SledStorage;
 pub use storage::{OffsetRange, Quarantined};
 
+impl WalError {
+    /// Whether there was no space left, which passes, unlike other errors of a disk.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        match self {
+            Self::DiskFull => true,
+            Self::Io { source, .. } => full.contains(&source.kind()),
+            _ => false,
+        }
+    }
+}
+
 /// What can go wrong with the log.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
@@ -44,6 +57,10 @@ pub enum WalError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The filesystem has no space left. The group is not durable and must not be acknowledged;
+    /// the log goes on draining, and takes records again once there is room.
+    #[error("the filesystem has no space left")]
+    DiskFull,
     /// Another process holds the directory: the caller stops.
     #[error("{} is in use by another process", dir.display())]
     Locked {

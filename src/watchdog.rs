@@ -58,6 +58,8 @@ pub async fn run<const N: usize>(
             let seconds = activity.busy_for().as_secs();
             anyhow::bail!("{name} has made no progress for {seconds} s, as when a disk hangs");
         }
+        let own = log.clone();
+        tokio::task::spawn_blocking(move || own.maintain()).await?;
         show_room(&log, &health);
         let stats = log.stats();
         let status = format!("{} readings pending in the log", stats.pending_records);

@@ -81,6 +81,11 @@ impl Sources {
         self.mistakes.push(what.into());
     }
 
+    /// Whether nothing is wrong so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
     fn raw(&mut self, name: &str) -> Option<String> {
         let key = name.to_lowercase();
         self.known.insert(key.clone());

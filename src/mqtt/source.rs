@@ -18,6 +18,7 @@ use super::acks::{Acks, Delivery};
 use super::tls;
 use crate::config::Mqtt;
 use crate::health::Health;
+use crate::intake::Inbound;
 use crate::metrics::Metrics;
 use crate::reading::Timestamp;
 use crate::retry::Backoff;
@@ -43,8 +44,8 @@ const BUDGET_BYTES: usize = 32 * 1024 * 1024;
 
 /// What the source is connected to.
 pub struct SourceParts {
-    /// Where deliveries go.
-    pub deliveries: mpsc::Sender<Delivery>,
+    /// Where deliveries go; the last strong handle, so that letting go of it closes the queue.
+    pub deliveries: mpsc::Sender<Inbound>,
     /// Whether the log takes records.
     pub room: watch::Receiver<Room>,
     /// Asks for the end: no more deliveries are taken then.
@@ -254,7 +255,7 @@ impl Source {
         let bytes = u32::try_from(publish.payload.len().min(BUDGET_BYTES)).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.budget).acquire_many_owned(bytes).await.ok();
         let delivery = Delivery::new(publish, self.acks.epoch(), received_at, budget);
-        self.parts.deliveries.send(delivery).await.is_ok()
+        self.parts.deliveries.send(Inbound::Message(delivery)).await.is_ok()
     }
 
     fn connected(&mut self, connack: ConnAck) {
@@ -316,7 +317,9 @@ impl Source {
         // Received, but never to be acknowledged: stored all the same, should the broker forget them.
         for publish in received {
             let delivery = Delivery::new(publish, epoch, Timestamp::now(), None);
-            if self.parts.stop.is_given() || self.parts.deliveries.send(delivery).await.is_err() {
+            if self.parts.stop.is_given()
+                || self.parts.deliveries.send(Inbound::Message(delivery)).await.is_err()
+            {
                 break;
             }
             self.parts.metrics.messages.inc();

@@ -40,6 +40,9 @@ const ROOMY_BYTES: u64 = 8 * 1024 * 1024;
 /// "Hardly anything": about a megabyte of blocks.
 const FEW_RECORDS: u64 = 30_000;
 
+/// What a new generation and a commit group need at least.
+const NEEDED_BYTES: u64 = 4 * 1024 * 1024;
+
 /// How much the log may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -156,6 +159,9 @@ pub struct Stats {
     pub flushed_offset: Offset,
     /// Committed and not flushed, less what was lost.
     pub pending_records: u64,
+    /// What the blocks of the pending records come to, in proportion where a generation is flushed
+    /// in part.
+    pub pending_bytes: u64,
     /// Bytes of all generations on disk.
     pub disk_bytes: u64,
     /// The generations, oldest first.
@@ -177,7 +183,8 @@ struct Shared {
 
 /// Where the log grows.
 struct Tip {
-    active: Arc<dyn Active>,
+    /// `None` while the filesystem is so full that there is no generation to write to.
+    active: Option<Arc<dyn Active>>,
     first: Offset,
     next: Offset,
 }
@@ -196,13 +203,20 @@ struct Slot {
     open: Option<Arc<dyn Generation>>,
     /// Of a generation that no longer grows.
     disk_bytes: u64,
+    /// What its blocks come to without sled's overhead; until it was looked into, `disk_bytes`.
+    block_bytes: u64,
     damage: Option<Quarantined>,
 }
 
 impl Slot {
     fn active(active: &Arc<dyn Active>) -> Self {
         let open = Some(Arc::clone(active).as_generation());
-        Self { end: None, open, disk_bytes: 0, damage: None }
+        Self { end: None, open, disk_bytes: 0, block_bytes: 0, damage: None }
+    }
+
+    /// An older one, not opened yet.
+    fn closed(end: Option<Offset>, disk_bytes: u64) -> Self {
+        Self { end, open: None, disk_bytes, block_bytes: disk_bytes, damage: None }
     }
 
     fn bytes(&self) -> u64 {
@@ -241,7 +255,7 @@ pub fn open(
     for (at, first) in ids.iter().enumerate() {
         let disk_bytes = storage.disk_bytes(*first);
         let end = ids.get(at + 1).copied();
-        generations.insert(*first, Slot { end, open: None, disk_bytes, damage: None });
+        generations.insert(*first, Slot::closed(end, disk_bytes));
     }
     if let Some(newest) = ids.last() {
         let sealed = storage.open(*newest, Known { flushed, committed, end: None })?;
@@ -253,13 +267,20 @@ pub fn open(
         } else if let Some(slot) = generations.get_mut(newest) {
             slot.end = Some(next);
             slot.damage = judge(*newest, &sealed, metrics);
+            slot.block_bytes = sealed.block_bytes;
             slot.open = Some(sealed.generation);
         }
     }
     let oldest = generations.first_key_value().map_or(next, |(first, _)| *first);
     let flushed = flushed.clamp(oldest, next);
-    let active = storage.create(next)?;
-    generations.insert(next, Slot::active(&active));
+    let active = match storage.create(next) {
+        Ok(active) => {
+            generations.insert(next, Slot::active(&active));
+            Some(active)
+        }
+        Err(error) if error.is_disk_full() => None,
+        Err(error) => return Err(error),
+    };
 
     let state = State { generations, flushed, tail: Tail::default(), oldest: None };
     let shared = Arc::new(Shared {
@@ -334,15 +355,32 @@ impl Writer {
         if self.readings.is_empty() {
             return Ok(());
         }
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
         if shared.poisoned.load(Ordering::Acquire) {
             return Err(WalError::Poisoned);
         }
         let started = Instant::now();
         let mut tip = lock(&shared.tip);
+        let Some(active) = &tip.active else {
+            self.abandon();
+            return Err(WalError::DiskFull);
+        };
         let flushed = lock(&shared.state).flushed;
-        let cuts = write(&mut self.encoder, &tip, flushed, &self.received_at, &self.readings)
-            .inspect_err(|_| shared.poisoned.store(true, Ordering::Release))?;
+        let (at, encoder) = (tip.next, &mut self.encoder);
+        let written = write(encoder, &**active, at, flushed, &self.received_at, &self.readings);
+        let (cuts, block_bytes) = match written {
+            Ok(written) => written,
+            Err(error) if error.is_disk_full() => {
+                shared.close_full(&mut tip);
+                drop(tip);
+                self.abandon();
+                return Err(WalError::DiskFull);
+            }
+            Err(error) => {
+                shared.poisoned.store(true, Ordering::Release);
+                return Err(error);
+            }
+        };
         self.removable = flushed;
         let records = self.readings.len();
         let mut readings = self.readings.drain(..);
@@ -358,6 +396,9 @@ impl Writer {
             tip.next = block.end();
             state.tail.push(block);
         }
+        if let Some(slot) = state.generations.get_mut(&tip.first) {
+            slot.block_bytes += block_bytes;
+        }
         drop(state);
         shared.note(|positions| positions.committed = tip.next);
         shared.committed.send_replace(tip.next);
@@ -365,6 +406,12 @@ impl Writer {
         #[expect(clippy::cast_precision_loss, reason = "a histogram's value")]
         shared.metrics.wal_commit_records.observe(records as f64);
         Ok(())
+    }
+
+    /// Forgets what was appended and not committed.
+    pub fn abandon(&mut self) {
+        self.readings.clear();
+        self.received_at.clear();
     }
 
     /// Frees flushed blocks, starts a new generation if it is time, and checks the limits. To be
@@ -378,37 +425,47 @@ impl Writer {
             return Err(WalError::Poisoned);
         }
         let mut tip = lock(&shared.tip);
-        tip.active
-            .remove_below(self.removable)
-            .inspect_err(|_| shared.poisoned.store(true, Ordering::Release))?;
-        shared.roll_if_due(&mut tip);
+        let removed =
+            tip.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
+        match removed {
+            Ok(()) => shared.roll_if_due(&mut tip),
+            Err(error) if error.is_disk_full() => shared.close_full(&mut tip),
+            Err(error) => {
+                shared.poisoned.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
         drop(tip);
         shared.check_room();
         Ok(())
     }
 }
 
-/// Writes and syncs one group; returns how many records went into each block.
+/// Writes and syncs one group; returns how many records went into each block, and the bytes of
+/// all of them.
 fn write(
     encoder: &mut Encoder,
-    tip: &Tip,
+    active: &dyn Active,
+    next: Offset,
     flushed: Offset,
     received_at: &[Timestamp],
     readings: &[Reading],
-) -> Result<Vec<usize>, WalError> {
+) -> Result<(Vec<usize>, u64), WalError> {
     let mut cuts = Vec::new();
+    let mut block_bytes = 0;
     let mut outcome = Ok(());
     encoder
-        .encode(tip.next, flushed, received_at, readings, &mut |first, count, frame| {
+        .encode(next, flushed, received_at, readings, &mut |first, count, frame| {
             if outcome.is_ok() {
-                outcome = tip.active.insert(first, &frame);
+                outcome = active.insert(first, &frame);
             }
             cuts.push(count);
+            block_bytes += frame.len() as u64;
         })
         .map_err(|source| WalError::Io { what: "encode a block", source })?;
     outcome?;
-    tip.active.sync()?;
-    Ok(cuts)
+    active.sync()?;
+    Ok((cuts, block_bytes))
 }
 
 impl Log {
@@ -475,6 +532,12 @@ impl Log {
         self.shared.trim(flushed)
     }
 
+    /// Looks at the limits, which others on the same filesystem can change; to be called now and
+    /// then. Blocks on the disk.
+    pub fn maintain(&self) {
+        self.shared.maintain();
+    }
+
     /// How long the oldest pending record has waited, in seconds; 0 if none is pending.
     #[must_use]
     pub fn oldest_pending_seconds(&self) -> f64 {
@@ -498,27 +561,32 @@ impl Log {
     pub fn stats(&self) -> Stats {
         let committed = *self.shared.committed.borrow();
         let state = lock(&self.shared.state);
-        let generations: Vec<GenerationStats> = state
-            .generations
-            .iter()
-            .map(|(first, slot)| {
-                let from = state.flushed.max(*first);
-                let end = slot.end.unwrap_or(committed);
-                GenerationStats {
-                    id: generation_id(*first),
-                    first_offset: *first,
-                    pending_records: end.saturating_sub(from).saturating_sub(slot.lost_from(from)),
-                    disk_bytes: slot.bytes(),
-                }
-            })
-            .collect();
-        Stats {
+        let mut stats = Stats {
             next_offset: committed,
             flushed_offset: state.flushed,
-            pending_records: generations.iter().map(|one| one.pending_records).sum(),
-            disk_bytes: generations.iter().map(|one| one.disk_bytes).sum(),
-            generations,
+            pending_records: 0,
+            pending_bytes: 0,
+            disk_bytes: 0,
+            generations: Vec::with_capacity(state.generations.len()),
+        };
+        for (first, slot) in &state.generations {
+            let from = state.flushed.max(*first);
+            let end = slot.end.unwrap_or(committed);
+            let unflushed = end.saturating_sub(from);
+            let one = GenerationStats {
+                id: generation_id(*first),
+                first_offset: *first,
+                pending_records: unflushed.saturating_sub(slot.lost_from(from)),
+                disk_bytes: slot.bytes(),
+            };
+            stats.pending_records += one.pending_records;
+            stats.disk_bytes += one.disk_bytes;
+            let share = u128::from(slot.block_bytes) * u128::from(unflushed);
+            let pending_bytes = share.checked_div(u128::from(end - first)).unwrap_or(0);
+            stats.pending_bytes += u64::try_from(pending_bytes).unwrap_or(u64::MAX);
+            stats.generations.push(one);
         }
+        stats
     }
 
     /// Damaged generations: those in quarantine, and those that will be once they are drained.
@@ -557,6 +625,7 @@ impl Shared {
         let damage = judge(first, &sealed, &self.metrics);
         if let Some(slot) = lock(&self.state).generations.get_mut(&first) {
             slot.open = Some(Arc::clone(&sealed.generation));
+            slot.block_bytes = sealed.block_bytes;
             slot.damage = damage;
         }
         Ok(sealed.generation)
@@ -610,12 +679,16 @@ impl Shared {
         }
         self.note(|positions| positions.flushed = flushed);
         self.drop_flushed(flushed)?;
+        self.maintain();
+        Ok(())
+    }
+
+    fn maintain(&self) {
+        self.check_room();
         // A busy writer does this itself.
         if let Ok(mut tip) = self.tip.try_lock() {
             self.roll_if_due(&mut tip);
         }
-        self.check_room();
-        Ok(())
     }
 
     fn note(&self, change: impl FnOnce(&mut Positions)) {
@@ -651,37 +724,68 @@ impl Shared {
     }
 
     fn roll_if_due(&self, tip: &mut Tip) {
-        let bytes = tip.active.disk_bytes();
-        let flushed = lock(&self.state).flushed;
-        let few_pending = tip.next - flushed.clamp(tip.first, tip.next) <= FEW_RECORDS;
-        let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_pending);
-        if due
-            && tip.next > tip.first
-            && let Err(error) = self.roll(tip)
-        {
-            tracing::warn!(%error, "no new WAL generation could be started: going on in the old one, trying again later");
+        let due = match &tip.active {
+            // As soon as there is room again.
+            None => *self.room.borrow() == Room::Open,
+            Some(active) => {
+                let bytes = active.disk_bytes();
+                let flushed = lock(&self.state).flushed;
+                let few_pending = tip.next - flushed.clamp(tip.first, tip.next) <= FEW_RECORDS;
+                let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_pending);
+                due && tip.next > tip.first
+            }
+        };
+        if !due {
+            return;
+        }
+        match self.roll(tip) {
+            Ok(()) => {}
+            Err(error) if error.is_disk_full() => self.close_full(tip),
+            Err(error) => tracing::warn!(
+                %error,
+                "no new WAL generation could be started: going on in the old one, trying again later"
+            ),
         }
     }
 
     /// Starts a new generation at the end of the log.
     fn roll(&self, tip: &mut Tip) -> Result<(), WalError> {
+        if tip.active.is_some() && tip.next == tip.first {
+            return Ok(());
+        }
         let active = self.storage.create(tip.next)?;
+        self.seal(tip);
         let flushed = {
             let mut state = lock(&self.state);
-            if let Some(old) = state.generations.get_mut(&tip.first) {
-                old.disk_bytes = tip.active.disk_bytes();
-                old.end = Some(tip.next);
-                // Closed: from now on it is read as any other, if the tail is not enough.
-                old.open = None;
-            }
             state.generations.insert(tip.next, Slot::active(&active));
             state.flushed
         };
-        *tip = Tip { active, first: tip.next, next: tip.next };
+        *tip = Tip { active: Some(active), first: tip.next, next: tip.next };
         if let Err(error) = self.drop_flushed(flushed) {
             tracing::warn!(%error, "a flushed WAL generation could not be deleted: trying again at the next start");
         }
         Ok(())
+    }
+
+    /// Writes no more to the newest generation: from now on it is read as any other.
+    fn seal(&self, tip: &mut Tip) {
+        let Some(active) = tip.active.take() else { return };
+        let mut state = lock(&self.state);
+        if tip.next == tip.first {
+            state.generations.remove(&tip.first);
+        } else if let Some(slot) = state.generations.get_mut(&tip.first) {
+            slot.disk_bytes = active.disk_bytes();
+            slot.end = Some(tip.next);
+            slot.open = None;
+        }
+    }
+
+    /// The filesystem is full: sled takes nothing more after that error, so its database is
+    /// closed. What a failed commit left in it lies behind its end and does not count.
+    fn close_full(&self, tip: &mut Tip) {
+        self.seal(tip);
+        let reason = "its filesystem has no space left".to_owned();
+        self.room.send_replace(Room::Full(reason));
     }
 
     fn check_room(&self) {
@@ -692,7 +796,7 @@ impl Shared {
             // It comes back below 90 % only, or it would come and go with every batch.
             let (max, min_free) = match room {
                 Room::Open => (max_bytes, min_free_bytes),
-                Room::Full(_) => (max_bytes / 10 * 9, min_free_bytes / 10 * 11),
+                Room::Full(_) => (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES)),
             };
             let now = if used >= max {
                 Room::Full(format!("it takes {used} bytes of at most {max_bytes}"))

@@ -80,7 +80,8 @@ impl Storage for MemoryStorage {
             }
         }
         let records = end - first.max(flushed);
-        Ok(Sealed { generation, flushed, end, records, lost: Vec::new() })
+        let block_bytes = generation.disk_bytes();
+        Ok(Sealed { generation, flushed, end, records, block_bytes, lost: Vec::new() })
     }
 
     fn delete(&self, first: Offset) -> Result<(), WalError> {

@@ -111,9 +111,10 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
             });
         }
     })?;
-    places.retain(|place| place.end() > flushed);
     places.sort_unstable_by_key(|place| place.first);
     places.dedup_by_key(|place| place.first);
+    let block_bytes = places.iter().map(|place| u64::from(place.frame_bytes)).sum();
+    places.retain(|place| place.end() > flushed);
 
     let from = first.max(flushed);
     let (end, lost) = continuity(&mut places, from, known.end.unwrap_or(committed));
@@ -121,7 +122,7 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
     let readable = places.iter().map(|place| place.end() - place.first.max(from)).sum();
     let disk_bytes = file.metadata()?.len();
     let generation = Arc::new(Frames { file, places, disk_bytes });
-    Ok(Sealed { generation, flushed, end, records: readable, lost })
+    Ok(Sealed { generation, flushed, end, records: readable, block_bytes, lost })
 }
 
 /// What is missing between `from` and `must_reach`, and where the records end: at the first hole

@@ -134,6 +134,8 @@ pub struct Sealed {
     pub end: Offset,
     /// How many records of it wait to be flushed and can be read.
     pub records: u64,
+    /// Bytes of all its readable blocks.
+    pub block_bytes: u64,
     /// Committed and not flushed, but gone.
     pub lost: Vec<OffsetRange>,
 }
