@@ -102,6 +102,7 @@ impl Service {
             room: log.room(),
             stop,
             intake_done: done,
+            has_history: log.stats().next_offset > 0,
             health: Arc::clone(&health),
             metrics: metrics.clone(),
         };

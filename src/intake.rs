@@ -187,8 +187,7 @@ impl Intake {
             // An operator who has gone needs no answer.
             replay.done.send(Replayed::Committed).ok();
         }
-        let acked = self.acks.send(&deliveries);
-        self.metrics.acks.inc_by(acked.sent);
+        self.metrics.acks.inc_by(self.acks.send(&deliveries));
         Ok(())
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! A packet id belongs to one connection: after a reconnect the broker uses it again, for another
 //! message. A PUBACK that was meant for the old connection would acknowledge a message that nobody
-//! stored. So every delivery carries the epoch of its connection, and an ack is sent only while
-//! that epoch lasts, under the lock that ends it.
+//! stored. So every delivery carries the epoch of its connection; its ack is queued only while
+//! that epoch lasts, and the queue ends with it. The queue is written by the task that owns the
+//! connection, so what it takes from the queue is always of the connection that it has.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rumqttc::{AsyncClient, Publish};
-use tokio::sync::OwnedSemaphorePermit;
+use rumqttc::{Publish, QoS};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::reading::Timestamp;
 
@@ -50,60 +51,102 @@ impl Delivery {
     }
 }
 
-/// What became of a group's acks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Acked {
-    /// Handed to the connection.
-    pub sent: u64,
-    /// Of an earlier connection: the broker will deliver those messages again.
-    pub stale: u64,
+/// Takes acks for deliveries of the present connection. Clones share it.
+#[derive(Clone, Default)]
+pub struct Acks {
+    shared: Arc<Shared>,
 }
 
-/// Sends acks for deliveries of the present connection. Clones share it.
-#[derive(Clone)]
-pub struct Acks {
-    client: AsyncClient,
-    epoch: Arc<Mutex<u64>>,
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    queued: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    epoch: u64,
+    /// Packet ids in the order in which they are to be acknowledged.
+    packet_ids: Vec<u16>,
 }
 
 impl Acks {
-    pub(super) fn new(client: AsyncClient) -> Self {
-        Self { client, epoch: Arc::default() }
+    /// Acknowledges `deliveries` in their order, which must be that of their receipt. Those of an
+    /// earlier connection are passed over: the broker delivers them again. Never blocks. Returns
+    /// how many were queued.
+    pub fn send<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) -> u64 {
+        let mut queue = self.lock();
+        let before = queue.packet_ids.len();
+        let epoch = queue.epoch;
+        // What came with QoS 0 has no packet id and wants no ack.
+        let of_this_connection = deliveries
+            .into_iter()
+            .filter(|delivery| delivery.epoch == epoch && delivery.publish.qos != QoS::AtMostOnce);
+        queue.packet_ids.extend(of_this_connection.map(|delivery| delivery.publish.pkid));
+        let queued = queue.packet_ids.len() - before;
+        drop(queue);
+        if queued > 0 {
+            self.shared.queued.notify_one();
+        }
+        queued as u64
     }
 
-    /// Acknowledges `deliveries` in their order, which must be that of their receipt.
-    pub fn send<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) -> Acked {
-        let mut acked = Acked::default();
-        let epoch = self.lock();
-        for delivery in deliveries {
-            if delivery.epoch != *epoch {
-                acked.stale += 1;
-                continue;
-            }
-            // The queue holds more than a connection can have unacknowledged, so it is never full.
-            match self.client.try_ack(&delivery.publish) {
-                Ok(()) => acked.sent += 1,
-                Err(error) => {
-                    tracing::error!(%error, "a PUBACK could not be queued: the broker will deliver that message again");
-                    acked.stale += 1;
-                }
-            }
-        }
-        acked
+    /// Waits until there are acks to be written. Can be dropped and called again at any time.
+    pub(super) async fn queued(&self) {
+        self.shared.queued.notified().await;
+    }
+
+    /// Takes what is queued for the present connection.
+    pub(super) fn take(&self) -> Vec<u16> {
+        std::mem::take(&mut self.lock().packet_ids)
     }
 
     pub(super) fn epoch(&self) -> u64 {
-        *self.lock()
+        self.lock().epoch
     }
 
-    /// Ends the present epoch. `clean_up` runs before an ack of the next one can be queued.
-    pub(super) fn end_epoch(&self, clean_up: impl FnOnce()) {
-        let mut epoch = self.lock();
-        *epoch += 1;
-        clean_up();
+    /// Ends the present epoch, with the acks that were queued in it; returns its number.
+    pub(super) fn end_epoch(&self) -> u64 {
+        let mut queue = self.lock();
+        let ended = queue.epoch;
+        queue.epoch += 1;
+        queue.packet_ids.clear();
+        ended
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(acks: &Acks, packet_id: u16) -> Delivery {
+        let mut publish = Publish::new("telemetry/a", QoS::AtLeastOnce, "x");
+        publish.pkid = packet_id;
+        Delivery::new(publish, acks.epoch(), Timestamp::now(), None)
+    }
+
+    #[test]
+    fn acks_keep_the_order_of_receipt() {
+        let acks = Acks::default();
+        let deliveries = [delivery(&acks, 7), delivery(&acks, 3), delivery(&acks, 5)];
+        assert_eq!(acks.send(&deliveries), 3);
+        assert_eq!(acks.take(), [7, 3, 5]);
+    }
+
+    #[test]
+    fn an_ack_of_an_earlier_connection_is_never_written() {
+        let acks = Acks::default();
+        let (early, late) = (delivery(&acks, 1), delivery(&acks, 2));
+        acks.send([&early]);
+        acks.end_epoch();
+        assert_eq!(acks.send([&late]), 0);
+        assert_eq!(acks.take(), []);
+        let reused = delivery(&acks, 2);
+        assert_eq!(acks.send([&late, &reused]), 1);
+        assert_eq!(acks.take(), [2]);
     }
 }

@@ -1,20 +1,27 @@
-//! The task that owns the connection: it polls and forwards, nothing else.
+//! The task that owns the connection: it polls, forwards, and writes the acks that are queued.
 //!
-//! It never waits for an ack or a subscribe: both are queued and go out while it polls. When the
-//! queue to the intake is full it stops polling, and TCP tells the broker. Nothing is dropped on
-//! the way: what is not forwarded is not acknowledged either, and the broker keeps it.
+//! It waits for nobody but the intake's queue: when that is full it stops polling, and TCP tells
+//! the broker. Nothing is dropped on the way: what is not forwarded is not acknowledged either,
+//! and the broker keeps it.
+//!
+//! Acks do not go through rumqttc's request queue, which writes and flushes them one by one, and
+//! in between reads ten messages for each. Here a round of them is written at once. For that the
+//! poll is broken off, which is safe once it is connected (rumqttc 0.25, `eventloop.rs`: reading
+//! keeps its state in the codec, and requests are taken and written without a wait that a socket
+//! with room could cause), and is never done before.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rumqttc::{
-    AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet,
-    Publish, QoS, StateError, SubAck, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ConnAck, ConnectionError, Event, EventLoop, MqttOptions, Packet, PubAck, Publish,
+    QoS, StateError, SubAck, SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::acks::{Acks, Delivery};
+use super::preflight::{Takeover, Window};
 use super::tls;
 use crate::config::Mqtt;
 use crate::health::Health;
@@ -36,8 +43,11 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// which the broker would deliver again for ever.
 const MAX_PACKET_BYTES: usize = 268_435_455 + 5;
 
-/// More than the 65,535 messages that a connection can have unacknowledged, and what else is sent.
-const REQUESTS: usize = 66_000;
+/// Longest wait for the broker to take what is written.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests to rumqttc that may wait; the only one is a subscribe for each connection.
+const REQUESTS: usize = 16;
 
 /// Payload bytes that may wait for the intake, however many messages they are.
 const BUDGET_BYTES: usize = 32 * 1024 * 1024;
@@ -52,6 +62,8 @@ pub struct SourceParts {
     pub stop: Signal,
     /// Says that the intake has acknowledged all it was given.
     pub intake_done: Signal,
+    /// Whether an earlier process has been here, so that the broker should know the session.
+    pub has_history: bool,
     /// Where the state of the connection is kept.
     pub health: Arc<Health>,
     /// Counters.
@@ -69,15 +81,15 @@ pub struct Source {
     backoff: Backoff,
     connections: u64,
     last_error: Option<String>,
+    window: Window,
+    takeover: Takeover,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Taking,
-    /// Polls on, so that the intake's last acks go out.
-    Stopping,
-    /// Has asked the connection to close.
-    Leaving,
+/// Why the session woke up.
+enum Wake {
+    Event(Result<Event, ConnectionError>),
+    Acks,
+    Leave(End),
 }
 
 /// Why a session ended.
@@ -115,7 +127,7 @@ impl Source {
         network.set_tcp_nodelay(true);
         events.set_network_options(network);
         Ok(Self {
-            acks: Acks::new(client.clone()),
+            acks: Acks::default(),
             client,
             events,
             config,
@@ -124,6 +136,8 @@ impl Source {
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             connections: 0,
             last_error: None,
+            window: Window::default(),
+            takeover: Takeover::default(),
         })
     }
 
@@ -151,7 +165,7 @@ impl Source {
                         self.backoff.reset();
                     }
                     let pause = self.backoff.next_pause();
-                    self.report_lost(&error, was_connected, pause);
+                    self.report_lost(&error, was_connected.then_some(started), pause);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = stop.given() => {}
@@ -184,64 +198,105 @@ impl Source {
 
     /// One connection, from the attempt to its end.
     async fn session(&mut self) -> End {
-        let mut phase = Phase::Taking;
-        let mut full = false;
+        let mut stopping = false;
         loop {
+            let connected = self.events.network.is_some();
             let event = {
-                let connected = self.events.network.is_some();
                 let SourceParts { deliveries, stop, intake_done, room, .. } = &mut self.parts;
-                // Kept until it is done: dropping it could break off a connect or a packet.
                 let mut poll = pin!(self.events.poll());
-                loop {
-                    tokio::select! {
-                        event = &mut poll => break event,
-                        () = stop.given(), if phase == Phase::Taking => {
-                            if !connected {
-                                return End::Stop;
-                            }
-                            phase = Phase::Stopping;
-                            // Closing the queue lets the intake finish.
-                            *deliveries = mpsc::channel(1).0;
-                        }
-                        () = intake_done.given(), if phase == Phase::Stopping => {
-                            phase = Phase::Leaving;
-                            leave(&self.client);
-                        }
-                        _ = room.wait_for(|room| *room != Room::Open), if phase == Phase::Taking && connected => {
-                            phase = Phase::Leaving;
-                            full = true;
-                            leave(&self.client);
-                        }
-                    }
-                }
-            };
-            let mut event = match event {
-                Ok(event) => event,
-                Err(_) if phase == Phase::Leaving => {
-                    return if full { End::Full } else { End::Stop };
-                }
-                Err(error) => return End::Lost(error),
-            };
-            // A poll reads several packets: taking them all here saves a poll each.
-            loop {
-                match event {
-                    Event::Incoming(Packet::Publish(publish)) if phase == Phase::Taking => {
-                        if !self.forward(publish).await {
+                tokio::select! {
+                    biased;
+                    () = self.acks.queued(), if connected => Wake::Acks,
+                    () = stop.given(), if !stopping => {
+                        if !connected {
                             return End::Stop;
                         }
+                        // Polls on, so that the last acks go out. Letting go of the queue ends the
+                        // intake, once it has done what is in there.
+                        stopping = true;
+                        *deliveries = mpsc::channel(1).0;
+                        continue;
                     }
-                    Event::Incoming(Packet::ConnAck(connack)) => self.connected(connack),
-                    Event::Incoming(Packet::SubAck(suback)) => self.subscribed(&suback),
-                    Event::Outgoing(Outgoing::Disconnect) => {
-                        return if full { End::Full } else { End::Stop };
+                    () = intake_done.given(), if stopping => Wake::Leave(End::Stop),
+                    _ = room.wait_for(|room| *room != Room::Open), if connected && !stopping => {
+                        Wake::Leave(End::Full)
                     }
-                    _ => {}
+                    event = &mut poll => Wake::Event(event),
                 }
-                match self.events.state.events.pop_front() {
-                    Some(next) => event = next,
-                    None => break,
+            };
+            let outcome = match event {
+                Wake::Acks => self.write_acks().await,
+                Wake::Leave(end) => {
+                    self.leave().await;
+                    return end;
                 }
+                Wake::Event(Err(error)) => Err(error),
+                Wake::Event(Ok(event)) => {
+                    if !self.handle(event, stopping).await {
+                        return End::Stop;
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(error) = outcome {
+                return End::Lost(error);
             }
+        }
+    }
+
+    /// Handles an event, and those that the same poll has read; false if the intake is gone.
+    async fn handle(&mut self, event: Event, stopping: bool) -> bool {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                // What comes while stopping is left with the broker.
+                Event::Incoming(Packet::Publish(publish)) if !stopping => {
+                    if !self.forward(publish).await {
+                        return false;
+                    }
+                }
+                Event::Incoming(Packet::ConnAck(connack)) => self.connected(connack),
+                Event::Incoming(Packet::SubAck(suback)) => self.subscribed(&suback),
+                _ => {}
+            }
+            next = self.events.state.events.pop_front();
+        }
+        true
+    }
+
+    /// Writes the acks that are queued, all at once.
+    async fn write_acks(&mut self) -> Result<(), ConnectionError> {
+        let packet_ids = self.acks.take();
+        let Some(network) = &mut self.events.network else { return Ok(()) };
+        let write = async {
+            for packet_id in &packet_ids {
+                network.write(Packet::PubAck(PubAck::new(*packet_id))).await?;
+            }
+            network.flush().await
+        };
+        tokio::time::timeout(WRITE_TIMEOUT, write)
+            .await
+            .map_err(|_| ConnectionError::FlushTimeout)??;
+        if let Some(width) = self.window.acked(packet_ids.len() as u64) {
+            tracing::warn!(
+                messages_in_flight = width,
+                "the broker sends no more than {width} messages before it waits for acks, although more wait: commits stay small and throughput low; raise its limit (Mosquitto: max_inflight_messages)"
+            );
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, after the last acks.
+    async fn leave(&mut self) {
+        let acked = self.write_acks().await;
+        let Some(network) = &mut self.events.network else { return };
+        let goodbye = async {
+            network.write(Packet::Disconnect).await?;
+            network.flush().await
+        };
+        let left = tokio::time::timeout(WRITE_TIMEOUT, goodbye).await;
+        if acked.is_err() || !matches!(left, Ok(Ok(()))) {
+            tracing::debug!("the broker was gone before we could leave in order");
         }
     }
 
@@ -250,6 +305,9 @@ impl Source {
         self.parts.metrics.messages.inc();
         if publish.dup {
             self.parts.metrics.redeliveries.inc();
+        }
+        if publish.qos != QoS::AtMostOnce {
+            self.window.received();
         }
         let received_at = Timestamp::now();
         let bytes = u32::try_from(publish.payload.len().min(BUDGET_BYTES)).unwrap_or(u32::MAX);
@@ -271,6 +329,12 @@ impl Source {
             session_resumed = connack.session_present,
             "connected to the broker"
         );
+        let expected = self.connections > 1 || self.parts.has_history;
+        if expected && !connack.session_present {
+            tracing::warn!(
+                "the broker did not know our session: what was published while we were away is lost unless it was kept elsewhere; give the broker persistence, and this client id to nobody else (Mosquitto: persistence true)"
+            );
+        }
         // The first time also when the session is there: it may have been made with other filters.
         if !connack.session_present || self.connections == 1 {
             let filters = self.config.topics.iter();
@@ -300,26 +364,28 @@ impl Source {
 
     /// Closes the books on a connection; true if there was one.
     async fn end_connection(&mut self) -> bool {
-        let events = &mut self.events;
-        let mut received = Vec::new();
-        let epoch = self.acks.epoch();
-        self.acks.end_epoch(|| {
-            events.clean();
-            // Subscribe and disconnect requests of the old connection are not for the next.
-            events.pending.clear();
-            received.extend(events.state.events.drain(..).filter_map(|event| match event {
+        let epoch = self.acks.end_epoch();
+        self.window = Window::default();
+        self.events.clean();
+        // A subscribe of the old connection is not for the next.
+        self.events.pending.clear();
+        let received: Vec<Publish> = self
+            .events
+            .state
+            .events
+            .drain(..)
+            .filter_map(|event| match event {
                 Event::Incoming(Packet::Publish(publish)) => Some(publish),
                 _ => None,
-            }));
-        });
+            })
+            .collect();
         let was_connected = self.parts.health.is_mqtt_connected();
         self.parts.health.set_mqtt_connected(false);
         // Received, but never to be acknowledged: stored all the same, should the broker forget them.
         for publish in received {
             let delivery = Delivery::new(publish, epoch, Timestamp::now(), None);
-            if self.parts.stop.is_given()
-                || self.parts.deliveries.send(Inbound::Message(delivery)).await.is_err()
-            {
+            let sent = self.parts.deliveries.send(Inbound::Message(delivery));
+            if self.parts.stop.is_given() || sent.await.is_err() {
                 break;
             }
             self.parts.metrics.messages.inc();
@@ -327,10 +393,15 @@ impl Source {
         was_connected
     }
 
-    fn report_lost(&mut self, error: &ConnectionError, was_connected: bool, pause: Duration) {
+    fn report_lost(
+        &mut self,
+        error: &ConnectionError,
+        connected: Option<Instant>,
+        pause: Duration,
+    ) {
         let text = describe(error);
         let retry_in_ms = pause.as_millis();
-        if was_connected {
+        if connected.is_some() {
             tracing::warn!(
                 error = text,
                 retry_in_ms,
@@ -346,12 +417,28 @@ impl Source {
             tracing::debug!(error = text, retry_in_ms, "still cannot reach the broker");
         }
         self.last_error = Some(text);
+        match connected {
+            Some(connected) if was_closed_by_broker(error) => {
+                if self.takeover.closed_by_broker(connected) {
+                    tracing::warn!(
+                        client_id = self.config.client_id,
+                        "the broker has closed several sessions soon after they began: most likely another client uses the same client id, and the two throw each other out; set MQTT_CLIENT_ID to a value of its own"
+                    );
+                }
+            }
+            _ => self.takeover.ended_otherwise(),
+        }
     }
 }
 
-fn leave(client: &AsyncClient) {
-    if let Err(error) = client.try_disconnect() {
-        tracing::debug!(%error, "no DISCONNECT sent");
+fn was_closed_by_broker(error: &ConnectionError) -> bool {
+    let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+    match error {
+        ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
+            is_reset(error)
+        }
+        _ => false,
     }
 }
 
