@@ -1,0 +1,165 @@
+//! When generations begin and end, and when the log is full.
+
+use super::{Limits, Room, Shared, Slot, Tip, lock};
+use crate::wal::WalError;
+use crate::wal::block::Offset;
+use crate::wal::storage::Positions;
+
+/// A generation that grew beyond this while the database was down is left for a new one as soon
+/// as hardly anything is pending in it.
+const ROOMY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// "Hardly anything": about a megabyte of blocks.
+const FEW_RECORDS: u64 = 30_000;
+
+/// What a new generation and a commit group need at least.
+const NEEDED_BYTES: u64 = 4 * 1024 * 1024;
+
+impl Shared {
+    pub(super) fn trim(&self, flushed: Offset) -> Result<(), WalError> {
+        {
+            let mut state = lock(&self.state);
+            if flushed <= state.flushed {
+                return Ok(());
+            }
+            state.flushed = flushed;
+            state.tail.trim(flushed);
+        }
+        self.note(|positions| positions.flushed = flushed);
+        self.drop_flushed(flushed)?;
+        self.maintain();
+        Ok(())
+    }
+
+    pub(super) fn maintain(&self) {
+        self.check_room();
+        // A busy writer does this itself.
+        if let Ok(mut tip) = self.tip.try_lock() {
+            self.roll_if_due(&mut tip);
+        }
+    }
+
+    pub(super) fn note(&self, change: impl FnOnce(&mut Positions)) {
+        let mut positions = lock(&self.positions);
+        change(&mut positions);
+        self.storage.note(*positions);
+    }
+
+    /// Deletes generations that end at or below `flushed`, or sets them aside if damaged.
+    pub(super) fn drop_flushed(&self, flushed: Offset) -> Result<(), WalError> {
+        loop {
+            let done = {
+                let mut state = lock(&self.state);
+                let oldest = state.generations.first_key_value();
+                let done = oldest.and_then(|(first, slot)| Some((*first, slot.end?)));
+                match done.filter(|(_, end)| *end <= flushed) {
+                    Some((first, _)) => state.generations.remove(&first).map(|slot| (first, slot)),
+                    None => None,
+                }
+            };
+            let Some((first, slot)) = done else { return Ok(()) };
+            match slot.damage {
+                None => self.storage.delete(first)?,
+                Some(report) => {
+                    self.storage.quarantine(first, &report)?;
+                    tracing::warn!(
+                        generation = report.id,
+                        "damaged WAL generation drained and set aside in quarantine: inspect it with `ingestor wal`, delete it when it is of no more use"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn roll_if_due(&self, tip: &mut Tip) {
+        let due = match &tip.active {
+            // As soon as there is room again.
+            None => *self.room.borrow() == Room::Open,
+            Some(active) => {
+                let bytes = active.disk_bytes();
+                let flushed = lock(&self.state).flushed;
+                let few_pending = tip.next - flushed.clamp(tip.first, tip.next) <= FEW_RECORDS;
+                let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_pending);
+                due && tip.next > tip.first
+            }
+        };
+        if !due {
+            return;
+        }
+        match self.roll(tip) {
+            Ok(()) => {}
+            Err(error) if error.is_disk_full() => self.close_full(tip),
+            Err(error) => tracing::warn!(
+                %error,
+                "no new WAL generation could be started: going on in the old one, trying again later"
+            ),
+        }
+    }
+
+    /// Starts a new generation at the end of the log.
+    pub(super) fn roll(&self, tip: &mut Tip) -> Result<(), WalError> {
+        if tip.active.is_some() && tip.next == tip.first {
+            return Ok(());
+        }
+        let active = self.storage.create(tip.next)?;
+        self.seal(tip);
+        let flushed = {
+            let mut state = lock(&self.state);
+            state.generations.insert(tip.next, Slot::active(&active));
+            state.flushed
+        };
+        *tip = Tip { active: Some(active), first: tip.next, next: tip.next };
+        if let Err(error) = self.drop_flushed(flushed) {
+            tracing::warn!(%error, "a flushed WAL generation could not be deleted: trying again at the next start");
+        }
+        Ok(())
+    }
+
+    /// Writes no more to the newest generation: from now on it is read as any other.
+    fn seal(&self, tip: &mut Tip) {
+        let Some(active) = tip.active.take() else { return };
+        let mut state = lock(&self.state);
+        if tip.next == tip.first {
+            state.generations.remove(&tip.first);
+        } else if let Some(slot) = state.generations.get_mut(&tip.first) {
+            slot.disk_bytes = active.disk_bytes();
+            slot.end = Some(tip.next);
+            slot.open = None;
+        }
+    }
+
+    /// The filesystem is full: sled takes nothing more after that error, so its database is
+    /// closed. What a failed commit left in it lies behind its end and does not count.
+    pub(super) fn close_full(&self, tip: &mut Tip) {
+        self.seal(tip);
+        let reason = "its filesystem has no space left".to_owned();
+        self.room.send_replace(Room::Full(reason));
+    }
+
+    pub(super) fn check_room(&self) {
+        let used: u64 = lock(&self.state).generations.values().map(Slot::bytes).sum();
+        let free = self.storage.free_bytes().unwrap_or(u64::MAX);
+        let Limits { max_bytes, min_free_bytes, .. } = self.limits;
+        self.room.send_if_modified(|room| {
+            // It comes back below 90 % only, or it would come and go with every batch.
+            let (max, min_free) = match room {
+                Room::Open => (max_bytes, min_free_bytes),
+                Room::Full(_) => (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES)),
+            };
+            let now = if used >= max {
+                Room::Full(format!("it takes {used} bytes of at most {max_bytes}"))
+            } else if free < min_free {
+                Room::Full(format!(
+                    "its filesystem has {free} bytes free, {min_free_bytes} must be"
+                ))
+            } else {
+                Room::Open
+            };
+            let changed = matches!(room, Room::Open) != matches!(now, Room::Open);
+            if changed {
+                *room = now;
+            }
+            changed
+        });
+    }
+}

@@ -1,0 +1,109 @@
+//! What the log looks like from outside.
+
+use super::{Log, lock};
+use crate::reading::Timestamp;
+use crate::wal::WalError;
+use crate::wal::block::Offset;
+use crate::wal::sled::generation_id;
+use crate::wal::storage::Quarantined;
+
+/// One generation, as `/admin/wal` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct GenerationStats {
+    /// The name of its directory.
+    pub id: String,
+    /// Offset of its first record.
+    pub first_offset: Offset,
+    /// Records in it that are not flushed.
+    pub pending_records: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+}
+
+/// The log's state at one moment.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// The offset that the next record gets.
+    pub next_offset: Offset,
+    /// Every record below is in PostgreSQL or in the dead-letter store.
+    pub flushed_offset: Offset,
+    /// Committed and not flushed, less what was lost.
+    pub pending_records: u64,
+    /// What the blocks of the pending records come to, in proportion where a generation is flushed
+    /// in part.
+    pub pending_bytes: u64,
+    /// Bytes of all generations on disk.
+    pub disk_bytes: u64,
+    /// The generations, oldest first.
+    pub generations: Vec<GenerationStats>,
+}
+
+impl Log {
+    /// The log's state now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let committed = *self.shared.committed.borrow();
+        let state = lock(&self.shared.state);
+        let mut stats = Stats {
+            next_offset: committed,
+            flushed_offset: state.flushed,
+            pending_records: 0,
+            pending_bytes: 0,
+            disk_bytes: 0,
+            generations: Vec::with_capacity(state.generations.len()),
+        };
+        for (first, slot) in &state.generations {
+            let from = state.flushed.max(*first);
+            let end = slot.end.unwrap_or(committed);
+            let unflushed = end.saturating_sub(from);
+            let one = GenerationStats {
+                id: generation_id(*first),
+                first_offset: *first,
+                pending_records: unflushed.saturating_sub(slot.lost_from(from)),
+                disk_bytes: slot.bytes(),
+            };
+            stats.pending_records += one.pending_records;
+            stats.disk_bytes += one.disk_bytes;
+            let share = u128::from(slot.block_bytes) * u128::from(unflushed);
+            let pending_bytes = share.checked_div(u128::from(end - first)).unwrap_or(0);
+            stats.pending_bytes += u64::try_from(pending_bytes).unwrap_or(u64::MAX);
+            stats.generations.push(one);
+        }
+        stats
+    }
+
+    /// How long the oldest pending record has waited, in seconds; 0 if none is pending.
+    #[must_use]
+    pub fn oldest_pending_seconds(&self) -> f64 {
+        let flushed = self.flushed();
+        let known = {
+            let state = lock(&self.shared.state);
+            let in_tail = state.tail.get(flushed).map(|block| block.received_at);
+            in_tail.or(state.oldest.filter(|(at, _)| *at == flushed).map(|(_, since)| since))
+        };
+        let since = known.or_else(|| {
+            let batch = self.read(flushed, flushed + 1).ok()?;
+            let (since, _) = batch.received_at().next()?;
+            lock(&self.shared.state).oldest = Some((flushed, since));
+            Some(since)
+        });
+        since.map_or(0.0, |since| Timestamp::now().seconds_since(since).max(0.0))
+    }
+
+    /// Damaged generations: those in quarantine, and those that will be once they are drained.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let mut all = self.shared.storage.quarantined();
+        let state = lock(&self.shared.state);
+        all.extend(state.generations.values().filter_map(|slot| slot.damage.clone()));
+        all
+    }
+
+    /// Bytes that are free on the log's filesystem.
+    ///
+    /// # Errors
+    /// If the filesystem does not say.
+    pub fn free_bytes(&self) -> Result<u64, WalError> {
+        self.shared.storage.free_bytes()
+    }
+}

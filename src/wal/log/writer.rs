@@ -1,0 +1,155 @@
+//! Appending and committing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Shared, lock};
+use crate::reading::{Reading, Timestamp};
+use crate::wal::WalError;
+use crate::wal::block::{Block, Encoder, Offset};
+use crate::wal::storage::Active;
+
+/// The writing end; there is one.
+pub struct Writer {
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    received_at: Vec<Timestamp>,
+    readings: Vec<Reading>,
+    /// The flushed offset in the newest durable block.
+    removable: Offset,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, WalError> {
+        let encoder =
+            Encoder::new().map_err(|source| WalError::Io { what: "set up compression", source })?;
+        Ok(Self { shared, encoder, received_at: Vec::new(), readings: Vec::new(), removable: 0 })
+    }
+
+    /// Adds a reading to the group that the next [`Self::commit`] makes durable.
+    pub fn append(&mut self, received_at: Timestamp, reading: Reading) {
+        self.received_at.push(received_at);
+        self.readings.push(reading);
+    }
+
+    /// Makes everything appended so far durable and readable. An empty group costs nothing.
+    ///
+    /// # Errors
+    /// If that is not certain. The log is poisoned then: no commit succeeds before a restart.
+    pub fn commit(&mut self) -> Result<(), WalError> {
+        if self.readings.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        if shared.poisoned.load(Ordering::Acquire) {
+            return Err(WalError::Poisoned);
+        }
+        let started = Instant::now();
+        let mut tip = lock(&shared.tip);
+        let Some(active) = &tip.active else {
+            self.abandon();
+            return Err(WalError::DiskFull);
+        };
+        let flushed = lock(&shared.state).flushed;
+        let (at, encoder) = (tip.next, &mut self.encoder);
+        let written = write(encoder, &**active, at, flushed, &self.received_at, &self.readings);
+        let (cuts, block_bytes) = match written {
+            Ok(written) => written,
+            Err(error) if error.is_disk_full() => {
+                shared.close_full(&mut tip);
+                drop(tip);
+                self.abandon();
+                return Err(WalError::DiskFull);
+            }
+            Err(error) => {
+                shared.poisoned.store(true, Ordering::Release);
+                return Err(error);
+            }
+        };
+        self.removable = flushed;
+        let records = self.readings.len();
+        let mut readings = self.readings.drain(..);
+        let mut received_at = self.received_at.drain(..);
+        let mut state = lock(&shared.state);
+        for count in cuts {
+            let received: Vec<Timestamp> = received_at.by_ref().take(count).collect();
+            let block = Block {
+                first: tip.next,
+                received_at: received.first().copied().unwrap_or_else(Timestamp::now),
+                readings: readings.by_ref().take(count).collect(),
+            };
+            tip.next = block.end();
+            state.tail.push(block);
+        }
+        if let Some(slot) = state.generations.get_mut(&tip.first) {
+            slot.block_bytes += block_bytes;
+        }
+        drop(state);
+        shared.note(|positions| positions.committed = tip.next);
+        shared.committed.send_replace(tip.next);
+        shared.metrics.wal_commit.observe(started.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's value")]
+        shared.metrics.wal_commit_records.observe(records as f64);
+        Ok(())
+    }
+
+    /// Forgets what was appended and not committed.
+    pub fn abandon(&mut self) {
+        self.readings.clear();
+        self.received_at.clear();
+    }
+
+    /// Frees flushed blocks, starts a new generation if it is time, and checks the limits. To be
+    /// called between commits, when nobody waits for an ack.
+    ///
+    /// # Errors
+    /// If the log is poisoned, by this or before.
+    pub fn maintain(&mut self) -> Result<(), WalError> {
+        let shared = &self.shared;
+        if shared.poisoned.load(Ordering::Acquire) {
+            return Err(WalError::Poisoned);
+        }
+        let mut tip = lock(&shared.tip);
+        let removed =
+            tip.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
+        match removed {
+            Ok(()) => shared.roll_if_due(&mut tip),
+            Err(error) if error.is_disk_full() => shared.close_full(&mut tip),
+            Err(error) => {
+                shared.poisoned.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
+        drop(tip);
+        shared.check_room();
+        Ok(())
+    }
+}
+
+/// Writes and syncs one group; returns how many records went into each block, and the bytes of
+/// all of them.
+fn write(
+    encoder: &mut Encoder,
+    active: &dyn Active,
+    next: Offset,
+    flushed: Offset,
+    received_at: &[Timestamp],
+    readings: &[Reading],
+) -> Result<(Vec<usize>, u64), WalError> {
+    let mut cuts = Vec::new();
+    let mut block_bytes = 0;
+    let mut outcome = Ok(());
+    encoder
+        .encode(next, flushed, received_at, readings, &mut |first, count, frame| {
+            if outcome.is_ok() {
+                outcome = active.insert(first, &frame);
+            }
+            cuts.push(count);
+            block_bytes += frame.len() as u64;
+        })
+        .map_err(|source| WalError::Io { what: "encode a block", source })?;
+    outcome?;
+    active.sync()?;
+    Ok((cuts, block_bytes))
+}
