@@ -219,7 +219,7 @@ fn refresh(log: &Log, metrics: &Metrics) -> Arc<dyn Fn() + Send + Sync> {
 fn report_unasked(ended: &Ended) {
     match &ended.outcome {
         Ok(()) => {
-            tracing::error!(part = ended.name, "a part of the service ended unasked: stopping")
+            tracing::error!(part = ended.name, "a part of the service ended unasked: stopping");
         }
         Err(error) => tracing::error!(
             part = ended.name,

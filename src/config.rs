@@ -407,7 +407,7 @@ fn is_topic_filter(filter: &str) -> bool {
     };
     let levels: Vec<&str> = filter.split('/').collect();
     !filter.is_empty()
-        && filter.len() <= usize::from(u16::MAX)
+        && u16::try_from(filter.len()).is_ok()
         && !filter.contains('\0')
         && levels.iter().enumerate().all(|(at, level)| match *level {
             "#" => at + 1 == levels.len(),

@@ -61,11 +61,11 @@ pub async fn run<const N: usize>(
         let own = log.clone();
         tokio::task::spawn_blocking(move || own.maintain()).await?;
         show_room(&log, &health);
-        let stats = log.stats();
-        let status = format!("{} readings pending in the log", stats.pending_records);
-        if status != shown {
-            notify(&[NotifyState::Status(&status)]);
-            shown = status;
+        let pending = log.stats().pending_records;
+        let line = format!("{pending} readings pending in the log");
+        if line != shown {
+            notify(&[NotifyState::Status(&line)]);
+            shown = line;
         }
         let stuck = watched.iter().any(|(_, part)| part.busy_for() > ping_limit);
         if systemd_wants_pings && !stuck {

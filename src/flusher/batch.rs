@@ -76,7 +76,7 @@ impl Records {
             Some(batch) => batch,
             None => blocking(move || log.read(from, to)).await?,
         };
-        self.left = vec![0..batch.len()];
+        self.left = std::iter::once(0..batch.len()).collect();
         #[expect(clippy::cast_possible_wrap, reason = "a batch has at most 100,000 rows")]
         parts.metrics.batch_size.set(batch.len() as i64);
         Ok(batch)

@@ -251,11 +251,12 @@ impl Source {
             match event {
                 // What comes while stopping is left with the broker.
                 Event::Incoming(Packet::Publish(publish)) if !stopping => {
-                    if !self.forward(publish).await {
+                    let is_taken = self.forward(publish).await;
+                    if !is_taken {
                         return false;
                     }
                 }
-                Event::Incoming(Packet::ConnAck(connack)) => self.connected(connack),
+                Event::Incoming(Packet::ConnAck(connack)) => self.connected(&connack),
                 Event::Incoming(Packet::SubAck(suback)) => self.subscribed(&suback),
                 _ => {}
             }
@@ -316,7 +317,7 @@ impl Source {
         self.parts.deliveries.send(Inbound::Message(delivery)).await.is_ok()
     }
 
-    fn connected(&mut self, connack: ConnAck) {
+    fn connected(&mut self, connack: &ConnAck) {
         self.connections += 1;
         if self.connections > 1 {
             self.parts.metrics.mqtt_reconnects.inc();

@@ -162,7 +162,7 @@ impl Encoder {
         readings: &[Reading],
         each: &mut impl FnMut(Offset, usize, Vec<u8>),
     ) -> std::io::Result<()> {
-        assert_eq!(received_at.len(), readings.len());
+        debug_assert_eq!(received_at.len(), readings.len());
         let mut start = 0;
         while start < readings.len() {
             let mut bytes = 0;
@@ -266,7 +266,7 @@ pub fn check(bytes: &[u8]) -> Result<Header, FrameError> {
     if plausible { Ok(header) } else { Err(FrameError::NotAFrame) }
 }
 
-fn field<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
+pub(super) fn field<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&head[at..at + N]);
     bytes

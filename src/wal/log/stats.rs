@@ -44,7 +44,7 @@ impl Log {
     pub fn stats(&self) -> Stats {
         let committed = *self.shared.committed.borrow();
         let state = lock(&self.shared.state);
-        let mut stats = Stats {
+        let mut whole = Stats {
             next_offset: committed,
             flushed_offset: state.flushed,
             pending_records: 0,
@@ -62,14 +62,14 @@ impl Log {
                 pending_records: unflushed.saturating_sub(slot.lost_from(from)),
                 disk_bytes: slot.bytes(),
             };
-            stats.pending_records += one.pending_records;
-            stats.disk_bytes += one.disk_bytes;
+            whole.pending_records += one.pending_records;
+            whole.disk_bytes += one.disk_bytes;
             let share = u128::from(slot.block_bytes) * u128::from(unflushed);
             let pending_bytes = share.checked_div(u128::from(end - first)).unwrap_or(0);
-            stats.pending_bytes += u64::try_from(pending_bytes).unwrap_or(u64::MAX);
-            stats.generations.push(one);
+            whole.pending_bytes += u64::try_from(pending_bytes).unwrap_or(u64::MAX);
+            whole.generations.push(one);
         }
-        stats
+        whole
     }
 
     /// How long the oldest pending record has waited, in seconds; 0 if none is pending.
