@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::{self, Control, Flusher};
 use crate::health::{Health, WalState};
-use crate::http::{self, AppState};
+use crate::http::{self, AppState, Replayer};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::mqtt::{Source, SourceParts};
@@ -30,6 +30,9 @@ const INTAKE: &str = "intake";
 const SOURCE: &str = "mqtt source";
 const FLUSHER: &str = "flusher";
 const HTTP: &str = "http";
+
+/// What HTTP needs to stop while a client holds on to its connection.
+const HTTP_GRACE: Duration = Duration::from_millis(2_200);
 
 /// Runs the service until it is asked to stop.
 ///
@@ -54,7 +57,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         report_unasked(ended);
     }
     let http_runs = failure.as_ref().is_none_or(|ended| ended.name != HTTP);
-    service.stop(http_runs).await;
+    let failure_while_stopping = service.stop(http_runs).await;
+    // What failed first may have been heard of only after what it took with it.
+    let is_error = |ended: &Ended| ended.outcome.is_err();
+    let failure = match failure {
+        Some(ended) if !is_error(&ended) => failure_while_stopping.or(Some(ended)),
+        failure => failure.or(failure_while_stopping),
+    };
     match failure {
         None => Ok(()),
         Some(Ended { name, outcome: Ok(()) }) => anyhow::bail!("{name} ended unasked"),
@@ -84,19 +93,31 @@ impl Service {
             Arc::new(DeadLetters::open(&dead_letters_dir, dead_letter_bytes, &metrics)?);
         let database = Database::new(&config.database_url, config.flush.connections)?;
         let control = Arc::new(Control::default());
+        let (sender, inbound) = mpsc::channel(config.channel_size);
 
+        let replayer = Replayer::new(
+            sender.downgrade(),
+            Arc::clone(&dead_letters),
+            config.rules.clone(),
+            config.mqtt.max_payload_bytes,
+        );
         let state = AppState {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
             database: database.clone(),
             refresh: refresh(&log, &metrics),
+            admin_token: config.admin_token.clone(),
+            log: log.clone(),
+            wal_max_bytes: config.wal.max_bytes,
+            flusher: Arc::clone(&control),
+            dead_letters: Arc::clone(&dead_letters),
+            replayer: Arc::new(replayer),
         };
         let http = http::serve(&config, state).await?;
 
         let mut supervisor = Supervisor::default();
         let (stop_source, stop) = signal();
         let (intake_done, done) = signal();
-        let (sender, inbound) = mpsc::channel(config.channel_size);
         let parts = SourceParts {
             deliveries: sender,
             room: log.room(),
@@ -146,9 +167,11 @@ impl Service {
         Ok(Self { supervisor, stop_source, stop_flusher, intake_done, http, health, log, grace })
     }
 
-    /// Stops everything in order, within the grace.
-    async fn stop(mut self, http_runs: bool) {
-        let deadline = Instant::now() + self.grace;
+    /// Stops everything in order, within the grace; returns what failed on the way.
+    async fn stop(mut self, http_runs: bool) -> Option<Ended> {
+        // HTTP comes last and needs its own time.
+        let for_http = HTTP_GRACE.min(self.grace / 2);
+        let deadline = Instant::now() + self.grace.saturating_sub(for_http);
         let left = || deadline.saturating_duration_since(Instant::now());
         self.health.set_stopping();
         self.stop_source.give();
@@ -169,14 +192,17 @@ impl Service {
         let pending = self.log.stats().pending_records;
         if http_runs {
             self.http.shutdown();
-            if let Err(error) = self.http.finished().await {
-                tracing::warn!(%error, "HTTP did not stop in order");
+            match tokio::time::timeout(left() + for_http, self.http.finished()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "HTTP did not stop in order"),
+                Err(_) => tracing::debug!("clients kept HTTP from stopping in time"),
             }
         }
         tracing::info!(
             pending,
             "stopped; pending readings are in the log and are flushed after the next start"
         );
+        self.supervisor.take_failure()
     }
 }
 

@@ -313,6 +313,8 @@ impl Config {
 fn rocket(from: &mut Sources) -> rocket::figment::value::Dict {
     let settings = from.rocket();
     if let Err(problem) = crate::http::check_settings(&settings) {
+        // Behind this comes the place in our own source.
+        let problem = problem.split(" in ").next().unwrap_or_default();
         from.mistake(format!("Rocket.toml: {problem}"));
     }
     settings
@@ -331,13 +333,18 @@ fn database_url(from: &mut Sources) -> DatabaseUrl {
 fn mqtt(from: &mut Sources) -> Mqtt {
     let hostname = rustix::system::uname();
     let client_id = format!("iot-ingestor-{}", hostname.nodename().to_string_lossy());
+    let broker = from.text("MQTT_BROKER", "localhost");
+    let tls = tls(from);
+    if tls.is_some() && broker.parse::<std::net::Ipv6Addr>().is_ok() {
+        from.mistake("MQTT_BROKER: with TLS the broker needs a name, an IPv6 address has none");
+    }
     Mqtt {
-        broker: from.value("MQTT_BROKER", "localhost".to_owned(), "a host name or address"),
+        broker,
         port: from.number("MQTT_PORT", 1_883, 1..=u16::MAX),
         topics: topics(from),
-        client_id: from.value("MQTT_CLIENT_ID", client_id, "a client id"),
+        client_id: from.text("MQTT_CLIENT_ID", &client_id),
         login: login(from),
-        tls: tls(from),
+        tls,
         max_payload_bytes: from.number("MQTT_MAX_PAYLOAD_BYTES", 65_536, 1..=268_435_455),
     }
 }
@@ -356,6 +363,7 @@ fn login(from: &mut Sources) -> Option<(String, Secret)> {
 }
 
 fn tls(from: &mut Sources) -> Option<Tls> {
+    let before = from.mistakes();
     let ca_file = from.readable_file("MQTT_CA_FILE");
     let cert = from.readable_file("MQTT_CLIENT_CERT_FILE");
     let key = from.readable_file("MQTT_CLIENT_KEY_FILE");
@@ -369,7 +377,7 @@ fn tls(from: &mut Sources) -> Option<Tls> {
     let client_auth = cert.zip(key);
     let is_wanted = wanted == Some(true) || ca_file.is_some() || client_auth.is_some();
     let tls = is_wanted.then_some(Tls { ca_file, client_auth });
-    if from.is_clean()
+    if from.mistakes() == before
         && let Err(problem) = crate::mqtt::tls::transport(tls.as_ref())
     {
         from.mistake(problem);

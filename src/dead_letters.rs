@@ -276,6 +276,9 @@ impl DeadLetters {
 impl Store {
     fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
         let mut store = Self::default();
         let mut removed = BTreeSet::new();
         let mut names: Vec<_> = fs::read_dir(dir)?.collect::<Result<_, _>>()?;
@@ -440,8 +443,11 @@ impl Segment {
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
         let written = self.file.write_all_at(text, self.bytes).and_then(|()| self.file.sync_data());
-        if written.is_ok() {
-            self.bytes += text.len() as u64;
+        match written {
+            Ok(()) => self.bytes += text.len() as u64,
+            // Or a shorter line would be written over the start of this one, and its end would
+            // still be there.
+            Err(_) => self.file.set_len(self.bytes)?,
         }
         written
     }

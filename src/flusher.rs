@@ -284,8 +284,11 @@ impl Flusher {
     }
 
     fn succeeded(&mut self) {
+        if self.retry_at.is_some() {
+            // It was on its way before another failed, and says nothing of now.
+            return;
+        }
         self.backoff.reset();
-        self.retry_at = None;
         self.probing = false;
         let failures = {
             let mut shown = self.parts.control.lock();
@@ -304,6 +307,9 @@ impl Flusher {
 
     fn failed(&mut self, failure: &Failure) {
         self.parts.metrics.db_failures.inc();
+        if failure.is_missing_table() {
+            self.schema_ready = false;
+        }
         let pause = self.backoff.next_pause();
         let retry_at = Instant::now() + pause;
         self.retry_at = Some(retry_at);
@@ -339,9 +345,8 @@ impl Flusher {
             return;
         }
         let (log, flushed) = (self.parts.log.clone(), self.flushed);
-        let trimmed = tokio::task::spawn_blocking(move || log.trim(flushed)).await;
-        if let Ok(Err(error)) = trimmed {
-            tracing::warn!(%error, "the log could not be trimmed: after a restart some rows are sent again, which does no harm");
+        if let Err(error) = tokio::task::spawn_blocking(move || log.trim(flushed)).await {
+            tracing::error!(%error, "trimming the log failed: after a restart some rows are sent again, which does no harm");
         }
     }
 

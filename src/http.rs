@@ -4,42 +4,53 @@
 //! |---|---|
 //! | `GET /api/v1/telemetry` | `telemetry` |
 //! | `GET /api/v1/devices` | `devices` |
+//! | `GET /api/v1/openapi.json` | `openapi` |
 //! | `GET /metrics` | `metrics` |
 //! | `GET /health/live`, `GET /health/ready` | `health` |
+//! | `GET /admin/…`, `POST /admin/…`, `DELETE /admin/…` | `admin` |
 //!
 //! Handlers hold an [`AppState`] and nothing else. Every error, whatever its status and whoever
 //! found it, is `{"error":"…"}` (`error`). Query strings are read here and not by Rocket's
 //! forms, which drop what they do not know and answer what they cannot read with a page
 //! (`query`, `instant`). `HEAD` is answered wherever `GET` is.
 //!
-//! Rocket runs on the runtime it is started on. It listens to no signal, prints nothing, and
-//! does not say which server it is.
+//! Each handler carries its part of the OpenAPI description, which a test compares with the routes.
+//!
+//! Connections, and what bounds them, are in `server`. Rocket runs on the runtime it is started on;
+//! it listens to no signal, prints nothing, and does not say which server it is.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rocket::error::ErrorKind;
-use rocket::fairing::AdHoc;
 use rocket::figment::Figment;
 use rocket::figment::providers::Serialized;
 use rocket::figment::value::Dict;
-use rocket::{Build, Rocket};
-use tokio::sync::oneshot;
+use rocket::local::asynchronous::Client;
+use rocket::{Build, Rocket, Route};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
+use crate::dead_letters::DeadLetters;
+use crate::flusher::Control;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::postgres::Database;
+use crate::supervisor::{Trigger, signal};
+use crate::wal::Log;
 
+mod admin;
 mod devices;
 mod error;
 mod headers;
 mod health;
 mod instant;
 mod metrics;
+mod openapi;
 mod query;
+mod server;
 mod telemetry;
+
+pub use admin::Replayer;
 
 /// What handlers may use.
 #[derive(Clone)]
@@ -53,6 +64,18 @@ pub struct AppState {
     /// Brings gauges that are only worth computing when somebody looks up to date; called before
     /// `/metrics` is rendered. It must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// What `/admin` asks for; `None`: nobody may use it.
+    pub admin_token: Option<Secret>,
+    /// What waits to be flushed.
+    pub log: Log,
+    /// Bytes on disk at which the log counts as full.
+    pub wal_max_bytes: u64,
+    /// The flusher's handle.
+    pub flusher: Arc<Control>,
+    /// What was rejected.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Puts what was rejected back.
+    pub replayer: Arc<Replayer>,
 }
 
 /// Why HTTP does not run; each ends the process.
@@ -78,8 +101,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
-    shutdown: rocket::Shutdown,
-    server: JoinHandle<Result<(), Error>>,
+    stop: Trigger,
+    server: JoinHandle<()>,
 }
 
 impl Running {
@@ -89,10 +112,10 @@ impl Running {
         self.address
     }
 
-    /// Asks it to stop: no new connections, [`GRACE_SECS`] for those that there are.
+    /// Asks it to stop: no new connections, twice [`GRACE_SECS`] for those that there are.
     /// [`Self::finished`] tells when it has.
     pub fn shutdown(&self) {
-        self.shutdown.clone().notify();
+        self.stop.give();
     }
 
     /// Waits until it has ended, whether asked to or not. Cancellation-safe; to be called until
@@ -101,12 +124,12 @@ impl Running {
     /// # Errors
     /// [`Error::Server`] if it ended by a failure.
     pub async fn finished(&mut self) -> Result<(), Error> {
-        (&mut self.server).await.unwrap_or_else(|panic| Err(Error::Server(panic.to_string())))
+        (&mut self.server).await.map_err(|panic| Error::Server(panic.to_string()))
     }
 }
 
 /// For requests that are being answered when the server is asked to stop, in seconds; as much
-/// again is left to close the connections that clients only keep.
+/// again is left to clients that are slow to take their answer.
 pub const GRACE_SECS: u32 = 1;
 
 /// Starts the server on the current runtime; when this returns it is listening.
@@ -115,26 +138,18 @@ pub const GRACE_SECS: u32 = 1;
 /// See [`Error`].
 pub async fn serve(config: &Config, state: AppState) -> Result<Running, Error> {
     check_settings(&config.rocket).map_err(Error::Settings)?;
-    let (listening, listens) = oneshot::channel();
-    let liftoff = AdHoc::on_liftoff("listening", |rocket| {
-        Box::pin(async move {
-            let address = SocketAddr::new(rocket.config().address, rocket.config().port);
-            // Nobody is there to be told if `serve` was dropped.
-            listening.send((address, rocket.shutdown())).ok();
-        })
-    });
-    let rocket = build(figment(&config.rocket, config.http_addr), state).attach(liftoff);
-    let mut server = tokio::spawn(launch(rocket, config.http_addr));
-    // The sender lives as long as the server, so an error here means that the server has ended.
-    if let Ok((address, shutdown)) = listens.await {
-        tracing::info!(%address, "listening for HTTP");
-        return Ok(Running { address, shutdown, server });
-    }
-    match (&mut server).await {
-        Ok(Err(error)) => Err(error),
-        Ok(Ok(())) => Err(Error::Server("it ended before it listened".to_owned())),
-        Err(panic) => Err(Error::Server(panic.to_string())),
-    }
+    let rocket = Client::untracked(build(figment(&config.rocket, config.http_addr), state)).await;
+    let rocket = rocket.map_err(|error| Error::Server(error.to_string()))?;
+    let bind = |error: std::io::Error| Error::Bind {
+        address: config.http_addr,
+        reason: error.to_string(),
+    };
+    let server = server::Server::bind(config.http_addr, rocket).await.map_err(bind)?;
+    let address = server.address().map_err(bind)?;
+    let (stop, stopped) = signal();
+    let server = tokio::spawn(server.run(stopped));
+    tracing::info!(%address, "listening for HTTP");
+    Ok(Running { address, stop, server })
 }
 
 /// Whether Rocket can read its own keys of `Rocket.toml`.
@@ -170,27 +185,24 @@ fn figment(rocket: &Dict, address: SocketAddr) -> Figment {
 }
 
 fn build(figment: Figment, state: AppState) -> Rocket<Build> {
-    rocket::custom(figment)
+    let rocket = rocket::custom(figment)
         .manage(state)
+        .attach(headers::shield())
         .attach(headers::fairing())
-        .register("/", error::catchers())
-        .mount("/api/v1", telemetry::routes())
-        .mount("/api/v1", devices::routes())
-        .mount("/metrics", metrics::routes())
-        .mount("/health", health::routes())
+        .register("/", error::catchers());
+    mounts().into_iter().fold(rocket, |rocket, (base, routes)| rocket.mount(base, routes))
 }
 
-async fn launch(rocket: Rocket<Build>, address: SocketAddr) -> Result<(), Error> {
-    match rocket.launch().await {
-        Ok(_) => Ok(()),
-        // Rocket's error panics if it is dropped before anybody has looked at it.
-        Err(error) => match error.kind() {
-            // A client held on to its connection for longer than it was given.
-            ErrorKind::Shutdown(..) => Ok(()),
-            ErrorKind::Bind(reason) => Err(Error::Bind { address, reason: reason.to_string() }),
-            other => Err(Error::Server(other.to_string())),
-        },
-    }
+/// Every route, and where it is mounted.
+fn mounts() -> Vec<(&'static str, Vec<Route>)> {
+    vec![
+        ("/api/v1", telemetry::routes()),
+        ("/api/v1", devices::routes()),
+        ("/api/v1", openapi::routes()),
+        ("/metrics", metrics::routes()),
+        ("/health", health::routes()),
+        ("/admin", admin::routes()),
+    ]
 }
 
 #[cfg(test)]

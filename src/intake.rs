@@ -114,12 +114,14 @@ impl Intake {
                     report_clock(clock);
                 }
                 while !inbound.is_empty() {
+                    self.activity.begin();
                     let group = inbound.drain(..group_len(&inbound)).collect();
                     self.take_in(group, clock)?;
                 }
             } else {
-                // Nothing is acknowledged: the source is leaving the broker, which keeps it all.
+                // Nothing is acknowledged: the source leaves the broker, which keeps it all.
                 refuse(inbound.drain(..));
+                self.acks.give_up();
             }
             self.writer.maintain()?;
             self.activity.end();
@@ -130,20 +132,10 @@ impl Intake {
     /// Makes a group durable, then acknowledges it.
     fn take_in(&mut self, group: Vec<Inbound>, clock: Clock) -> Result<(), IntakeError> {
         let (deliveries, mut replays) = split(group);
-        let Self { writer, rules, metrics, max_payload_bytes, .. } = self;
-        let mut rejected = Vec::new();
+        let Self { writer, rules, max_payload_bytes, .. } = self;
+        let mut rejected = Rejected::new(&self.dead_letters, &self.metrics);
         let mut accepted = 0;
         for delivery in &deliveries {
-            let mut reject = |rejection: Rejection, payload| {
-                metrics.rejected(rejection.reason);
-                rejected.push(NewDeadLetter {
-                    received_at: delivery.received_at(),
-                    topic: delivery.topic(),
-                    stage: rejection.reason.stage(),
-                    reason: rejection.message,
-                    payload,
-                });
-            };
             let payload = delivery.payload();
             if payload.len() > *max_payload_bytes {
                 let message = format!(
@@ -151,24 +143,26 @@ impl Intake {
                     payload.len(),
                     payload.len().min(PAYLOAD_MAX_BYTES)
                 );
-                reject(Rejection::new(Reason::PayloadTooLarge, message), payload);
+                let rejection = Rejection::new(Reason::PayloadTooLarge, message);
+                rejected.add(delivery, rejection, payload);
                 continue;
             }
             decode(payload, |raw, outcome| {
-                match outcome.and_then(|reading| validate(&reading, rules, clock).map(|()| reading))
-                {
+                let valid =
+                    outcome.and_then(|reading| validate(&reading, rules, clock).map(|()| reading));
+                match valid {
                     Ok(reading) => {
                         accepted += 1;
                         writer.append(delivery.received_at(), reading);
                     }
-                    Err(rejection) => reject(rejection, raw),
+                    Err(rejection) => rejected.add(delivery, rejection, raw),
                 }
             });
         }
         for reading in replays.iter_mut().flat_map(|replay| replay.readings.drain(..)) {
             writer.append(Timestamp::now(), reading);
         }
-        let durable = self.dead_letters.append(&rejected).map_err(IntakeError::from);
+        let durable = rejected.store().map_err(IntakeError::from);
         let durable = durable.and_then(|()| Ok(self.writer.commit()?));
         if let Err(error) = durable {
             if !error.is_disk_full() {
@@ -179,6 +173,7 @@ impl Intake {
                 "the disk is full: messages were not stored and not acknowledged, the broker keeps them"
             );
             self.writer.abandon();
+            self.acks.give_up();
             replays.into_iter().for_each(refuse_replay);
             return Ok(());
         }
@@ -189,6 +184,55 @@ impl Intake {
         }
         self.metrics.acks.inc_by(self.acks.send(&deliveries));
         Ok(())
+    }
+}
+
+/// Rejected readings of a group, on their way into the dead-letter store. A small payload can hold
+/// tens of thousands of them, so they go in portions.
+struct Rejected<'g> {
+    store: &'g DeadLetters,
+    metrics: &'g Metrics,
+    waiting: Vec<(Reason, NewDeadLetter<'g>)>,
+    outcome: Result<(), DeadLetterError>,
+}
+
+impl<'g> Rejected<'g> {
+    const PORTION: usize = 1_000;
+
+    fn new(store: &'g DeadLetters, metrics: &'g Metrics) -> Self {
+        Self { store, metrics, waiting: Vec::new(), outcome: Ok(()) }
+    }
+
+    fn add(&mut self, delivery: &'g Delivery, rejection: Rejection, payload: &'g [u8]) {
+        let letter = NewDeadLetter {
+            received_at: delivery.received_at(),
+            topic: delivery.topic(),
+            stage: rejection.reason.stage(),
+            reason: rejection.message,
+            payload,
+        };
+        self.waiting.push((rejection.reason, letter));
+        if self.waiting.len() >= Self::PORTION {
+            self.write();
+        }
+    }
+
+    /// Writes what waits, unless an earlier portion has failed; counts what is stored.
+    fn write(&mut self) {
+        let (reasons, letters): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
+        if self.outcome.is_ok() {
+            self.outcome = self.store.append(&letters);
+        }
+        if self.outcome.is_ok() {
+            for reason in reasons {
+                self.metrics.rejected(reason);
+            }
+        }
+    }
+
+    fn store(mut self) -> Result<(), DeadLetterError> {
+        self.write();
+        self.outcome
     }
 }
 

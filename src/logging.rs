@@ -29,21 +29,17 @@ pub fn init(filter: &str, format: Option<LogFormat>) -> anyhow::Result<()> {
     installed.map_err(|error| anyhow::anyhow!(error))
 }
 
-/// What libraries log by the message or by the request is below what an operator asked for,
-/// unless the filter names them.
+/// What libraries log of themselves is said by our own lines, in an operator's words, so they are
+/// silent unless the filter names them.
 fn quieted(filter: &str) -> String {
-    let quiet = [
-        "rocket=off",
-        "rocket_http=off",
-        "_=warn",
-        "rumqttc=off",
-        "sled=error",
-        "sqlx=off",
-        "hyper=warn",
-    ];
-    let unnamed: Vec<&str> = quiet
+    let named = |library: &str| {
+        filter.split(',').any(|directive| directive.split(['=', '[']).next() == Some(library))
+    };
+    let libraries = ["rocket", "rocket_http", "_", "rumqttc", "sled", "sqlx", "hyper"];
+    let silent: Vec<String> = libraries
         .into_iter()
-        .filter(|directive| !directive.split('=').next().is_some_and(|name| filter.contains(name)))
+        .filter(|library| !named(library))
+        .map(|library| format!("{library}=off"))
         .collect();
-    format!("{},{filter}", unnamed.join(","))
+    format!("{},{filter}", silent.join(","))
 }

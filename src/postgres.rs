@@ -54,7 +54,13 @@ pub const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// time to say so.
 pub const QUERY_TIMEOUT: Duration = Duration::from_millis(2_800);
 
-const WRITE_SETTINGS: &str = "set statement_timeout = '28s'; set jit = off";
+/// Beside the time: the log is trimmed on the word of a commit, so a commit must mean the disk, also
+/// where the server was told otherwise for speed.
+const WRITE_SETTINGS: &str = "
+    set statement_timeout = '28s';
+    set jit = off;
+    select set_config('synchronous_commit', 'on', false)
+    where current_setting('synchronous_commit') = 'off'";
 const SCHEMA_SETTINGS: &str = "set statement_timeout = '290s'";
 /// Beside the time: one plan for each query, the one that `queries` writes it for, also before
 /// the table has statistics; made for the parameters at hand, without compiling it and without

@@ -60,6 +60,7 @@ pub struct Supervisor {
     sender: mpsc::Sender<Ended>,
     ended: mpsc::Receiver<Ended>,
     running: Vec<&'static str>,
+    failure: Option<Ended>,
 }
 
 /// More than are ever started.
@@ -68,7 +69,7 @@ const MAX_PARTS: usize = 16;
 impl Default for Supervisor {
     fn default() -> Self {
         let (sender, ended) = mpsc::channel(MAX_PARTS);
-        Self { sender, ended, running: Vec::new() }
+        Self { sender, ended, running: Vec::new(), failure: None }
     }
 }
 
@@ -122,12 +123,24 @@ impl Supervisor {
         let deadline = tokio::time::Instant::now() + patience;
         while self.running.contains(&name) {
             match tokio::time::timeout_at(deadline, self.next_ended()).await {
-                Ok(Some(ended)) => ended.log_failure(),
+                Ok(Some(ended)) => self.note(ended),
                 Ok(None) => return true,
                 Err(_) => return false,
             }
         }
         true
+    }
+
+    fn note(&mut self, ended: Ended) {
+        if ended.outcome.is_err() {
+            ended.log_failure();
+            self.failure.get_or_insert(ended);
+        }
+    }
+
+    /// The first part that ended with an error while its end was awaited.
+    pub fn take_failure(&mut self) -> Option<Ended> {
+        self.failure.take()
     }
 
     /// What still runs.
@@ -139,7 +152,7 @@ impl Supervisor {
 
 impl Ended {
     /// Logs the error, if it ended with one.
-    pub fn log_failure(&self) {
+    fn log_failure(&self) {
         if let Err(error) = &self.outcome {
             tracing::error!(
                 part = self.name,

@@ -61,6 +61,13 @@ pub enum WalError {
     /// the log goes on draining, and takes records again once there is room.
     #[error("the filesystem has no space left")]
     DiskFull,
+    /// A block that was intact a moment ago cannot be read any more. The log reports its offsets
+    /// as lost and goes on.
+    #[error("offsets {} to {} cannot be read", range.from, range.to)]
+    Unreadable {
+        /// The block's offsets.
+        range: OffsetRange,
+    },
     /// Another process holds the directory: the caller stops.
     #[error("{} is in use by another process", dir.display())]
     Locked {

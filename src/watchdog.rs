@@ -51,6 +51,9 @@ pub async fn run<const N: usize>(
     let mut tick =
         tokio::time::interval(TICK.min(if systemd_wants_pings { ping_limit } else { TICK }));
     let mut shown = String::new();
+    let maintenance = Activity::default();
+    let mut watched = Vec::from(watched);
+    watched.push(("maintenance of the log", maintenance.clone()));
     loop {
         tick.tick().await;
         if let Some((name, activity)) = watched.iter().find(|(_, part)| part.busy_for() > PATIENCE)
@@ -58,8 +61,15 @@ pub async fn run<const N: usize>(
             let seconds = activity.busy_for().as_secs();
             anyhow::bail!("{name} has made no progress for {seconds} s, as when a disk hangs");
         }
-        let own = log.clone();
-        tokio::task::spawn_blocking(move || own.maintain()).await?;
+        if maintenance.busy_for() == Duration::ZERO {
+            maintenance.begin();
+            let (log, maintenance) = (log.clone(), maintenance.clone());
+            // Not awaited: it may hang on the disk, which is what is watched for here.
+            tokio::task::spawn_blocking(move || {
+                log.maintain();
+                maintenance.end();
+            });
+        }
         show_room(&log, &health);
         let pending = log.stats().pending_records;
         let line = format!("{pending} readings pending in the log");

@@ -39,27 +39,38 @@ Configuration: environment variables override Rocket.toml (same names in lower c
 
 DATABASE_URL, MQTT_PASSWORD and ADMIN_TOKEN can be given as files: DATABASE_URL_FILE=/path, …
 
-Exit codes: 0 stopped as asked, 64 bad configuration, 1 any other failure.";
+Exit codes: 0 stopped as asked, 64 bad arguments or configuration, 1 any other failure.";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let config = match Config::load() {
-        Ok(config) => config,
-        Err(Mistakes(mistakes)) => {
-            for mistake in mistakes {
-                eprintln!("configuration: {mistake}");
-            }
-            return ExitCode::from(BAD_CONFIGURATION);
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version count as errors too, but belong to standard output.
+            let printed = error.print().is_ok();
+            let wanted = !error.use_stderr() && printed;
+            return if wanted { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) };
         }
     };
     match arguments.command.unwrap_or(Command::Run) {
-        Command::CheckConfig => {
+        Command::Run => with_config(run),
+        Command::CheckConfig => with_config(|config| {
             for (name, value) in config.describe() {
                 println!("{name}={value}");
             }
             ExitCode::SUCCESS
+        }),
+    }
+}
+
+fn with_config(go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load() {
+        Ok(config) => go_on(config),
+        Err(Mistakes(mistakes)) => {
+            for mistake in mistakes {
+                eprintln!("configuration: {mistake}");
+            }
+            ExitCode::from(BAD_CONFIGURATION)
         }
-        Command::Run => run(config),
     }
 }
 

@@ -66,7 +66,9 @@ impl Sources {
             .get("ROCKET_PROFILE")
             .map_or(rocket::Config::DEFAULT_PROFILE, |name| Profile::new(name));
         let profiles = Toml::string(toml).nested().data().unwrap_or_else(|error| {
-            mistakes.push(format!("Rocket.toml: {error}"));
+            // The rest of the message quotes the file, and with it perhaps a secret.
+            let text = error.to_string();
+            mistakes.push(format!("Rocket.toml: {}", text.lines().next().unwrap_or_default()));
             Map::new()
         });
         let keys = profiles.values().flat_map(|dict| dict.keys().cloned()).collect();
@@ -81,9 +83,18 @@ impl Sources {
         self.mistakes.push(what.into());
     }
 
-    /// Whether nothing is wrong so far.
-    pub(super) fn is_clean(&self) -> bool {
-        self.mistakes.is_empty()
+    /// How many mistakes there are so far.
+    pub(super) fn mistakes(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    /// A text that is not blank.
+    pub(super) fn text(&mut self, name: &str, default: &str) -> String {
+        let text = self.raw(name).unwrap_or_else(|| default.to_owned());
+        if text.trim().is_empty() {
+            self.mistake(format!("{name}: is blank"));
+        }
+        text.trim().to_owned()
     }
 
     fn raw(&mut self, name: &str) -> Option<String> {

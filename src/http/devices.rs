@@ -3,6 +3,7 @@
 use rocket::serde::json::Json;
 use rocket::{Route, State, get, routes};
 use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::error::ApiError;
@@ -13,30 +14,85 @@ pub(super) fn routes() -> Vec<Route> {
     routes![devices]
 }
 
+/// Each device's latest reading, by name
+#[utoipa::path(
+    get,
+    tag = "data",
+    path = "/api/v1/devices",
+    params(Query),
+    responses(
+        (status = 200, description = "A page of devices.", body = Answer),
+        (
+            status = 503,
+            description = "The database does not answer, or has no table yet.",
+            body = super::error::Body,
+            example = json!({"error": "the database does not answer; try again in a moment"}),
+        ),
+    )
+)]
 #[get("/devices")]
-async fn devices(query: RawQuery<'_>, state: &State<AppState>) -> Result<Json<Answer>, ApiError> {
-    let parameters = query.parameters(&["limit", "offset"])?;
-    let (limit, offset) = (parameters.limit()?, parameters.offset()?);
+pub(super) async fn devices(
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Answer>, ApiError> {
+    let Query { limit, offset } = Query::read(&query)?;
     let page = state.database.devices(offset, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure))?;
     let data = page.latest.into_iter().map(Item::from).collect();
     Ok(Json(Answer { data, total: page.total, limit, offset }))
 }
 
-#[derive(Serialize)]
-struct Answer {
-    data: Vec<Item>,
-    total: u64,
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Query {
+    /// Most devices to answer with.
+    #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: u32,
+    /// Devices to skip.
+    #[param(required = false, minimum = 0, maximum = 4_294_967_295_u32, default = 0)]
     offset: u32,
 }
 
-#[derive(Serialize)]
+impl Query {
+    fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
+        let parameters = query.parameters(&["limit", "offset"])?;
+        Ok(Self { limit: parameters.limit()?, offset: parameters.offset()? })
+    }
+}
+
+/// Some devices, by name.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Devices)]
+pub(super) struct Answer {
+    data: Vec<Item>,
+    /// How many devices there are.
+    #[schema(example = 1)]
+    total: u64,
+    /// As asked for.
+    #[schema(example = 100)]
+    limit: u32,
+    /// As asked for.
+    #[schema(example = 0)]
+    offset: u32,
+}
+
+/// A device's latest reading.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Device)]
 struct Item {
+    #[schema(example = "sensor-001")]
     device_id: String,
+    /// When it measured last, in UTC.
+    #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     last_seen: Timestamp,
+    /// °C.
+    #[schema(example = 23.5)]
     temperature: f64,
+    /// %.
+    #[schema(example = 65.2)]
     humidity: f64,
+    /// %.
+    #[schema(example = 87.3)]
     battery: f64,
 }
 

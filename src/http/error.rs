@@ -1,10 +1,13 @@
 //! Every error as `{"error":"…"}`: one sentence that says what to change, without internals.
 
+use std::borrow::Cow;
+
 use rocket::http::{Header, Status};
 use rocket::response::Responder;
 use rocket::serde::json::Json;
 use rocket::{Catcher, Request, Response, catch, catchers, response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::AppState;
 use crate::postgres::Failure;
@@ -15,9 +18,15 @@ pub(super) enum ApiError {
     /// 400: the request has to change; names the parameter.
     #[error("{0}")]
     BadRequest(String),
+    /// 404: what the path names is not there.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// 422: the request is understood, but what it names is not fit for it.
+    #[error("{0}")]
+    Unfit(String),
     /// 503: the client tries again later.
     #[error("{0}")]
-    Unavailable(&'static str),
+    Unavailable(Cow<'static, str>),
     /// 500: the reason is in the log, where it was put before this was made.
     #[error("internal error; the reason is in the server's log")]
     Internal,
@@ -28,7 +37,7 @@ impl ApiError {
     pub(super) fn of_query(state: &AppState, failure: &Failure) -> Self {
         if failure.is_missing_table() {
             tracing::warn!(%failure, "a query found no table");
-            return Self::Unavailable("the database schema is not ready; try again in a moment");
+            return Self::unavailable("the database schema is not ready; try again in a moment");
         }
         if failure.is_configuration() || matches!(failure, Failure::Data { .. }) {
             return Self::internal(failure);
@@ -39,7 +48,12 @@ impl ApiError {
         } else {
             tracing::debug!(%failure, "a query failed");
         }
-        Self::Unavailable("the database does not answer; try again in a moment")
+        Self::unavailable("the database does not answer; try again in a moment")
+    }
+
+    /// A 503 that says no more than this.
+    pub(super) fn unavailable(problem: &'static str) -> Self {
+        Self::Unavailable(Cow::Borrowed(problem))
     }
 
     /// Logs what is hidden from the client.
@@ -51,6 +65,8 @@ impl ApiError {
     fn status(&self) -> Status {
         match self {
             Self::BadRequest(_) => Status::BadRequest,
+            Self::NotFound(_) => Status::NotFound,
+            Self::Unfit(_) => Status::UnprocessableEntity,
             Self::Unavailable(_) => Status::ServiceUnavailable,
             Self::Internal => Status::InternalServerError,
         }
@@ -68,25 +84,40 @@ impl<'r> Responder<'r, 'static> for ApiError {
     }
 }
 
-/// Everything that goes wrong outside a handler: no route, a body too large, a panic.
+/// Everything that goes wrong outside a handler: no route, no right, a panic.
 pub(super) fn catchers() -> Vec<Catcher> {
-    catchers![otherwise]
+    catchers![unauthorized, otherwise]
+}
+
+#[derive(rocket::Responder)]
+struct Challenge {
+    body: Json<Body>,
+    scheme: Header<'static>,
+}
+
+#[catch(401)]
+fn unauthorized() -> Challenge {
+    let problem = "the admin token is missing or wrong; send `Authorization: Bearer <ADMIN_TOKEN>`";
+    Challenge { body: Body::of(problem), scheme: Header::new("WWW-Authenticate", "Bearer") }
 }
 
 #[catch(default)]
 fn otherwise(status: Status, _: &Request<'_>) -> Json<Body> {
     Body::of(match status.code {
         400 => "the request is not valid HTTP; check the path and the query for stray characters",
+        403 => "admin is switched off; set ADMIN_TOKEN and start the service again",
         404 => "there is no such route; check the path and the method",
-        413 => "the body is too large",
-        422 => "the body is not what this route takes",
         500 => "internal error; the reason is in the server's log",
         _ => status.reason_lossy(),
     })
 }
 
-#[derive(Serialize)]
-struct Body {
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct Body {
+    /// One sentence that says what to change.
+    #[schema(example = "`limit` must be a whole number from 1 to 1000")]
     error: String,
 }
 

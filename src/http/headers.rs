@@ -1,9 +1,15 @@
 //! Headers of every answer, errors included.
 //!
-//! Rocket's own shield adds `X-Content-Type-Options: nosniff` and `X-Frame-Options`.
+//! There is no `Server`, and no CORS: pages of other origins read nothing.
 
 use rocket::fairing::AdHoc;
 use rocket::http::Header;
+use rocket::shield::{Frame, Shield};
+
+/// `X-Content-Type-Options: nosniff`, `X-Frame-Options: DENY`, and what else Rocket adds.
+pub(super) fn shield() -> Shield {
+    Shield::default().enable(Frame::Deny)
+}
 
 /// Adds what an answer has not set itself.
 pub(super) fn fairing() -> AdHoc {

@@ -4,27 +4,79 @@ use rocket::http::Status;
 use rocket::serde::json::Json;
 use rocket::{Route, State, get, routes};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::AppState;
-use crate::health::Report;
+use crate::health::{Report, WalState};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![live, ready]
 }
 
+/// Whether the process works
+#[utoipa::path(
+    get,
+    tag = "health",
+    path = "/health/live",
+    responses((status = 200, description = "It does.", body = Live))
+)]
 #[get("/live")]
-fn live() -> Json<Live> {
+pub(super) fn live() -> Json<Live> {
     Json(Live { status: "live" })
 }
 
+/// Whether messages are taken in
+///
+/// They are while the broker is connected and the log accepts writes; a database outage is shown and
+/// is not unreadiness.
+#[utoipa::path(
+    get,
+    tag = "health",
+    path = "/health/ready",
+    responses(
+        (status = 200, description = "They are.", body = Ready),
+        (
+            status = 503,
+            description = "They are not.",
+            body = Ready,
+            example = json!({"status": "not_ready", "mqtt": "disconnected", "wal": "ok", "database": "up"}),
+        ),
+    )
+)]
 #[get("/ready")]
-fn ready(state: &State<AppState>) -> (Status, Json<Report>) {
+pub(super) fn ready(state: &State<AppState>) -> (Status, Json<Ready>) {
     let report = state.health.report();
     let status = if report.is_ready() { Status::Ok } else { Status::ServiceUnavailable };
-    (status, Json(report))
+    (status, Json(Ready::from(report)))
 }
 
-#[derive(Serialize)]
-struct Live {
+/// The process works.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Live {
+    #[schema(example = "live")]
     status: &'static str,
+}
+
+/// The state of the parts.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ready {
+    /// `ready` or `not_ready`.
+    #[schema(pattern = "^(ready|not_ready)$", example = "ready")]
+    status: &'static str,
+    /// `connected` or `disconnected`.
+    #[schema(pattern = "^(connected|disconnected)$", example = "connected")]
+    mqtt: &'static str,
+    /// `ok`, `full`: not until there is room again, `failed`: the process is about to end.
+    #[schema(value_type = String, pattern = "^(ok|full|failed)$", example = "ok")]
+    wal: WalState,
+    /// `up` or `down`.
+    #[schema(pattern = "^(up|down)$", example = "up")]
+    database: &'static str,
+}
+
+impl From<Report> for Ready {
+    fn from(report: Report) -> Self {
+        let Report { status, mqtt, wal, database } = report;
+        Self { status, mqtt, wal, database }
+    }
 }

@@ -10,8 +10,21 @@ pub(super) fn routes() -> Vec<Route> {
     routes![metrics]
 }
 
+/// Metrics in Prometheus' text format
+#[utoipa::path(
+    get,
+    tag = "health",
+    path = "/metrics",
+    responses((
+        status = 200,
+        description = "All samples.",
+        body = String,
+        content_type = "text/plain",
+        example = "# TYPE ingestor_messages_total counter\ningestor_messages_total 42\n",
+    ))
+)]
 #[get("/")]
-fn metrics(state: &State<AppState>) -> Result<(ContentType, String), ApiError> {
+pub(super) fn metrics(state: &State<AppState>) -> Result<(ContentType, String), ApiError> {
     (state.refresh)();
     let text = state.metrics.render().map_err(|error| ApiError::internal(&error))?;
     // Version 0.0.4 of the text format is what a scraper that asks for nothing else is given.

@@ -1,7 +1,9 @@
 //! The query string, read strictly: a parameter that is unknown, repeated, malformed or out of
 //! range is a 400 that names it, because a filter that is silently ignored is a wrong answer.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use rocket::request::{FromRequest, Outcome};
 use rocket::{Request, async_trait};
@@ -12,6 +14,7 @@ use crate::reading::Timestamp;
 use crate::validate::DEVICE_ID_MAX_CHARS;
 
 /// The query string as it came, or nothing if there was none.
+#[derive(Clone, Copy)]
 pub(super) struct RawQuery<'r>(&'r str);
 
 #[async_trait]
@@ -24,6 +27,11 @@ impl<'r> FromRequest<'r> for RawQuery<'r> {
 }
 
 impl RawQuery<'_> {
+    /// For routes that take no parameter.
+    pub(super) fn must_be_empty(&self) -> Result<(), ApiError> {
+        self.parameters(&[]).map(drop)
+    }
+
     /// The parameters, each of which must be in `known` and there once at most.
     pub(super) fn parameters(&self, known: &[&'static str]) -> Result<Parameters, ApiError> {
         let mut pairs: Vec<(&'static str, String)> = Vec::new();
@@ -53,27 +61,26 @@ impl Parameters {
     }
 
     /// A whole number within `range`.
-    pub(super) fn number(
+    pub(super) fn number<N: FromStr + PartialOrd + Display>(
         &self,
         name: &str,
-        default: u32,
-        range: RangeInclusive<u32>,
-    ) -> Result<u32, ApiError> {
-        let Some(text) = self.text(name) else { return Ok(default) };
+        range: RangeInclusive<N>,
+    ) -> Result<Option<N>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
         let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        number.filter(|number| range.contains(number)).ok_or_else(|| {
+        number.filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
             bad(name, &format!("must be a whole number from {} to {}", range.start(), range.end()))
         })
     }
 
     /// How many rows to answer with.
     pub(super) fn limit(&self) -> Result<u32, ApiError> {
-        self.number("limit", 100, 1..=1_000)
+        Ok(self.number("limit", 1..=1_000)?.unwrap_or(100))
     }
 
     /// How many rows to skip.
     pub(super) fn offset(&self) -> Result<u32, ApiError> {
-        self.number("offset", 0, 0..=u32::MAX)
+        Ok(self.number("offset", 0..=u32::MAX)?.unwrap_or(0))
     }
 
     /// The name of a device, as a reading may bear it.
@@ -113,8 +120,11 @@ pub(super) fn bad(name: &str, problem: &str) -> ApiError {
 
 fn unknown(name: &str, known: &[&str]) -> ApiError {
     let name: String = decoded(name).unwrap_or_else(|| name.to_owned()).chars().take(64).collect();
-    let known = known.join("`, `");
-    ApiError::BadRequest(format!("unknown parameter `{name}`; there are `{known}`"))
+    let known = match known {
+        [] => "this route takes none".to_owned(),
+        known => format!("there are `{}`", known.join("`, `")),
+    };
+    ApiError::BadRequest(format!("unknown parameter `{name}`; {known}"))
 }
 
 /// Undoes percent-encoding as HTML forms do it, where `+` is a space; `None` if a `%` is not
@@ -173,6 +183,13 @@ mod tests {
             let message = refused(RawQuery(query).parameters(KNOWN));
             assert!(message.starts_with(&format!("unknown parameter `{name}`; ")), "{message}");
         }
+    }
+
+    #[test]
+    fn a_route_without_parameters_says_so() {
+        assert!(RawQuery("").must_be_empty().is_ok());
+        let message = refused(RawQuery("after=1").must_be_empty());
+        assert_eq!(message, "unknown parameter `after`; this route takes none");
     }
 
     #[test]

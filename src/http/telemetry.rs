@@ -3,26 +3,44 @@
 use rocket::serde::json::Json;
 use rocket::{Route, State, get, routes};
 use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::error::ApiError;
 use super::query::{Parameters, RawQuery, bad};
-use crate::postgres::{Position, TelemetryFilter};
+use crate::postgres::{Cursor, Position, TelemetryFilter};
 use crate::reading::{Reading, Timestamp};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![telemetry]
 }
 
+/// Readings, newest first
+///
+/// Either by `offset` or, at a cost that does not grow with depth, by `cursor`.
+#[utoipa::path(
+    get,
+    tag = "data",
+    path = "/api/v1/telemetry",
+    params(Query),
+    responses(
+        (status = 200, description = "A page of readings.", body = Answer),
+        (
+            status = 503,
+            description = "The database does not answer, or has no table yet.",
+            body = super::error::Body,
+            example = json!({"error": "the database does not answer; try again in a moment"}),
+        ),
+    )
+)]
 #[get("/telemetry")]
-async fn telemetry(query: RawQuery<'_>, state: &State<AppState>) -> Result<Json<Answer>, ApiError> {
-    let known = ["device_id", "start", "end", "limit", "offset", "cursor"];
-    let parameters = query.parameters(&known)?;
-    let (start, end) = parameters.range()?;
-    let filter = TelemetryFilter { device_id: parameters.device_id()?, start, end };
-    let limit = parameters.limit()?;
-    let offset = parameters.offset()?;
-    let position = position(&parameters, offset)?;
+pub(super) async fn telemetry(
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Answer>, ApiError> {
+    let Query { device_id, start, end, limit, offset, cursor } = Query::read(&query)?;
+    let filter = TelemetryFilter { device_id, start, end };
+    let position = cursor.map_or(Position::Offset(offset), Position::After);
     let page = state.database.telemetry(&filter, position, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure))?;
     Ok(Json(Answer {
@@ -35,33 +53,93 @@ async fn telemetry(query: RawQuery<'_>, state: &State<AppState>) -> Result<Json<
     }))
 }
 
-fn position(parameters: &Parameters, offset: u32) -> Result<Position, ApiError> {
-    match parameters.text("cursor") {
-        None => Ok(Position::Offset(offset)),
-        Some(_) if offset != 0 => Err(bad("offset", "cannot be combined with `cursor`; drop one")),
-        Some(text) => text
-            .parse()
-            .map(Position::After)
-            .map_err(|_| bad("cursor", "must be a `next_cursor` of an earlier answer, unchanged")),
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Query {
+    /// Only readings of this device.
+    #[param(required = false, min_length = 1, max_length = 128, example = "sensor-001")]
+    device_id: Option<String>,
+    /// Only readings from then on: ISO 8601, a date or a time of any offset; UTC if it has none.
+    #[param(required = false, value_type = String, format = DateTime, example = "2025-10-05T00:00:00Z")]
+    start: Option<Timestamp>,
+    /// Only readings up to then, inclusive; not before `start`. A date means the whole day.
+    #[param(required = false, value_type = String, format = DateTime, example = "2025-10-06T00:00:00Z")]
+    end: Option<Timestamp>,
+    /// Most readings to answer with.
+    #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
+    limit: u32,
+    /// Readings to skip; not together with `cursor`.
+    #[param(required = false, minimum = 0, maximum = 4_294_967_295_u32, default = 0)]
+    offset: u32,
+    /// The `next_cursor` of the page before.
+    #[param(required = false, value_type = String, min_length = 1, max_length = 1024)]
+    cursor: Option<Cursor>,
+}
+
+impl Query {
+    fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
+        let known = ["device_id", "start", "end", "limit", "offset", "cursor"];
+        let parameters = query.parameters(&known)?;
+        let (start, end) = parameters.range()?;
+        Ok(Self {
+            device_id: parameters.device_id()?,
+            start,
+            end,
+            limit: parameters.limit()?,
+            offset: parameters.offset()?,
+            cursor: cursor(&parameters)?,
+        })
     }
 }
 
-#[derive(Serialize)]
-struct Answer {
+fn cursor(parameters: &Parameters) -> Result<Option<Cursor>, ApiError> {
+    let Some(text) = parameters.text("cursor") else { return Ok(None) };
+    if parameters.offset()? != 0 {
+        return Err(bad("offset", "cannot be combined with `cursor`; drop one"));
+    }
+    let problem = "must be a `next_cursor` of an earlier answer, unchanged";
+    text.parse().map(Some).map_err(|_| bad("cursor", problem))
+}
+
+/// Some readings, newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readings)]
+pub(super) struct Answer {
     data: Vec<Item>,
+    /// How many readings match.
+    #[schema(example = 1)]
     total: u64,
+    /// Whether there are no more of them than `total`, which counts up to 100,000.
+    #[schema(example = true)]
     total_exact: bool,
+    /// As asked for.
+    #[schema(example = 100)]
     limit: u32,
+    /// As asked for.
+    #[schema(example = 0)]
     offset: u32,
+    /// What to pass as `cursor` for the next page; null at the end.
+    #[schema(required, example = json!(null))]
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// One measurement of one device.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reading)]
 struct Item {
+    #[schema(example = "sensor-001")]
     device_id: String,
+    /// When the device measured, in UTC.
+    #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     timestamp: Timestamp,
+    /// °C.
+    #[schema(example = 23.5)]
     temperature: f64,
+    /// %.
+    #[schema(example = 65.2)]
     humidity: f64,
+    /// %.
+    #[schema(example = 87.3)]
     battery: f64,
 }
 

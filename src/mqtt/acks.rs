@@ -68,6 +68,8 @@ struct Queue {
     epoch: u64,
     /// Packet ids in the order in which they are to be acknowledged.
     packet_ids: Vec<u16>,
+    /// A delivery of this epoch was given up.
+    is_broken: bool,
 }
 
 impl Acks {
@@ -81,7 +83,7 @@ impl Acks {
         // What came with QoS 0 has no packet id and wants no ack.
         let of_this_connection = deliveries
             .into_iter()
-            .filter(|delivery| delivery.epoch == epoch && delivery.publish.qos != QoS::AtMostOnce);
+            .filter(|delivery| delivery.epoch == epoch && delivery.publish.qos == QoS::AtLeastOnce);
         queue.packet_ids.extend(of_this_connection.map(|delivery| delivery.publish.pkid));
         let queued = queue.packet_ids.len() - before;
         drop(queue);
@@ -91,7 +93,19 @@ impl Acks {
         queued as u64
     }
 
-    /// Waits until there are acks to be written. Can be dropped and called again at any time.
+    /// Gives deliveries of the present connection up: they were not stored. The broker delivers
+    /// them again only on another connection, so this one is left.
+    pub fn give_up(&self) {
+        self.lock().is_broken = true;
+        self.shared.queued.notify_one();
+    }
+
+    /// Whether the present connection has to be left.
+    pub(super) fn is_broken(&self) -> bool {
+        self.lock().is_broken
+    }
+
+    /// Waits until there are acks to be written, or the connection has to be left. Can be dropped and called again at any time.
     pub(super) async fn queued(&self) {
         self.shared.queued.notified().await;
     }
@@ -111,6 +125,7 @@ impl Acks {
         let ended = queue.epoch;
         queue.epoch += 1;
         queue.packet_ids.clear();
+        queue.is_broken = false;
         ended
     }
 
@@ -144,7 +159,7 @@ mod tests {
         acks.send([&early]);
         acks.end_epoch();
         assert_eq!(acks.send([&late]), 0);
-        assert_eq!(acks.take(), []);
+        assert!(acks.take().is_empty());
         let reused = delivery(&acks, 2);
         assert_eq!(acks.send([&late, &reused]), 1);
         assert_eq!(acks.take(), [2]);

@@ -39,6 +39,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A session that lasted this long has worked, even if no message came.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// Before a return to the broker when there seems to be room: what was refused a moment ago must not
+/// be fetched again at once.
+const AFTER_FULL: Duration = Duration::from_secs(1);
+
 /// MQTT's own limit. A smaller one would make the client drop the connection on a larger packet,
 /// which the broker would deliver again for ever.
 const MAX_PACKET_BYTES: usize = 268_435_455 + 5;
@@ -80,6 +84,10 @@ pub struct Source {
     budget: Arc<Semaphore>,
     backoff: Backoff,
     connections: u64,
+    /// When the present session began.
+    connected_at: Option<Instant>,
+    /// Whether it has acknowledged anything.
+    has_acked: bool,
     last_error: Option<String>,
     window: Window,
     takeover: Takeover,
@@ -135,6 +143,8 @@ impl Source {
             budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             connections: 0,
+            connected_at: None,
+            has_acked: false,
             last_error: None,
             window: Window::default(),
             takeover: Takeover::default(),
@@ -154,23 +164,27 @@ impl Source {
             if !self.wait_for_room().await {
                 return;
             }
-            let started = Instant::now();
+            self.connected_at = None;
+            self.has_acked = false;
             let end = self.session().await;
-            let was_connected = self.end_connection().await;
-            match end {
+            self.end_connection().await;
+            let settled = self.connected_at.is_some_and(|at| at.elapsed() >= SETTLED);
+            if settled || self.has_acked {
+                self.backoff.reset();
+            }
+            let pause = match end {
                 End::Stop => return,
-                End::Full => {}
+                End::Full if *self.parts.room.borrow() == Room::Open => AFTER_FULL,
+                End::Full => Duration::ZERO,
                 End::Lost(error) => {
-                    if was_connected && started.elapsed() >= SETTLED {
-                        self.backoff.reset();
-                    }
                     let pause = self.backoff.next_pause();
-                    self.report_lost(&error, was_connected.then_some(started), pause);
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = stop.given() => {}
-                    }
+                    self.report_lost(&error, pause);
+                    pause
                 }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.given() => {}
             }
         }
     }
@@ -225,6 +239,10 @@ impl Source {
                 }
             };
             let outcome = match event {
+                Wake::Acks if self.acks.is_broken() => {
+                    self.leave().await;
+                    return End::Full;
+                }
                 Wake::Acks => self.write_acks().await,
                 Wake::Leave(end) => {
                     self.leave().await;
@@ -269,6 +287,7 @@ impl Source {
     async fn write_acks(&mut self) -> Result<(), ConnectionError> {
         let packet_ids = self.acks.take();
         let Some(network) = &mut self.events.network else { return Ok(()) };
+        self.has_acked |= !packet_ids.is_empty();
         let write = async {
             for packet_id in &packet_ids {
                 network.write(Packet::PubAck(PubAck::new(*packet_id))).await?;
@@ -319,6 +338,7 @@ impl Source {
 
     fn connected(&mut self, connack: &ConnAck) {
         self.connections += 1;
+        self.connected_at = Some(Instant::now());
         if self.connections > 1 {
             self.parts.metrics.mqtt_reconnects.inc();
         }
@@ -336,14 +356,12 @@ impl Source {
                 "the broker did not know our session: what was published while we were away is lost unless it was kept elsewhere; give the broker persistence, and this client id to nobody else (Mosquitto: persistence true)"
             );
         }
-        // The first time also when the session is there: it may have been made with other filters.
-        if !connack.session_present || self.connections == 1 {
-            let filters = self.config.topics.iter();
-            let filters =
-                filters.map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
-            if let Err(error) = self.client.try_subscribe_many(filters) {
-                tracing::error!(%error, topics = ?self.config.topics, "subscribing failed: no messages will come");
-            }
+        // Also when the session is there: it may have been made with other filters, or have ended
+        // before it was granted these.
+        let filters = self.config.topics.iter();
+        let filters = filters.map(|filter| SubscribeFilter::new(filter.clone(), QoS::AtLeastOnce));
+        if let Err(error) = self.client.try_subscribe_many(filters) {
+            tracing::error!(%error, topics = ?self.config.topics, "subscribing failed: no messages will come");
         }
     }
 
@@ -363,8 +381,8 @@ impl Source {
         }
     }
 
-    /// Closes the books on a connection; true if there was one.
-    async fn end_connection(&mut self) -> bool {
+    /// Closes the books on a connection.
+    async fn end_connection(&mut self) {
         let epoch = self.acks.end_epoch();
         self.window = Window::default();
         self.events.clean();
@@ -380,7 +398,6 @@ impl Source {
                 _ => None,
             })
             .collect();
-        let was_connected = self.parts.health.is_mqtt_connected();
         self.parts.health.set_mqtt_connected(false);
         // Received, but never to be acknowledged: stored all the same, should the broker forget them.
         for publish in received {
@@ -391,15 +408,10 @@ impl Source {
             }
             self.parts.metrics.messages.inc();
         }
-        was_connected
     }
 
-    fn report_lost(
-        &mut self,
-        error: &ConnectionError,
-        connected: Option<Instant>,
-        pause: Duration,
-    ) {
+    fn report_lost(&mut self, error: &ConnectionError, pause: Duration) {
+        let connected = self.connected_at;
         let text = describe(error);
         let retry_in_ms = pause.as_millis();
         if connected.is_some() {

@@ -40,6 +40,9 @@ pub use reader::Batch;
 pub use stats::{GenerationStats, Stats};
 pub use writer::Writer;
 
+/// More than a database without a record takes on disk.
+const EMPTY_BYTES: u64 = 16 * 1024;
+
 /// How much the log may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -167,8 +170,16 @@ pub fn open(
         flushed = flushed.max(sealed.flushed);
         next = sealed.end;
         if next == *newest {
-            // It never held a record.
+            // It never held a record, or none that this version can read.
             generations.remove(newest);
+            if storage.disk_bytes(*newest) > EMPTY_BYTES {
+                let report = unreadable(*newest);
+                tracing::error!(
+                    generation = report.id,
+                    "nothing in the newest WAL generation can be read: it is set aside in quarantine"
+                );
+                storage.quarantine(*newest, &report)?;
+            }
         } else if let Some(slot) = generations.get_mut(newest) {
             slot.end = Some(next);
             slot.damage = judge(*newest, &sealed, metrics);
@@ -201,10 +212,23 @@ pub fn open(
         poisoned: AtomicBool::new(false),
     });
     shared.note(|_| ());
-    shared.drop_flushed(flushed)?;
-    shared.check_room();
+    shared.drop_flushed(flushed);
+    let has_active = lock(&shared.tip).active.is_some();
+    if !has_active {
+        shared.room.send_replace(Room::Full("its filesystem has no space left".to_owned()));
+    }
+    shared.check_room(has_active);
     let writer = Writer::new(Arc::clone(&shared))?;
     Ok((writer, Log { shared }))
+}
+
+fn unreadable(first: Offset) -> Quarantined {
+    Quarantined {
+        id: generation_id(first),
+        at: Timestamp::now().to_string(),
+        salvaged_records: 0,
+        lost_ranges: Vec::new(),
+    }
 }
 
 /// Reports what is missing in a generation, if anything is.
@@ -264,18 +288,14 @@ impl Log {
 
     /// Records that everything below `flushed` is in PostgreSQL or in the dead-letter store, and
     /// frees what it took. Blocks on the disk. Called by the flusher alone.
-    ///
-    /// # Errors
-    /// If a generation cannot be trimmed, deleted or set aside.
-    pub fn trim(&self, flushed: Offset) -> Result<(), WalError> {
-        self.shared.trim(flushed)
+    pub fn trim(&self, flushed: Offset) {
+        self.shared.trim(flushed);
     }
 
     /// Looks at the limits, which others on the same filesystem can change; to be called now and
     /// then. Blocks on the disk.
     pub fn maintain(&self) {
         self.shared.maintain();
+        self.look_up_oldest();
     }
-
 }
-

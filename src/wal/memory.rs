@@ -152,8 +152,9 @@ impl Active for MemoryGeneration {
     }
 
     fn remove_below(&self, flushed: Offset) -> Result<(), WalError> {
-        lock(&self.blocks)
-            .retain(|_, (frame, _)| block::check(frame).is_ok_and(|header| header.end() > flushed));
+        lock(&self.blocks).retain(|_, (frame, _)| {
+            !block::check(frame).is_ok_and(|header| header.end() <= flushed)
+        });
         Ok(())
     }
 

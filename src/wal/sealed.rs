@@ -13,10 +13,10 @@
 //!   flushed when it was written; nothing below the highest of these is looked for.
 //! - The group that was being written when the process or the power went. Each frame says up to
 //!   where the log was committed when it was written; a hole below the highest of these is
-//!   damage, a hole above it is in a group that nobody acknowledged, and ends the log there.
+//!   damage, a hole above it is in a group that was cut off. What is intact counts in both cases.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,19 +27,23 @@ use super::storage::{Generation, Known, OffsetRange, Sealed};
 
 const CHUNK_BYTES: usize = 1024 * 1024;
 
+const PAGE_BYTES: usize = 4_096;
+
 /// Calls `each` with the header and the position of every intact frame in `file`, in the order in
-/// which they lie there.
-pub(super) fn scan(mut file: impl Read, mut each: impl FnMut(Header, u64)) -> io::Result<()> {
+/// which they lie there. Pages that the disk cannot read hold none.
+pub(super) fn scan(file: &File, mut each: impl FnMut(Header, u64)) -> io::Result<()> {
     let finder = memchr::memmem::Finder::new(&MAGIC);
+    let length = file.metadata()?.len();
     let mut window = Vec::with_capacity(CHUNK_BYTES + MAX_FRAME_BYTES);
     let mut window_position = 0;
     loop {
-        let before = window.len();
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut window)?;
-        let at_end = window.len() == before;
+        let end = window_position + window.len() as u64;
+        let bytes = usize::try_from(length.saturating_sub(end)).unwrap_or(CHUNK_BYTES);
+        let bytes = bytes.min(CHUNK_BYTES);
+        read_on(file, end, bytes, &mut window);
         // A frame that begins in the last stretch may be cut off by the window's end.
-        let complete =
-            if at_end { window.len() } else { window.len().saturating_sub(MAX_FRAME_BYTES) };
+        let cut_off = if bytes == 0 { 0 } else { MAX_FRAME_BYTES };
+        let complete = window.len().saturating_sub(cut_off);
         let mut at = 0;
         while let Some(hit) = finder.find(&window[at..]) {
             let start = at + hit;
@@ -55,12 +59,28 @@ pub(super) fn scan(mut file: impl Read, mut each: impl FnMut(Header, u64)) -> io
                     Err(_) => 1,
                 };
         }
-        if at_end {
+        if bytes == 0 {
             return Ok(());
         }
-        let done = complete.max(at.min(window.len()));
+        let done = complete.max(at).min(window.len());
         window.drain(..done);
         window_position += done as u64;
+    }
+}
+
+/// Adds `bytes` bytes from `position` on to `window`, zeros where the disk cannot read.
+fn read_on(file: &File, position: u64, bytes: usize, window: &mut Vec<u8>) {
+    let start = window.len();
+    window.resize(start + bytes, 0);
+    let chunk = &mut window[start..];
+    if file.read_exact_at(chunk, position).is_ok() {
+        return;
+    }
+    for (page, at) in chunk.chunks_mut(PAGE_BYTES).zip((position..).step_by(PAGE_BYTES)) {
+        if let Err(error) = file.read_exact_at(page, at) {
+            tracing::error!(position = at, %error, "a page of a WAL generation cannot be read");
+            page.fill(0);
+        }
     }
 }
 
@@ -117,7 +137,17 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
     places.retain(|place| place.end() > flushed);
 
     let from = first.max(flushed);
-    let (end, lost) = continuity(&mut places, from, known.end.unwrap_or(committed));
+    let must_reach = known.end.unwrap_or(committed);
+    let (end, missing) = continuity(&places, from, must_reach);
+    let (lost, cut_off): (Vec<_>, Vec<_>) =
+        missing.into_iter().partition(|range| range.from < must_reach);
+    for OffsetRange { from, to } in cut_off {
+        tracing::warn!(
+            from,
+            to,
+            "these offsets of the last commit group are not in the log: it was cut off while it was written, and was not acknowledged"
+        );
+    }
     places.shrink_to_fit();
     let readable = places.iter().map(|place| place.end() - place.first.max(from)).sum();
     let disk_bytes = file.metadata()?.len();
@@ -125,37 +155,21 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
     Ok(Sealed { generation, flushed, end, records: readable, block_bytes, lost })
 }
 
-/// What is missing between `from` and `must_reach`, and where the records end: at the first hole
-/// behind `must_reach`, with everything behind that hole dropped.
-fn continuity(
-    places: &mut Vec<Place>,
-    from: Offset,
-    must_reach: Offset,
-) -> (Offset, Vec<OffsetRange>) {
-    let mut lost = Vec::new();
+/// Where the records end, and what is missing between `from` and there. Of what is missing, only
+/// what lies below `must_reach` is known to have been committed.
+fn continuity(places: &[Place], from: Offset, must_reach: Offset) -> (Offset, Vec<OffsetRange>) {
+    let mut missing = Vec::new();
     let mut next = from;
-    let mut kept = 0;
-    for place in places.iter() {
+    for place in places {
         if place.first > next {
-            if next >= must_reach {
-                break;
-            }
-            let to = place.first.min(must_reach) - 1;
-            lost.push(OffsetRange { from: next, to });
-            if place.first > must_reach {
-                next = must_reach;
-                break;
-            }
+            missing.push(OffsetRange { from: next, to: place.first - 1 });
         }
         next = next.max(place.end());
-        kept += 1;
     }
-    places.truncate(kept);
     if next < must_reach {
-        lost.push(OffsetRange { from: next, to: must_reach - 1 });
-        next = must_reach;
+        missing.push(OffsetRange { from: next, to: must_reach - 1 });
     }
-    (next, lost)
+    (next.max(must_reach), missing)
 }
 
 impl Generation for Frames {
@@ -163,12 +177,10 @@ impl Generation for Frames {
         let at = self.places.partition_point(|place| place.end() <= offset);
         let Some(place) = self.places.get(at) else { return Ok(None) };
         let mut frame = vec![0; place.frame_bytes as usize];
-        self.file
-            .read_exact_at(&mut frame, place.position)
-            .map_err(|source| WalError::Io { what: "read back from the WAL", source })?;
-        let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        let block = block::decode(&frame).map_err(damaged);
-        block.map(Some).map_err(|source| WalError::Io { what: "read back from the WAL", source })
+        let read = self.file.read_exact_at(&mut frame, place.position);
+        let block = read.ok().and_then(|()| block::decode(&frame).ok());
+        let unreadable = || OffsetRange { from: place.first, to: place.end() - 1 };
+        block.map(Some).ok_or_else(|| WalError::Unreadable { range: unreadable() })
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -210,7 +222,9 @@ mod tests {
             raw.extend(frame);
         }
         let mut found = Vec::new();
-        scan(raw.as_slice(), |header, position| found.push((header.first, position))).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &raw).unwrap();
+        scan(&file, |header, position| found.push((header.first, position))).unwrap();
         let expected: Vec<_> = (0..).zip(expected).collect();
         assert_eq!(found, expected);
     }

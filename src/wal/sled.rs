@@ -39,9 +39,9 @@ const QUARANTINE_MAX_GENERATIONS: usize = 4;
 
 /// The WAL directory.
 pub struct SledStorage {
-    dir: PathBuf,
-    positions: File,
-    _lock: File,
+    pub(super) dir: PathBuf,
+    pub(super) positions: File,
+    pub(super) _lock: File,
 }
 
 impl SledStorage {
@@ -59,6 +59,9 @@ impl SledStorage {
         })?;
         let positions = options().open(dir.join("positions")).map_err(io("open WAL/positions"))?;
         sync_dir(dir).map_err(io("sync the WAL directory"))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent).map_err(io("sync the WAL directory's parent"))?;
+        }
         Ok(Self { dir: dir.to_owned(), positions, _lock: lock })
     }
 
@@ -272,7 +275,7 @@ impl Active for SledGeneration {
 
     fn remove_below(&self, flushed: Offset) -> Result<(), WalError> {
         while let Some((key, frame)) = guarded(|| self.db.first())? {
-            if block::check(&frame).is_ok_and(|header| header.end() > flushed) {
+            if !block::check(&frame).is_ok_and(|header| header.end() <= flushed) {
                 break;
             }
             guarded(|| self.db.remove(&key))?;

@@ -18,6 +18,7 @@ mod broker;
 mod configuration;
 mod crash;
 mod database;
+mod disasters;
 mod full_log;
 mod path;
 mod simulator;

@@ -16,26 +16,25 @@ const FEW_RECORDS: u64 = 30_000;
 const NEEDED_BYTES: u64 = 4 * 1024 * 1024;
 
 impl Shared {
-    pub(super) fn trim(&self, flushed: Offset) -> Result<(), WalError> {
+    pub(super) fn trim(&self, flushed: Offset) {
         {
             let mut state = lock(&self.state);
             if flushed <= state.flushed {
-                return Ok(());
+                return;
             }
             state.flushed = flushed;
             state.tail.trim(flushed);
         }
         self.note(|positions| positions.flushed = flushed);
-        self.drop_flushed(flushed)?;
+        self.drop_flushed(flushed);
         self.maintain();
-        Ok(())
     }
 
     pub(super) fn maintain(&self) {
-        self.check_room();
         // A busy writer does this itself.
         if let Ok(mut tip) = self.tip.try_lock() {
             self.roll_if_due(&mut tip);
+            self.check_room(tip.active.is_some());
         }
     }
 
@@ -45,8 +44,9 @@ impl Shared {
         self.storage.note(*positions);
     }
 
-    /// Deletes generations that end at or below `flushed`, or sets them aside if damaged.
-    pub(super) fn drop_flushed(&self, flushed: Offset) -> Result<(), WalError> {
+    /// Deletes generations that end at or below `flushed`, or sets them aside if damaged. One that
+    /// cannot be deleted stays, and is tried again with the next.
+    pub(super) fn drop_flushed(&self, flushed: Offset) {
         loop {
             let done = {
                 let mut state = lock(&self.state);
@@ -57,16 +57,20 @@ impl Shared {
                     None => None,
                 }
             };
-            let Some((first, slot)) = done else { return Ok(()) };
-            match slot.damage {
-                None => self.storage.delete(first)?,
-                Some(report) => {
-                    self.storage.quarantine(first, &report)?;
+            let Some((first, slot)) = done else { return };
+            let dropped = match &slot.damage {
+                None => self.storage.delete(first),
+                Some(report) => self.storage.quarantine(first, report).inspect(|()| {
                     tracing::warn!(
                         generation = report.id,
                         "damaged WAL generation drained and set aside in quarantine: inspect it with `ingestor wal`, delete it when it is of no more use"
                     );
-                }
+                }),
+            };
+            if let Err(error) = dropped {
+                tracing::warn!(%error, "a flushed WAL generation could not be removed: it stays for now");
+                lock(&self.state).generations.insert(first, slot);
+                return;
             }
         }
     }
@@ -74,7 +78,7 @@ impl Shared {
     pub(super) fn roll_if_due(&self, tip: &mut Tip) {
         let due = match &tip.active {
             // As soon as there is room again.
-            None => *self.room.borrow() == Room::Open,
+            None => self.room_now() == Room::Open,
             Some(active) => {
                 let bytes = active.disk_bytes();
                 let flushed = lock(&self.state).flushed;
@@ -109,9 +113,7 @@ impl Shared {
             state.flushed
         };
         *tip = Tip { active: Some(active), first: tip.next, next: tip.next };
-        if let Err(error) = self.drop_flushed(flushed) {
-            tracing::warn!(%error, "a flushed WAL generation could not be deleted: trying again at the next start");
-        }
+        self.drop_flushed(flushed);
         Ok(())
     }
 
@@ -136,30 +138,36 @@ impl Shared {
         self.room.send_replace(Room::Full(reason));
     }
 
-    pub(super) fn check_room(&self) {
-        let used: u64 = lock(&self.state).generations.values().map(Slot::bytes).sum();
-        let free = self.storage.free_bytes().unwrap_or(u64::MAX);
-        let Limits { max_bytes, min_free_bytes, .. } = self.limits;
+    /// Says whether the log takes records, which it cannot without a generation to write to.
+    pub(super) fn check_room(&self, has_active: bool) {
+        let now = self.room_now();
+        if now == Room::Open && !has_active {
+            return;
+        }
         self.room.send_if_modified(|room| {
-            // It comes back below 90 % only, or it would come and go with every batch.
-            let (max, min_free) = match room {
-                Room::Open => (max_bytes, min_free_bytes),
-                Room::Full(_) => (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES)),
-            };
-            let now = if used >= max {
-                Room::Full(format!("it takes {used} bytes of at most {max_bytes}"))
-            } else if free < min_free {
-                Room::Full(format!(
-                    "its filesystem has {free} bytes free, {min_free_bytes} must be"
-                ))
-            } else {
-                Room::Open
-            };
             let changed = matches!(room, Room::Open) != matches!(now, Room::Open);
             if changed {
                 *room = now;
             }
             changed
         });
+    }
+
+    fn room_now(&self) -> Room {
+        let used: u64 = lock(&self.state).generations.values().map(Slot::bytes).sum();
+        let free = self.storage.free_bytes().unwrap_or(u64::MAX);
+        let Limits { max_bytes, min_free_bytes, .. } = self.limits;
+        // It comes back below 90 % only, or it would come and go with every batch.
+        let (max, min_free) = match &*self.room.borrow() {
+            Room::Open => (max_bytes, min_free_bytes),
+            Room::Full(_) => (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES)),
+        };
+        if used >= max {
+            Room::Full(format!("it takes {used} bytes of at most {max_bytes}"))
+        } else if free < min_free {
+            Room::Full(format!("its filesystem has {free} bytes free, {min_free_bytes} must be"))
+        } else {
+            Room::Open
+        }
     }
 }

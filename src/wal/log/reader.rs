@@ -8,7 +8,7 @@ use crate::reading::{Reading, Timestamp};
 use crate::wal::WalError;
 use crate::wal::block::{Block, Offset};
 use crate::wal::sled::generation_id;
-use crate::wal::storage::{Generation, Known};
+use crate::wal::storage::{Generation, Known, OffsetRange, Quarantined};
 
 /// Records read from the log, in order.
 #[derive(Clone, Debug, Default)]
@@ -96,18 +96,29 @@ impl Log {
 impl Shared {
     /// The generation `first` to be read, opened now if it is not.
     pub(super) fn generation(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
-        let _opening = lock(&self.opening);
-        let (open, known) = {
-            let state = lock(&self.state);
-            let slot = state.generations.get(&first);
-            let end = slot.and_then(|slot| slot.end);
-            let known = Known { flushed: state.flushed, committed: end.unwrap_or(first), end };
-            (slot.and_then(|slot| slot.open.clone()), known)
-        };
-        if let Some(generation) = open {
+        let open = || lock(&self.state).generations.get(&first).and_then(|slot| slot.open.clone());
+        // Who reads on in an open one does not wait for somebody who opens another.
+        if let Some(generation) = open() {
             return Ok(generation);
         }
-        let sealed = self.storage.open(first, known)?;
+        let _opening = lock(&self.opening);
+        if let Some(generation) = open() {
+            return Ok(generation);
+        }
+        let known = {
+            let state = lock(&self.state);
+            let end = state.generations.get(&first).and_then(|slot| slot.end);
+            Known { flushed: state.flushed, committed: end.unwrap_or(first), end }
+        };
+        let mut sealed = self.storage.open(first, known)?;
+        if !sealed.lost.is_empty() {
+            // sled may still have been at work in it when it was read.
+            sealed = self.storage.open(first, known)?;
+        }
+        if !lock(&self.state).generations.contains_key(&first) {
+            // Drained and deleted meanwhile: what is missing was flushed, not lost.
+            return Ok(sealed.generation);
+        }
         let damage = judge(first, &sealed, &self.metrics);
         if let Some(slot) = lock(&self.state).generations.get_mut(&first) {
             slot.open = Some(Arc::clone(&sealed.generation));
@@ -132,7 +143,8 @@ impl Shared {
         };
         let found = self.generation(first)?.block_at(offset);
         let holds_it = matches!(&found, Ok(Some(block)) if block.first <= offset);
-        if is_active && !holds_it {
+        // Others than the flusher also read below what is flushed, where blocks go at any time.
+        if is_active && !holds_it && offset >= lock(&self.state).flushed {
             // Committed, but sled cannot give it back: its file can.
             tracing::error!(
                 generation = generation_id(first),
@@ -144,7 +156,37 @@ impl Shared {
             self.roll(&mut lock(&self.tip))?;
             return Ok(self.generation(first)?.block_at(offset)?.map(Arc::new));
         }
-        Ok(found?.map(Arc::new))
+        match found {
+            Err(WalError::Unreadable { range }) => {
+                self.report_unreadable(first, range);
+                self.block_at(range.to + 1)
+            }
+            found => Ok(found?.map(Arc::new)),
+        }
+    }
+
+    /// A block was damaged after its generation was opened.
+    fn report_unreadable(&self, first: Offset, range: OffsetRange) {
+        let mut state = lock(&self.state);
+        let Some(slot) = state.generations.get_mut(&first) else { return };
+        let damage = slot.damage.get_or_insert_with(|| Quarantined {
+            id: generation_id(first),
+            at: Timestamp::now().to_string(),
+            salvaged_records: 0,
+            lost_ranges: Vec::new(),
+        });
+        if damage.lost_ranges.contains(&range) {
+            return;
+        }
+        damage.lost_ranges.push(range);
+        drop(state);
+        self.metrics.wal_lost_records.inc_by(range.records());
+        tracing::error!(
+            generation = generation_id(first),
+            from = range.from,
+            to = range.to,
+            "offsets lost to damage: these readings cannot be read back and will not reach the database"
+        );
     }
 
     /// Where the generation that holds `offset` ends.
@@ -152,5 +194,42 @@ impl Shared {
         let state = lock(&self.state);
         let next = state.generations.range(offset + 1..).next().map(|(first, _)| *first);
         next.unwrap_or(Offset::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::wal::log::open;
+    use crate::wal::memory::MemoryStorage;
+    use crate::wal::{Limits, Writer};
+
+    fn commit(writer: &mut Writer, count: usize) {
+        let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
+        for _ in 0..count {
+            let device_id = "device".to_owned();
+            let (temperature, humidity, battery) = (1.0, 2.0, 3.0);
+            writer.append(at, Reading { device_id, timestamp: at, temperature, humidity, battery });
+        }
+        writer.commit().unwrap();
+    }
+
+    #[test]
+    fn what_was_flushed_and_freed_under_a_readers_hands_is_no_damage() {
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX };
+        let metrics = Metrics::new().unwrap();
+        let storage = Box::new(MemoryStorage::default());
+        let (mut writer, log) = open(storage, limits, &metrics).unwrap();
+        commit(&mut writer, 1_000);
+        log.trim(900);
+        commit(&mut writer, 10);
+        writer.maintain().unwrap();
+        let batch = log.read(0, 1_010).unwrap();
+        assert_eq!(batch.next, 1_010);
+        assert!(batch.records().map(|(offset, _)| offset).eq(1_010 - batch.len() as u64..1_010));
+        assert!((110..1_010).contains(&batch.len()), "{}", batch.len());
+        assert_eq!(log.stats().generations.len(), 1, "a new one was started");
+        assert_eq!(metrics.wal_lost_records.get(), 0);
     }
 }

@@ -42,8 +42,8 @@ impl Log {
     /// The log's state now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let committed = *self.shared.committed.borrow();
         let state = lock(&self.shared.state);
+        let committed = *self.shared.committed.borrow();
         let mut whole = Stats {
             next_offset: committed,
             flushed_offset: state.flushed,
@@ -65,29 +65,43 @@ impl Log {
             whole.pending_records += one.pending_records;
             whole.disk_bytes += one.disk_bytes;
             let share = u128::from(slot.block_bytes) * u128::from(unflushed);
-            let pending_bytes = share.checked_div(u128::from(end - first)).unwrap_or(0);
+            let pending_bytes =
+                share.checked_div(u128::from(end.saturating_sub(*first))).unwrap_or(0);
             whole.pending_bytes += u64::try_from(pending_bytes).unwrap_or(u64::MAX);
             whole.generations.push(one);
         }
         whole
     }
 
-    /// How long the oldest pending record has waited, in seconds; 0 if none is pending.
+    /// How long the oldest pending record has waited, in seconds; 0 if none is pending. Never
+    /// blocks; behind by a second or two for what is no longer in memory.
     #[must_use]
     pub fn oldest_pending_seconds(&self) -> f64 {
-        let flushed = self.flushed();
-        let known = {
-            let state = lock(&self.shared.state);
-            let in_tail = state.tail.get(flushed).map(|block| block.received_at);
-            in_tail.or(state.oldest.filter(|(at, _)| *at == flushed).map(|(_, since)| since))
-        };
-        let since = known.or_else(|| {
-            let batch = self.read(flushed, flushed + 1).ok()?;
-            let (since, _) = batch.received_at().next()?;
-            lock(&self.shared.state).oldest = Some((flushed, since));
-            Some(since)
-        });
+        let state = lock(&self.shared.state);
+        if state.flushed >= *self.shared.committed.borrow() {
+            return 0.0;
+        }
+        let in_tail = state.tail.get(state.flushed).map(|block| block.received_at);
+        let since = in_tail.or(state.oldest.map(|(_, since)| since));
         since.map_or(0.0, |since| Timestamp::now().seconds_since(since).max(0.0))
+    }
+
+    /// Finds out since when the oldest pending record waits, if that takes the disk.
+    pub(super) fn look_up_oldest(&self) {
+        let flushed = {
+            let state = lock(&self.shared.state);
+            let known = state.oldest.is_some_and(|(at, _)| at == state.flushed);
+            let in_tail = state.tail.get(state.flushed).is_some();
+            let none = state.flushed >= *self.shared.committed.borrow();
+            if known || in_tail || none {
+                return;
+            }
+            state.flushed
+        };
+        let Ok(batch) = self.read(flushed, flushed + 1) else { return };
+        if let Some((since, _)) = batch.received_at().next() {
+            lock(&self.shared.state).oldest = Some((flushed, since));
+        }
     }
 
     /// Damaged generations: those in quarantine, and those that will be once they are drained.

@@ -10,6 +10,12 @@ use crate::wal::WalError;
 use crate::wal::block::{Block, Encoder, Offset};
 use crate::wal::storage::Active;
 
+/// So many blocks are written at most before they are synced. Within a longer stretch sled rewrites
+/// pages, takes the rewritten copies for safe although only an fdatasync makes them so, and writes
+/// over the old ones: a power cut could then take blocks that were acknowledged long ago. Measured
+/// with sled 0.34.7: none overwritten in stretches of up to 140 blocks.
+const BLOCKS_A_SYNC: usize = 32;
+
 /// The writing end; there is one.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -121,8 +127,7 @@ impl Writer {
                 return Err(error);
             }
         }
-        drop(tip);
-        shared.check_room();
+        shared.check_room(tip.active.is_some());
         Ok(())
     }
 }
@@ -142,6 +147,9 @@ fn write(
     let mut outcome = Ok(());
     encoder
         .encode(next, flushed, received_at, readings, &mut |first, count, frame| {
+            if outcome.is_ok() && !cuts.is_empty() && cuts.len() % BLOCKS_A_SYNC == 0 {
+                outcome = active.sync();
+            }
             if outcome.is_ok() {
                 outcome = active.insert(first, &frame);
             }

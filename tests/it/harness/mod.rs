@@ -23,7 +23,7 @@ pub(crate) use postgres::Postgres;
 pub(crate) use publisher::{Load, Publisher};
 pub(crate) use readings::{Reading, reading, readings};
 pub(crate) use scratch::Scratch;
-pub(crate) use scripted::{Link, ScriptedBroker};
+pub(crate) use scripted::ScriptedBroker;
 pub(crate) use service::{Ingestor, Service};
 
 /// Longer than anything here takes, even on a busy machine.
@@ -44,10 +44,7 @@ pub(crate) fn within<T>(patience: Duration, what: &str, look: impl FnMut() -> Op
 }
 
 /// Looks until `look` sees something, for `patience`.
-pub(crate) fn try_within<T>(
-    patience: Duration,
-    mut look: impl FnMut() -> Option<T>,
-) -> Option<T> {
+pub(crate) fn try_within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
         let seen = look();

@@ -89,10 +89,9 @@ impl Certificates {
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
              -subj /CN=test-authority -keyout ca.key -out ca.pem",
         );
-        for (name, extension) in [
-            ("server", "subjectAltName=IP:127.0.0.1"),
-            ("client", "extendedKeyUsage=clientAuth"),
-        ] {
+        for (name, extension) in
+            [("server", "subjectAltName=IP:127.0.0.1"), ("client", "extendedKeyUsage=clientAuth")]
+        {
             fs::write(path(&format!("{name}.ext")), extension).unwrap();
             openssl(
                 dir,

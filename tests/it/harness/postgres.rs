@@ -167,8 +167,7 @@ impl Postgres {
     }
 
     fn try_connect(&self, role: &str, password: &str) -> Result<Session, sqlx::Error> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let options = PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
             .port(self.port)
@@ -250,7 +249,8 @@ impl Template {
         initdb.arg("-D").arg(&data).arg("--pwfile").arg(&password_file).current_dir("/");
         run(initdb.args(["-U", "iot", "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "-N"]));
         let mut single = guarded("sh", server_user());
-        single.args(["-c", r#"echo "create database iotdb" | exec "$0" --single -D "$1" postgres"#]);
+        single
+            .args(["-c", r#"echo "create database iotdb" | exec "$0" --single -D "$1" postgres"#]);
         run(single.arg(bin_dir().join("postgres")).arg(&data).current_dir("/"));
         // Renamed into place when it is whole.
         let half = dir.with_extension("half");
@@ -274,11 +274,12 @@ fn bin_dir() -> PathBuf {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|dir| dir.join("bin/postgres").exists())
         .max_by_key(version);
-    newest.map(|dir| dir.join("bin")).unwrap_or_else(|| {
+    let from_config = || {
         let answer = Command::new("pg_config").arg("--bindir").output();
         let answer = answer.expect("PostgreSQL's server is needed: apt-get install postgresql");
         PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim())
-    })
+    };
+    newest.map_or_else(from_config, |dir| dir.join("bin"))
 }
 
 fn give_to_server_user(path: &Path) {

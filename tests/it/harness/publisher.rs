@@ -94,10 +94,7 @@ impl Publisher {
     }
 
     fn take_acks(&mut self, patience: Duration) {
-        let mut packet = match self.stream.next(patience) {
-            Ok(packet) => packet,
-            Err(_) => return self.reconnect(),
-        };
+        let Ok(mut packet) = self.stream.next(patience) else { return self.reconnect() };
         while let Some(received) = packet {
             if let Packet::PubAck { id } = received {
                 let place = self.in_flight.iter().position(|(sent, _)| *sent == id);

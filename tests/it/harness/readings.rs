@@ -71,9 +71,8 @@ impl Postgres {
     /// nothing is there twice, and every value is right to the last bit.
     #[track_caller]
     pub(crate) fn await_exactly(&self, expected: &[Reading]) {
-        let count = super::try_within(super::PATIENCE, || {
-            (self.count() >= expected.len()).then_some(())
-        });
+        let count =
+            super::try_within(super::PATIENCE, || (self.count() >= expected.len()).then_some(()));
         self.assert_exactly(expected);
         count.expect("the rows came too late");
     }
@@ -82,8 +81,10 @@ impl Postgres {
     #[track_caller]
     pub(crate) fn assert_exactly(&self, expected: &[Reading]) {
         let rows = self.readings();
-        let mut by_key: HashMap<_, &Reading> =
-            expected.iter().map(|reading| ((&reading.device_id, reading.micros), reading)).collect();
+        let mut by_key: HashMap<_, &Reading> = expected
+            .iter()
+            .map(|reading| ((&reading.device_id, reading.micros), reading))
+            .collect();
         assert_eq!(by_key.len(), expected.len(), "the test expects a reading twice");
         let mut twice_or_unknown = Vec::new();
         let mut wrong = Vec::new();

@@ -6,10 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Waits until the test has dropped the directory, or is gone, and removes it. A PostgreSQL that was
-/// killed leaves a shared memory segment behind, whose id is in line 7 of its pid file.
+/// Waits until the test has dropped the directory, or is gone, and removes it, with what a test that
+/// was killed has left: mounts below it, and the shared memory segment of a killed PostgreSQL, whose id
+/// is in line 7 of its pid file.
 const JANITOR: &str = r#"
     cat
+    awk -v dir="$0/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | xargs -r umount -l
     segment=$(awk 'NR == 7 { print $2 }' "$0/data/postmaster.pid") && ipcrm -m "$segment"
     tries=0
     until rm -rf -- "$0" || [ "$((tries += 1))" -ge 100 ]; do sleep 0.1; done

@@ -51,6 +51,14 @@ impl ScriptedBroker {
     }
 }
 
+impl ScriptedBroker {
+    /// Waits until a client connects, and turns it away without a word.
+    #[track_caller]
+    pub(crate) fn accept_and_close(&self) {
+        eventually("a client comes", || self.listener.accept().ok());
+    }
+}
+
 /// One connection of one client.
 pub(crate) struct Link {
     stream: Stream,

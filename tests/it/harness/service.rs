@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::rc::Rc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -14,9 +16,13 @@ use super::http::{self, Answer};
 use super::process::{Process, children_of, guarded};
 use super::{PATIENCE, Scratch, eventually};
 
+/// The service, told its process id as systemd does; that changes nothing but with `WATCHDOG_USEC`.
+const AS_SYSTEMD: [&str; 4] =
+    ["sh", "-c", r#"WATCHDOG_PID=$$ exec "$0""#, env!("CARGO_BIN_EXE_ingestor")];
+
 /// How the service is set up. Its directory, with the log in it, lasts from start to start.
 pub(crate) struct Service {
-    scratch: Scratch,
+    scratch: Rc<Scratch>,
     environment: BTreeMap<String, String>,
     starts: Cell<u32>,
 }
@@ -35,11 +41,12 @@ impl Service {
     /// With the defaults.
     pub(crate) fn bare() -> Self {
         let environment = BTreeMap::new();
-        let service = Self { scratch: Scratch::new(), environment, starts: Cell::new(0) };
+        let service = Self { scratch: Rc::new(Scratch::new()), environment, starts: Cell::new(0) };
         let wal_dir = service.wal_dir().to_string_lossy().into_owned();
         service.set("WAL_DIR", wal_dir)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a number or a text, whichever is at hand")]
     pub(crate) fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.insert(name.to_owned(), value.to_string());
         self
@@ -57,9 +64,17 @@ impl Service {
     /// Starts it and waits until it serves HTTP.
     #[track_caller]
     pub(crate) fn start(&self) -> Ingestor {
-        let mut ingestor = self.spawn(guarded(env!("CARGO_BIN_EXE_ingestor"), None));
+        let mut ingestor = self.launch();
         ingestor.await_listening();
         ingestor
+    }
+
+    /// Starts it and waits for nothing.
+    #[track_caller]
+    pub(crate) fn launch(&self) -> Ingestor {
+        let mut command = guarded(AS_SYSTEMD[0], None);
+        command.args(&AS_SYSTEMD[1..]);
+        self.spawn(command)
     }
 
     /// As [`Self::start`], with `inject` done to its system calls, as strace's `-e inject=` says it.
@@ -73,7 +88,8 @@ impl Service {
             .arg(self.strace_log())
             .args(["-e", &format!("trace={call}"), "-e", &format!("inject={inject}")])
             // What strace runs goes on when strace is killed, unless the kernel is asked again.
-            .args(["setpriv", "--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_ingestor")]);
+            .args(["setpriv", "--pdeathsig", "KILL", "--"])
+            .args(AS_SYSTEMD);
         let mut ingestor = self.spawn(strace);
         ingestor.await_listening();
         let children = children_of(ingestor.process.pid());
@@ -86,14 +102,31 @@ impl Service {
         self.dir().join("strace.log")
     }
 
-    /// Starts it with `command`, and waits for nothing.
-    pub(crate) fn spawn(&self, mut command: Command) -> Ingestor {
+    fn spawn(&self, mut command: Command) -> Ingestor {
         self.starts.set(self.starts.get() + 1);
         self.prepare(&mut command);
         let name = format!("ingestor-{}", self.starts.get());
         let process = Process::spawn(&name, self.dir(), command);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Ingestor { pid: process.pid(), process, address: nowhere }
+        let scratch = Rc::clone(&self.scratch);
+        Ingestor { pid: process.pid(), process, address: nowhere, _scratch: scratch }
+    }
+
+    /// What is in its dead-letter store, oldest first.
+    #[track_caller]
+    pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
+        let mut segments: Vec<_> = std::fs::read_dir(self.wal_dir().join("dead-letters"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        segments.sort();
+        let text: String =
+            segments.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let letter = |line: &str| {
+            let (_, json) = line.split_once(' ').unwrap();
+            serde_json::from_str(json).unwrap()
+        };
+        text.lines().map(letter).collect()
     }
 
     /// Runs one of our binaries to its end.
@@ -117,11 +150,13 @@ pub(crate) struct Ingestor {
     /// Not that of the process if that is strace.
     pid: Pid,
     address: SocketAddr,
+    /// Its directory is there for as long as it is.
+    _scratch: Rc<Scratch>,
 }
 
 impl Ingestor {
     #[track_caller]
-    fn await_listening(&mut self) {
+    pub(crate) fn await_listening(&mut self) {
         self.address = eventually("the ingestor listens", || {
             self.process.must_run();
             let line = self.log_of("listening for HTTP").pop()?;
@@ -242,6 +277,28 @@ impl Ingestor {
     }
 }
 
+/// One line of the dead-letter store.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct DeadLetter {
+    pub(crate) topic: String,
+    pub(crate) stage: String,
+    pub(crate) reason: String,
+    /// Base64.
+    payload: String,
+}
+
+impl DeadLetter {
+    #[track_caller]
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        base64::engine::general_purpose::STANDARD.decode(&self.payload).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn payload_text(&self) -> String {
+        String::from_utf8_lossy(&self.payload()).into_owned()
+    }
+}
+
 /// What `/metrics` says.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics(BTreeMap<String, f64>);
@@ -267,5 +324,16 @@ impl Metrics {
 
     pub(crate) fn find(&self, name: &str) -> Option<f64> {
         self.0.get(name).copied()
+    }
+
+    /// Of all samples whose name begins so.
+    pub(crate) fn sum(&self, prefix: &str) -> f64 {
+        self.with_prefix(prefix).map(|(_, value)| value).sum()
+    }
+
+    /// All samples whose name begins so.
+    pub(crate) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, f64)> {
+        let samples = self.0.iter().filter(move |(name, _)| name.starts_with(prefix));
+        samples.map(|(name, value)| (name.as_str(), *value))
     }
 }

@@ -6,13 +6,31 @@ use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
-    Connect { client_id: String, clean_session: bool },
-    ConnAck { session_present: bool },
+    Connect {
+        client_id: String,
+        clean_session: bool,
+    },
+    ConnAck {
+        session_present: bool,
+    },
     /// Without an id: QoS 0.
-    Publish { id: Option<u16>, dup: bool, topic: String, payload: Vec<u8> },
-    PubAck { id: u16 },
-    Subscribe { id: u16, filters: Vec<String> },
-    SubAck { id: u16, granted: Vec<u8> },
+    Publish {
+        id: Option<u16>,
+        dup: bool,
+        topic: String,
+        payload: Vec<u8>,
+    },
+    PubAck {
+        id: u16,
+    },
+    Subscribe {
+        id: u16,
+        filters: Vec<String>,
+    },
+    SubAck {
+        id: u16,
+        granted: Vec<u8>,
+    },
     PingReq,
     PingResp,
     Disconnect,
@@ -200,7 +218,7 @@ impl Stream {
                 return Ok(None);
             }
             self.tcp.set_read_timeout(Some(left))?;
-            let mut chunk = [0; 64 * 1024];
+            let mut chunk = vec![0; 64 * 1024];
             match self.tcp.read(&mut chunk) {
                 Ok(0) => return Err(Error::from(ErrorKind::UnexpectedEof)),
                 Ok(bytes) => self.inbox.extend(&chunk[..bytes]),

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Every check of this project: format, dependencies, lints, documentation, and the tests, which start
+# real servers of their own. Ends with the summary of the tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/test.sh [--fast] [FILTER...]
+
+Installs what is missing (PostgreSQL, Mosquitto, strace and openssl from Debian's or Ubuntu's packages,
+cargo-nextest and cargo-deny with cargo into target/tools) and runs every check.
+
+  --fast    without the performance bars, and without installing cargo-deny
+  FILTER    only the tests that match, and no other check; handed on to `cargo nextest run`:
+            a part of a name such as acks::, or -E EXPRESSION
+  --help    this text
+
+The servers are private ones, on free ports of 127.0.0.1 and in temporary directories. As root, they run
+as the user postgres.
+TEXT
+}
+
+FAST='' FILTER=()   # FAST is also the name of nextest's profile
+TOOLS="${CARGO_TARGET_DIR:-$PWD/target}/tools"
+export PATH="$PATH:$TOOLS/bin"
+
+read_arguments() {
+    while (($# > 0)); do
+        case $1 in
+            --fast) FAST=fast ;;
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            *) FILTER+=("$1") ;;
+        esac
+        shift
+    done
+}
+
+prepare() {
+    need_cargo
+    # The compiler is for the crates with C in them.
+    need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
+        mosquitto_passwd=mosquitto strace=strace openssl=openssl setpriv=util-linux
+    cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
+}
+
+# cargo_tool NAME: builds a missing one; without optimisation, which takes a third of the time.
+cargo_tool() {
+    command -v "$1" >/dev/null && return
+    say "installing $1 into $TOOLS (cargo, some minutes)…"
+    run_child "$1" env CARGO_PROFILE_DEV_DEBUG=0 \
+        cargo install "$1" --locked --debug --quiet --root "$TOOLS"
+}
+
+# step TEXT COMMAND...
+step() {
+    local text=$1 start=$SECONDS
+    shift
+    say "── $text"
+    run_child check "$@" || fail "failed: $text"
+    say "   $((SECONDS - start)) s"
+}
+
+check_format() {
+    cargo fmt --version >/dev/null 2>&1 || fail "rustfmt is missing: rustup component add rustfmt"
+    step 'format' cargo fmt --check
+}
+
+# What needs the network (advisories) is not here: its answer changes without a change of ours.
+check_dependencies() {
+    if [[ -n $FAST ]] && ! command -v cargo-deny >/dev/null; then
+        say '── dependencies: SKIPPED, cargo-deny is not installed'
+    elif cargo_tool cargo-deny; then
+        step 'dependencies: bans, licences, sources' \
+            cargo deny --locked --log-level error --config .deny.toml check bans licenses sources
+    else
+        say '── dependencies: SKIPPED, cargo-deny could not be installed, see above'
+    fi
+}
+
+check_lints() {
+    cargo clippy --version >/dev/null 2>&1 || fail "clippy is missing: rustup component add clippy"
+    step 'lints' cargo clippy --release --all-targets --locked -- -D warnings
+}
+
+check_documentation() {
+    step 'documentation' env RUSTDOCFLAGS='-D warnings' \
+        cargo doc --release --no-deps --document-private-items --locked
+    step 'examples in the documentation' cargo test --release --doc --locked
+}
+
+run_tests() {
+    say '── tests'
+    run_child nextest cargo nextest run --release --locked --profile "${FAST:-default}" "$@"
+}
+
+main() {
+    read_arguments "$@"
+    begin iot-test
+    prepare
+    if ((${#FILTER[@]} == 0)); then
+        check_format
+        check_dependencies
+        check_lints
+        check_documentation
+    fi
+    run_tests "${FILTER[@]}"
+}
+
+main "$@"

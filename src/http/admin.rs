@@ -1,0 +1,39 @@
+//! `/admin`: what an operator sees and changes. Everything asks for the token (`token`).
+//!
+//! | route | file |
+//! |---|---|
+//! | `GET /admin/wal`, `GET /admin/wal/records` | `wal` |
+//! | `POST /admin/flusher/pause`, `POST /admin/flusher/resume` | `flusher` |
+//! | `GET /admin/dead-letters`, `DELETE /admin/dead-letters/<id>` | `dead_letters` |
+//! | `POST /admin/dead-letters/<id>/replay`, `POST /admin/dead-letters/replay` | `replay` |
+//!
+//! What blocks on the disk does so off the runtime, in steps, and holds a page at most. Every
+//! change is one line in the log that names what was changed, and neither payload nor token.
+
+use rocket::Route;
+
+use super::error::ApiError;
+
+pub(super) mod dead_letters;
+pub(super) mod flusher;
+pub(super) mod replay;
+mod token;
+pub(super) mod wal;
+
+pub use replay::Replayer;
+
+pub(super) fn routes() -> Vec<Route> {
+    [wal::routes(), flusher::routes(), dead_letters::routes(), replay::routes()].concat()
+}
+
+/// Runs work that blocks on the disk.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(|error| ApiError::internal(&error)),
+        Err(panic) => Err(ApiError::internal(&panic)),
+    }
+}

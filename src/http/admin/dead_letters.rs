@@ -1,0 +1,205 @@
+//! `GET /admin/dead-letters` and `DELETE /admin/dead-letters/<id>`.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rocket::serde::json::Json;
+use rocket::{Route, State, delete, get, routes};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::blocking;
+use super::token::Operator;
+use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::query::RawQuery;
+use crate::reading::Timestamp;
+
+/// Payload bytes after which a page ends before it is full: a letter may hold 64 KiB.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Letters that are read at once: the store is locked meanwhile, and the intake writes to it.
+const STEP: usize = 16;
+
+/// The 404 of a letter.
+pub(super) const NO_LETTER: ApiError = ApiError::NotFound(
+    "there is no dead letter of this id; list them with GET /admin/dead-letters",
+);
+
+pub(super) fn routes() -> Vec<Route> {
+    routes![list, remove]
+}
+
+/// Dead letters, oldest first
+///
+/// A page with long payloads can end before `limit`: go on from `next` until that is null.
+#[utoipa::path(
+    get,
+    tag = "admin",
+    path = "/admin/dead-letters",
+    params(Query),
+    responses((status = 200, description = "A page of dead letters.", body = Page))
+)]
+#[get("/dead-letters")]
+pub(in crate::http) async fn list(
+    _operator: Operator,
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Page>, ApiError> {
+    let query = Query::read(&query)?;
+    let store = Arc::clone(&state.dead_letters);
+    blocking(move || Page::read(&store, &query)).await.map(Json)
+}
+
+/// Remove a dead letter
+#[utoipa::path(
+    delete,
+    tag = "admin",
+    path = "/admin/dead-letters/{id}",
+    params((
+        "id" = u64,
+        Path,
+        description = "Of a dead letter.",
+        minimum = 0,
+        maximum = 18_446_744_073_709_551_615_u64,
+    )),
+    responses(
+        (status = 200, description = "It is gone.", body = Removed),
+        (
+            status = 404,
+            description = "There is no such letter.",
+            body = crate::http::error::Body,
+            example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
+        ),
+    )
+)]
+#[delete("/dead-letters/<id>")]
+pub(in crate::http) async fn remove(
+    _operator: Operator,
+    id: u64,
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Removed>, ApiError> {
+    query.must_be_empty()?;
+    let store = Arc::clone(&state.dead_letters);
+    if !blocking(move || store.remove(id)).await? {
+        return Err(NO_LETTER);
+    }
+    tracing::info!(id, "admin: dead letter deleted");
+    Ok(Json(Removed { deleted: id }))
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Query {
+    /// Only letters with ids above this: the `next` of the page before.
+    #[param(required = false, minimum = 0, maximum = 18_446_744_073_709_551_615_u64)]
+    after: Option<u64>,
+    /// Most letters to answer with.
+    #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
+    limit: u32,
+}
+
+impl Query {
+    fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
+        let parameters = query.parameters(&["after", "limit"])?;
+        Ok(Self { after: parameters.number("after", 0..=u64::MAX)?, limit: parameters.limit()? })
+    }
+}
+
+/// What was removed.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct Removed {
+    /// The id that is no more.
+    #[schema(example = 7)]
+    deleted: u64,
+}
+
+/// Some dead letters.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
+pub(in crate::http) struct Page {
+    dead_letters: Vec<Letter>,
+    /// How many the store holds in all.
+    #[schema(example = 1)]
+    total: u64,
+    /// What to pass as `after` to go on; null at the end.
+    #[schema(required, example = json!(null))]
+    next: Option<u64>,
+}
+
+impl Page {
+    fn read(store: &DeadLetters, query: &Query) -> Result<Self, DeadLetterError> {
+        let limit = query.limit as usize;
+        let mut letters = Vec::new();
+        let mut bytes = 0;
+        let mut after = query.after;
+        loop {
+            let page = store.page(after, STEP.min(limit - letters.len()))?;
+            bytes += page.letters.iter().map(|letter| letter.payload.len()).sum::<usize>();
+            letters.extend(page.letters.into_iter().map(Letter::from));
+            after = page.next;
+            if after.is_none() || letters.len() >= limit || bytes >= PAGE_BYTES {
+                return Ok(Self { dead_letters: letters, total: page.total, next: after });
+            }
+        }
+    }
+}
+
+/// What was turned away, and why.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
+struct Letter {
+    #[schema(example = 7)]
+    id: u64,
+    /// When its message was received.
+    #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56.123456Z")]
+    received_at: Timestamp,
+    /// Where it was published; empty if the database refused it: the log keeps no topics.
+    #[schema(example = "telemetry/sensor-001")]
+    topic: String,
+    /// Who turned it away.
+    #[schema(value_type = Stage)]
+    stage: String,
+    #[schema(example = "temperature 400 is outside -50 to 100")]
+    reason: String,
+    /// The first 64 KiB.
+    #[schema(
+        example = r#"{"device_id":"sensor-001","timestamp":1759667696000,"temperature":400,"humidity":65.2,"battery":87.3}"#
+    )]
+    payload: String,
+    payload_encoding: Encoding,
+}
+
+/// `decode`: it is not a message as agreed. `validate`: a value is out of bounds. `database`:
+/// PostgreSQL refuses the row.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "the store keeps the stage as text")]
+enum Stage {
+    Decode,
+    Validate,
+    Database,
+}
+
+/// `utf8`: as it came. `base64`: it is not UTF-8.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = PayloadEncoding)]
+enum Encoding {
+    Utf8,
+    Base64,
+}
+
+impl From<DeadLetter> for Letter {
+    fn from(letter: DeadLetter) -> Self {
+        let DeadLetter { id, received_at, topic, stage, reason, payload } = letter;
+        let (payload, payload_encoding) = match String::from_utf8(payload) {
+            Ok(text) => (text, Encoding::Utf8),
+            Err(bytes) => (BASE64.encode(bytes.as_bytes()), Encoding::Base64),
+        };
+        Self { id, received_at, topic, stage, reason, payload, payload_encoding }
+    }
+}

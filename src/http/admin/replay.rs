@@ -1,0 +1,279 @@
+//! `POST /admin/dead-letters/<id>/replay` and `POST /admin/dead-letters/replay`.
+//!
+//! A letter is removed only once its readings are durable in the log. A process that ends between
+//! the two leaves a letter whose replay finds its rows in the table already.
+
+use std::sync::Arc;
+
+use rocket::serde::json::Json;
+use rocket::{Route, State, post, routes};
+use serde::Serialize;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use utoipa::ToSchema;
+
+use super::blocking;
+use super::dead_letters::NO_LETTER;
+use super::token::Operator;
+use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES};
+use crate::decode::decode;
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::query::RawQuery;
+use crate::intake::{Inbound, Replay, Replayed};
+use crate::reading::Reading;
+use crate::validate::{Clock, Rules, validate};
+
+/// Letters that are read, and put back, at once.
+const STEP: usize = 32;
+
+pub(super) fn routes() -> Vec<Route> {
+    routes![replay, replay_all]
+}
+
+/// Replay a dead letter
+///
+/// It is decoded and validated again, as a message is that arrives now. If all of it is good, its
+/// readings go into the log, and the letter is removed once they are durable there.
+#[utoipa::path(
+    post,
+    tag = "admin",
+    path = "/admin/dead-letters/{id}/replay",
+    params((
+        "id" = u64,
+        Path,
+        description = "Of a dead letter.",
+        minimum = 0,
+        maximum = 18_446_744_073_709_551_615_u64,
+    )),
+    responses(
+        (status = 200, description = "Its readings are in the log, and it is gone.", body = Put),
+        (
+            status = 404,
+            description = "There is no such letter.",
+            body = crate::http::error::Body,
+            example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
+        ),
+        (
+            status = 422,
+            description = "It is still bad, for the reason given, and still there.",
+            body = crate::http::error::Body,
+            example = json!({"error": "temperature 400 is outside -50 to 100"}),
+        ),
+        (
+            status = 503,
+            description = "The log is full, or the service is stopping.",
+            body = crate::http::error::Body,
+            example = json!({"error": "the log is full; try again when it has drained"}),
+        ),
+    )
+)]
+#[post("/dead-letters/<id>/replay")]
+pub(in crate::http) async fn replay(
+    _operator: Operator,
+    id: u64,
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Put>, ApiError> {
+    query.must_be_empty()?;
+    let readings = state.replayer.one(id).await?;
+    tracing::info!(id, readings, "admin: dead letter replayed, its readings are in the log");
+    Ok(Json(Put { id, readings }))
+}
+
+/// Replay all dead letters
+///
+/// Each as if it was replayed alone; those that are still bad stay. What arrives meanwhile is left
+/// for the next time.
+#[utoipa::path(
+    post,
+    tag = "admin",
+    path = "/admin/dead-letters/replay",
+    responses(
+        (status = 200, description = "What became of them.", body = Tally),
+        (
+            status = 503,
+            description = "The log is full, or the service is stopping; letters that were not put back are still there.",
+            body = crate::http::error::Body,
+            example = json!({"error": "the log is full; try again when it has drained; 12 dead letters were replayed before that"}),
+        ),
+    )
+)]
+#[post("/dead-letters/replay")]
+pub(in crate::http) async fn replay_all(
+    _operator: Operator,
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Tally>, ApiError> {
+    query.must_be_empty()?;
+    let mut tally = Tally::default();
+    let outcome = state.replayer.all(&mut tally).await;
+    let Tally { replayed, still_bad } = tally;
+    if replayed > 0 {
+        tracing::info!(
+            replayed,
+            still_bad,
+            "admin: dead letters replayed, their readings are in the log"
+        );
+    }
+    match outcome {
+        Ok(()) => Ok(Json(tally)),
+        Err(ApiError::Unavailable(problem)) if replayed > 0 => Err(ApiError::Unavailable(
+            format!("{problem}; {replayed} dead letters were replayed before that").into(),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// What was put back.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayedLetter)]
+pub(in crate::http) struct Put {
+    /// The id that is no more.
+    #[schema(example = 7)]
+    id: u64,
+    /// How many readings were in it.
+    #[schema(example = 1)]
+    readings: usize,
+}
+
+/// What became of the dead letters.
+#[derive(Clone, Copy, Default, Serialize, ToSchema)]
+#[schema(as = ReplayedLetters)]
+pub(in crate::http) struct Tally {
+    /// Letters that are gone: their readings are in the log.
+    #[schema(example = 12)]
+    replayed: u64,
+    /// Letters that are still there.
+    #[schema(example = 3)]
+    still_bad: u64,
+}
+
+/// Puts dead letters back into the log, as good as new.
+pub struct Replayer {
+    /// Weak, or the intake would wait for more at the end of the process.
+    inbound: mpsc::WeakSender<Inbound>,
+    dead_letters: Arc<DeadLetters>,
+    rules: Rules,
+    max_payload_bytes: usize,
+    /// One replay at a time, so that no letter goes into the log twice.
+    turn: Mutex<()>,
+}
+
+impl Replayer {
+    /// Replays through `inbound`, by the rules that messages have to keep to.
+    #[must_use]
+    pub fn new(
+        inbound: mpsc::WeakSender<Inbound>,
+        dead_letters: Arc<DeadLetters>,
+        rules: Rules,
+        max_payload_bytes: usize,
+    ) -> Self {
+        Self { inbound, dead_letters, rules, max_payload_bytes, turn: Mutex::new(()) }
+    }
+
+    /// Replays the letter `id`; returns the number of its readings.
+    async fn one(&self, id: u64) -> Result<usize, ApiError> {
+        let _turn = self.turn.lock().await;
+        let store = Arc::clone(&self.dead_letters);
+        let letter = blocking(move || store.get(id)).await?.ok_or(NO_LETTER)?;
+        let readings = self.read(&letter).map_err(ApiError::Unfit)?;
+        let count = readings.len();
+        self.commit(readings).await?;
+        self.remove(vec![id]).await?;
+        Ok(count)
+    }
+
+    /// Replays as many letters as there are now, from the oldest on.
+    async fn all(&self, tally: &mut Tally) -> Result<(), ApiError> {
+        let _turn = self.turn.lock().await;
+        let mut after = None;
+        let mut left = None;
+        loop {
+            let store = Arc::clone(&self.dead_letters);
+            let page = blocking(move || store.page(after, STEP)).await?;
+            let before = left.unwrap_or(page.total);
+            let mut readings = Vec::new();
+            let mut good = Vec::new();
+            let mut bad = 0;
+            for letter in &page.letters {
+                match self.read(letter) {
+                    Ok(read) => {
+                        readings.extend(read);
+                        good.push(letter.id);
+                    }
+                    Err(_) => bad += 1,
+                }
+            }
+            if !good.is_empty() {
+                let replayed = good.len() as u64;
+                self.commit(readings).await?;
+                tally.replayed += replayed;
+                self.remove(good).await?;
+            }
+            tally.still_bad += bad;
+            after = page.next;
+            left = before.checked_sub(STEP as u64).filter(|left| *left > 0);
+            if after.is_none() || left.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The readings in a letter, if all of them are good now; else the first one's fault.
+    fn read(&self, letter: &DeadLetter) -> Result<Vec<Reading>, String> {
+        let DeadLetter { payload, .. } = letter;
+        if payload.len() > self.max_payload_bytes {
+            return Err(format!(
+                "the payload has {} bytes, {} are allowed",
+                payload.len(),
+                self.max_payload_bytes
+            ));
+        }
+        let clock = Clock::read();
+        let mut readings = Vec::new();
+        let mut fault = None;
+        decode(payload, |_, outcome| {
+            match outcome.and_then(|r| validate(&r, &self.rules, clock).map(|()| r)) {
+                Ok(reading) => readings.push(reading),
+                Err(rejection) => fault = fault.take().or(Some(rejection.message)),
+            }
+        });
+        match fault {
+            None => Ok(readings),
+            Some(fault) if payload.len() >= PAYLOAD_MAX_BYTES => Err(format!(
+                "{fault}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept"
+            )),
+            Some(fault) => Err(fault),
+        }
+    }
+
+    /// Puts readings into the log; when this returns they are durable.
+    async fn commit(&self, readings: Vec<Reading>) -> Result<(), ApiError> {
+        let stopping =
+            || ApiError::unavailable("the service is stopping; try again when it runs again");
+        let (done, outcome) = oneshot::channel();
+        let inbound = self.inbound.upgrade().ok_or_else(stopping)?;
+        let sent = inbound.send(Inbound::Replay(Replay { readings, done })).await;
+        drop(inbound);
+        sent.map_err(|_| stopping())?;
+        match outcome.await {
+            Ok(Replayed::Committed) => Ok(()),
+            Ok(Replayed::Full) => {
+                Err(ApiError::unavailable("the log is full; try again when it has drained"))
+            }
+            Err(_) => Err(stopping()),
+        }
+    }
+
+    /// Removes letters whose readings are in the log, as far as nobody else has.
+    async fn remove(&self, ids: Vec<u64>) -> Result<(), ApiError> {
+        let store = Arc::clone(&self.dead_letters);
+        blocking(move || {
+            for id in ids {
+                store.remove(id)?;
+            }
+            Ok::<_, DeadLetterError>(())
+        })
+        .await
+    }
+}

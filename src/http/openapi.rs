@@ -1,0 +1,249 @@
+//! `GET /api/v1/openapi.json`: the OpenAPI 3 description, put together from what stands at the
+//! handlers and the bodies themselves.
+
+use std::sync::LazyLock;
+
+use rocket::response::content::RawJson;
+use rocket::{Route, get, routes};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::error::{ApiError, Body};
+use super::query::RawQuery;
+use super::{admin, devices, health, metrics, telemetry};
+
+pub(super) fn routes() -> Vec<Route> {
+    routes![openapi]
+}
+
+/// This description
+#[utoipa::path(
+    get,
+    tag = "data",
+    path = "/api/v1/openapi.json",
+    responses((status = 200, description = "OpenAPI 3.", body = Object))
+)]
+#[get("/openapi.json")]
+fn openapi(query: RawQuery<'_>) -> Result<RawJson<&'static str>, ApiError> {
+    query.must_be_empty()?;
+    Ok(RawJson(&DOCUMENT))
+}
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let document = Description::openapi().to_json();
+    document.unwrap_or_else(|error| {
+        tracing::error!(%error, "the OpenAPI description cannot be written as JSON");
+        "{}".to_owned()
+    })
+});
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "IoT ingestor",
+        version = "1",
+        description = "Telemetry that came in by MQTT, and the service that stores it. Times are in UTC. \
+            Every error is `{\"error\":\"…\"}`, one sentence that says what to change; a parameter that is \
+            unknown, repeated, malformed or out of range is one.",
+    ),
+    paths(
+        telemetry::telemetry,
+        devices::devices,
+        openapi,
+        metrics::metrics,
+        health::live,
+        health::ready,
+        admin::wal::wal,
+        admin::wal::records,
+        admin::flusher::pause,
+        admin::flusher::resume,
+        admin::dead_letters::list,
+        admin::dead_letters::remove,
+        admin::replay::replay,
+        admin::replay::replay_all,
+    ),
+    components(schemas(Body)),
+    modifiers(&Everywhere),
+    tags(
+        (name = "data", description = "What was stored"),
+        (name = "health", description = "For orchestrators and monitoring"),
+        (name = ADMIN, description = "For operators; asks for the admin token"),
+    ),
+)]
+struct Description;
+
+const ADMIN: &str = "admin";
+
+/// What every operation has in common: its errors, and the token that `/admin` asks for.
+struct Everywhere;
+
+impl Modify for Everywhere {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("`ADMIN_TOKEN` of the service"));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(ADMIN, SecurityScheme::Http(token.build()));
+        for item in document.paths.paths.values_mut() {
+            let methods = [&mut item.get, &mut item.post, &mut item.delete];
+            for operation in methods.into_iter().flatten() {
+                complete(operation);
+            }
+        }
+    }
+}
+
+fn complete(operation: &mut Operation) {
+    let mut add = |status: &str, response: Response| {
+        let responses = &mut operation.responses.responses;
+        responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+    };
+    add(
+        "400",
+        error(
+            "The request has to change; names the parameter.",
+            "`limit` must be a whole number from 1 to 1000",
+        ),
+    );
+    add("500", error("Anything else.", "internal error; the reason is in the server's log"));
+    if operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == ADMIN)) {
+        add(
+            "401",
+            error(
+                "The token is missing or wrong.",
+                "the admin token is missing or wrong; send `Authorization: Bearer <ADMIN_TOKEN>`",
+            ),
+        );
+        add(
+            "403",
+            error(
+                "The service has no admin token.",
+                "admin is switched off; set ADMIN_TOKEN and start the service again",
+            ),
+        );
+        operation.security = Some(vec![SecurityRequirement::new(ADMIN, Vec::<String>::new())]);
+    }
+}
+
+fn error(description: &str, example: &str) -> Response {
+    let body = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Error")))
+        .example(Some(serde_json::json!({ "error": example })));
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/json", body.build())
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Routes that are made for a browser and described nowhere.
+    const PAGES: &[&str] = &["/"];
+
+    fn document() -> Value {
+        serde_json::from_str(&DOCUMENT).unwrap()
+    }
+
+    /// Method and path of every operation that is described.
+    fn described() -> BTreeSet<(String, String)> {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap();
+        let methods = |item: &Value| item.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        paths
+            .iter()
+            .flat_map(|(path, item)| methods(item).into_iter().map(|method| (method, path.clone())))
+            .collect()
+    }
+
+    /// Method and path of every route that is mounted, written as OpenAPI writes it.
+    fn mounted() -> BTreeSet<(String, String)> {
+        let mut all = BTreeSet::new();
+        for (base, routes) in super::super::mounts() {
+            for route in routes {
+                let path =
+                    format!("{base}{}", route.uri.path()).replace('<', "{").replace('>', "}");
+                let path = if path == "/" { &path } else { path.trim_end_matches('/') };
+                all.insert((route.method.to_string().to_lowercase(), path.to_owned()));
+            }
+        }
+        all.retain(|(_, path)| !PAGES.contains(&path.as_str()));
+        all
+    }
+
+    #[test]
+    fn every_route_is_described_and_every_description_has_its_route() {
+        assert_eq!(described(), mounted());
+    }
+
+    #[test]
+    fn every_answer_has_a_description_and_a_body_and_every_error_an_example() {
+        let document = document();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let what = format!("{method} {path}");
+                assert!(operation["summary"].is_string(), "{what}");
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(responses.contains_key("400") && responses.contains_key("500"), "{what}");
+                for (status, response) in responses {
+                    assert_ne!(response["description"], "", "{what}: {status}");
+                    let content = response["content"].as_object().unwrap();
+                    let (kind, body) = content.iter().next().unwrap();
+                    let is_json = kind == "application/json";
+                    assert!(is_json || path == "/metrics", "{what}: {status} is {kind}");
+                    if body["schema"]["$ref"] == "#/components/schemas/Error" {
+                        assert!(body["example"]["error"].is_string(), "{what}: {status}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        for (at, _) in DOCUMENT.match_indices("\"#/") {
+            let pointer = DOCUMENT[at + 2..].split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn all_of_admin_asks_for_the_token_and_nothing_else_does() {
+        let document = document();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for operation in item.as_object().unwrap().values() {
+                let is_admin = path.starts_with("/admin");
+                assert_eq!(operation["security"].is_array(), is_admin, "{path}");
+                assert_eq!(operation["responses"]["401"].is_object(), is_admin, "{path}");
+                assert_eq!(operation["responses"]["403"].is_object(), is_admin, "{path}");
+            }
+        }
+        assert_eq!(document["components"]["securitySchemes"]["admin"]["scheme"], "bearer");
+    }
+
+    #[test]
+    fn every_parameter_is_described_with_its_bounds() {
+        let document = document();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for operation in item.as_object().unwrap().values() {
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let schema = &parameter["schema"];
+                    let bounds = ["maximum", "maxLength", "format"];
+                    let is_bounded = bounds.iter().any(|bound| !schema[bound].is_null());
+                    assert!(
+                        is_bounded && parameter["description"].is_string(),
+                        "{path}: {parameter}"
+                    );
+                }
+            }
+        }
+    }
+}

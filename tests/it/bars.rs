@@ -1,0 +1,203 @@
+//! How fast and how small it has to be, on a machine with two cores and everything on it.
+//!
+//! These run alone (`.config/nextest.toml`), against a PostgreSQL that waits for the disk. Each
+//! prints what it has measured.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+
+use crate::harness::postgres::Fsync;
+use crate::harness::{
+    Ingestor, Mosquitto, Postgres, Publisher, Reading, Service, eventually_eq, reading, within,
+};
+use crate::simulator::Simulator;
+
+const MIB: u64 = 1 << 20;
+
+fn start() -> (Postgres, Mosquitto, Service, Ingestor) {
+    let mut postgres = Postgres::prepare(Fsync::On);
+    postgres.launch();
+    let broker = Mosquitto::start();
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    eventually_eq("the database is up", &1, || ingestor.metric("ingestor_db_up"));
+    (postgres, broker, service, ingestor)
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            // Deleted meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn idle_it_takes_less_than_32_mib() {
+    let (_postgres, _broker, _service, ingestor) = start();
+    // It has been looked at, too.
+    assert_eq!(ingestor.get("/api/v1/telemetry").status, 200);
+    let peak = ingestor.peak_memory();
+    println!("peak memory of an idle process: {:.1} MiB", mib(peak));
+    assert!(peak < 32 * MIB, "{:.1} MiB", mib(peak));
+}
+
+#[test]
+fn an_outage_of_100_000_messages_keeps_it_ready_and_small_and_leaves_a_small_log() {
+    const MESSAGES: usize = 100_000;
+    let (mut postgres, broker, service, mut ingestor) = start();
+    postgres.stop();
+    let settings = [
+        ("MESSAGE_COUNT", "100000"),
+        ("NUM_DEVICES", "1000"),
+        ("PUBLISH_INTERVAL_MS", "0"),
+        ("MAX_INFLIGHT", "1000"),
+    ];
+    let simulator = Simulator::start(broker.port, &settings);
+    within(Duration::from_secs(60), "all of them are acknowledged", || {
+        ingestor.must_run();
+        let answer = ingestor.get("/health/ready");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        (ingestor.metric("ingestor_acks_total") >= MESSAGES as u64).then_some(())
+    });
+    assert_eq!(simulator.finish(Duration::from_secs(10)).1, MESSAGES as u64);
+    let backlog = bytes_below(&service.wal_dir());
+    postgres.launch();
+    let back = Instant::now();
+    within(Duration::from_secs(60), "all of them are in the table", || {
+        assert_eq!(ingestor.get("/health/ready").status, 200);
+        (ingestor.metric("ingestor_db_inserts_total") >= MESSAGES as u64).then_some(())
+    });
+    let drained = back.elapsed();
+    assert_eq!(postgres.count(), MESSAGES);
+    let peak = ingestor.peak_memory();
+    let shrunk = Instant::now();
+    within(Duration::from_secs(60), "the log has shrunk below 16 MiB", || {
+        (bytes_below(&service.wal_dir()) < 16 * MIB).then_some(())
+    });
+    println!(
+        "peak memory {:.1} MiB; log {:.1} MiB full, {:.1} MiB drained, {:.1} s later; stored in {:.1} s",
+        mib(peak),
+        mib(backlog),
+        mib(bytes_below(&service.wal_dir())),
+        shrunk.elapsed().as_secs_f64(),
+        drained.as_secs_f64()
+    );
+    assert!(peak < 128 * MIB, "{:.1} MiB", mib(peak));
+}
+
+#[test]
+fn at_full_speed_20_000_messages_a_second_reach_the_table() {
+    const MESSAGES: u32 = 300_000;
+    let (postgres, broker, _service, ingestor) = start();
+    let count = MESSAGES.to_string();
+    let settings = [
+        ("MESSAGE_COUNT", count.as_str()),
+        ("NUM_DEVICES", "1000"),
+        ("PUBLISH_INTERVAL_MS", "0"),
+        ("MAX_INFLIGHT", "1000"),
+    ];
+    let started = Instant::now();
+    let simulator = Simulator::start(broker.port, &settings);
+    within(Duration::from_secs(60), "all of them are in the table", || {
+        (ingestor.metric("ingestor_db_inserts_total") >= u64::from(MESSAGES)).then_some(())
+    });
+    let elapsed = started.elapsed().as_secs_f64();
+    assert_eq!(simulator.finish(Duration::from_secs(10)).1, u64::from(MESSAGES));
+    assert_eq!(postgres.count(), MESSAGES as usize);
+    let per_second = f64::from(MESSAGES) / elapsed;
+    println!(
+        "{per_second:.0} messages a second into the table; peak memory {:.1} MiB",
+        mib(ingestor.peak_memory())
+    );
+    assert!(per_second >= 20_000.0, "{per_second:.0} messages a second");
+}
+
+/// Publishes at a steady rate and watches the table: a reading counts as visible when a query has
+/// shown it, so that the time between two queries is part of what is measured.
+#[test]
+fn at_2_000_messages_a_second_95_of_100_are_visible_within_65_ms() {
+    const PER_SECOND: u64 = 2_000;
+    const WARM_UP: u64 = 2 * PER_SECOND;
+    const MESSAGES: u64 = WARM_UP + 10 * PER_SECOND;
+    let (postgres, broker, _service, _ingestor) = start();
+    let (sender, sent) = std::sync::mpsc::channel();
+    let port = broker.port;
+    let publisher = std::thread::spawn(move || {
+        let mut publisher = Publisher::connect(port);
+        let started = Instant::now();
+        let mut number = 0;
+        while number < MESSAGES {
+            let due = started.elapsed().as_micros() * u128::from(PER_SECOND) / 1_000_000;
+            while u128::from(number) < due && number < MESSAGES {
+                let reading = reading(number);
+                sender.send((reading.micros, Instant::now())).unwrap();
+                publisher.publish(&reading.topic(), reading.payload());
+                number += 1;
+            }
+            publisher.flush();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        publisher.finish();
+    });
+    let mut session = postgres.session();
+    // Published and not seen yet, oldest first; their times rise by a microsecond each.
+    let mut unseen: VecDeque<(i64, Option<Instant>)> = VecDeque::new();
+    let mut latencies = Vec::new();
+    let mut deadline = Instant::now() + Duration::from_secs(40);
+    while (latencies.len() as u64) < MESSAGES {
+        assert!(Instant::now() < deadline, "only {} became visible", latencies.len());
+        unseen.extend(sent.try_iter().map(|(micros, at)| (micros, Some(at))));
+        let Some((first, _)) = unseen.front().copied() else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let rows = session.rows(&format!(
+            "select (extract(epoch from ts) * 1000000)::bigint from telemetry where ts >= '{}'",
+            Reading { micros: first, ..reading(0) }.timestamp()
+        ));
+        let seen_at = Instant::now();
+        unseen.extend(sent.try_iter().map(|(micros, at)| (micros, Some(at))));
+        for row in rows {
+            let place = usize::try_from(row.get::<i64, _>(0) - first).unwrap();
+            if let Some(published_at) = unseen[place].1.take() {
+                latencies.push((place, seen_at - published_at));
+                deadline = Instant::now() + Duration::from_secs(10);
+            }
+        }
+        while unseen.front().is_some_and(|(_, at)| at.is_none()) {
+            unseen.pop_front();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    publisher.join().unwrap();
+    let mut measured: Vec<Duration> = latencies
+        .into_iter()
+        .skip(usize::try_from(WARM_UP).unwrap())
+        .map(|(_, latency)| latency)
+        .collect();
+    measured.sort_unstable();
+    let percentile = |percent: usize| measured[measured.len() * percent / 100].as_secs_f64() * 1e3;
+    println!(
+        "publish to visible: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+        percentile(50),
+        percentile(95),
+        percentile(99),
+        measured[measured.len() - 1].as_secs_f64() * 1e3
+    );
+    assert!(percentile(95) <= 65.0, "p95 is {:.1} ms", percentile(95));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a person")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}

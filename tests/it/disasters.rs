@@ -1,0 +1,217 @@
+//! A disk that is really full, and a log that is damaged: both end well by themselves.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{
+    Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading, readings,
+};
+
+/// A filesystem of its own, in memory, gone with the test.
+struct SmallFilesystem<'d>(&'d Path);
+
+impl<'d> SmallFilesystem<'d> {
+    fn mount(place: &'d Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(place).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(place)
+            .output()
+            .unwrap();
+        if !mount.status.success() {
+            eprintln!("SKIPPED: mounting takes root: {}", String::from_utf8_lossy(&mount.stderr));
+            return None;
+        }
+        Some(Self(place))
+    }
+}
+
+impl Drop for SmallFilesystem<'_> {
+    fn drop(&mut self) {
+        // Lazily: the process that uses it may still be on its way out.
+        let unmount = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(unmount.unwrap().success());
+    }
+}
+
+#[test]
+fn a_filesystem_filled_to_the_brim_with_the_database_down_loses_and_doubles_nothing() {
+    const READINGS_A_MESSAGE: u64 = 50;
+    let mut postgres = Postgres::start();
+    let broker = Mosquitto::start();
+    let service = Service::new(&postgres.url(), broker.port)
+        // Nothing stops it before the disk does.
+        .set("WAL_MIN_FREE_BYTES", 0)
+        .set("WAL_GENERATION_BYTES", 8 << 20);
+    let wal_dir = service.wal_dir();
+    let Some(_small) = SmallFilesystem::mount(&wal_dir, "size=48m") else { return };
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    postgres.stop();
+
+    let mut devices = Publisher::connect(broker.port);
+    let mut published = 0;
+    let mut send = |messages: u64| -> u64 {
+        for _ in 0..messages {
+            let numbers = published..published + READINGS_A_MESSAGE;
+            let elements: Vec<_> = numbers.map(|number| reading(number).payload()).collect();
+            devices.publish("telemetry/batch", format!("[{}]", elements.join(",")));
+            published += READINGS_A_MESSAGE;
+        }
+        devices.finish();
+        published
+    };
+    eventually("the disk is full", || {
+        send(400);
+        (ingestor.health()["wal"] == "full").then_some(())
+    });
+    eventually_eq("it has left the broker", &0, || ingestor.metric("ingestor_mqtt_connected"));
+    assert!(
+        !ingestor.log_of("the disk is full").is_empty()
+            || !ingestor.log_of("the log is full").is_empty()
+    );
+    // It stays up, and a restart on the full disk does not change that.
+    let published = send(200);
+    ingestor.kill();
+    let mut ingestor = service.start();
+    postgres.launch();
+
+    postgres.await_exactly(&readings(0..published));
+    ingestor.await_ready();
+    ingestor.await_metric("ingestor_wal_pending_records", 0);
+    assert_eq!(ingestor.metric("ingestor_wal_lost_records_total"), 0);
+    ingestor.must_run();
+}
+
+/// What can happen to the file of a generation.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    FlippedBits,
+    ZeroedSectors,
+    Truncation,
+    MissingFile,
+    Garbage,
+}
+
+const DAMAGES: [Damage; 5] = [
+    Damage::FlippedBits,
+    Damage::ZeroedSectors,
+    Damage::Truncation,
+    Damage::MissingFile,
+    Damage::Garbage,
+];
+
+impl Damage {
+    fn inflict(self, generation: &Path, random: &mut fastrand::Rng) {
+        let path = generation.join("db");
+        // Whatever the damage, a crash has also left one of these.
+        fs::write(generation.join("snap.0000000000000001.generating"), b"half").unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let length = file.metadata().unwrap().len();
+        match self {
+            Self::MissingFile => fs::remove_file(&path).unwrap(),
+            Self::Truncation => file.set_len(random.u64(..length)).unwrap(),
+            Self::FlippedBits => (0..20).for_each(|_| {
+                let at = random.u64(..length);
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 1 << random.u8(..8)], at).unwrap();
+            }),
+            Self::ZeroedSectors => (0..20).for_each(|_| {
+                file.write_all_at(&[0; 512], random.u64(..length / 512) * 512).unwrap();
+            }),
+            Self::Garbage => {
+                let noise: Vec<u8> = (0..length / 3).map(|_| random.u8(..)).collect();
+                file.write_all_at(&noise, random.u64(..length / 2)).unwrap();
+            }
+        }
+    }
+}
+
+fn generations(wal_dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut all: Vec<(u64, PathBuf)> = fs::read_dir(wal_dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name().len() == 20)
+        .map(|entry| (entry.file_name().to_str().unwrap().parse().unwrap(), entry.path()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset() {
+    const READINGS: u64 = 60_000;
+    let mut postgres = Postgres::start();
+    let broker = Mosquitto::start();
+    let service = Service::new(&postgres.url(), broker.port)
+        .set("WAL_GENERATION_BYTES", 1 << 20)
+        .set("RUST_LOG", "info");
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    ingestor.await_metric("ingestor_db_up", 1);
+    postgres.stop();
+    Publisher::connect(broker.port).publish_readings(0..READINGS);
+    ingestor.await_metric("ingestor_acks_total", READINGS);
+    ingestor.stop();
+    postgres.launch();
+    let pristine = service.dir().join("pristine");
+    copy(&service.wal_dir(), &pristine);
+    let count = generations(&pristine).len();
+    assert!(count >= 3, "{count} generations");
+
+    for seed in 0..10 {
+        eprintln!("seed {seed}");
+        postgres.execute("truncate telemetry");
+        fs::remove_dir_all(service.wal_dir()).unwrap();
+        copy(&pristine, &service.wal_dir());
+        let mut random = fastrand::Rng::with_seed(seed);
+        let damage = DAMAGES[usize::try_from(seed).unwrap() % DAMAGES.len()];
+        let all = generations(&service.wal_dir());
+        let victim = random.usize(..all.len());
+        damage.inflict(&all[victim].1, &mut random);
+        let end = all.get(victim + 1).map_or(READINGS, |(first, _)| *first);
+
+        let mut ingestor = service.start();
+        ingestor.await_metric("ingestor_wal_pending_records", 0);
+        ingestor.must_run();
+        let lost = lost_offsets(&service.wal_dir());
+        assert_eq!(ingestor.metric("ingestor_wal_lost_records_total"), lost.len() as u64);
+        let hit = all[victim].0..end;
+        assert!(lost.iter().all(|offset| hit.contains(offset)), "{damage:?} of {hit:?}");
+        // One publisher, so that a reading's number is its offset.
+        let kept: Vec<_> =
+            (0..READINGS).filter(|number| !lost.contains(number)).map(reading).collect();
+        postgres.assert_exactly(&kept);
+        if matches!(damage, Damage::MissingFile) {
+            assert_eq!(lost, hit.collect::<BTreeSet<u64>>());
+        }
+        ingestor.stop();
+        assert_eq!(postgres.count(), kept.len());
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Every offset that a report in the quarantine calls lost.
+fn lost_offsets(wal_dir: &Path) -> BTreeSet<u64> {
+    let Ok(set_aside) = fs::read_dir(wal_dir.join("quarantine")) else { return BTreeSet::new() };
+    let mut lost = BTreeSet::new();
+    for entry in set_aside {
+        let report = fs::read(entry.unwrap().path().join("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        for range in report["lost_ranges"].as_array().unwrap() {
+            let bound = |name: &str| range[name].as_u64().unwrap();
+            let range: Range<u64> = bound("from")..bound("to") + 1;
+            lost.extend(range);
+        }
+    }
+    lost
+}
