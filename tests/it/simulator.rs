@@ -18,7 +18,7 @@ pub(crate) struct Simulator {
 impl Simulator {
     pub(crate) fn start(port: u16, settings: &[(&str, &str)]) -> Self {
         let scratch = Scratch::new();
-        let mut command = guarded(env!("CARGO_BIN_EXE_simulator"), None);
+        let mut command = guarded(env!("CARGO_BIN_EXE_simulator"));
         command.env_clear().env("MQTT_BROKER", "127.0.0.1").env("MQTT_PORT", port.to_string());
         command.envs(settings.iter().copied());
         let process = Process::spawn("simulator", scratch.path(), command);

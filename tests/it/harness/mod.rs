@@ -47,11 +47,13 @@ pub(crate) fn within<T>(patience: Duration, what: &str, look: impl FnMut() -> Op
 pub(crate) fn try_within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
+        let began = Instant::now();
         let seen = look();
         if seen.is_some() || Instant::now() >= deadline {
             return seen;
         }
-        std::thread::sleep(GLANCE);
+        // A look that costs something must not be what the others wait for.
+        std::thread::sleep(GLANCE.max(began.elapsed() * 2));
     }
 }
 

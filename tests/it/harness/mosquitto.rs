@@ -8,7 +8,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::process::{Process, guarded, server_user};
+use super::process::{Process, give_to_server, guarded_server};
 use super::{PATIENCE, Scratch, eventually, ports};
 
 /// A broker that keeps sessions over a restart.
@@ -38,10 +38,7 @@ impl Mosquitto {
         );
         let configuration = general + &listeners(port, scratch.path());
         fs::write(scratch.path().join("mosquitto.conf"), configuration).unwrap();
-        if let Some(user) = server_user() {
-            let chown = Command::new("chown").args(["-R", user]).arg(scratch.path()).status();
-            assert!(chown.unwrap().success());
-        }
+        give_to_server(scratch.path());
         let mut broker = Self { scratch, process: None, port };
         broker.launch();
         broker
@@ -53,7 +50,7 @@ impl Mosquitto {
         let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
             .into_iter()
             .find(|path| Path::new(path).exists());
-        let mut command = guarded(program.unwrap_or("mosquitto"), server_user());
+        let mut command = guarded_server(program.unwrap_or("mosquitto"));
         command.arg("-c").arg(self.scratch.path().join("mosquitto.conf"));
         let mut process = Process::spawn("mosquitto", self.scratch.path(), command);
         eventually("Mosquitto listens", || {

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tokio::runtime::Runtime;
 
-use super::process::{Process, children_of, guarded, server_user};
+use super::process::{Process, children_of, give_to_server, guarded_server};
 use super::{PATIENCE, Reading, Scratch, eventually, ports};
 
 /// Whether a commit waits for the disk.
@@ -46,7 +46,7 @@ impl Postgres {
         let template = Template::get();
         let scratch = Scratch::new();
         copy(&template.dir.join("data"), &scratch.path().join("data"));
-        give_to_server_user(scratch.path());
+        give_to_server(scratch.path());
         let password = fs::read_to_string(template.dir.join("password")).unwrap();
         Self { scratch, process: None, fsync, password, port: ports::free() }
     }
@@ -63,7 +63,7 @@ impl Postgres {
     /// Starts it.
     pub(crate) fn launch_unawaited(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let mut command = guarded(bin_dir().join("postgres"), server_user());
+        let mut command = guarded_server(bin_dir().join("postgres"));
         command.arg("-D").arg(self.scratch.path().join("data")).current_dir("/");
         let fsync = if self.fsync == Fsync::On { "on" } else { "off" };
         let settings = [
@@ -244,11 +244,11 @@ impl Template {
         let password_file = scratch.path().join("password");
         let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(24).collect();
         fs::write(&password_file, &password).unwrap();
-        give_to_server_user(scratch.path());
-        let mut initdb = guarded(bin_dir().join("initdb"), server_user());
+        give_to_server(scratch.path());
+        let mut initdb = guarded_server(bin_dir().join("initdb"));
         initdb.arg("-D").arg(&data).arg("--pwfile").arg(&password_file).current_dir("/");
         run(initdb.args(["-U", "iot", "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "-N"]));
-        let mut single = guarded("sh", server_user());
+        let mut single = guarded_server("sh");
         single
             .args(["-c", r#"echo "create database iotdb" | exec "$0" --single -D "$1" postgres"#]);
         run(single.arg(bin_dir().join("postgres")).arg(&data).current_dir("/"));
@@ -280,12 +280,6 @@ fn bin_dir() -> PathBuf {
         PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim())
     };
     newest.map_or_else(from_config, |dir| dir.join("bin"))
-}
-
-fn give_to_server_user(path: &Path) {
-    if let Some(user) = server_user() {
-        run(Command::new("chown").args(["-R", user]).arg(path));
-    }
 }
 
 fn copy(from: &Path, to: &Path) {

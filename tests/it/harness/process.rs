@@ -14,19 +14,52 @@ use super::{try_within, within};
 /// Lines of its log that are shown when the test fails.
 const LOG_LINES: usize = 60;
 
-/// `program`, to be killed by the kernel when the test's thread ends, run as `user` if one is given.
-pub(crate) fn guarded(program: impl AsRef<OsStr>, user: Option<&str>) -> Command {
+/// `program`, to be killed by the kernel when the test's thread ends.
+pub(crate) fn guarded(program: impl AsRef<OsStr>) -> Command {
+    guarded_as(None, program)
+}
+
+/// As [`guarded`], for servers that refuse to run as root: as another user then.
+pub(crate) fn guarded_server(program: impl AsRef<OsStr>) -> Command {
+    guarded_as(server_user(), program)
+}
+
+/// Gives `path` and all below it to the user of [`guarded_server`].
+pub(crate) fn give_to_server(path: &Path) {
+    if let Some(user) = server_user() {
+        let chown = Command::new("chown").args(["-R", &user.name]).arg(path).status();
+        assert!(chown.unwrap().success());
+    }
+}
+
+fn guarded_as(user: Option<User>, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     if let Some(user) = user {
-        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+        command.args(["--reuid", &user.name, "--regid", &user.group, "--clear-groups"]);
     }
+    // After the change of user, which would undo it.
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// The user for servers that refuse to run as root; `None` if we are somebody else anyway.
-pub(crate) fn server_user() -> Option<&'static str> {
-    rustix::process::geteuid().is_root().then_some("postgres")
+struct User {
+    name: String,
+    /// Its number.
+    group: String,
+}
+
+/// `None` if we are not root.
+fn server_user() -> Option<User> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let user = |name: &str| {
+        let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+        let line = users.lines().map(fields).find(|fields| fields[0] == name)?;
+        Some(User { name: name.to_owned(), group: line[3].clone() })
+    };
+    user("postgres").or_else(|| user("nobody"))
 }
 
 /// A running process. Dropping it kills it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use chrono::{DateTime, SecondsFormat};
 
-use super::{Postgres, eventually};
+use super::{PATIENCE, Postgres, try_within};
 
 /// 2025-06-01T00:00:00Z, in microseconds.
 const BEGINNING: i64 = 1_748_736_000_000_000;
@@ -71,10 +71,27 @@ impl Postgres {
     /// nothing is there twice, and every value is right to the last bit.
     #[track_caller]
     pub(crate) fn await_exactly(&self, expected: &[Reading]) {
-        let count =
-            super::try_within(super::PATIENCE, || (self.count() >= expected.len()).then_some(()));
+        self.await_rows(expected.len());
         self.assert_exactly(expected);
-        count.expect("the rows came too late");
+    }
+
+    /// Waits until the table has that many rows, and no more.
+    #[track_caller]
+    pub(crate) fn await_count(&self, rows: usize) {
+        self.await_rows(rows);
+        assert_eq!(self.count(), rows);
+    }
+
+    /// Waits for `rows`, for as long as there come more.
+    fn await_rows(&self, rows: usize) {
+        let mut seen = self.count();
+        while seen < rows {
+            let more = || Some(self.count()).filter(|count| *count > seen);
+            match try_within(PATIENCE, more) {
+                Some(count) => seen = count,
+                None => return,
+            }
+        }
     }
 
     /// As [`Self::await_exactly`], without waiting.
@@ -110,12 +127,6 @@ impl Postgres {
             wrong.len(),
             few(&wrong),
         );
-    }
-
-    #[track_caller]
-    pub(crate) fn await_count(&self, rows: usize) {
-        eventually("the rows are in the table", || (self.count() >= rows).then_some(()));
-        assert_eq!(self.count(), rows);
     }
 }
 

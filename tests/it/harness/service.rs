@@ -72,7 +72,7 @@ impl Service {
     /// Starts it and waits for nothing.
     #[track_caller]
     pub(crate) fn launch(&self) -> Ingestor {
-        let mut command = guarded(AS_SYSTEMD[0], None);
+        let mut command = guarded(AS_SYSTEMD[0]);
         command.args(&AS_SYSTEMD[1..]);
         self.spawn(command)
     }
@@ -82,7 +82,7 @@ impl Service {
     #[track_caller]
     pub(crate) fn start_tampered(&self, inject: &str) -> Ingestor {
         let call = inject.split(':').next().unwrap();
-        let mut strace = guarded("strace", None);
+        let mut strace = guarded("strace");
         strace
             .args(["-f", "--seccomp-bpf", "-qqq", "-ttt", "-o"])
             .arg(self.strace_log())
@@ -131,7 +131,7 @@ impl Service {
 
     /// Runs one of our binaries to its end.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut command = guarded(program, None);
+        let mut command = guarded(program);
         command.args(arguments);
         self.prepare(&mut command);
         command.output().unwrap()
@@ -274,6 +274,19 @@ impl Ingestor {
         let status = std::fs::read_to_string(status).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+    }
+}
+
+impl Drop for Ingestor {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.is_running() {
+            for path in ["/health/ready", "/metrics"] {
+                let body = self.try_get(path).map_or_else(|error| error.to_string(), |a| a.body);
+                let shown = |line: &&str| !line.starts_with('#') && !line.contains("_bucket");
+                let lines: Vec<&str> = body.lines().filter(shown).collect();
+                eprintln!("--- {path}\n{}\n---", lines.join("\n"));
+            }
+        }
     }
 }
 
