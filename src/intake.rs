@@ -120,8 +120,8 @@ impl Intake {
                 }
             } else {
                 // Nothing is acknowledged: the source leaves the broker, which keeps it all.
-                refuse(inbound.drain(..));
-                self.acks.give_up();
+                let (deliveries, replays) = split(inbound.drain(..));
+                self.refuse(&deliveries, replays);
             }
             self.writer.maintain()?;
             self.activity.end();
@@ -131,7 +131,7 @@ impl Intake {
 
     /// Makes a group durable, then acknowledges it.
     fn take_in(&mut self, group: Vec<Inbound>, clock: Clock) -> Result<(), IntakeError> {
-        let (deliveries, mut replays) = split(group);
+        let (deliveries, mut replays) = split(group.into_iter());
         let Self { writer, rules, max_payload_bytes, .. } = self;
         let mut rejected = Rejected::new(&self.dead_letters, &self.metrics);
         let mut accepted = 0;
@@ -173,8 +173,7 @@ impl Intake {
                 "the disk is full: messages were not stored and not acknowledged, the broker keeps them"
             );
             self.writer.abandon();
-            self.acks.give_up();
-            replays.into_iter().for_each(refuse_replay);
+            self.refuse(&deliveries, replays);
             return Ok(());
         }
         self.metrics.valid_messages.inc_by(accepted);
@@ -184,6 +183,14 @@ impl Intake {
         }
         self.metrics.acks.inc_by(self.acks.send(&deliveries));
         Ok(())
+    }
+
+    /// What the log has no room for is not acknowledged, and left to the broker.
+    fn refuse(&self, deliveries: &[Delivery], replays: Vec<Replay>) {
+        self.acks.give_up(deliveries);
+        for replay in replays {
+            replay.done.send(Replayed::Full).ok();
+        }
     }
 }
 
@@ -236,8 +243,8 @@ impl<'g> Rejected<'g> {
     }
 }
 
-fn split(group: Vec<Inbound>) -> (Vec<Delivery>, Vec<Replay>) {
-    let mut deliveries = Vec::with_capacity(group.len());
+fn split(group: impl Iterator<Item = Inbound>) -> (Vec<Delivery>, Vec<Replay>) {
+    let mut deliveries = Vec::with_capacity(group.size_hint().0);
     let mut replays = Vec::new();
     for inbound in group {
         match inbound {
@@ -246,18 +253,6 @@ fn split(group: Vec<Inbound>) -> (Vec<Delivery>, Vec<Replay>) {
         }
     }
     (deliveries, replays)
-}
-
-fn refuse(group: impl Iterator<Item = Inbound>) {
-    for inbound in group {
-        if let Inbound::Replay(replay) = inbound {
-            refuse_replay(replay);
-        }
-    }
-}
-
-fn refuse_replay(replay: Replay) {
-    replay.done.send(Replayed::Full).ok();
 }
 
 /// How many of `inbound`, at least one, make a group.

@@ -74,10 +74,13 @@ struct Queue {
 
 impl Acks {
     /// Acknowledges `deliveries` in their order, which must be that of their receipt. Those of an
-    /// earlier connection are passed over: the broker delivers them again. Never blocks. Returns
-    /// how many were queued.
+    /// earlier connection are passed over, and those behind one that was given up: the broker
+    /// delivers them again. Never blocks. Returns how many were queued.
     pub fn send<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) -> u64 {
         let mut queue = self.lock();
+        if queue.is_broken {
+            return 0;
+        }
         let before = queue.packet_ids.len();
         let epoch = queue.epoch;
         // What came with QoS 0 has no packet id and wants no ack.
@@ -93,11 +96,16 @@ impl Acks {
         queued as u64
     }
 
-    /// Gives deliveries of the present connection up: they were not stored. The broker delivers
-    /// them again only on another connection, so this one is left.
-    pub fn give_up(&self) {
-        self.lock().is_broken = true;
-        self.shared.queued.notify_one();
+    /// Gives `deliveries` up: they were not stored. The broker delivers them again only on another
+    /// connection, so the present one is left if they came by it.
+    pub fn give_up<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) {
+        let mut queue = self.lock();
+        let epoch = queue.epoch;
+        if deliveries.into_iter().any(|delivery| delivery.epoch == epoch) {
+            queue.is_broken = true;
+            drop(queue);
+            self.shared.queued.notify_one();
+        }
     }
 
     /// Whether the present connection has to be left.
@@ -105,7 +113,8 @@ impl Acks {
         self.lock().is_broken
     }
 
-    /// Waits until there are acks to be written, or the connection has to be left. Can be dropped and called again at any time.
+    /// Waits until there are acks to be written, or the connection has to be left. Can be dropped
+    /// and called again at any time.
     pub(super) async fn queued(&self) {
         self.shared.queued.notified().await;
     }
@@ -163,5 +172,27 @@ mod tests {
         let reused = delivery(&acks, 2);
         assert_eq!(acks.send([&late, &reused]), 1);
         assert_eq!(acks.take(), [2]);
+    }
+
+    #[test]
+    fn behind_a_delivery_that_was_given_up_nothing_is_acknowledged() {
+        let acks = Acks::default();
+        let (stored, given_up, behind) =
+            (delivery(&acks, 1), delivery(&acks, 2), delivery(&acks, 3));
+        acks.send([&stored]);
+        acks.give_up([&given_up]);
+        assert_eq!(acks.send([&behind]), 0);
+        assert!(acks.is_broken());
+        assert_eq!(acks.take(), [1]);
+    }
+
+    #[test]
+    fn giving_up_what_an_earlier_connection_brought_leaves_the_present_one_alone() {
+        let acks = Acks::default();
+        let early = delivery(&acks, 1);
+        acks.end_epoch();
+        acks.give_up([&early]);
+        assert!(!acks.is_broken());
+        assert_eq!(acks.send([&delivery(&acks, 1)]), 1);
     }
 }
