@@ -25,7 +25,7 @@ use crate::wal::{Log, Offset};
 
 mod batch;
 
-use batch::{Outcome, Work};
+use batch::{Ended, Outcome, Work};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -137,7 +137,7 @@ pub struct Flusher {
     position: Offset,
     /// When the record at `position` was first seen waiting.
     waiting_since: Option<Instant>,
-    in_flight: JoinSet<(Work, Outcome)>,
+    in_flight: JoinSet<Ended>,
     /// First offset → a batch that failed and is to be sent again.
     failed: BTreeMap<Offset, Work>,
     /// First offset → end of a batch that ended while an earlier one has not.
@@ -149,6 +149,8 @@ pub struct Flusher {
     /// After a failure one batch goes alone.
     probing: bool,
     last_answer: Option<Instant>,
+    /// What a batch takes from its start to its end, smoothed.
+    batch_time: Duration,
 }
 
 impl Flusher {
@@ -171,6 +173,7 @@ impl Flusher {
             retry_at: None,
             probing: true,
             last_answer: None,
+            batch_time: Duration::ZERO,
         }
     }
 
@@ -193,8 +196,7 @@ impl Flusher {
             tokio::select! {
                 Some(ended) = self.in_flight.join_next() => {
                     self.activity.begin();
-                    let (work, outcome) = ended?;
-                    self.finish(work, outcome).await;
+                    self.finish(ended?).await;
                 }
                 () = tokio::time::sleep_until(wake) => {}
                 changed = committed.changed() => changed?,
@@ -203,8 +205,7 @@ impl Flusher {
             }
         }
         while let Some(ended) = self.in_flight.join_next().await {
-            let (work, outcome) = ended?;
-            self.finish(work, outcome).await;
+            self.finish(ended?).await;
         }
         Ok(())
     }
@@ -236,7 +237,7 @@ impl Flusher {
         if pending > 0 {
             let size = self.config.batch_size as u64;
             let since = *self.waiting_since.get_or_insert(now);
-            if pending < size && now < since + self.config.batch_timeout {
+            if pending < size && now < since + self.linger() {
                 return None;
             }
             let from = self.position;
@@ -254,8 +255,15 @@ impl Flusher {
         if paused || (!self.in_flight.is_empty() && self.is_busy()) {
             return later;
         }
-        let linger = self.waiting_since.map(|since| since + self.config.batch_timeout);
+        let linger = self.waiting_since.map(|since| since + self.linger());
         self.retry_at.or(linger).unwrap_or(later)
+    }
+
+    /// How long a batch may wait to fill: so that its rows are in the table within the batch
+    /// timeout, if the database is as fast as it was, but half of that timeout at least.
+    fn linger(&self) -> Duration {
+        let timeout = self.config.batch_timeout;
+        timeout.saturating_sub(self.batch_time).max(timeout / 2)
     }
 
     /// Whether as much is in flight as may be.
@@ -263,7 +271,8 @@ impl Flusher {
         self.in_flight.len() >= if self.probing { 1 } else { self.config.connections }
     }
 
-    async fn finish(&mut self, work: Work, outcome: Outcome) {
+    async fn finish(&mut self, ended: Ended) {
+        let Ended { work, outcome, took } = ended;
         self.last_answer = Some(Instant::now());
         match outcome {
             Outcome::Done => {
@@ -271,7 +280,10 @@ impl Flusher {
                 match work {
                     Work::Schema => self.schema_ready = true,
                     Work::Ping => {}
-                    Work::Batch(batch) => self.ended(batch.from, batch.to).await,
+                    Work::Batch(batch) => {
+                        self.batch_time = (self.batch_time * 7 + took) / 8;
+                        self.ended(batch.from, batch.to).await;
+                    }
                 }
             }
             Outcome::Failed(failure) => {

@@ -1,7 +1,7 @@
 //! One batch on its way into the table.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Parts;
 use crate::dead_letters::NewDeadLetter;
@@ -45,8 +45,17 @@ pub(super) enum Outcome {
     Failed(Failure),
 }
 
-/// Does `work`, and hands it back with what is left of it.
-pub(super) async fn send(parts: Parts, mut work: Work) -> (Work, Outcome) {
+/// Work that was done, or tried.
+pub(super) struct Ended {
+    /// With what is left of it.
+    pub(super) work: Work,
+    pub(super) outcome: Outcome,
+    pub(super) took: Duration,
+}
+
+/// Does `work`.
+pub(super) async fn send(parts: Parts, mut work: Work) -> Ended {
+    let started = Instant::now();
     let result = match &mut work {
         Work::Schema => parts.database.prepare_schema().await,
         Work::Ping => parts.database.ping().await,
@@ -56,7 +65,7 @@ pub(super) async fn send(parts: Parts, mut work: Work) -> (Work, Outcome) {
         Ok(()) => Outcome::Done,
         Err(failure) => Outcome::Failed(failure),
     };
-    (work, outcome)
+    Ended { work, outcome, took: started.elapsed() }
 }
 
 impl Records {
