@@ -331,9 +331,19 @@ impl Source {
         }
         let received_at = Timestamp::now();
         let bytes = u32::try_from(publish.payload.len().min(BUDGET_BYTES)).unwrap_or(u32::MAX);
-        let budget = Arc::clone(&self.budget).acquire_many_owned(bytes).await.ok();
-        let delivery = Delivery::new(publish, self.acks.epoch(), received_at, budget);
-        self.parts.deliveries.send(Inbound::Message(delivery)).await.is_ok()
+        let budget = Arc::clone(&self.budget);
+        let deliveries = &self.parts.deliveries;
+        let place =
+            async { (budget.acquire_many_owned(bytes).await.ok(), deliveries.reserve().await) };
+        let (budget, place) = while_keeping_alive(&mut self.events, place).await;
+        let Ok(place) = place else { return false };
+        place.send(Inbound::Message(Delivery::new(
+            publish,
+            self.acks.epoch(),
+            received_at,
+            budget,
+        )));
+        true
     }
 
     fn connected(&mut self, connack: &ConnAck) {
@@ -440,6 +450,24 @@ impl Source {
                 }
             }
             _ => self.takeover.ended_otherwise(),
+        }
+    }
+}
+
+/// Waits for `place`, during which nothing is polled, and tells the broker meanwhile that we live.
+async fn while_keeping_alive<T>(events: &mut EventLoop, place: impl Future<Output = T>) -> T {
+    let mut place = pin!(place);
+    loop {
+        if let Ok(place) = tokio::time::timeout(KEEP_ALIVE / 2, &mut place).await {
+            return place;
+        }
+        let Some(network) = &mut events.network else { continue };
+        let ping = async {
+            network.write(Packet::PingReq).await?;
+            network.flush().await
+        };
+        if !matches!(tokio::time::timeout(WRITE_TIMEOUT, ping).await, Ok(Ok(()))) {
+            tracing::debug!("the broker takes no ping; the next poll will tell why");
         }
     }
 }

@@ -120,7 +120,7 @@ fn connect(port: u16) -> Stream {
     eventually("the publisher connects", || {
         let mut stream = Stream::new(TcpStream::connect(("127.0.0.1", port)).ok()?).ok()?;
         let client_id = format!("test-publisher-{:016x}", fastrand::u64(..));
-        stream.send(&Packet::Connect { client_id, clean_session: true }).ok()?;
+        stream.send(&Packet::Connect { client_id, clean_session: true, keep_alive: 0 }).ok()?;
         match stream.next(Duration::from_secs(5)) {
             Ok(Some(Packet::ConnAck { .. })) => Some(stream),
             _ => None,

@@ -28,13 +28,16 @@ impl ScriptedBroker {
         let mut link = Link {
             stream: Stream::new(tcp).unwrap(),
             client_id: String::new(),
+            keep_alive: 0,
+            pings: 0,
             filters: Vec::new(),
             acks: VecDeque::new(),
             is_closed: false,
         };
         match link.stream.next(PATIENCE) {
-            Ok(Some(Packet::Connect { client_id, clean_session })) => {
+            Ok(Some(Packet::Connect { client_id, clean_session, keep_alive })) => {
                 assert!(!clean_session, "the session has to be a persistent one");
+                link.keep_alive = keep_alive;
                 link.client_id = client_id;
             }
             other => panic!("expected CONNECT, received {other:?}"),
@@ -63,6 +66,10 @@ impl ScriptedBroker {
 pub(crate) struct Link {
     stream: Stream,
     pub(crate) client_id: String,
+    /// Seconds that it promises to be silent for at most.
+    pub(crate) keep_alive: u16,
+    /// PINGREQs received.
+    pings: u32,
     /// What it has subscribed to on this connection.
     pub(crate) filters: Vec<String>,
     /// PUBACKs received and not yet looked at.
@@ -113,6 +120,15 @@ impl Link {
         ids
     }
 
+    /// Whether a PINGREQ comes within `patience`.
+    pub(crate) fn ping(&mut self, patience: Duration) -> bool {
+        let (deadline, before) = (Instant::now() + patience, self.pings);
+        while self.pings == before && !self.is_closed && Instant::now() < deadline {
+            self.serve(Duration::from_millis(100));
+        }
+        self.pings > before
+    }
+
     /// All PUBACKs that still come until the client closes the connection.
     #[track_caller]
     pub(crate) fn acks_until_closed(&mut self) -> Vec<u16> {
@@ -142,7 +158,10 @@ impl Link {
                     self.filters.extend(filters);
                     Packet::SubAck { id, granted }
                 }
-                Packet::PingReq => Packet::PingResp,
+                Packet::PingReq => {
+                    self.pings += 1;
+                    Packet::PingResp
+                }
                 Packet::Disconnect => {
                     self.is_closed = true;
                     return;

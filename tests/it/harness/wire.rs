@@ -9,6 +9,8 @@ pub(crate) enum Packet {
     Connect {
         client_id: String,
         clean_session: bool,
+        /// In seconds.
+        keep_alive: u16,
     },
     ConnAck {
         session_present: bool,
@@ -44,9 +46,10 @@ impl Packet {
             body.extend(text.as_bytes());
         };
         let first = match self {
-            Self::Connect { client_id, clean_session } => {
+            Self::Connect { client_id, clean_session, keep_alive } => {
                 text(&mut body, "MQTT");
-                body.extend([4, u8::from(*clean_session) << 1, 0, 0]);
+                body.extend([4, u8::from(*clean_session) << 1]);
+                body.extend(keep_alive.to_be_bytes());
                 text(&mut body, client_id);
                 0x10
             }
@@ -113,8 +116,8 @@ impl Packet {
                 body.text();
                 body.take(1);
                 let clean_session = body.take(1)[0] & 2 != 0;
-                body.take(2);
-                Self::Connect { client_id: body.text(), clean_session }
+                let keep_alive = body.number();
+                Self::Connect { client_id: body.text(), clean_session, keep_alive }
             }
             2 => {
                 assert_eq!(body.0[1], 0, "the broker refused the connection");
