@@ -17,6 +17,7 @@
 //! - A deletion that is not durable yet may already be written over → see
 //!   [`Active::remove_below`].
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -94,6 +95,51 @@ pub fn generation_id(first: Offset) -> String {
     format!("{first:020}")
 }
 
+/// The generations in a directory, oldest first.
+pub(super) fn generations(dir: &Path) -> io::Result<Vec<Offset>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Some(first) = first_offset(&entry.file_name())
+        {
+            all.push(first);
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// What the name of a generation's directory says.
+pub(super) fn first_offset(name: &OsStr) -> Option<Offset> {
+    name.to_str().filter(|name| name.len() == 20)?.parse().ok()
+}
+
+/// What was noted in `WAL_DIR/positions`.
+pub(super) fn read_positions(file: &File) -> Option<Positions> {
+    let mut note = [0; 20];
+    file.read_exact_at(&mut note, 0).ok()?;
+    let (positions, checksum) = note.split_at(16);
+    if crc32fast::hash(positions).to_le_bytes() != checksum {
+        return None;
+    }
+    let (committed, flushed) = positions.split_at(8);
+    let offset = |bytes: &[u8]| bytes.try_into().map(Offset::from_le_bytes).ok();
+    Some(Positions { committed: offset(committed)?, flushed: offset(flushed)? })
+}
+
+/// What was written down when the generation in `dir` was set aside.
+pub(super) fn report(dir: &Path) -> Option<Quarantined> {
+    let report = fs::read(dir.join("report.json")).ok()?;
+    serde_json::from_slice(&report).ok()
+}
+
+/// Bytes that the files in `dir` take.
+pub(super) fn bytes_in(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -117,22 +163,8 @@ fn guarded<T>(call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, WalError> {
 
 impl Storage for SledStorage {
     fn list(&self) -> Result<Vec<Offset>, WalError> {
-        let list = || -> io::Result<Vec<Offset>> {
-            let mut all = Vec::new();
-            for entry in fs::read_dir(&self.dir)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some(name) = name.to_str().filter(|name| name.len() == 20) else { continue };
-                if entry.file_type()?.is_dir()
-                    && let Ok(first) = name.parse()
-                {
-                    all.push(first);
-                }
-            }
-            all.sort_unstable();
-            Ok(all)
-        };
-        list().map_err(|source| WalError::Io { what: "list the WAL directory", source })
+        generations(&self.dir)
+            .map_err(|source| WalError::Io { what: "list the WAL directory", source })
     }
 
     fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError> {
@@ -196,18 +228,16 @@ impl Storage for SledStorage {
     }
 
     fn quarantined(&self) -> Vec<Quarantined> {
-        let Ok(entries) = fs::read_dir(self.quarantine_dir()) else { return Vec::new() };
-        let mut all: Vec<Quarantined> = entries
-            .filter_map(|entry| fs::read(entry.ok()?.path().join("report.json")).ok())
-            .filter_map(|report| serde_json::from_slice(&report).ok())
-            .collect();
+        let dir = self.quarantine_dir();
+        let ids = generations(&dir).unwrap_or_default();
+        let reports = ids.into_iter().map(|first| report(&dir.join(generation_id(first))));
+        let mut all: Vec<Quarantined> = reports.flatten().collect();
         all.sort_by(|a, b| (&a.at, &a.id).cmp(&(&b.at, &b.id)));
         all
     }
 
     fn disk_bytes(&self, first: Offset) -> u64 {
-        let Ok(entries) = fs::read_dir(self.path(first)) else { return 0 };
-        entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+        bytes_in(&self.path(first))
     }
 
     fn free_bytes(&self) -> Result<u64, WalError> {
@@ -228,15 +258,7 @@ impl Storage for SledStorage {
     }
 
     fn noted(&self) -> Option<Positions> {
-        let mut note = [0; 20];
-        self.positions.read_exact_at(&mut note, 0).ok()?;
-        let (positions, checksum) = note.split_at(16);
-        if crc32fast::hash(positions).to_le_bytes() != checksum {
-            return None;
-        }
-        let (committed, flushed) = positions.split_at(8);
-        let offset = |bytes: &[u8]| bytes.try_into().map(Offset::from_le_bytes).ok();
-        Some(Positions { committed: offset(committed)?, flushed: offset(flushed)? })
+        read_positions(&self.positions)
     }
 }
 
