@@ -209,6 +209,19 @@ impl Config {
         Self::from_sources(Sources::of_this_process())
     }
 
+    /// Where the log is, whatever else is wrong: for those who look into it.
+    ///
+    /// # Errors
+    /// If it is not in the environment, and `Rocket.toml` cannot be read.
+    pub fn load_wal_dir() -> Result<PathBuf, Mistakes> {
+        Self::wal_dir_from_sources(Sources::of_this_process())
+    }
+
+    fn wal_dir_from_sources(mut from: Sources) -> Result<PathBuf, Mistakes> {
+        let dir = wal_dir(&mut from);
+        if from.is_in_environment("WAL_DIR") { Ok(dir) } else { from.finish_early().map(|()| dir) }
+    }
+
     /// As [`Self::load`], from given sources.
     ///
     /// # Errors
@@ -233,7 +246,7 @@ impl Config {
             },
             channel_size: from.number("CHANNEL_SIZE", 50_000, 1..=10_000_000),
             wal: Wal {
-                dir: from.value("WAL_DIR", PathBuf::from("data/wal"), "a directory"),
+                dir: wal_dir(&mut from),
                 max_bytes: from.number("WAL_MAX_BYTES", 1_024 * MIB, 4 * MIB..=1 << 50),
                 min_free_bytes: from.number("WAL_MIN_FREE_BYTES", 64 * MIB, 0..=1 << 50),
                 generation_bytes: from.number("WAL_GENERATION_BYTES", 64 * MIB, MIB..=1 << 32),
@@ -308,6 +321,10 @@ impl Config {
             ),
         ]
     }
+}
+
+fn wal_dir(from: &mut Sources) -> PathBuf {
+    from.value("WAL_DIR", PathBuf::from("data/wal"), "a directory")
 }
 
 fn rocket(from: &mut Sources) -> rocket::figment::value::Dict {
@@ -460,6 +477,19 @@ mod tests {
         let env: BTreeMap<String, String> =
             env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Config::from_sources(Sources::new(env, toml))
+    }
+
+    #[test]
+    fn the_place_of_the_log_is_known_whatever_else_is_wrong() {
+        let wal_dir = |env: &[(&str, &str)], toml: &str| {
+            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Config::wal_dir_from_sources(Sources::new(env.collect(), toml))
+        };
+        let spoilt = "[default]\nmqtt_port = 0\nbatch = 1\nwal_dir = \"/from/file\"";
+        assert_eq!(wal_dir(&[], spoilt), Ok("/from/file".into()));
+        assert_eq!(wal_dir(&[("WAL_DIR", "/w"), ("HTTP_ADDR", "x")], "[half"), Ok("/w".into()));
+        assert_eq!(wal_dir(&[], ""), Ok("data/wal".into()));
+        assert!(wal_dir(&[], "[half").is_err(), "it could stand there");
     }
 
     fn mistakes(env: &[(&str, &str)], toml: &str) -> Vec<String> {

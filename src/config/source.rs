@@ -88,6 +88,10 @@ impl Sources {
         self.mistakes.len()
     }
 
+    pub(super) fn is_in_environment(&self, name: &str) -> bool {
+        self.env.contains_key(name)
+    }
+
     /// A text that is not blank.
     pub(super) fn text(&mut self, name: &str, default: &str) -> String {
         let text = self.raw(name).unwrap_or_else(|| default.to_owned());
@@ -215,6 +219,11 @@ impl Sources {
                 self.mistakes.push(format!("{key} in Rocket.toml: unknown key"));
             }
         }
+        self.finish_early()
+    }
+
+    /// The mistakes in what was asked for so far.
+    pub(super) fn finish_early(self) -> Result<(), Mistakes> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
     }
 }
