@@ -45,7 +45,8 @@ prepare() {
     need_cargo
     # The compiler is for the crates with C in them.
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
-        mosquitto_passwd=mosquitto strace=strace openssl=openssl setpriv=util-linux
+        mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients psql=postgresql-client \
+        strace=strace openssl=openssl setpriv=util-linux
     cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
 }
 

@@ -56,4 +56,6 @@ pub mod retry;
 pub mod health;
 pub mod http;
 
+pub mod wal_command;
+
 pub mod simulator;

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// One measurement of one device, as published and as stored.
-#[derive(Clone, Debug, PartialEq)]
+/// One measurement of one device, as published and as stored. In JSON it is the payload of a message.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Reading {
     /// 1 to 128 characters, none of them a control character.
     pub device_id: String,

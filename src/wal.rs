@@ -9,7 +9,8 @@
 //!
 //! Layers, from the bytes up: [`block`] (what is stored), [`storage`] (the trait pair), `sled` and
 //! [`memory`] (its two implementations), `sealed` (reading what an earlier process or generation left
-//! behind), [`log`] (offsets, rotation, order).
+//! behind), [`log`] (offsets, rotation, order). Beside them, [`inspect`] looks into a log that no process
+//! uses.
 //!
 //! What `commit` returning `Ok` means: every record appended before it survives a power cut. What
 //! an error means: nothing may be acknowledged, and the log takes nothing more in this process,
@@ -19,6 +20,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub mod block;
+pub mod inspect;
 pub mod log;
 pub mod memory;
 #[cfg(test)]

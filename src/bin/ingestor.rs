@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use iot_ingestor::config::{Config, Mistakes};
-use iot_ingestor::{app, logging};
+use iot_ingestor::{app, logging, wal_command};
 
 /// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
 const BAD_CONFIGURATION: u8 = 64;
@@ -24,6 +24,8 @@ enum Command {
     Run,
     /// Read the configuration, print it with secrets redacted, and exit
     CheckConfig,
+    /// Look into the log of a stopped ingestor: what waits, what is damaged; get readings out
+    Wal(wal_command::Arguments),
 }
 
 const AFTER_HELP: &str = "\
@@ -59,19 +61,19 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }),
+        Command::Wal(arguments) => wal_command::run(&arguments).unwrap_or_else(bad_configuration),
     }
 }
 
 fn with_config(go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Config::load() {
-        Ok(config) => go_on(config),
-        Err(Mistakes(mistakes)) => {
-            for mistake in mistakes {
-                eprintln!("configuration: {mistake}");
-            }
-            ExitCode::from(BAD_CONFIGURATION)
-        }
+    Config::load().map_or_else(bad_configuration, go_on)
+}
+
+fn bad_configuration(Mistakes(mistakes): Mistakes) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("configuration: {mistake}");
     }
+    ExitCode::from(BAD_CONFIGURATION)
 }
 
 fn run(config: Config) -> ExitCode {

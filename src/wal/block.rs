@@ -21,6 +21,8 @@
 //! stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a segment
 //! (17 values each) to blob files, which it never syncs.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::reading::{Reading, Timestamp};
@@ -131,8 +133,10 @@ struct RecordV1 {
 }
 
 /// bincode's fixed-width encoding: 8 bytes for the id's length, 8 for each number.
+const SHORTEST_RECORD_BYTES: usize = 8 + 4 * 8;
+
 fn raw_bytes(reading: &Reading) -> usize {
-    8 + reading.device_id.len() + 4 * 8
+    SHORTEST_RECORD_BYTES + reading.device_id.len()
 }
 
 /// Encodes blocks; keeps the compressor's memory between them.
@@ -266,6 +270,17 @@ pub fn check(bytes: &[u8]) -> Result<Header, FrameError> {
     if plausible { Ok(header) } else { Err(FrameError::NotAFrame) }
 }
 
+/// The offsets that a frame which is damaged claims to hold, if the claim can be true; what says so
+/// may be damaged itself.
+pub(super) fn claim(bytes: &[u8]) -> Option<Range<Offset>> {
+    let head = bytes.get(..HEADER_BYTES)?;
+    let first = u64::from_le_bytes(field(head, 8));
+    let count = u32::from_le_bytes(field(head, 40)) as usize;
+    let plausible = 1..=RAW_MAX_BYTES / SHORTEST_RECORD_BYTES;
+    let end = first.checked_add(count as u64)?;
+    plausible.contains(&count).then_some(first..end)
+}
+
 pub(super) fn field<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&head[at..at + N]);
@@ -362,6 +377,16 @@ mod tests {
         let mut frame = encode(0, &[reading("a", 1.0)]).remove(0).2;
         frame[4] = 9;
         assert_eq!(check(&frame), Err(FrameError::UnknownVersion(9)));
+    }
+
+    #[test]
+    fn a_damaged_frame_claims_its_offsets_unless_that_cannot_be() {
+        let mut frame = encode(5, &[reading("a", 1.0), reading("b", 2.0)]).remove(0).2;
+        *frame.last_mut().unwrap() ^= 1;
+        assert_eq!(claim(&frame), Some(5..7));
+        frame[43] = 1;
+        assert_eq!(claim(&frame), None);
+        assert_eq!(claim(&frame[..40]), None);
     }
 
     #[test]

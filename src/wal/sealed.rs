@@ -17,21 +17,36 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::WalError;
-use super::block::{self, Block, Header, MAGIC, MAX_FRAME_BYTES, Offset};
+use super::block::{self, Block, FrameError, Header, MAGIC, MAX_FRAME_BYTES, Offset};
 use super::storage::{Generation, Known, OffsetRange, Sealed};
 
 const CHUNK_BYTES: usize = 1024 * 1024;
 
-const PAGE_BYTES: usize = 4_096;
+pub(super) const PAGE_BYTES: usize = 4_096;
 
-/// Calls `each` with the header and the position of every intact frame in `file`, in the order in
-/// which they lie there. Pages that the disk cannot read hold none.
-pub(super) fn scan(file: &File, mut each: impl FnMut(Header, u64)) -> io::Result<()> {
+/// What there is at a position of a raw file.
+pub(super) enum Sight {
+    /// An intact frame.
+    Frame(Header),
+    /// What begins as a frame does, and is none that this version can read.
+    Broken {
+        error: FrameError,
+        /// The offsets that it claims to hold.
+        claim: Option<Range<Offset>>,
+    },
+    /// A page that the disk cannot read; it is taken for zeros.
+    Unreadable(io::Error),
+}
+
+/// Calls `each` with what is found in `file`, frames in the order in which they lie there, each with
+/// its position.
+pub(super) fn scan(file: &File, mut each: impl FnMut(u64, Sight)) -> io::Result<()> {
     let finder = memchr::memmem::Finder::new(&MAGIC);
     let length = file.metadata()?.len();
     let mut window = Vec::with_capacity(CHUNK_BYTES + MAX_FRAME_BYTES);
@@ -40,7 +55,7 @@ pub(super) fn scan(file: &File, mut each: impl FnMut(Header, u64)) -> io::Result
         let end = window_position + window.len() as u64;
         let bytes = usize::try_from(length.saturating_sub(end)).unwrap_or(CHUNK_BYTES);
         let bytes = bytes.min(CHUNK_BYTES);
-        read_on(file, end, bytes, &mut window);
+        read_on(file, end, bytes, &mut window, &mut each);
         // A frame that begins in the last stretch may be cut off by the window's end.
         let cut_off = if bytes == 0 { 0 } else { MAX_FRAME_BYTES };
         let complete = window.len().saturating_sub(cut_off);
@@ -50,14 +65,13 @@ pub(super) fn scan(file: &File, mut each: impl FnMut(Header, u64)) -> io::Result
             if start >= complete {
                 break;
             }
-            at = start
-                + match block::check(&window[start..]) {
-                    Ok(header) => {
-                        each(header, window_position + start as u64);
-                        header.frame_bytes
-                    }
-                    Err(_) => 1,
-                };
+            let bytes = &window[start..];
+            let (sight, length) = match block::check(bytes) {
+                Ok(header) => (Sight::Frame(header), header.frame_bytes),
+                Err(error) => (Sight::Broken { error, claim: block::claim(bytes) }, 1),
+            };
+            each(window_position + start as u64, sight);
+            at = start + length;
         }
         if bytes == 0 {
             return Ok(());
@@ -69,7 +83,13 @@ pub(super) fn scan(file: &File, mut each: impl FnMut(Header, u64)) -> io::Result
 }
 
 /// Adds `bytes` bytes from `position` on to `window`, zeros where the disk cannot read.
-fn read_on(file: &File, position: u64, bytes: usize, window: &mut Vec<u8>) {
+fn read_on(
+    file: &File,
+    position: u64,
+    bytes: usize,
+    window: &mut Vec<u8>,
+    each: &mut impl FnMut(u64, Sight),
+) {
     let start = window.len();
     window.resize(start + bytes, 0);
     let chunk = &mut window[start..];
@@ -78,7 +98,7 @@ fn read_on(file: &File, position: u64, bytes: usize, window: &mut Vec<u8>) {
     }
     for (page, at) in chunk.chunks_mut(PAGE_BYTES).zip((position..).step_by(PAGE_BYTES)) {
         if let Err(error) = file.read_exact_at(page, at) {
-            tracing::error!(position = at, %error, "a page of a WAL generation cannot be read");
+            each(at, Sight::Unreadable(error));
             page.fill(0);
         }
     }
@@ -86,30 +106,53 @@ fn read_on(file: &File, position: u64, bytes: usize, window: &mut Vec<u8>) {
 
 /// Where a frame lies, and what it holds.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     first: Offset,
-    position: u64,
+    pub(super) position: u64,
     records: u32,
-    frame_bytes: u32,
+    pub(super) frame_bytes: u32,
 }
 
 impl Place {
     fn end(&self) -> Offset {
         self.first + u64::from(self.records)
     }
+
+    pub(super) fn offsets(&self) -> OffsetRange {
+        OffsetRange { from: self.first, to: self.end() - 1 }
+    }
 }
 
 /// The frames of a raw file.
-struct Frames {
-    file: File,
+pub(super) struct Frames {
+    pub(super) file: File,
     /// Ordered by offset, one for each.
     places: Vec<Place>,
     disk_bytes: u64,
 }
 
-/// Finds the frames in the raw file at `path`, of the generation that begins at `first`. A file
-/// that is not there holds none.
-pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Sealed> {
+/// What a raw file holds, and what it does not.
+pub(super) struct Survey {
+    /// All of them, flushed or not.
+    pub(super) frames: Frames,
+    /// As [`Sealed::flushed`].
+    pub(super) flushed: Offset,
+    /// As [`Sealed::end`].
+    pub(super) end: Offset,
+    /// As [`Sealed::lost`].
+    pub(super) lost: Vec<OffsetRange>,
+    /// Of a commit that never ended.
+    pub(super) cut_off: Vec<OffsetRange>,
+}
+
+/// Looks for frames in the raw file at `path`, of the generation that begins at `first`, and calls
+/// `each` with everything that it sees. A file that is not there holds nothing.
+pub(super) fn survey(
+    path: &Path,
+    first: Offset,
+    known: Known,
+    mut each: impl FnMut(u64, Sight),
+) -> io::Result<Survey> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::open("/dev/null")?,
@@ -118,9 +161,11 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
     let mut places = Vec::new();
     let mut flushed = known.flushed;
     let mut committed = first.max(known.committed);
-    scan(&file, |header, position| {
-        let is_ours = header.first >= first && known.end.is_none_or(|end| header.first < end);
-        if is_ours {
+    scan(&file, |position, sight| {
+        if let Sight::Frame(header) = &sight
+            && header.first >= first
+            && known.end.is_none_or(|end| header.first < end)
+        {
             flushed = flushed.max(header.flushed);
             committed = committed.max(header.committed);
             places.push(Place {
@@ -130,17 +175,29 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
                 frame_bytes: u32::try_from(header.frame_bytes).unwrap_or(u32::MAX),
             });
         }
+        each(position, sight);
     })?;
-    places.sort_unstable_by_key(|place| place.first);
+    places.sort_unstable_by_key(|place| (place.first, place.position));
     places.dedup_by_key(|place| place.first);
-    let block_bytes = places.iter().map(|place| u64::from(place.frame_bytes)).sum();
-    places.retain(|place| place.end() > flushed);
+    places.shrink_to_fit();
+    let disk_bytes = file.metadata()?.len();
+    let frames = Frames { file, places, disk_bytes };
 
-    let from = first.max(flushed);
     let must_reach = known.end.unwrap_or(committed);
-    let (end, missing) = continuity(&places, from, must_reach);
-    let (lost, cut_off): (Vec<_>, Vec<_>) =
-        missing.into_iter().partition(|range| range.from < must_reach);
+    let (end, missing) = continuity(frames.from(flushed), first.max(flushed), must_reach);
+    let (lost, cut_off) = missing.into_iter().partition(|range| range.from < must_reach);
+    Ok(Survey { frames, flushed, end, lost, cut_off })
+}
+
+/// Finds the frames in the raw file at `path`, of the generation that begins at `first`. A file
+/// that is not there holds none.
+pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Sealed> {
+    let found = survey(path, first, known, |position, sight| {
+        if let Sight::Unreadable(error) = sight {
+            tracing::error!(position, %error, "a page of a WAL generation cannot be read");
+        }
+    })?;
+    let Survey { mut frames, flushed, end, lost, cut_off } = found;
     for OffsetRange { from, to } in cut_off {
         tracing::warn!(
             from,
@@ -148,11 +205,10 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
             "these offsets of the last commit group are not in the log: it was cut off while it was written, and was not acknowledged"
         );
     }
-    places.shrink_to_fit();
-    let readable = places.iter().map(|place| place.end() - place.first.max(from)).sum();
-    let disk_bytes = file.metadata()?.len();
-    let generation = Arc::new(Frames { file, places, disk_bytes });
-    Ok(Sealed { generation, flushed, end, records: readable, block_bytes, lost })
+    let (records, block_bytes) = (frames.records(first.max(flushed)), frames.block_bytes(0));
+    frames.places.retain(|place| place.end() > flushed);
+    frames.places.shrink_to_fit();
+    Ok(Sealed { generation: Arc::new(frames), flushed, end, records, block_bytes, lost })
 }
 
 /// Where the records end, and what is missing between `from` and there. Of what is missing, only
@@ -172,15 +228,34 @@ fn continuity(places: &[Place], from: Offset, must_reach: Offset) -> (Offset, Ve
     (next.max(must_reach), missing)
 }
 
-impl Generation for Frames {
-    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError> {
-        let at = self.places.partition_point(|place| place.end() <= offset);
-        let Some(place) = self.places.get(at) else { return Ok(None) };
+impl Frames {
+    /// Where the record at `offset` lies and those behind it.
+    pub(super) fn from(&self, offset: Offset) -> &[Place] {
+        &self.places[self.places.partition_point(|place| place.end() <= offset)..]
+    }
+
+    /// How many records there are from `offset` on.
+    pub(super) fn records(&self, offset: Offset) -> u64 {
+        self.from(offset).iter().map(|place| place.end() - place.first.max(offset)).sum()
+    }
+
+    /// Bytes of the blocks from the one of `offset` on.
+    pub(super) fn block_bytes(&self, offset: Offset) -> u64 {
+        self.from(offset).iter().map(|place| u64::from(place.frame_bytes)).sum()
+    }
+
+    /// The block at `place`.
+    pub(super) fn read(&self, place: &Place) -> Result<Block, WalError> {
         let mut frame = vec![0; place.frame_bytes as usize];
         let read = self.file.read_exact_at(&mut frame, place.position);
         let block = read.ok().and_then(|()| block::decode(&frame).ok());
-        let unreadable = || OffsetRange { from: place.first, to: place.end() - 1 };
-        block.map(Some).ok_or_else(|| WalError::Unreadable { range: unreadable() })
+        block.ok_or_else(|| WalError::Unreadable { range: place.offsets() })
+    }
+}
+
+impl Generation for Frames {
+    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError> {
+        self.from(offset).first().map(|place| self.read(place)).transpose()
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -224,7 +299,12 @@ mod tests {
         let mut found = Vec::new();
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &raw).unwrap();
-        scan(&file, |header, position| found.push((header.first, position))).unwrap();
+        scan(&file, |position, sight| {
+            if let Sight::Frame(header) = sight {
+                found.push((header.first, position));
+            }
+        })
+        .unwrap();
         let expected: Vec<_> = (0..).zip(expected).collect();
         assert_eq!(found, expected);
     }

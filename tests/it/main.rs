@@ -24,3 +24,4 @@ mod path;
 mod simulator;
 mod stop;
 mod systemd;
+mod wal_cli;
