@@ -44,7 +44,8 @@ mod schema;
 pub use failure::Failure;
 pub use insert::Inserted;
 pub use queries::{
-    Cursor, DevicePage, Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total,
+    Cursor, DeviceFilter, DevicePage, Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage,
+    Total,
 };
 pub use schema::MIGRATE_TIMEOUT;
 

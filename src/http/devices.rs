@@ -1,4 +1,4 @@
-//! `GET /api/v1/devices`: each device's latest reading, by name.
+//! `GET /api/v1/devices`: each device's latest reading, by name or by age.
 
 use rocket::serde::json::Json;
 use rocket::{Route, State, get, routes};
@@ -8,13 +8,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::error::ApiError;
 use super::query::RawQuery;
+use crate::postgres::DeviceFilter;
 use crate::reading::{Reading, Timestamp};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![devices]
 }
 
-/// Each device's latest reading, by name
+/// Each device's latest reading
 #[utoipa::path(
     get,
     tag = "data",
@@ -35,8 +36,9 @@ pub(super) async fn devices(
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Answer>, ApiError> {
-    let Query { limit, offset } = Query::read(&query)?;
-    let page = state.database.devices(offset, limit).await;
+    let Query { limit, offset, name_contains, newest_first } = Query::read(&query)?;
+    let filter = DeviceFilter { name_contains, newest_first };
+    let page = state.database.devices(&filter, offset, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure))?;
     let data = page.latest.into_iter().map(Item::from).collect();
     Ok(Json(Answer { data, total: page.total, limit, offset }))
@@ -51,21 +53,33 @@ struct Query {
     /// Devices to skip.
     #[param(required = false, minimum = 0, maximum = 4_294_967_295_u32, default = 0)]
     offset: u32,
+    /// Only devices that have this in their name, in capitals or not.
+    #[param(required = false, min_length = 1, max_length = 128, example = "sensor-0")]
+    name_contains: Option<String>,
+    /// In the order of their latest readings instead of by name, the newest first.
+    #[param(required = false, default = false)]
+    newest_first: bool,
 }
 
 impl Query {
     fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
-        let parameters = query.parameters(&["limit", "offset"])?;
-        Ok(Self { limit: parameters.limit()?, offset: parameters.offset()? })
+        let known = ["limit", "offset", "name_contains", "newest_first"];
+        let parameters = query.parameters(&known)?;
+        Ok(Self {
+            limit: parameters.limit()?,
+            offset: parameters.offset()?,
+            name_contains: parameters.device_name("name_contains")?,
+            newest_first: parameters.flag("newest_first")?.unwrap_or(false),
+        })
     }
 }
 
-/// Some devices, by name.
+/// Some devices.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Devices)]
 pub(super) struct Answer {
     data: Vec<Item>,
-    /// How many devices there are.
+    /// How many devices match.
     #[schema(example = 1)]
     total: u64,
     /// As asked for.

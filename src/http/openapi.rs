@@ -237,7 +237,8 @@ mod tests {
                 for parameter in operation["parameters"].as_array().into_iter().flatten() {
                     let schema = &parameter["schema"];
                     let bounds = ["maximum", "maxLength", "format"];
-                    let is_bounded = bounds.iter().any(|bound| !schema[bound].is_null());
+                    let is_bounded = bounds.iter().any(|bound| !schema[bound].is_null())
+                        || schema["type"] == "boolean";
                     assert!(
                         is_bounded && parameter["description"].is_string(),
                         "{path}: {parameter}"

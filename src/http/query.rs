@@ -83,15 +83,26 @@ impl Parameters {
         Ok(self.number("offset", 0..=u32::MAX)?.unwrap_or(0))
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| bad(name, "must be `true` or `false`"))
+    }
+
     /// The name of a device, as a reading may bear it.
     pub(super) fn device_id(&self) -> Result<Option<String>, ApiError> {
-        let Some(id) = self.text("device_id") else { return Ok(None) };
+        self.device_name("device_id")
+    }
+
+    /// The name of a device, or a part of one.
+    pub(super) fn device_name(&self, name: &str) -> Result<Option<String>, ApiError> {
+        let Some(id) = self.text(name) else { return Ok(None) };
         let is_valid = !id.is_empty()
             && id.chars().count() <= DEVICE_ID_MAX_CHARS
             && !id.chars().any(char::is_control);
         is_valid.then(|| Some(id.to_owned())).ok_or_else(|| {
             let rule = format!("1 to {DEVICE_ID_MAX_CHARS} characters, none a control character");
-            bad("device_id", &format!("must have {rule}"))
+            bad(name, &format!("must have {rule}"))
         })
     }
 

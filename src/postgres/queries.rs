@@ -66,12 +66,22 @@ pub struct TelemetryPage {
     pub next: Option<Cursor>,
 }
 
-/// Devices by name, each as its latest reading.
+/// Which devices, and in what order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceFilter {
+    /// Only those that have this in their name, in capitals or not. No NUL: PostgreSQL's text has
+    /// none.
+    pub name_contains: Option<String>,
+    /// By their latest reading, instead of by name.
+    pub newest_first: bool,
+}
+
+/// Devices, each as its latest reading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DevicePage {
     /// No more than were asked for.
     pub latest: Vec<Reading>,
-    /// Devices that there are.
+    /// Devices that match, on this page or off it.
     pub total: u64,
 }
 
@@ -127,18 +137,25 @@ impl Database {
         .await
     }
 
-    /// Up to `limit` devices, after the first `offset` of them, by name.
+    /// Up to `limit` devices, after the first `offset` of them.
     ///
     /// The cost grows with the number of devices, not with that of their readings.
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn devices(&self, offset: u32, limit: u32) -> Result<DevicePage, Failure> {
+    pub async fn devices(
+        &self,
+        filter: &DeviceFilter,
+        offset: u32,
+        limit: u32,
+    ) -> Result<DevicePage, Failure> {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
-            let rows: Vec<DeviceRow> = sqlx::query_as(DEVICES)
+            let sql = if filter.newest_first { DEVICES_BY_AGE } else { DEVICES_BY_NAME };
+            let rows: Vec<DeviceRow> = sqlx::query_as(sql)
                 .bind(i64::from(offset))
                 .bind(i64::from(limit))
+                .bind(filter.name_contains.as_deref())
                 .fetch_all(lease.connection())
                 .await
                 .map_err(Failure::of_statement)?;
@@ -203,9 +220,12 @@ fn reading((_, device_id, ts, temperature, humidity, battery): Row) -> Reading {
     Reading { device_id, timestamp: ts.into(), temperature, humidity, battery }
 }
 
-/// A loose index scan: each step of the recursion is one descent of the unique index, to the
-/// first device behind the one before. There is always a row, for the total.
-const DEVICES: &str = "
+/// `device`: the devices that match. A loose index scan: each step of the recursion is one descent
+/// of the unique index, to the first device behind the one before.
+macro_rules! devices {
+    ($rest:literal) => {
+        concat!(
+            "
     with recursive step (device_id) as (
         (select device_id from telemetry order by device_id limit 1)
         union all
@@ -220,8 +240,18 @@ const DEVICES: &str = "
         where step.device_id is not null
     ),
     device as materialized (
-        select device_id from step where device_id is not null
-    ),
+        select device_id from step
+        where device_id is not null
+            and ($3::text is null or strpos(lower(device_id), lower($3)) > 0)
+    ),",
+            $rest
+        )
+    };
+}
+
+/// Looks up the latest readings of the page alone. There is always a row, for the total.
+const DEVICES_BY_NAME: &str = devices!(
+    "
     page as (
         select device_id from device order by device_id offset $1 limit $2
     )
@@ -235,7 +265,29 @@ const DEVICES: &str = "
         order by telemetry.device_id desc, telemetry.ts desc
         limit 1
     ) as latest on true
-    order by page.device_id";
+    order by page.device_id"
+);
+
+/// Looks up the latest readings of all: one more descent of the index a device.
+const DEVICES_BY_AGE: &str = devices!(
+    "
+    page as (
+        select latest.*
+        from device
+        cross join lateral (
+            select device_id, ts, temperature, humidity, battery
+            from telemetry
+            where telemetry.device_id = any(array[device.device_id])
+            order by telemetry.device_id desc, telemetry.ts desc
+            limit 1
+        ) as latest
+        order by ts desc, device_id offset $1 limit $2
+    )
+    select known.total, page.*
+    from (select count(*) as total from device) as known
+    left join page on true
+    order by page.ts desc, page.device_id"
+);
 
 /// All but the total is null if the page is empty.
 #[derive(sqlx::FromRow)]

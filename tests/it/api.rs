@@ -88,6 +88,9 @@ fn every_malformed_request_is_a_400_that_says_what_to_change() {
         ("devices?limit=0", "limit"),
         ("devices?limit=1001", "limit"),
         ("devices?offset=-1", "offset"),
+        ("devices?newest_first=1", "newest_first"),
+        ("devices?name_contains=", "name_contains"),
+        ("devices?name_contains=a%00", "name_contains"),
     ];
     for (path, named) in wrong {
         let answer = api.ingestor.get(&format!("/api/v1/{path}"));
@@ -355,6 +358,35 @@ fn devices_are_shown_with_their_latest_reading() {
     let expected: Vec<String> = (1..=250).map(|d| format!("device-{d:03}")).collect();
     assert_eq!(names, expected);
     assert_eq!(api.get("/api/v1/devices?offset=250")["total"], 250);
+}
+
+#[test]
+fn devices_are_found_by_a_part_of_their_name_and_shown_newest_first() {
+    let api = Api::start();
+    for (device, second) in [("Boiler 1", 3), ("boiler 2", 9), ("100%_pump", 5), ("pump", 7)] {
+        api.postgres.execute(&format!(
+            "insert into telemetry (device_id, ts, temperature, humidity, battery) \
+             select '{device}', '2025-06-01T00:00:00Z'::timestamptz + n * interval '1 s', n, 2, 3 \
+             from generate_series(1, {second}) as n"
+        ));
+    }
+    let devices = |query: &str| {
+        let body = api.get(&format!("/api/v1/devices?{query}"));
+        let name = |device: &Value| device["device_id"].as_str().unwrap().to_owned();
+        let names: Vec<String> = body["data"].as_array().unwrap().iter().map(name).collect();
+        (names.join(", "), body["total"].as_u64().unwrap())
+    };
+    let shown = |names: &str, total: u64| (names.to_owned(), total);
+    assert_eq!(devices("newest_first=true"), shown("boiler 2, pump, 100%_pump, Boiler 1", 4));
+    assert_eq!(devices("newest_first=true&limit=2&offset=1"), shown("pump, 100%_pump", 4));
+    assert_eq!(devices("newest_first=true&offset=9"), shown("", 4));
+    assert_eq!(devices("name_contains=BOIL&newest_first=true"), shown("boiler 2, Boiler 1", 2));
+    assert_eq!(devices("name_contains=BOIL&limit=1&newest_first=false"), shown("Boiler 1", 2));
+    // No character of it is a pattern.
+    assert_eq!(devices("name_contains=%25_"), shown("100%_pump", 1));
+    assert_eq!(devices("name_contains=nobody&newest_first=true"), shown("", 0));
+    let newest = api.get("/api/v1/devices?newest_first=true&limit=1");
+    assert_eq!(newest["data"][0]["temperature"], 9.0);
 }
 
 #[test]
