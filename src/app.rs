@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::{self, Control, Flusher};
 use crate::health::{Health, WalState};
+use crate::history::History;
 use crate::http::{self, AppState, Replayer};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -87,6 +88,7 @@ impl Service {
         let metrics = Metrics::new()?;
         let health = Arc::new(Health::new(metrics.clone()));
         let (writer, log) = open_log(&config, &metrics)?;
+        let history = Arc::new(History::new(&metrics, &log));
         let dead_letters_dir = config.wal.dir.join("dead-letters");
         let dead_letter_bytes = config.wal.dead_letter_max_bytes;
         let dead_letters =
@@ -104,11 +106,13 @@ impl Service {
         let state = AppState {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
+            history: Arc::clone(&history),
             database: database.clone(),
             refresh: refresh(&log, &metrics),
             admin_token: config.admin_token.clone(),
             log: log.clone(),
             wal_max_bytes: config.wal.max_bytes,
+            wal_min_free_bytes: config.wal.min_free_bytes,
             flusher: Arc::clone(&control),
             dead_letters: Arc::clone(&dead_letters),
             replayer: Arc::new(replayer),
@@ -116,6 +120,7 @@ impl Service {
         let http = http::serve(&config, state).await?;
 
         let mut supervisor = Supervisor::default();
+        supervisor.task("history", history.record(metrics.clone(), log.clone()));
         let (stop_source, stop) = signal();
         let (intake_done, done) = signal();
         let parts = SourceParts {

@@ -56,6 +56,8 @@ pub struct Status {
     pub consecutive_failures: u64,
     /// What the last of them was.
     pub last_error: Option<String>,
+    /// Whether that was the database turning us away, rather than not answering.
+    pub is_refused: bool,
     /// Seconds until the next attempt, while backing off.
     pub retry_in_seconds: Option<f64>,
 }
@@ -70,13 +72,19 @@ struct Shown {
     state: State,
     consecutive_failures: u64,
     last_error: Option<String>,
+    is_refused: bool,
     retry_at: Option<Instant>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        let shown =
-            Shown { state: State::Idle, consecutive_failures: 0, last_error: None, retry_at: None };
+        let shown = Shown {
+            state: State::Idle,
+            consecutive_failures: 0,
+            last_error: None,
+            is_refused: false,
+            retry_at: None,
+        };
         Self { paused: watch::Sender::new(false), shown: Mutex::new(shown) }
     }
 }
@@ -102,6 +110,7 @@ impl Control {
             state: if *self.paused.borrow() { State::Paused } else { shown.state },
             consecutive_failures: shown.consecutive_failures,
             last_error: shown.last_error.clone(),
+            is_refused: shown.is_refused,
             retry_in_seconds: shown.retry_at.map(until),
         }
     }
@@ -331,6 +340,7 @@ impl Flusher {
             let mut shown = self.parts.control.lock();
             shown.consecutive_failures += 1;
             shown.retry_at = Some(retry_at);
+            shown.is_refused = failure.is_refusal();
             shown.last_error.replace(error.clone()).as_ref() != Some(&error)
         };
         let went_down = self.parts.health.set_database_up(false);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /api/v1/telemetry` | `telemetry` |
 //! | `GET /api/v1/devices` | `devices` |
+//! | `GET /api/v1/status`, `GET /api/v1/status/history` | `status` |
 //! | `GET /api/v1/openapi.json` | `openapi` |
 //! | `GET /metrics` | `metrics` |
 //! | `GET /health/live`, `GET /health/ready` | `health` |
@@ -33,6 +34,7 @@ use crate::config::{Config, Secret};
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::health::Health;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::postgres::Database;
 use crate::supervisor::{Trigger, signal};
@@ -48,6 +50,7 @@ mod metrics;
 mod openapi;
 mod query;
 mod server;
+mod status;
 mod telemetry;
 
 pub use admin::Replayer;
@@ -59,6 +62,8 @@ pub struct AppState {
     pub metrics: Metrics,
     /// What `/health/ready` shows.
     pub health: Arc<Health>,
+    /// What rates and charts are made of.
+    pub history: Arc<History>,
     /// Where telemetry and devices are read.
     pub database: Database,
     /// Brings gauges that are only worth computing when somebody looks up to date; called before
@@ -70,6 +75,8 @@ pub struct AppState {
     pub log: Log,
     /// Bytes on disk at which the log counts as full.
     pub wal_max_bytes: u64,
+    /// Free bytes of its filesystem under which it does.
+    pub wal_min_free_bytes: u64,
     /// The flusher's handle.
     pub flusher: Arc<Control>,
     /// What was rejected.
@@ -198,6 +205,7 @@ fn mounts() -> Vec<(&'static str, Vec<Route>)> {
     vec![
         ("/api/v1", telemetry::routes()),
         ("/api/v1", devices::routes()),
+        ("/api/v1", status::routes()),
         ("/api/v1", openapi::routes()),
         ("/metrics", metrics::routes()),
         ("/health", health::routes()),

@@ -6,7 +6,7 @@
 //!          (poll)     decode, validate,      │       batches,
 //!            ▲        append, commit         │       backoff
 //!            └──────── PUBACK ◄──────────────┘
-//!                                     http: telemetry, devices, health, metrics
+//!                                     http: telemetry, devices, status, page, metrics
 //! ```
 //!
 //! The log is the seam. Left of it nothing knows PostgreSQL, right of it nothing knows MQTT;
@@ -54,6 +54,7 @@ pub mod postgres;
 pub mod retry;
 
 pub mod health;
+pub mod history;
 pub mod http;
 
 pub mod wal_command;

@@ -3,6 +3,8 @@
 //! No label carries a device or a topic: label values come from closed sets, and each is created
 //! at the start so that it reads 0.
 
+use prometheus::core::Metric as _;
+use prometheus::proto::Bucket;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -156,6 +158,18 @@ impl Metrics {
         self.dead_letters_total.with_label_values(&[stage.as_str()]).inc();
     }
 
+    /// All commits since the start, by how long they took.
+    #[must_use]
+    pub fn commits(&self) -> Spread {
+        Spread::of(&self.wal_commit, COMMIT_SECONDS)
+    }
+
+    /// All records stored since the start, by how long they took from receipt.
+    #[must_use]
+    pub fn ends_to_end(&self) -> Spread {
+        Spread::of(&self.end_to_end_latency, END_TO_END_SECONDS)
+    }
+
     /// All metrics in Prometheus' text format.
     ///
     /// # Errors
@@ -164,6 +178,59 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// A histogram at one moment: how many observations there were up to each bound, and in all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spread {
+    /// Upper ones, in seconds.
+    bounds: &'static [f64],
+    /// One more than there are bounds.
+    cumulative: Vec<u64>,
+}
+
+impl Spread {
+    fn of(histogram: &Histogram, bounds: &'static [f64]) -> Self {
+        let metric = histogram.metric();
+        let histogram = metric.get_histogram();
+        let buckets = histogram.get_bucket().iter().map(Bucket::cumulative_count);
+        let cumulative = buckets.chain([histogram.get_sample_count()]).collect();
+        Self { bounds, cumulative }
+    }
+
+    /// The value below which the share `q` of what was observed after `earlier` lies, as Prometheus'
+    /// `histogram_quantile` has it; `None` if nothing was.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts, for a value that is an estimate")]
+    pub fn quantile_since(&self, earlier: &Self, q: f64) -> Option<f64> {
+        let counts: Vec<f64> = self
+            .cumulative
+            .iter()
+            .zip(&earlier.cumulative)
+            .map(|(now, then)| now.saturating_sub(*then) as f64)
+            .collect();
+        let all = *counts.last()?;
+        if all == 0.0 {
+            return None;
+        }
+        let wanted = q * all;
+        let mut below = (0.0, 0.0);
+        for (bound, count) in self.bounds.iter().zip(&counts) {
+            if *count >= wanted && *count > below.1 {
+                let share = (wanted - below.1) / (count - below.1);
+                return Some(below.0 + (bound - below.0) * share);
+            }
+            below = (*bound, *count);
+        }
+        self.bounds.last().copied()
+    }
+}
+
+#[cfg(test)]
+impl Spread {
+    pub(crate) fn of_counts(bounds: &'static [f64], cumulative: &[u64]) -> Self {
+        Self { bounds, cumulative: cumulative.to_vec() }
     }
 }
 
@@ -199,5 +266,47 @@ impl Builder<'_> {
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
         let opts = HistogramOpts::new(format!("ingestor_{name}"), help).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(opts)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: &[f64] = &[1.0, 2.0, 4.0];
+
+    fn quantile(counts: &[u64], q: f64) -> Option<f64> {
+        let nothing = Spread::of_counts(BOUNDS, &[0; 4]);
+        Spread::of_counts(BOUNDS, counts).quantile_since(&nothing, q)
+    }
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket_in_proportion() {
+        assert_eq!(quantile(&[0, 0, 0, 0], 0.5), None);
+        assert_eq!(quantile(&[4, 4, 4, 4], 0.5), Some(0.5));
+        assert_eq!(quantile(&[0, 4, 4, 4], 0.5), Some(1.5));
+        assert_eq!(quantile(&[2, 2, 4, 4], 0.75), Some(3.0));
+        assert_eq!(quantile(&[2, 2, 4, 4], 0.5), Some(1.0));
+        // Above the last bound nothing more is known.
+        assert_eq!(quantile(&[0, 0, 0, 4], 0.5), Some(4.0));
+    }
+
+    #[test]
+    fn only_what_was_observed_since_counts() {
+        let earlier = Spread::of_counts(BOUNDS, &[10, 10, 10, 10]);
+        let now = Spread::of_counts(BOUNDS, &[10, 10, 14, 14]);
+        assert_eq!(now.quantile_since(&earlier, 0.5), Some(3.0));
+        assert_eq!(now.quantile_since(&now, 0.5), None);
+    }
+
+    #[test]
+    fn histograms_are_read_as_they_are() {
+        let metrics = Metrics::new().unwrap();
+        let before = metrics.commits();
+        assert_eq!(metrics.commits().quantile_since(&before, 0.99), None);
+        metrics.wal_commit.observe(0.004);
+        let after = metrics.commits().quantile_since(&before, 1.0).unwrap();
+        assert!((0.002..=0.005).contains(&after), "{after}");
+        assert_eq!(metrics.ends_to_end(), metrics.ends_to_end());
     }
 }

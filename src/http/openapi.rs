@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::error::{ApiError, Body};
 use super::query::RawQuery;
-use super::{admin, devices, health, metrics, telemetry};
+use super::{admin, devices, health, metrics, status, telemetry};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![openapi]
@@ -51,6 +51,8 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     paths(
         telemetry::telemetry,
         devices::devices,
+        status::status,
+        status::history,
         openapi,
         metrics::metrics,
         health::live,

@@ -57,6 +57,14 @@ impl Failure {
         self.sqlstate().is_some_and(|code| code.starts_with("42"))
     }
 
+    /// Whether the database is there and turns us away, for a login, a right, or what it lacks:
+    /// somebody has to mend that.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let classes = ["25", "28", "3D", "3F", "42"];
+        self.sqlstate().is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
+    }
+
     pub(super) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: one_line(&reason.into()), sqlstate: None }
     }
@@ -248,5 +256,6 @@ mod tests {
              telemetry and usage on its sequence, and, to migrate, create on the schema"
         );
         assert!(failure.is_configuration() && !failure.is_missing_table());
+        assert!(failure.is_refusal());
     }
 }

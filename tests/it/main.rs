@@ -22,6 +22,7 @@ mod disasters;
 mod full_log;
 mod path;
 mod simulator;
+mod status;
 mod stop;
 mod systemd;
 mod wal_cli;

@@ -89,7 +89,7 @@ enum Doing {
 impl Status {
     /// What it is doing now.
     pub(super) fn of(flusher: &Control) -> Self {
-        let flusher::Status { state, consecutive_failures, last_error, retry_in_seconds } =
+        let flusher::Status { state, consecutive_failures, last_error, retry_in_seconds, .. } =
             flusher.status();
         let state = match state {
             flusher::State::Idle => Doing::Idle,
