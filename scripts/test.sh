@@ -11,7 +11,7 @@ usage() {
 Usage: scripts/test.sh [--fast] [FILTER...]
 
 Installs what is missing (PostgreSQL, Mosquitto, strace and openssl from Debian's or Ubuntu's packages,
-cargo-nextest and cargo-deny with cargo into target/tools) and runs every check.
+Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo into target/tools) and runs every check.
 
   --fast    without the performance bars, and without installing cargo-deny
   FILTER    only the tests that match, and no other check; handed on to `cargo nextest run`:
@@ -47,6 +47,12 @@ prepare() {
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
         mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients psql=postgresql-client \
         strace=strace openssl=openssl setpriv=util-linux
+    # Ubuntu has it as a snap alone, which a test cannot start.
+    if grep -q '^ID=ubuntu' /etc/os-release && ! command -v chromedriver >/dev/null; then
+        say '── the page in a browser: SKIPPED, Ubuntu has no package of Chromium'
+    else
+        need_commands chromium=chromium chromedriver=chromium-driver
+    fi
     cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
 }
 

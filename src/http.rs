@@ -2,6 +2,7 @@
 //!
 //! | route | file |
 //! |---|---|
+//! | `GET /`, `GET /assets/…` | `page` |
 //! | `GET /api/v1/telemetry` | `telemetry` |
 //! | `GET /api/v1/devices` | `devices` |
 //! | `GET /api/v1/status`, `GET /api/v1/status/history` | `status` |
@@ -15,7 +16,8 @@
 //! forms, which drop what they do not know and answer what they cannot read with a page
 //! (`query`, `instant`). `HEAD` is answered wherever `GET` is.
 //!
-//! Each handler carries its part of the OpenAPI description, which a test compares with the routes.
+//! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
+//! the page, which is for a browser, is in it nowhere.
 //!
 //! Connections, and what bounds them, are in `server`. Rocket runs on the runtime it is started on;
 //! it listens to no signal, prints nothing, and does not say which server it is.
@@ -48,6 +50,7 @@ mod health;
 mod instant;
 mod metrics;
 mod openapi;
+mod page;
 mod query;
 mod server;
 mod status;
@@ -203,6 +206,7 @@ fn build(figment: Figment, state: AppState) -> Rocket<Build> {
 /// Every route, and where it is mounted.
 fn mounts() -> Vec<(&'static str, Vec<Route>)> {
     vec![
+        ("/", page::routes()),
         ("/api/v1", telemetry::routes()),
         ("/api/v1", devices::routes()),
         ("/api/v1", status::routes()),

@@ -20,6 +20,7 @@ mod crash;
 mod database;
 mod disasters;
 mod full_log;
+mod page;
 mod path;
 mod simulator;
 mod status;

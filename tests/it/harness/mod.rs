@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod mosquitto;
 pub(crate) mod ports;
@@ -18,6 +19,7 @@ pub(crate) mod scripted;
 pub(crate) mod service;
 pub(crate) mod wire;
 
+pub(crate) use browser::Browser;
 pub(crate) use mosquitto::Mosquitto;
 pub(crate) use postgres::Postgres;
 pub(crate) use publisher::{Load, Publisher};

@@ -1,0 +1,219 @@
+// Devices, newest first, and one device's readings.
+
+import { ago, clock, count, measured, plural } from "./format.js";
+import { Chart } from "./charts.js";
+import { arrange, find, make, say, show } from "./dom.js";
+import { ask, query } from "./server.js";
+
+/** A device that was silent for longer is marked. */
+const STALE_SECONDS = 300;
+const FIRST = 10;
+const MOST = 1000;
+/** While somebody is at the list, its order stays. */
+const AT_IT_MS = 8000;
+
+const list = find("#devices");
+const search = find("#devices-search");
+const more = find("#devices-more");
+const note = find("#devices-note");
+
+const rows = new Map();
+let limit = FIRST;
+let touched = -Infinity;
+let asked = 0;
+/** The box's clock, ahead of this device's by so many milliseconds. */
+let ahead = 0;
+
+const ageOf = (timestamp) => (Date.now() + ahead - Date.parse(timestamp)) / 1000;
+
+export function setClock(boxTime) {
+  ahead = Date.parse(boxTime) - Date.now();
+}
+
+function row(device) {
+  let item = rows.get(device.device_id);
+  if (!item) {
+    const element = make("li");
+    const button = element.appendChild(make("button", "device"));
+    button.type = "button";
+    const part = (name) => button.appendChild(make("span", name));
+    item = { element, button, name: part("name"), age: part("age") };
+    for (const name of ["temperature", "humidity", "battery"]) item[name] = part(`figure ${name}`);
+    say(item.name, device.device_id);
+    button.addEventListener("click", () => open(item.device));
+    rows.set(device.device_id, item);
+  }
+  item.device = device;
+  say(item.temperature, measured(device.temperature, "°C"));
+  say(item.humidity, `${measured(device.humidity, "%", 0)} RH`);
+  say(item.battery, `battery ${measured(device.battery, "%", 0)}`);
+  tellAge(item);
+  return item.element;
+}
+
+function tellAge({ device, age, button }) {
+  const seconds = ageOf(device.last_seen);
+  const isStale = seconds > STALE_SECONDS;
+  say(age, isStale ? `silent · ${ago(seconds)}` : ago(seconds));
+  age.title = clock(new Date(device.last_seen), true);
+  button.classList.toggle("stale", isStale);
+}
+
+export function tellAges() {
+  for (const element of list.children) {
+    const item = rows.get(element.firstChild.firstChild.textContent);
+    if (item) tellAge(item);
+  }
+}
+
+export async function refreshDevices({ isAsked = false } = {}) {
+  const turn = ++asked;
+  const page = await ask(`api/v1/devices?${query({ newest_first: true, limit, name_contains: search.value.trim() })}`);
+  // An answer to what was typed before.
+  if (turn !== asked) return;
+  let elements = page.data.map(row);
+  const isAtIt = !isAsked && (performance.now() - touched < AT_IT_MS || list.contains(document.activeElement));
+  if (isAtIt && list.children.length > 0) {
+    const shown = new Set(list.children);
+    elements = [...list.children, ...elements.filter((element) => !shown.has(element))];
+  }
+  arrange(list, elements);
+  for (const [id, item] of rows) if (!item.element.isConnected) rows.delete(id);
+  say(find("#devices-count"), count(page.total));
+  show(more, page.total > page.data.length && limit < MOST);
+  const isCut = page.total > MOST && limit >= MOST;
+  tell(
+    page.total > 0
+      ? isCut ? `The newest ${count(MOST)} are shown: search for the others.` : ""
+      : search.value.trim() ? "No device has that in its name." : "No reading is in the database yet.",
+  );
+}
+
+export function tell(text) {
+  say(note, text);
+}
+
+let typing = 0;
+function onTyped(again) {
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    limit = FIRST;
+    again();
+  }, 250);
+}
+
+/** `again` refreshes the list, and tells what hinders it. */
+export function listen(again) {
+  search.addEventListener("input", () => onTyped(again));
+  more.addEventListener("click", () => {
+    limit = Math.min(MOST, limit * 4);
+    again();
+  });
+  for (const kind of ["pointermove", "pointerdown", "touchmove", "wheel"]) {
+    list.addEventListener(kind, () => (touched = performance.now()), { passive: true });
+  }
+}
+
+// --- one device ---
+
+const RANGES = [
+  ["15 minutes", 900],
+  ["hour", 3600],
+  ["6 hours", 6 * 3600],
+  ["day", 86400],
+  ["week", 7 * 86400],
+  ["30 days", 30 * 86400],
+  ["readings of any age", null],
+];
+const PAGES_MAX = 5;
+const dialog = find("#device");
+const range = find("#device-range");
+let chart = null;
+let current = null;
+let opening = 0;
+
+RANGES.forEach(([text], at) => {
+  const option = make("option", "", text);
+  option.value = String(at);
+  range.append(option);
+});
+
+function open(device) {
+  current = device;
+  say(find("#device-title"), device.device_id);
+  // The shortest that has something in it.
+  const age = ageOf(device.last_seen);
+  range.value = String(RANGES.findIndex(([, seconds]) => seconds === null || age < seconds * 0.9));
+  dialog.showModal();
+  range.focus();
+  draw();
+}
+
+dialog.addEventListener("close", () => {
+  opening++;
+  chart?.destroy();
+  chart = null;
+});
+range.addEventListener("change", draw);
+
+async function draw() {
+  const turn = ++opening;
+  const device = current.device_id;
+  const seconds = RANGES[Number(range.value)][1];
+  const now = Date.now() + ahead;
+  const start = seconds === null ? null : new Date(now - seconds * 1000).toISOString();
+  const problem = find("#device-note");
+  say(problem, "");
+  say(find("#device-count"), "loading…");
+  const readings = [];
+  let cursor = null;
+  try {
+    for (let page = 0; page < PAGES_MAX; page++) {
+      const answer = await ask(`api/v1/telemetry?${query({ device_id: device, start, limit: 1000, cursor })}`);
+      if (turn !== opening) return;
+      readings.push(...answer.data);
+      cursor = answer.next_cursor;
+      if (cursor === null) break;
+    }
+  } catch (refused) {
+    if (turn !== opening) return;
+    say(problem, `The readings cannot be shown: ${refused.message}.`);
+  }
+  readings.reverse();
+  const isCut = cursor !== null && readings.length > 0;
+  say(find("#device-count"), `${isCut ? "the newest " : ""}${plural(readings.length, "reading")}`);
+  if (readings.length === 0 && problem.textContent === "") {
+    say(problem, `No reading in this time. The last one came ${ago(ageOf(current.last_seen))}.`);
+  }
+  const at = readings.map((reading) => Date.parse(reading.timestamp) / 1000);
+  const ends = [seconds === null || isCut ? (at[0] ?? now / 1000) : now / 1000 - seconds, now / 1000];
+  chart?.destroy();
+  chart = new Chart(find("#device-chart"), {
+    height: 260,
+    moment: (x) => clock(new Date(x * 1000), true),
+    series: [
+      { label: "temperature", color: "second", value: (n) => measured(n, "°C"), scale: "celsius" },
+      { label: "humidity", color: "first", value: (n) => measured(n, "%"), scale: "percent" },
+      { label: "battery", color: "third", value: (n) => measured(n, "%"), scale: "percent" },
+    ],
+    scales: {
+      x: { time: true, range: () => (at[0] === undefined || ends[0] < ends[1] ? ends : [ends[1] - 60, ends[1]]) },
+      celsius: { range: (u, min, max) => (min === null ? [0, 30] : [Math.floor(min - 1), Math.ceil(max + 1)]) },
+      percent: { range: () => [0, 100] },
+    },
+    axes: [
+      { space: 70, size: 28, values: dates },
+      { scale: "celsius", size: 52, values: (u, splits) => splits.map((v) => `${v} °C`) },
+      { scale: "percent", side: 1, size: 46, grid: { show: false }, values: (u, splits) => splits.map((v) => `${v} %`) },
+    ],
+  });
+  const column = (name) => readings.map((reading) => reading[name]);
+  chart.show([at, column("temperature"), column("humidity"), column("battery")]);
+}
+
+/** Times of day, or dates if there are some days of them. */
+function dates(u, splits) {
+  const isLong = u.scales.x.max - u.scales.x.min > 2 * 86400;
+  const format = isLong ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  return splits.map((at) => new Date(at * 1000).toLocaleString("en-GB", format));
+}
