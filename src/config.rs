@@ -59,8 +59,13 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         let url = url::Url::parse(text)
             .map_err(|_| "not a URL of the form postgres://user:password@host:5432/db")?;
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
+        let is_postgres = matches!(url.scheme(), "postgres" | "postgresql");
+        if !is_postgres || !text[url.scheme().len()..].starts_with("://") {
             return Err("must start with postgres:// or postgresql://".to_owned());
+        }
+        if url.path().contains('@') {
+            // A user and a password that landed there would be shown.
+            return Err("the host is missing before the name of the database".to_owned());
         }
         crate::postgres::check_url(text)?;
         Ok(Self(text.to_owned()))
