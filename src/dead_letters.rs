@@ -420,6 +420,13 @@ impl Segment {
             position += length as u64;
             line.clear();
         }
+        if position > bytes {
+            tracing::warn!(
+                file = %path.display(),
+                bytes = position - bytes,
+                "a dead-letter segment ends in the middle of a line: that is dropped"
+            );
+        }
         file.set_len(bytes)?;
         Ok(Self { file, bytes, letters })
     }

@@ -17,7 +17,9 @@
 //! | 48–51 | CRC-32 of all of the above and the body |
 //! | 52– | body: `Vec<RecordV1>` in bincode, compressed with zstd |
 //!
-//! bincode is positional: [`RecordV1`] is frozen, a change is a new version beside it. A frame
+//! bincode is positional: [`RecordV1`] is frozen, a change is a new version beside it. What stands
+//! before the body is the same in every version, so that one that does not know a body still knows
+//! which offsets are in it. A frame
 //! stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a segment
 //! (17 values each) to blob files, which it never syncs.
 
@@ -242,11 +244,24 @@ pub fn check(bytes: &[u8]) -> Result<Header, FrameError> {
     if bytes.len() < HEADER_BYTES || bytes[..4] != MAGIC {
         return Err(FrameError::NotAFrame);
     }
-    let (head, rest) = bytes.split_at(HEADER_BYTES);
-    let version = u16::from_le_bytes(field(head, 4));
-    if version != VERSION {
-        return Err(FrameError::UnknownVersion(version));
+    match u16::from_le_bytes(field(bytes, 4)) {
+        VERSION => {}
+        0 => return Err(FrameError::NotAFrame),
+        version => return Err(FrameError::UnknownVersion(version)),
     }
+    let header = envelope(bytes)?;
+    if header.raw_bytes <= RAW_MAX_BYTES { Ok(header) } else { Err(FrameError::NotAFrame) }
+}
+
+/// As [`check`], for a frame of any version.
+///
+/// # Errors
+/// If there is no intact frame.
+pub fn envelope(bytes: &[u8]) -> Result<Header, FrameError> {
+    if bytes.len() < HEADER_BYTES || bytes[..4] != MAGIC {
+        return Err(FrameError::NotAFrame);
+    }
+    let (head, rest) = bytes.split_at(HEADER_BYTES);
     let body_bytes = usize::from(u16::from_le_bytes(field(head, 6)));
     if rest.len() < body_bytes {
         return Err(FrameError::NotAFrame);
@@ -264,9 +279,7 @@ pub fn check(bytes: &[u8]) -> Result<Header, FrameError> {
         raw_bytes: u32::from_le_bytes(field(head, 44)) as usize,
         frame_bytes: HEADER_BYTES + body_bytes,
     };
-    let plausible = header.count > 0
-        && header.raw_bytes <= RAW_MAX_BYTES
-        && header.first.checked_add(u64::from(header.count)).is_some();
+    let plausible = header.count > 0 && header.first.checked_add(u64::from(header.count)).is_some();
     if plausible { Ok(header) } else { Err(FrameError::NotAFrame) }
 }
 
@@ -377,6 +390,12 @@ mod tests {
         let mut frame = encode(0, &[reading("a", 1.0)]).remove(0).2;
         frame[4] = 9;
         assert_eq!(check(&frame), Err(FrameError::UnknownVersion(9)));
+        assert_eq!(envelope(&frame), Err(FrameError::Checksum));
+        let (head, body) = frame.split_at(HEADER_BYTES);
+        let checksum = checksum(&head[..CHECKSUM_AT], body);
+        frame[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(check(&frame), Err(FrameError::UnknownVersion(9)));
+        assert_eq!(envelope(&frame).unwrap().end(), 1);
     }
 
     #[test]

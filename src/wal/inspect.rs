@@ -268,7 +268,7 @@ impl ExaminedGeneration {
             passed = passed.max(position);
             match sight {
                 Sight::Frame(_) => {}
-                Sight::Broken { error: FrameError::UnknownVersion(version @ 1..), .. } => {
+                Sight::Unknown { version, .. } => {
                     newer.entry(version).or_insert((0, position)).0 += 1;
                 }
                 Sight::Broken { error, claim } => broken.push(Broken { position, error, claim }),

@@ -14,19 +14,26 @@
 //! Deletion: a generation whose records are all flushed is deleted, or set aside in quarantine if
 //! it was damaged. Neither needs free space, so a full disk can always drain.
 //!
+//! Quarantine: a person may read out of a damaged generation what this program cannot, so it stays
+//! there until somebody deletes it. But readings that are not stored yet are worth more: quarantine
+//! counts for the limits, and where they are reached the oldest damaged generations go, each but for
+//! its report. A generation of an unknown version holds readings that nobody else has, and is never
+//! deleted here.
+//!
 //! Locks, always taken in this order: `tip` (for a commit or a roll), `opening` (while a generation
 //! is opened), `state` (short, never across I/O on blocks), `positions` (while they are noted).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use super::WalError;
 use super::block::Offset;
-use super::sled::generation_id;
-use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, Storage};
+use super::storage::{
+    Active, Generation, Known, OffsetRange, Positions, Quarantined, Sealed, Storage,
+};
 use super::tail::Tail;
 use crate::metrics::Metrics;
 use crate::reading::Timestamp;
@@ -42,6 +49,9 @@ pub use writer::Writer;
 
 /// More than a database without a record takes on disk.
 const EMPTY_BYTES: u64 = 16 * 1024;
+
+/// More records than a byte on disk can hold: a frame takes 52 bytes and holds 450 records at most.
+const RECORDS_A_BYTE: u64 = 16;
 
 /// How much the log may take.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +97,8 @@ struct Shared {
     committed: watch::Sender<Offset>,
     room: watch::Sender<Room>,
     poisoned: AtomicBool,
+    /// Bytes in quarantine, as last looked up.
+    quarantine_bytes: AtomicU64,
 }
 
 /// Where the log grows.
@@ -156,7 +168,8 @@ pub fn open(
     limits: Limits,
     metrics: &Metrics,
 ) -> Result<(Writer, Log), WalError> {
-    let Positions { committed, mut flushed } = storage.noted().unwrap_or_default();
+    let noted = storage.noted();
+    let Positions { committed, mut flushed } = noted.unwrap_or_default();
     let mut next = committed;
     let mut generations = BTreeMap::new();
     let ids = storage.list()?;
@@ -165,6 +178,7 @@ pub fn open(
         let end = ids.get(at + 1).copied();
         generations.insert(*first, Slot::closed(end, disk_bytes));
     }
+    let mut unreadable_bytes = 0;
     if let Some(newest) = ids.last() {
         let sealed = storage.open(*newest, Known { flushed, committed, end: None })?;
         flushed = flushed.max(sealed.flushed);
@@ -172,13 +186,18 @@ pub fn open(
         if next == *newest {
             // It never held a record, or none that this version can read.
             generations.remove(newest);
-            if storage.disk_bytes(*newest) > EMPTY_BYTES {
-                let report = unreadable(*newest);
+            let disk_bytes = storage.disk_bytes(*newest);
+            if disk_bytes > EMPTY_BYTES {
+                unreadable_bytes = disk_bytes;
+                let unknown_version = sealed.unknown_version;
+                let report =
+                    Quarantined { unknown_version, ..Quarantined::new(*newest, Vec::new()) };
                 tracing::error!(
                     generation = report.id,
+                    unknown_version,
                     "nothing in the newest WAL generation can be read: it is set aside in quarantine"
                 );
-                storage.quarantine(*newest, &report)?;
+                set_aside(&*storage, *newest, &report)?;
             }
         } else if let Some(slot) = generations.get_mut(newest) {
             slot.end = Some(next);
@@ -188,6 +207,15 @@ pub fn open(
         }
     }
     let oldest = generations.first_key_value().map_or(next, |(first, _)| *first);
+    // The note is never behind what was deleted; without it nobody knows.
+    if noted.is_some() && flushed < oldest {
+        let report = Quarantined::new(flushed, vec![OffsetRange { from: flushed, to: oldest - 1 }]);
+        tracing::error!(generation = report.id, "the oldest WAL generations are gone");
+        report_lost(&report, metrics);
+        set_aside(&*storage, flushed, &report)?;
+    }
+    // Offsets that it may have held are not given out again.
+    next = next.saturating_add(unreadable_bytes.saturating_mul(RECORDS_A_BYTE));
     let flushed = flushed.clamp(oldest, next);
     let active = match storage.create(next) {
         Ok(active) => {
@@ -210,7 +238,9 @@ pub fn open(
         committed: watch::Sender::new(next),
         room: watch::Sender::new(Room::Open),
         poisoned: AtomicBool::new(false),
+        quarantine_bytes: AtomicU64::new(0),
     });
+    shared.measure_quarantine();
     shared.note(|_| ());
     shared.drop_flushed(flushed);
     let has_active = lock(&shared.tip).active.is_some();
@@ -222,12 +252,14 @@ pub fn open(
     Ok((writer, Log { shared }))
 }
 
-fn unreadable(first: Offset) -> Quarantined {
-    Quarantined {
-        id: generation_id(first),
-        at: Timestamp::now().to_string(),
-        salvaged_records: 0,
-        lost_ranges: Vec::new(),
+/// A full disk is no reason not to start.
+fn set_aside(storage: &dyn Storage, first: Offset, report: &Quarantined) -> Result<(), WalError> {
+    match storage.quarantine(first, report) {
+        Err(error) if error.is_disk_full() => {
+            tracing::warn!(%error, generation = report.id, "it stays where it is for now");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
@@ -236,29 +268,54 @@ fn judge(first: Offset, sealed: &Sealed, metrics: &Metrics) -> Option<Quarantine
     if sealed.lost.is_empty() {
         return None;
     }
-    let id = generation_id(first);
-    tracing::error!(
-        generation = id,
-        salvaged_records = sealed.records,
-        lost_ranges = sealed.lost.len(),
-        "a WAL generation is damaged: what is intact in it is stored as usual, then it is set aside in quarantine"
-    );
-    for lost in &sealed.lost {
-        tracing::error!(
-            generation = id,
-            from = lost.from,
-            to = lost.to,
-            "offsets lost to damage: these readings cannot be read back and will not reach the database"
-        );
-        metrics.wal_lost_records.inc_by(lost.records());
-    }
-    metrics.wal_salvaged_records.inc_by(sealed.records);
-    Some(Quarantined {
-        id,
-        at: Timestamp::now().to_string(),
+    let report = Quarantined {
         salvaged_records: sealed.records,
-        lost_ranges: sealed.lost.clone(),
-    })
+        unknown_version: sealed.unknown_version,
+        ..Quarantined::new(first, sealed.lost.clone())
+    };
+    let (generation, salvaged_records) = (&report.id, report.salvaged_records);
+    let lost_ranges = report.lost_ranges.len();
+    match report.unknown_version {
+        None => tracing::error!(
+            generation,
+            salvaged_records,
+            lost_ranges,
+            "a WAL generation is damaged: what is intact in it is stored as usual, then it is set aside in quarantine"
+        ),
+        Some(block_version) => tracing::error!(
+            generation,
+            block_version,
+            salvaged_records,
+            lost_ranges,
+            "a WAL generation was written by a newer version of this program: what this one can read of it is stored as usual, then it is set aside in quarantine, where it stays until somebody exports it with the newer version"
+        ),
+    }
+    report_lost(&report, metrics);
+    metrics.wal_salvaged_records.inc_by(sealed.records);
+    Some(report)
+}
+
+/// Each range is one line in the log.
+fn report_lost(report: &Quarantined, metrics: &Metrics) {
+    for lost in &report.lost_ranges {
+        metrics.wal_lost_records.inc_by(lost.records());
+        let (generation, OffsetRange { from, to }) = (&report.id, *lost);
+        if report.unknown_version.is_some() {
+            tracing::error!(
+                generation,
+                from,
+                to,
+                "offsets cannot be read by this version: these readings are set aside in quarantine and will not reach the database from here"
+            );
+        } else {
+            tracing::error!(
+                generation,
+                from,
+                to,
+                "offsets lost to damage: these readings cannot be read back and will not reach the database"
+            );
+        }
+    }
 }
 
 impl Log {
@@ -295,6 +352,7 @@ impl Log {
     /// Looks at the limits, which others on the same filesystem can change; to be called now and
     /// then. Blocks on the disk.
     pub fn maintain(&self) {
+        self.shared.measure_quarantine();
         self.shared.maintain();
         self.look_up_oldest();
     }

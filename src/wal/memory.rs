@@ -81,7 +81,15 @@ impl Storage for MemoryStorage {
         }
         let records = end - first.max(flushed);
         let block_bytes = generation.disk_bytes();
-        Ok(Sealed { generation, flushed, end, records, block_bytes, lost: Vec::new() })
+        Ok(Sealed {
+            generation,
+            flushed,
+            end,
+            records,
+            block_bytes,
+            lost: Vec::new(),
+            unknown_version: None,
+        })
     }
 
     fn delete(&self, first: Offset) -> Result<(), WalError> {
@@ -98,6 +106,14 @@ impl Storage for MemoryStorage {
         lock(&self.shared).quarantined.clone()
     }
 
+    fn quarantine_bytes(&self) -> u64 {
+        0
+    }
+
+    fn evict_quarantined(&self) -> Result<bool, WalError> {
+        Ok(false)
+    }
+
     fn disk_bytes(&self, first: Offset) -> u64 {
         self.generation(first).map_or(0, |generation| generation.disk_bytes())
     }
@@ -109,6 +125,8 @@ impl Storage for MemoryStorage {
     fn note(&self, positions: Positions) {
         lock(&self.shared).positions = Some(positions);
     }
+
+    fn settle_note(&self) {}
 
     fn noted(&self) -> Option<Positions> {
         lock(&self.shared).positions

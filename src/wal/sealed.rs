@@ -14,6 +14,8 @@
 //! - The group that was being written when the process or the power went. Each frame says up to
 //!   where the log was committed when it was written; a hole below the highest of these is
 //!   damage, a hole above it is in a group that was cut off. What is intact counts in both cases.
+//! - Frames of a version that this one does not know. Their offsets are, and so they are as good as
+//!   lost to this process; the generation says so, and is kept for a version that can read them.
 
 use std::fs::File;
 use std::io;
@@ -34,7 +36,13 @@ pub(super) const PAGE_BYTES: usize = 4_096;
 pub(super) enum Sight {
     /// An intact frame.
     Frame(Header),
-    /// What begins as a frame does, and is none that this version can read.
+    /// A frame of a version that this one does not know.
+    Unknown {
+        version: u16,
+        /// What is in it, if its checksum vouches for that.
+        header: Option<Header>,
+    },
+    /// What begins as a frame does, and is none.
     Broken {
         error: FrameError,
         /// The offsets that it claims to hold.
@@ -42,6 +50,27 @@ pub(super) enum Sight {
     },
     /// A page that the disk cannot read; it is taken for zeros.
     Unreadable(io::Error),
+}
+
+impl Sight {
+    fn of(bytes: &[u8]) -> Self {
+        match block::check(bytes) {
+            Ok(header) => Self::Frame(header),
+            Err(FrameError::UnknownVersion(version)) => {
+                Self::Unknown { version, header: block::envelope(bytes).ok() }
+            }
+            Err(error) => Self::Broken { error, claim: block::claim(bytes) },
+        }
+    }
+
+    /// What is in it, if it is a whole frame.
+    fn header(&self) -> Option<Header> {
+        match self {
+            Self::Frame(header) => Some(*header),
+            Self::Unknown { header, .. } => *header,
+            Self::Broken { .. } | Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// Calls `each` with what is found in `file`, frames in the order in which they lie there, each with
@@ -65,13 +94,9 @@ pub(super) fn scan(file: &File, mut each: impl FnMut(u64, Sight)) -> io::Result<
             if start >= complete {
                 break;
             }
-            let bytes = &window[start..];
-            let (sight, length) = match block::check(bytes) {
-                Ok(header) => (Sight::Frame(header), header.frame_bytes),
-                Err(error) => (Sight::Broken { error, claim: block::claim(bytes) }, 1),
-            };
+            let sight = Sight::of(&window[start..]);
+            at = start + sight.header().map_or(1, |header| header.frame_bytes);
             each(window_position + start as u64, sight);
-            at = start + length;
         }
         if bytes == 0 {
             return Ok(());
@@ -143,6 +168,8 @@ pub(super) struct Survey {
     pub(super) lost: Vec<OffsetRange>,
     /// Of a commit that never ended.
     pub(super) cut_off: Vec<OffsetRange>,
+    /// As [`Sealed::unknown_version`].
+    pub(super) unknown_version: Option<u16>,
 }
 
 /// Looks for frames in the raw file at `path`, of the generation that begins at `first`, and calls
@@ -161,19 +188,28 @@ pub(super) fn survey(
     let mut places = Vec::new();
     let mut flushed = known.flushed;
     let mut committed = first.max(known.committed);
+    let mut unknown_version = None;
     scan(&file, |position, sight| {
-        if let Sight::Frame(header) = &sight
-            && header.first >= first
-            && known.end.is_none_or(|end| header.first < end)
-        {
+        if let Sight::Unknown { version, .. } = sight {
+            unknown_version = unknown_version.max(Some(version));
+        }
+        let is_ours = |header: &Header| {
+            header.first >= first && known.end.is_none_or(|end| header.first < end)
+        };
+        if let Some(header) = sight.header().filter(is_ours) {
             flushed = flushed.max(header.flushed);
             committed = committed.max(header.committed);
-            places.push(Place {
-                first: header.first,
-                position,
-                records: header.count,
-                frame_bytes: u32::try_from(header.frame_bytes).unwrap_or(u32::MAX),
-            });
+            if matches!(sight, Sight::Frame(_)) {
+                places.push(Place {
+                    first: header.first,
+                    position,
+                    records: header.count,
+                    frame_bytes: u32::try_from(header.frame_bytes).unwrap_or(u32::MAX),
+                });
+            } else {
+                // It is there, whole: nothing of a group that was cut off.
+                committed = committed.max(header.end());
+            }
         }
         each(position, sight);
     })?;
@@ -186,7 +222,7 @@ pub(super) fn survey(
     let must_reach = known.end.unwrap_or(committed);
     let (end, missing) = continuity(frames.from(flushed), first.max(flushed), must_reach);
     let (lost, cut_off) = missing.into_iter().partition(|range| range.from < must_reach);
-    Ok(Survey { frames, flushed, end, lost, cut_off })
+    Ok(Survey { frames, flushed, end, lost, cut_off, unknown_version })
 }
 
 /// Finds the frames in the raw file at `path`, of the generation that begins at `first`. A file
@@ -197,7 +233,7 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
             tracing::error!(position, %error, "a page of a WAL generation cannot be read");
         }
     })?;
-    let Survey { mut frames, flushed, end, lost, cut_off } = found;
+    let Survey { mut frames, flushed, end, lost, cut_off, unknown_version } = found;
     for OffsetRange { from, to } in cut_off {
         tracing::warn!(
             from,
@@ -208,7 +244,8 @@ pub(super) fn open(path: &Path, first: Offset, known: Known) -> io::Result<Seale
     let (records, block_bytes) = (frames.records(first.max(flushed)), frames.block_bytes(0));
     frames.places.retain(|place| place.end() > flushed);
     frames.places.shrink_to_fit();
-    Ok(Sealed { generation: Arc::new(frames), flushed, end, records, block_bytes, lost })
+    let generation = Arc::new(frames);
+    Ok(Sealed { generation, flushed, end, records, block_bytes, lost, unknown_version })
 }
 
 /// Where the records end, and what is missing between `from` and there. Of what is missing, only
@@ -299,10 +336,11 @@ mod tests {
         let mut found = Vec::new();
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &raw).unwrap();
-        scan(&file, |position, sight| {
-            if let Sight::Frame(header) = sight {
-                found.push((header.first, position));
-            }
+        scan(&file, |position, sight| match sight {
+            Sight::Frame(header) => found.push((header.first, position)),
+            // The magic bytes alone are no frame of any version.
+            Sight::Unknown { header, .. } => assert_eq!(header, None),
+            Sight::Broken { .. } | Sight::Unreadable(_) => {}
         })
         .unwrap();
         let expected: Vec<_> = (0..).zip(expected).collect();

@@ -35,8 +35,8 @@ use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, 
 /// sled's page cache. Blocks are read once and in order, so a larger one would only cost memory.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// So many damaged generations are kept; beyond that the oldest go.
-const QUARANTINE_MAX_GENERATIONS: usize = 4;
+/// What is known of a generation in quarantine.
+const REPORT: &str = "report.json";
 
 /// The WAL directory.
 pub struct SledStorage {
@@ -58,6 +58,8 @@ impl SledStorage {
             fs::TryLockError::WouldBlock => WalError::Locked { dir: dir.to_owned() },
             fs::TryLockError::Error(source) => WalError::Io { what: "lock the WAL", source },
         })?;
+        // Now, so that a full disk does not keep a damaged generation from being set aside.
+        fs::create_dir_all(dir.join("quarantine")).map_err(io("make WAL/quarantine"))?;
         let positions = options().open(dir.join("positions")).map_err(io("open WAL/positions"))?;
         sync_dir(dir).map_err(io("sync the WAL directory"))?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -74,18 +76,16 @@ impl SledStorage {
         self.dir.join("quarantine")
     }
 
-    fn trim_quarantine(&self) -> io::Result<()> {
-        let mut kept: Vec<_> = fs::read_dir(self.quarantine_dir())?.collect::<Result<_, _>>()?;
-        kept.sort_by_key(fs::DirEntry::file_name);
-        let surplus = kept.len().saturating_sub(QUARANTINE_MAX_GENERATIONS);
-        for entry in &kept[..surplus] {
-            tracing::warn!(
-                generation = %entry.file_name().display(),
-                "quarantine holds {QUARANTINE_MAX_GENERATIONS} newer generations: deleting the oldest"
-            );
-            fs::remove_dir_all(entry.path())?;
-        }
-        Ok(())
+    /// What is in quarantine: each directory, and its report if that can be read.
+    fn set_aside(&self) -> Vec<(PathBuf, Option<Quarantined>)> {
+        let Ok(entries) = fs::read_dir(self.quarantine_dir()) else { return Vec::new() };
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .map(|dir| {
+                let report = report(&dir);
+                (dir, report)
+            })
+            .collect()
     }
 }
 
@@ -112,7 +112,8 @@ pub(super) fn generations(dir: &Path) -> io::Result<Vec<Offset>> {
 
 /// What the name of a generation's directory says.
 pub(super) fn first_offset(name: &OsStr) -> Option<Offset> {
-    name.to_str().filter(|name| name.len() == 20)?.parse().ok()
+    let is_id = |name: &&str| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit());
+    name.to_str().filter(is_id)?.parse().ok()
 }
 
 /// What was noted in `WAL_DIR/positions`.
@@ -130,7 +131,7 @@ pub(super) fn read_positions(file: &File) -> Option<Positions> {
 
 /// What was written down when the generation in `dir` was set aside.
 pub(super) fn report(dir: &Path) -> Option<Quarantined> {
-    let report = fs::read(dir.join("report.json")).ok()?;
+    let report = fs::read(dir.join(REPORT)).ok()?;
     serde_json::from_slice(&report).ok()
 }
 
@@ -170,9 +171,12 @@ impl Storage for SledStorage {
     fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError> {
         let path = self.path(first);
         let io = |source| WalError::Io { what: "make a new WAL generation", source };
-        if path.exists() {
+        if path.is_dir() {
             // Of a process that ended before its first commit.
             fs::remove_dir_all(&path).map_err(io)?;
+        } else if path.exists() {
+            tracing::warn!(path = %path.display(), "a file is in the place of a WAL generation: deleting it");
+            fs::remove_file(&path).map_err(io)?;
         }
         let db = guarded(|| ::sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open())?;
         let settle = || -> io::Result<File> {
@@ -207,13 +211,18 @@ impl Storage for SledStorage {
         let set_aside = || -> io::Result<()> {
             let quarantine = self.quarantine_dir();
             fs::create_dir_all(&quarantine)?;
-            let place = quarantine.join(&report.id);
-            if place.exists() {
-                fs::remove_dir_all(&place)?;
+            // Never in the place of another: a log that was begun anew may have had the same offsets.
+            let names = (2..).map(|n| format!("{}.{n}", report.id));
+            let mut places = std::iter::once(report.id.clone()).chain(names);
+            let place =
+                places.find_map(|name| Some(quarantine.join(name)).filter(|place| !place.exists()));
+            let place = place.ok_or_else(|| io::Error::other("no name is left"))?;
+            match fs::rename(self.path(first), &place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&place)?,
+                moved => moved?,
             }
-            fs::rename(self.path(first), &place)?;
             // A full disk must not keep the log from going on: the report is a convenience.
-            let written = File::create(place.join("report.json")).and_then(|mut file| {
+            let written = File::create(place.join(REPORT)).and_then(|mut file| {
                 serde_json::to_writer_pretty(&mut file, report)?;
                 file.flush()
             });
@@ -221,19 +230,52 @@ impl Storage for SledStorage {
                 tracing::warn!(%error, generation = report.id, "no report written into quarantine");
             }
             sync_dir(&quarantine)?;
-            sync_dir(&self.dir)?;
-            self.trim_quarantine()
+            sync_dir(&self.dir)
         };
         set_aside().map_err(|source| WalError::Io { what: "set a WAL generation aside", source })
     }
 
     fn quarantined(&self) -> Vec<Quarantined> {
-        let dir = self.quarantine_dir();
-        let ids = generations(&dir).unwrap_or_default();
-        let reports = ids.into_iter().map(|first| report(&dir.join(generation_id(first))));
-        let mut all: Vec<Quarantined> = reports.flatten().collect();
+        let mut all: Vec<_> =
+            self.set_aside().into_iter().filter_map(|(_, report)| report).collect();
         all.sort_by(|a, b| (&a.at, &a.id).cmp(&(&b.at, &b.id)));
         all
+    }
+
+    fn quarantine_bytes(&self) -> u64 {
+        self.set_aside().iter().map(|(dir, _)| bytes_in(dir)).sum()
+    }
+
+    fn evict_quarantined(&self) -> Result<bool, WalError> {
+        let mut evictable: Vec<(Quarantined, PathBuf)> = self
+            .set_aside()
+            .into_iter()
+            // Without a report nobody knows what it is.
+            .filter_map(|(dir, report)| Some((report?, dir)))
+            .filter(|(report, dir)| report.unknown_version.is_none() && dir.join("db").exists())
+            .collect();
+        evictable.sort_by(|(a, _), (b, _)| (&a.at, &a.id).cmp(&(&b.at, &b.id)));
+        let Some((report, dir)) = evictable.first() else { return Ok(false) };
+        tracing::warn!(
+            generation = report.id,
+            lost_ranges = ?report.lost_ranges,
+            "no room is left: deleting the oldest damaged WAL generation from quarantine, what was intact in it is stored"
+        );
+        // Its report stays.
+        let evict = || -> io::Result<()> {
+            for entry in fs::read_dir(dir)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else if entry.file_name() != REPORT {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        evict()
+            .map_err(|source| WalError::Io { what: "empty a generation in quarantine", source })?;
+        Ok(true)
     }
 
     fn disk_bytes(&self, first: Offset) -> u64 {
@@ -254,6 +296,12 @@ impl Storage for SledStorage {
         note[16..].copy_from_slice(&checksum.to_le_bytes());
         if let Err(error) = self.positions.write_all_at(&note, 0) {
             tracing::debug!(%error, "the log's positions were not noted");
+        }
+    }
+
+    fn settle_note(&self) {
+        if let Err(error) = self.positions.sync_data() {
+            tracing::debug!(%error, "the log's positions were not synced");
         }
     }
 

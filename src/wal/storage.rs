@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use super::WalError;
 use super::block::{Block, Offset};
+use super::sled::generation_id;
+use crate::reading::Timestamp;
 
 /// A place that holds generations, each named by the offset of its first record.
 pub trait Storage: Send + Sync + 'static {
@@ -38,7 +40,8 @@ pub trait Storage: Send + Sync + 'static {
     /// If it cannot be deleted.
     fn delete(&self, first: Offset) -> Result<(), WalError>;
 
-    /// Moves a damaged generation out of the log, to be looked at by a person.
+    /// Moves a damaged generation out of the log, to be looked at by a person. Of one that is not
+    /// there any more only the report is kept.
     ///
     /// # Errors
     /// If it cannot be moved.
@@ -46,6 +49,16 @@ pub trait Storage: Send + Sync + 'static {
 
     /// What was moved out of the log, oldest first.
     fn quarantined(&self) -> Vec<Quarantined>;
+
+    /// Bytes of what was moved out of the log.
+    fn quarantine_bytes(&self) -> u64;
+
+    /// Deletes the oldest damaged generation in quarantine, but for its report; never one that is
+    /// there because its version is unknown. Returns whether there was one.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    fn evict_quarantined(&self) -> Result<bool, WalError>;
 
     /// Bytes that a generation takes on disk.
     fn disk_bytes(&self, first: Offset) -> u64;
@@ -59,6 +72,10 @@ pub trait Storage: Send + Sync + 'static {
     /// Remembers how far the log is committed and flushed. Not synced: each follows what it
     /// speaks of, so it is true if it is there, and behind after a power cut.
     fn note(&self, positions: Positions);
+
+    /// Makes the note durable, as far as the disk lets it. Before a generation goes, so that a power
+    /// cut leaves no note that says that its records are still to be flushed.
+    fn settle_note(&self);
 
     /// What [`Self::note`] was last told, if that is still known.
     fn noted(&self) -> Option<Positions>;
@@ -136,8 +153,10 @@ pub struct Sealed {
     pub records: u64,
     /// Bytes of all its readable blocks.
     pub block_bytes: u64,
-    /// Committed and not flushed, but gone.
+    /// Committed and not flushed, but gone, or not to be read by this version.
     pub lost: Vec<OffsetRange>,
+    /// The newest version of its blocks that this one does not know, if there are such.
+    pub unknown_version: Option<u16>,
 }
 
 /// A range of offsets, inclusive at both ends.
@@ -168,4 +187,21 @@ pub struct Quarantined {
     pub salvaged_records: u64,
     /// Offsets that could not be.
     pub lost_ranges: Vec<OffsetRange>,
+    /// The version of its blocks, if that is why: nothing is broken then, and a newer program can
+    /// read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_version: Option<u16>,
+}
+
+impl Quarantined {
+    /// A report of the generation that begins at `first`, as of now.
+    pub(super) fn new(first: Offset, lost_ranges: Vec<OffsetRange>) -> Self {
+        Self {
+            id: generation_id(first),
+            at: Timestamp::now().to_string(),
+            salvaged_records: 0,
+            lost_ranges,
+            unknown_version: None,
+        }
+    }
 }

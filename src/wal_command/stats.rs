@@ -80,6 +80,8 @@ fn gather(log: &Inspection, progress: &Progress) -> Result<Stats, Failure> {
     Ok(stats)
 }
 
+const NEWER: &str = "  has blocks of a newer version";
+
 impl Stats {
     fn add(&mut self, generation: &ExaminedGeneration) {
         let (pending, pending_bytes) = generation.records(Scope::Pending);
@@ -138,11 +140,7 @@ impl Stats {
         )?;
         for generation in &self.generations {
             let lost = generation.lost_ranges.iter().map(OffsetRange::records).sum();
-            let note = if generation.unknown_block_versions.is_empty() {
-                ""
-            } else {
-                "  has blocks of a newer version"
-            };
+            let note = if generation.unknown_block_versions.is_empty() { "" } else { NEWER };
             writeln!(
                 out,
                 "{:<20}  {:>12}  {:>12}  {:>12}  {:>14}{note}",
@@ -156,9 +154,12 @@ impl Stats {
         if !self.quarantined.is_empty() {
             writeln!(out, "\n{:<20}  {:>12}  {:>12}  SET ASIDE", "QUARANTINE", "SALVAGED", "LOST")?;
         }
-        for Quarantined { id, at, salvaged_records, lost_ranges } in &self.quarantined {
+        for set_aside in &self.quarantined {
+            let Quarantined { id, at, salvaged_records, lost_ranges, unknown_version } = set_aside;
+            let salvaged = with_commas(*salvaged_records);
             let lost = with_commas(lost_ranges.iter().map(OffsetRange::records).sum());
-            writeln!(out, "{id:<20}  {:>12}  {lost:>12}  {at}", with_commas(*salvaged_records))?;
+            let note = if unknown_version.is_some() { NEWER } else { "" };
+            writeln!(out, "{id:<20}  {salvaged:>12}  {lost:>12}  {at}{note}")?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ fn start() -> (Postgres, Mosquitto, Service, Ingestor) {
     (postgres, broker, service, ingestor)
 }
 
-fn bytes_below(dir: &Path) -> u64 {
+pub(crate) fn bytes_below(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries
         .flatten()

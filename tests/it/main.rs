@@ -17,6 +17,7 @@ mod books;
 mod broker;
 mod configuration;
 mod crash;
+mod damage;
 mod database;
 mod disasters;
 mod full_log;

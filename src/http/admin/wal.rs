@@ -165,7 +165,7 @@ pub(in crate::http) struct Wal {
     /// Bytes that they take, about.
     #[schema(example = 480_000)]
     pending_bytes: u64,
-    /// Bytes of all generations on disk.
+    /// Bytes on disk of all generations, those in quarantine included.
     #[schema(example = 4_194_304)]
     disk_bytes: u64,
     /// Bytes on disk at which the log counts as full.
@@ -252,7 +252,7 @@ struct Damaged {
 
 impl From<Quarantined> for Damaged {
     fn from(found: Quarantined) -> Self {
-        let Quarantined { id, at, salvaged_records, lost_ranges } = found;
+        let Quarantined { id, at, salvaged_records, lost_ranges, .. } = found;
         let lost_ranges =
             lost_ranges.into_iter().map(|OffsetRange { from, to }| Range { from, to }).collect();
         Self { id, at, salvaged_records, lost_ranges }

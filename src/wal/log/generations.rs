@@ -1,5 +1,7 @@
 //! When generations begin and end, and when the log is full.
 
+use std::sync::atomic::Ordering;
+
 use super::{Limits, Room, Shared, Slot, Tip, lock};
 use crate::wal::WalError;
 use crate::wal::block::Offset;
@@ -58,9 +60,12 @@ impl Shared {
                 }
             };
             let Some((first, slot)) = done else { return };
+            self.note(|positions| positions.flushed = positions.flushed.max(flushed));
+            self.storage.settle_note();
             let dropped = match &slot.damage {
                 None => self.storage.delete(first),
                 Some(report) => self.storage.quarantine(first, report).inspect(|()| {
+                    self.measure_quarantine();
                     tracing::warn!(
                         generation = report.id,
                         "damaged WAL generation drained and set aside in quarantine: inspect it with `ingestor wal`, delete it when it is of no more use"
@@ -153,8 +158,36 @@ impl Shared {
         });
     }
 
+    pub(super) fn measure_quarantine(&self) {
+        self.quarantine_bytes.store(self.storage.quarantine_bytes(), Ordering::Relaxed);
+    }
+
+    /// Whether the log can take records, if need be at the cost of what is in quarantine.
     fn room_now(&self) -> Room {
+        loop {
+            let room = self.measure_room();
+            if room == Room::Open || !self.evict_quarantined() {
+                return room;
+            }
+        }
+    }
+
+    fn evict_quarantined(&self) -> bool {
+        if self.quarantine_bytes.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let evicted = self.storage.evict_quarantined().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no room could be made in quarantine");
+            false
+        });
+        self.measure_quarantine();
+        evicted
+    }
+
+    fn measure_room(&self) -> Room {
+        let set_aside = self.quarantine_bytes.load(Ordering::Relaxed);
         let used: u64 = lock(&self.state).generations.values().map(Slot::bytes).sum();
+        let used = used + set_aside;
         let free = self.storage.free_bytes().unwrap_or(u64::MAX);
         let Limits { max_bytes, min_free_bytes, .. } = self.limits;
         // It comes back below 90 % only, or it would come and go with every batch.
@@ -163,7 +196,12 @@ impl Shared {
             Room::Full(_) => (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES)),
         };
         if used >= max {
-            Room::Full(format!("it takes {used} bytes of at most {max_bytes}"))
+            let of_these = if set_aside > 0 {
+                format!(", {set_aside} of them in quarantine")
+            } else {
+                String::new()
+            };
+            Room::Full(format!("it takes {used} bytes of at most {max_bytes}{of_these}"))
         } else if free < min_free {
             Room::Full(format!("its filesystem has {free} bytes free, {min_free_bytes} must be"))
         } else {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Log, Shared, judge, lock};
+use super::{Log, Shared, judge, lock, report_lost};
 use crate::reading::{Reading, Timestamp};
 use crate::wal::WalError;
 use crate::wal::block::{Block, Offset};
@@ -169,24 +169,13 @@ impl Shared {
     fn report_unreadable(&self, first: Offset, range: OffsetRange) {
         let mut state = lock(&self.state);
         let Some(slot) = state.generations.get_mut(&first) else { return };
-        let damage = slot.damage.get_or_insert_with(|| Quarantined {
-            id: generation_id(first),
-            at: Timestamp::now().to_string(),
-            salvaged_records: 0,
-            lost_ranges: Vec::new(),
-        });
+        let damage = slot.damage.get_or_insert_with(|| Quarantined::new(first, Vec::new()));
         if damage.lost_ranges.contains(&range) {
             return;
         }
         damage.lost_ranges.push(range);
         drop(state);
-        self.metrics.wal_lost_records.inc_by(range.records());
-        tracing::error!(
-            generation = generation_id(first),
-            from = range.from,
-            to = range.to,
-            "offsets lost to damage: these readings cannot be read back and will not reach the database"
-        );
+        report_lost(&Quarantined::new(first, vec![range]), &self.metrics);
     }
 
     /// Where the generation that holds `offset` ends.

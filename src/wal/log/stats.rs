@@ -1,5 +1,7 @@
 //! What the log looks like from outside.
 
+use std::sync::atomic::Ordering;
+
 use super::{Log, lock};
 use crate::reading::Timestamp;
 use crate::wal::WalError;
@@ -32,7 +34,7 @@ pub struct Stats {
     /// What the blocks of the pending records come to, in proportion where a generation is flushed
     /// in part.
     pub pending_bytes: u64,
-    /// Bytes of all generations on disk.
+    /// Bytes on disk of all generations, those in quarantine included.
     pub disk_bytes: u64,
     /// The generations, oldest first.
     pub generations: Vec<GenerationStats>,
@@ -49,7 +51,7 @@ impl Log {
             flushed_offset: state.flushed,
             pending_records: 0,
             pending_bytes: 0,
-            disk_bytes: 0,
+            disk_bytes: self.shared.quarantine_bytes.load(Ordering::Relaxed),
             generations: Vec::with_capacity(state.generations.len()),
         };
         for (first, slot) in &state.generations {

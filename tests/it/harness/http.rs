@@ -43,9 +43,20 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
 
 /// `method path`, as they stand, without a body.
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Answer> {
+    request_with(address, method, path, "")
+}
+
+/// As [`request`], with more `headers`, each with its line end.
+pub(crate) fn request_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

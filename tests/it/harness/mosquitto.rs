@@ -21,11 +21,20 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     pub(crate) fn start() -> Self {
-        Self::configured(|port, _| format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
+        Self::with_window(5_000)
+    }
+
+    /// One that sends so many messages before it waits for an acknowledgement.
+    pub(crate) fn with_window(messages: u16) -> Self {
+        Self::make(messages, |port, _| format!("listener {port} 127.0.0.1\nallow_anonymous true\n"))
     }
 
     /// With what `listeners` writes about them into the configuration.
     pub(crate) fn configured(listeners: impl FnOnce(u16, &Path) -> String) -> Self {
+        Self::make(5_000, listeners)
+    }
+
+    fn make(window: u16, listeners: impl FnOnce(u16, &Path) -> String) -> Self {
         let scratch = Scratch::new();
         let dir = scratch.path().to_string_lossy().into_owned();
         let port = ports::free();
@@ -33,7 +42,7 @@ impl Mosquitto {
         // forget all of it with the process.
         let general = format!(
             "persistence true\npersistence_location {dir}/\nautosave_interval 1800\n\
-             max_inflight_messages 5000\nmax_queued_messages 0\nset_tcp_nodelay true\n\
+             max_inflight_messages {window}\nmax_queued_messages 0\nset_tcp_nodelay true\n\
              log_dest stderr\n"
         );
         let configuration = general + &listeners(port, scratch.path());

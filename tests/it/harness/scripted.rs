@@ -23,6 +23,12 @@ impl ScriptedBroker {
     /// Waits for a client and lets it in. With a new session, until it has subscribed too.
     #[track_caller]
     pub(crate) fn accept(&self, session_present: bool) -> Link {
+        self.accept_granting(session_present, &[])
+    }
+
+    /// As [`Self::accept`], with these return codes for what it subscribes to; 1 for the rest.
+    #[track_caller]
+    pub(crate) fn accept_granting(&self, session_present: bool, granted: &[u8]) -> Link {
         let (tcp, _) = eventually("a client comes", || self.listener.accept().ok());
         tcp.set_nonblocking(false).unwrap();
         let mut link = Link {
@@ -31,8 +37,10 @@ impl ScriptedBroker {
             keep_alive: 0,
             pings: 0,
             filters: Vec::new(),
+            granted: granted.to_vec(),
             acks: VecDeque::new(),
             is_closed: false,
+            has_said_goodbye: false,
         };
         match link.stream.next(PATIENCE) {
             Ok(Some(Packet::Connect { client_id, clean_session, keep_alive })) => {
@@ -55,6 +63,11 @@ impl ScriptedBroker {
 }
 
 impl ScriptedBroker {
+    /// Whether a client wants to come in; it is not let in.
+    pub(crate) fn has_caller(&self) -> bool {
+        self.listener.accept().is_ok()
+    }
+
     /// Waits until a client connects, and turns it away without a word.
     #[track_caller]
     pub(crate) fn accept_and_close(&self) {
@@ -72,9 +85,12 @@ pub(crate) struct Link {
     pings: u32,
     /// What it has subscribed to on this connection.
     pub(crate) filters: Vec<String>,
+    granted: Vec<u8>,
     /// PUBACKs received and not yet looked at.
     acks: VecDeque<u16>,
     pub(crate) is_closed: bool,
+    /// Whether it was closed with a DISCONNECT.
+    pub(crate) has_said_goodbye: bool,
 }
 
 impl Link {
@@ -154,7 +170,8 @@ impl Link {
                     return;
                 }
                 Packet::Subscribe { id, filters } => {
-                    let granted = vec![1; filters.len()];
+                    let granted = self.granted.iter().copied().chain(std::iter::repeat(1));
+                    let granted = granted.take(filters.len()).collect();
                     self.filters.extend(filters);
                     Packet::SubAck { id, granted }
                 }
@@ -164,6 +181,7 @@ impl Link {
                 }
                 Packet::Disconnect => {
                     self.is_closed = true;
+                    self.has_said_goodbye = true;
                     return;
                 }
                 other => panic!("a client does not send {other:?} here"),

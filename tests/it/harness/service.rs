@@ -20,11 +20,13 @@ use super::{PATIENCE, Scratch, eventually};
 const AS_SYSTEMD: [&str; 4] =
     ["sh", "-c", r#"WATCHDOG_PID=$$ exec "$0""#, env!("CARGO_BIN_EXE_ingestor")];
 
-/// How the service is set up. Its directory, with the log in it, lasts from start to start.
+/// How the service is set up. Its directory, with the log in it, lasts from start to start, and is
+/// that of its clones too.
+#[derive(Clone)]
 pub(crate) struct Service {
     scratch: Rc<Scratch>,
     environment: BTreeMap<String, String>,
-    starts: Cell<u32>,
+    starts: Rc<Cell<u32>>,
 }
 
 impl Service {
@@ -41,7 +43,7 @@ impl Service {
     /// With the defaults.
     pub(crate) fn bare() -> Self {
         let environment = BTreeMap::new();
-        let service = Self { scratch: Rc::new(Scratch::new()), environment, starts: Cell::new(0) };
+        let service = Self { scratch: Rc::new(Scratch::new()), environment, starts: Rc::default() };
         let wal_dir = service.wal_dir().to_string_lossy().into_owned();
         service.set("WAL_DIR", wal_dir)
     }
@@ -174,6 +176,11 @@ impl Ingestor {
         });
     }
 
+    /// Where it serves HTTP.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.try_get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
@@ -186,6 +193,14 @@ impl Ingestor {
     #[track_caller]
     pub(crate) fn request(&self, method: &str, path: &str) -> Answer {
         let answer = http::request(self.address, method, path);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// A request with `token` as its bearer token.
+    #[track_caller]
+    pub(crate) fn admin(&self, method: &str, path: &str, token: &str) -> Answer {
+        let headers = format!("Authorization: Bearer {token}\r\n");
+        let answer = http::request_with(self.address, method, path, &headers);
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
