@@ -10,8 +10,9 @@ fn recovered(ingestor: &Ingestor) -> u64 {
     ingestor.log_of("log opened")[0]["pending_records"].as_u64().unwrap()
 }
 
+/// `recovered` are the records that were there at the start, and those that were replayed since.
 #[track_caller]
-fn must_balance(metrics: &Metrics, recovered: u64) {
+pub(crate) fn must_balance(metrics: &Metrics, recovered: u64) {
     let get = |name: &str| metrics.get(&format!("ingestor_{name}"));
     let dead = |stage: &str| get(&format!("dead_letters_total{{stage=\"{stage}\"}}"));
     assert_eq!(

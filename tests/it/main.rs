@@ -10,6 +10,7 @@
 mod harness;
 
 mod acks;
+mod admin;
 mod api;
 mod bad_input;
 mod bars;

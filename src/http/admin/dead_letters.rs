@@ -78,11 +78,12 @@ pub(in crate::http) async fn list(
 #[delete("/dead-letters/<id>")]
 pub(in crate::http) async fn remove(
     _operator: Operator,
-    id: u64,
+    id: Option<u64>,
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Removed>, ApiError> {
     query.must_be_empty()?;
+    let id = id.ok_or(NO_LETTER)?;
     let store = Arc::clone(&state.dead_letters);
     if !blocking(move || store.remove(id)).await? {
         return Err(NO_LETTER);

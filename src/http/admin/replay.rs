@@ -70,11 +70,12 @@ pub(super) fn routes() -> Vec<Route> {
 #[post("/dead-letters/<id>/replay")]
 pub(in crate::http) async fn replay(
     _operator: Operator,
-    id: u64,
+    id: Option<u64>,
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Put>, ApiError> {
     query.must_be_empty()?;
+    let id = id.ok_or(NO_LETTER)?;
     let readings = state.replayer.one(id).await?;
     tracing::info!(id, readings, "admin: dead letter replayed, its readings are in the log");
     Ok(Json(Put { id, readings }))
