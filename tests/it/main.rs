@@ -21,6 +21,7 @@ mod crash;
 mod damage;
 mod database;
 mod disasters;
+mod exposure;
 mod full_log;
 mod page;
 mod path;
