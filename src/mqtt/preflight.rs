@@ -10,15 +10,15 @@ const ROUNDS: u64 = 200;
 
 /// Watches how many messages the broker dares to send without an ack.
 ///
-/// A broker with a limit fills its window again as soon as there is room, so nearly every round of
-/// acks finds the same number of messages outstanding. Without a limit the number varies with the
-/// traffic.
+/// A broker with a limit fills its window again as soon as there is room, so most rounds of acks
+/// find about as many messages outstanding as there ever are. Without a limit the number varies with
+/// the traffic.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     outstanding: u64,
     rounds: u64,
     widest: u64,
-    rounds_at_widest: u64,
+    full_rounds: u64,
     reported: bool,
 }
 
@@ -33,16 +33,17 @@ impl Window {
         self.rounds += 1;
         if self.outstanding > self.widest {
             self.widest = self.outstanding;
-            self.rounds_at_widest = 0;
+            self.full_rounds = 0;
             self.rounds = 1;
         }
-        if self.outstanding == self.widest {
-            self.rounds_at_widest += 1;
+        // Some of what the broker has sent may still be on its way.
+        if self.outstanding + self.widest / 10 >= self.widest {
+            self.full_rounds += 1;
         }
         self.outstanding = self.outstanding.saturating_sub(acks);
         // A window of one cannot be told from messages that come one at a time.
         let is_narrow = (2..=NARROW_WINDOW).contains(&self.widest);
-        let is_full = self.rounds_at_widest * 10 >= self.rounds * 6;
+        let is_full = self.full_rounds * 10 >= self.rounds * 6;
         if self.reported || self.rounds < ROUNDS || !is_narrow || !is_full {
             return None;
         }
