@@ -24,6 +24,7 @@ mod disasters;
 mod exposure;
 mod full_log;
 mod page;
+mod hostile;
 mod path;
 mod preflight;
 mod simulator;

@@ -1,0 +1,148 @@
+//! Thousands of payloads that nobody meant, between good ones.
+
+use crate::harness::{
+    Mosquitto, Postgres, Publisher, Service, eventually_eq, reading, readings, within,
+};
+
+const HOSTILE: u64 = 5_000;
+
+/// Another one with every run; `HOSTILE_SEED` repeats one.
+fn seed() -> u64 {
+    let seed = std::env::var("HOSTILE_SEED").ok().map(|seed| seed.parse().unwrap());
+    seed.unwrap_or_else(|| fastrand::u64(..))
+}
+
+/// A good payload of its own, or several in an array.
+fn template(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
+    let mut template = |number| {
+        let mut reading = reading(number);
+        reading.device_id = format!("mutant-{}", random.u64(..));
+        reading.payload()
+    };
+    if number.is_multiple_of(3) {
+        let elements: Vec<_> = (0..5).map(|n| template(number + n)).collect();
+        format!("[{}]", elements.join(",")).into_bytes()
+    } else {
+        template(number).into_bytes()
+    }
+}
+
+/// What breaks parsers.
+const NASTY: [&str; 22] = [
+    "\"",
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "-",
+    "e",
+    "\\u0000",
+    "\\ud800",
+    "1e999",
+    "-0",
+    "NaN",
+    "null",
+    "\u{0}",
+    "\u{feff}",
+    "\u{202e}",
+    "9223372036854775808",
+    "{\"a\":",
+    "\\u",
+];
+
+fn mutate(random: &mut fastrand::Rng, payload: &mut Vec<u8>) {
+    for _ in 0..random.usize(1..6) {
+        let at = random.usize(..=payload.len());
+        let end = (at + random.usize(..40)).min(payload.len());
+        match random.u8(..7) {
+            0 if at < payload.len() => payload[at] ^= 1 << random.u8(..8),
+            1 if at < payload.len() => payload[at] = random.u8(..),
+            2 => drop(payload.drain(at..end)),
+            3 => payload.truncate(at),
+            4 => {
+                let again = payload[at..end].to_vec();
+                payload.splice(at..at, again);
+            }
+            5 => {
+                let count = random.usize(1..2_000);
+                let nasty = NASTY[random.usize(..NASTY.len())];
+                payload.splice(at..at, nasty.repeat(count).into_bytes());
+            }
+            _ => {
+                let nasty = NASTY[random.usize(..NASTY.len())];
+                payload.splice(at..at, nasty.bytes());
+            }
+        }
+    }
+}
+
+fn hostile(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
+    match random.u8(..20) {
+        0 => (0..random.usize(..4_000)).map(|_| random.u8(..)).collect(),
+        1 => {
+            let nasty = NASTY[random.usize(..NASTY.len())];
+            nasty.repeat(random.usize(1..60_000 / nasty.len())).into_bytes()
+        }
+        // Too long to be looked at.
+        2 => vec![b"[{\"0x\xff "[random.usize(..7)]; random.usize(65_537..400_000)],
+        _ => {
+            let mut payload = template(random, number);
+            mutate(random, &mut payload);
+            payload
+        }
+    }
+}
+
+#[test]
+fn hostile_payloads_cost_no_good_one_and_neither_memory_nor_time() {
+    let seed = seed();
+    eprintln!("HOSTILE_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let postgres = Postgres::start();
+    let broker = Mosquitto::start();
+    let service = Service::new(&postgres.url(), broker.port)
+        // Each of them is kept.
+        .set("DEAD_LETTER_MAX_BYTES", 1_u64 << 30);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    for number in 0..HOSTILE {
+        let good = reading(number);
+        devices.publish(&good.topic(), good.payload());
+        devices.publish("telemetry/hostile", hostile(&mut random, number));
+    }
+    devices.publish_readings(HOSTILE..HOSTILE + 100);
+    let messages = 2 * HOSTILE + 100;
+    within(std::time::Duration::from_secs(60), "every one is acknowledged", || {
+        ingestor.must_run();
+        (ingestor.metric("ingestor_acks_total") >= messages).then_some(())
+    });
+    eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
+    let metrics = ingestor.metrics();
+    assert_eq!(metrics.get("ingestor_messages_total"), messages, "none came again");
+    assert_eq!(metrics.get("ingestor_mqtt_reconnects_total"), 0);
+    let (valid, invalid) = (
+        metrics.get("ingestor_valid_messages_total"),
+        metrics.get("ingestor_invalid_messages_total"),
+    );
+    assert!(valid >= HOSTILE + 100 && invalid > HOSTILE / 2, "{valid} valid, {invalid} invalid");
+    assert_eq!(metrics.get("ingestor_dead_letters_evicted_total"), 0);
+    // What PostgreSQL refuses is one too.
+    let refused = metrics.get(r#"ingestor_dead_letters_total{stage="database"}"#);
+    assert_eq!(metrics.get("ingestor_dead_letters"), invalid + refused);
+    assert_eq!(service.dead_letters().len() as u64, invalid + refused);
+    crate::books::must_balance(&metrics, 0);
+
+    let stored = postgres.readings();
+    assert_eq!(stored.len() as u64, valid - refused - metrics.get("ingestor_duplicates_total"),);
+    // What a mutation has left good is stored as well, under another name.
+    postgres.execute("delete from telemetry where device_id !~ '^device-[0-9]{3}$'");
+    postgres.assert_exactly(&readings(0..HOSTILE + 100));
+    let peak = ingestor.peak_memory();
+
+    assert!(peak < 128 << 20, "{peak} bytes");
+    ingestor.stop();
+}
