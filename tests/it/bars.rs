@@ -197,6 +197,68 @@ fn at_2_000_messages_a_second_95_of_100_are_visible_within_65_ms() {
     assert!(percentile(95) <= 65.0, "p95 is {:.1} ms", percentile(95));
 }
 
+#[test]
+fn a_look_at_the_900_000th_of_a_million_waiting_records_takes_less_than_50_ms_at_full_speed() {
+    const RECORDS: u64 = 1_000_000;
+    const A_MESSAGE: u64 = 400;
+    const TOKEN: &str = "token";
+    let (_postgres, broker, service, ingestor) = start();
+    ingestor.stop();
+    let mut ingestor = service.set("ADMIN_TOKEN", TOKEN).start();
+    ingestor.await_ready();
+    assert_eq!(ingestor.admin("POST", "/admin/flusher/pause", TOKEN).status, 200);
+    let mut devices = Publisher::connect(broker.port);
+    for first in (0..RECORDS).step_by(usize::try_from(A_MESSAGE).unwrap()) {
+        let readings = (first..first + A_MESSAGE).map(|number| reading(number).payload());
+        let payload = format!("[{}]", readings.collect::<Vec<_>>().join(","));
+        devices.publish("telemetry/batch", payload);
+    }
+    devices.finish();
+    within(Duration::from_secs(60), "all of them wait", || {
+        (ingestor.metric("ingestor_wal_pending_records") >= RECORDS).then_some(())
+    });
+    let settings = [
+        ("MESSAGE_COUNT", "0"),
+        ("NUM_DEVICES", "1000"),
+        ("PUBLISH_INTERVAL_MS", "0"),
+        ("MAX_INFLIGHT", "1000"),
+    ];
+    let _simulator = Simulator::start(broker.port, &settings);
+    let before = ingestor.metric("ingestor_acks_total");
+    within(Duration::from_secs(20), "the intake runs", || {
+        (ingestor.metric("ingestor_acks_total") > before + 10_000).then_some(())
+    });
+    let (began, acked) = (Instant::now(), ingestor.metric("ingestor_acks_total"));
+    let mut looks: Vec<Duration> = (0..100)
+        .map(|_| {
+            let at = Instant::now();
+            let answer = ingestor.admin("GET", "/admin/wal/records?from=900000", TOKEN);
+            let took = at.elapsed();
+            let page = answer.json();
+            assert_eq!(page["records"][0]["offset"], 900_000);
+            assert_eq!(page["records"].as_array().unwrap().len(), 100);
+            assert_eq!(page["next"], 900_100);
+            took
+        })
+        .collect();
+    let acked = ingestor.metric("ingestor_acks_total") - acked;
+    #[expect(clippy::cast_precision_loss, reason = "for a person")]
+    let per_second = acked as f64 / began.elapsed().as_secs_f64();
+    let first = looks[0];
+    looks.sort_unstable();
+    let ms = |look: Duration| look.as_secs_f64() * 1e3;
+    println!(
+        "a look: the first {:.1} ms, p50 {:.1} ms, most {:.1} ms, at {per_second:.0} messages a second; peak memory {:.1} MiB",
+        ms(first),
+        ms(looks[50]),
+        ms(looks[99]),
+        mib(ingestor.peak_memory())
+    );
+    assert!(looks[99] < Duration::from_millis(50), "{:.1} ms", ms(looks[99]));
+    assert!(per_second > 5_000.0, "the intake stood still: {per_second:.0} messages a second");
+    assert!(ingestor.peak_memory() < 128 * MIB);
+}
+
 #[expect(clippy::cast_precision_loss, reason = "for a person")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / MIB as f64
