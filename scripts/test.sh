@@ -10,8 +10,9 @@ usage() {
     cat <<'TEXT'
 Usage: scripts/test.sh [--fast] [FILTER...]
 
-Installs what is missing (PostgreSQL, Mosquitto, strace and openssl from Debian's or Ubuntu's packages,
-Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo into target/tools) and runs every check.
+Installs what is missing (PostgreSQL, Mosquitto, strace, openssl and Python from Debian's or Ubuntu's
+packages, Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo, and
+schemathesis with pip into target/tools) and runs every check.
 
   --fast    without the performance bars, and without installing cargo-deny
   FILTER    only the tests that match, and no other check; handed on to `cargo nextest run`:
@@ -46,7 +47,7 @@ prepare() {
     # The compiler is for the crates with C in them.
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
         mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients psql=postgresql-client \
-        strace=strace openssl=openssl setpriv=util-linux
+        strace=strace openssl=openssl setpriv=util-linux python3=python3,python3-venv
     # Ubuntu has it as a snap alone, which a test cannot start.
     if grep -q '^ID=ubuntu' /etc/os-release && ! command -v chromedriver >/dev/null; then
         say '── the page in a browser: SKIPPED, Ubuntu has no package of Chromium'
@@ -54,6 +55,32 @@ prepare() {
         need_commands chromium=chromium chromedriver=chromium-driver
     fi
     cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
+    prepare_schemathesis
+}
+
+# The fuzzer of the API's description, in an environment of its own. Where it cannot be installed the
+# test that needs it is skipped; not on CI.
+prepare_schemathesis() {
+    local home="$TOOLS/schemathesis" version=4.32.5
+    if [[ ! -e $home/$version ]]; then
+        say "installing schemathesis $version into $home (pip)…"
+        rm -rf -- "$home"
+        if ! install_schemathesis "$home" "$version" >"$LOG_DIR/pip.log" 2>&1; then
+            tail -n 5 "$LOG_DIR/pip.log" >&2
+            [[ -z ${CI:-} ]] || fail "schemathesis could not be installed, see above"
+            say '── description of the API: SKIPPED, schemathesis could not be installed, see above'
+            return 0
+        fi
+        touch "$home/$version"
+    fi
+    export SCHEMATHESIS="$home/bin/schemathesis"
+}
+
+install_schemathesis() {
+    # Debian's Python can make no environment without a package of its own.
+    python3 -c 'import ensurepip' || (install_packages python3-venv) || return
+    python3 -m venv "$1" &&
+        run_child pip "$1/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$2"
 }
 
 # cargo_tool NAME: builds a missing one; without optimisation, which takes a third of the time.

@@ -25,6 +25,7 @@ mod exposure;
 mod full_log;
 mod page;
 mod hostile;
+mod openapi;
 mod path;
 mod preflight;
 mod simulator;
