@@ -1,5 +1,9 @@
 // Figures as a person reads them. Nothing here touches the page.
 
+/** No line ends between a figure and its unit. */
+const NB = "\u00a0";
+export const unbroken = (sentence) => sentence.replace(/(\d) (?=(?:ms|s|min|h|days)\b)/g, `$1${NB}`);
+
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
 
@@ -13,10 +17,10 @@ export const rate = (perSecond) =>
 /** Rounded down, in the unit that a person would choose. */
 export function duration(seconds) {
   const minute = 60, hour = 3600, day = 86400;
-  if (seconds < minute) return `${Math.floor(seconds)} s`;
-  if (seconds < 2 * hour) return `${Math.floor(seconds / minute)} min`;
-  if (seconds < 2 * day) return `${Math.floor(seconds / hour)} h`;
-  if (seconds < 730 * day) return `${Math.floor(seconds / day)} days`;
+  if (seconds < minute) return `${Math.floor(seconds)}${NB}s`;
+  if (seconds < 2 * hour) return `${Math.floor(seconds / minute)}${NB}min`;
+  if (seconds < 2 * day) return `${Math.floor(seconds / hour)}${NB}h`;
+  if (seconds < 730 * day) return `${Math.floor(seconds / day)}${NB}days`;
   return "years";
 }
 
@@ -28,20 +32,20 @@ export function ago(seconds) {
 export function latency(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds >= 60) return duration(seconds);
-  if (seconds >= 1) return `${seconds.toFixed(1)} s`;
+  if (seconds >= 1) return `${seconds.toFixed(1)}${NB}s`;
   const ms = seconds * 1000;
-  return `${ms >= 10 ? Math.round(ms) : ms >= 1 ? ms.toFixed(1) : ms.toFixed(2)} ms`;
+  return `${ms >= 10 ? Math.round(ms) : ms >= 1 ? ms.toFixed(1) : ms.toFixed(2)}${NB}ms`;
 }
 
 export function bytes(n) {
   for (const [unit, size] of [["GB", 2 ** 30], ["MB", 2 ** 20], ["kB", 2 ** 10]]) {
     // 1,010 MB is 1.0 GB to a person.
-    if (n >= size * 0.97) return `${n / size >= 10 ? Math.round(n / size) : (n / size).toFixed(1)} ${unit}`;
+    if (n >= size * 0.97) return `${n / size >= 10 ? Math.round(n / size) : (n / size).toFixed(1)}${NB}${unit}`;
   }
-  return `${n} B`;
+  return `${n}${NB}B`;
 }
 
-export const measured = (n, unit, digits = 1) => `${n.toFixed(digits)} ${unit}`;
+export const measured = (n, unit, digits = 1) => `${n.toFixed(digits)}${NB}${unit}`;
 
 /** The time of day by this device's clock, with the date if that is not today. */
 export function clock(date, withSeconds = false) {

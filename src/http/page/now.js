@@ -1,6 +1,6 @@
 // The top: three lights, in words and colour, and the sentence.
 
-import { bytes, duration, ago, latency, plural, rate, since, clock } from "./format.js";
+import { bytes, duration, ago, latency, plural, rate, since, clock, unbroken } from "./format.js";
 import { find, say } from "./dom.js";
 
 const root = find("#now");
@@ -87,7 +87,7 @@ function level(name, sentence) {
 
 export function showStatus(status) {
   root.classList.remove("old");
-  level(status.level, status.summary);
+  level(status.level, unbroken(status.summary));
   const shown = lights(status);
   for (const [name, one] of Object.entries(shown)) light(name, one);
   announce(Object.values(shown).map((one) => one.state).join(), status.summary);
