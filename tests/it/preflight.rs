@@ -129,7 +129,7 @@ fn another_client_with_our_id_is_a_warning_once() {
         let mut rival =
             Stream::new(TcpStream::connect(("127.0.0.1", broker.port)).unwrap()).unwrap();
         let client_id = "test-ingestor".to_owned();
-        rival.send(&Packet::Connect { client_id, clean_session: false }).unwrap();
+        rival.send(&Packet::Connect { client_id, clean_session: false, keep_alive: 0 }).unwrap();
         // Until it is thrown out itself.
         eventually("we come back", || rival.next(Duration::from_secs(1)).err());
     };
