@@ -224,7 +224,11 @@ impl Config {
 
     fn wal_dir_from_sources(mut from: Sources) -> Result<PathBuf, Mistakes> {
         let dir = wal_dir(&mut from);
-        if from.is_in_environment("WAL_DIR") { Ok(dir) } else { from.finish_early().map(|()| dir) }
+        if from.is_in_environment("WAL_DIR") {
+            Ok(dir)
+        } else {
+            from.mistakes_so_far().map(|()| dir)
+        }
     }
 
     /// As [`Self::load`], from given sources.
@@ -235,11 +239,7 @@ impl Config {
         let config = Self {
             database_url: database_url(&mut from),
             mqtt: mqtt(&mut from),
-            http_addr: from.value(
-                "HTTP_ADDR",
-                SocketAddr::from(([0, 0, 0, 0], 8080)),
-                "an address such as 0.0.0.0:8080",
-            ),
+            http_addr: http_addr(&mut from),
             flush: Flush {
                 batch_size: from.number("BATCH_SIZE", 2_000, 1..=100_000),
                 batch_timeout: Duration::from_millis(from.number(
@@ -275,6 +275,17 @@ impl Config {
             rocket: rocket(&mut from),
         };
         from.finish().map(|()| config)
+    }
+
+    /// `HTTP_ADDR` alone, from the same places: whatever else is wrong with the configuration is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// The mistake in it.
+    pub fn load_http_addr() -> Result<SocketAddr, Mistakes> {
+        let mut from = Sources::of_this_process();
+        let address = http_addr(&mut from);
+        from.mistakes_so_far().map(|()| address)
     }
 
     /// Every setting as `NAME=value`, secrets redacted.
@@ -330,6 +341,11 @@ impl Config {
 
 fn wal_dir(from: &mut Sources) -> PathBuf {
     from.value("WAL_DIR", PathBuf::from("data/wal"), "a directory")
+}
+
+fn http_addr(from: &mut Sources) -> SocketAddr {
+    let default = SocketAddr::from(([0, 0, 0, 0], 8080));
+    from.value("HTTP_ADDR", default, "an address such as 0.0.0.0:8080")
 }
 
 fn rocket(from: &mut Sources) -> rocket::figment::value::Dict {

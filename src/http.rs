@@ -19,8 +19,9 @@
 //! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
 //! the page, which is for a browser, is in it nowhere.
 //!
-//! Connections, and what bounds them, are in `server`. Rocket runs on the runtime it is started on;
-//! it listens to no signal, prints nothing, and does not say which server it is.
+//! Connections, and what bounds them, are in `server`; `probe` asks a running service from outside.
+//! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
+//! say which server it is.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ mod instant;
 mod metrics;
 mod openapi;
 mod page;
+pub mod probe;
 mod query;
 mod server;
 mod status;

@@ -1,9 +1,11 @@
 //! The service. Arguments → configuration → logging → run → exit code.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use iot_ingestor::config::{Config, Mistakes};
+use iot_ingestor::http::probe::{self, Question};
 use iot_ingestor::{app, logging, wal_command};
 
 /// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
@@ -26,7 +28,22 @@ enum Command {
     CheckConfig,
     /// Look into the log of a stopped ingestor: what waits, what is damaged; get readings out
     Wal(wal_command::Arguments),
+    /// Ask the service running on this machine whether it is alive, and exit with 0 or 1
+    #[command(after_help = HEALTH_HELP)]
+    Health {
+        /// Ask /health/ready instead: whether it takes messages in
+        #[arg(long)]
+        ready: bool,
+    },
 }
+
+const HEALTH_HELP: &str = "\
+Asks /health/live at HTTP_ADDR, on this machine, and prints the answer. No other setting is looked at.
+
+For the health check of a container, and for whatever restarts what is unhealthy, ask without --ready:
+a log that is full and a broker that is gone are \"not ready\", and a restart mends neither.
+
+Exit codes: 0 yes, 1 no or no answer within 3 s, 64 bad arguments or a bad HTTP_ADDR.";
 
 const AFTER_HELP: &str = "\
 Configuration: environment variables override Rocket.toml (same names in lower case, section
@@ -62,6 +79,23 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Wal(arguments) => wal_command::run(&arguments).unwrap_or_else(bad_configuration),
+        Command::Health { ready } => Config::load_http_addr()
+            .map_or_else(bad_configuration, |address| {
+                health(address, if ready { Question::Ready } else { Question::Live })
+            }),
+    }
+}
+
+fn health(address: SocketAddr, question: Question) -> ExitCode {
+    match probe::ask(address, question) {
+        Ok(answer) => {
+            println!("{}", answer.body);
+            if answer.is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("ingestor: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -212,6 +212,11 @@ impl Sources {
             .collect()
     }
 
+    /// The mistakes in what was asked for.
+    pub(super) fn mistakes_so_far(self) -> Result<(), Mistakes> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
+    }
+
     /// The mistakes, those of unknown keys included; to be called last.
     pub(super) fn finish(mut self) -> Result<(), Mistakes> {
         for key in &self.keys {
@@ -219,12 +224,7 @@ impl Sources {
                 self.mistakes.push(format!("{key} in Rocket.toml: unknown key"));
             }
         }
-        self.finish_early()
-    }
-
-    /// The mistakes in what was asked for so far.
-    pub(super) fn finish_early(self) -> Result<(), Mistakes> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
+        self.mistakes_so_far()
     }
 }
 

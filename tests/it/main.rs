@@ -28,6 +28,7 @@ mod openapi;
 mod page;
 mod path;
 mod preflight;
+mod probe;
 mod simulator;
 mod status;
 mod stop;
