@@ -374,7 +374,7 @@ create_postgres() {
     PG_DATA="$PG_HOME/data"
     pick_port PG_PORT
     # Not `trust`: whoever else is on this machine could run commands as the server's user.
-    PG_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    PG_PASSWORD=$(random_secret)
     mkdir -m 700 "$PG_HOME"
     printf '%s\n' "$PG_PASSWORD" >"$PG_HOME/password"
     [[ -z $PG_USER ]] || chown -R "$PG_USER" "$PG_HOME"
@@ -461,6 +461,9 @@ with_commas() {
     done
     printf '%s' "$number$grouped"
 }
+
+# 128 random bits, as a word.
+random_secret() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 
 # http_get PORT PATH: the body of a successful answer of 127.0.0.1.
 http_get() {

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# PostgreSQL and Mosquitto for an ingestor on the same machine, reachable from this machine alone.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/start-dependencies.sh [--docker]
+
+Installs PostgreSQL and Mosquitto from Debian's or Ubuntu's packages, starts them with the machine,
+makes the role `iot` with a password of its own and the database `iotdb`, gives the broker the limits
+that the ingestor needs, and puts the connection string where the service reads it:
+/etc/iot-ingestor/secrets/database-url. Needs root (or sudo) and systemd. Safe to run again.
+
+  --docker   the same two from deploy/docker-compose.yml, as containers on ports of 127.0.0.1
+  --help     this text
+
+A role, a database or a connection string that is there already is left as it is.
+TEXT
+}
+
+SECRET=/etc/iot-ingestor/secrets/database-url
+BROKER_CONFIG=/etc/mosquitto/conf.d
+DOCKER=''
+
+read_arguments() {
+    while (($# > 0)); do
+        case $1 in
+            --docker) DOCKER=yes ;;
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            *)
+                complain "unknown argument: $1 (try --help)"
+                exit 64
+                ;;
+        esac
+        shift
+    done
+}
+
+# --- packages ------------------------------------------------------------------------------------
+
+from_packages() {
+    [[ -d /run/systemd/system ]] || fail "systemd does not run here; without it, there is --docker"
+    need_commands postgres=postgresql mosquitto=mosquitto
+    start_postgresql_service
+    make_database
+    configure_broker
+    restart_ingestor
+    say ''
+    say "PostgreSQL and Mosquitto run, and start with the machine."
+}
+
+start_postgresql_service() {
+    as_root systemctl --quiet enable --now postgresql
+    local tenths=300
+    until as_postgres 'select 1' >/dev/null 2>&1; do
+        ((tenths-- > 0)) || fail "PostgreSQL does not answer: see journalctl -u 'postgresql*'"
+        sleep 0.1
+    done
+    local addresses
+    addresses=$(as_postgres 'show listen_addresses')
+    say "  PostgreSQL runs, listening on: $addresses"
+    [[ $addresses =~ ^(localhost|127\.0\.0\.1|)$ ]] ||
+        complain "  somebody opened it to other machines; see that pg_hba.conf lets in only whom it should"
+}
+
+# as_postgres SQL [DATABASE]: the bare values. The statement is not seen in the list of processes.
+as_postgres() {
+    as_root runuser -u postgres -- psql -X -q -A -t -v ON_ERROR_STOP=1 -d "${2:-postgres}" <<<"$1"
+}
+
+make_database() {
+    local password
+    if [[ -n $(as_postgres "select 1 from pg_roles where rolname = 'iot'") ]]; then
+        say "  role iot left as it is"
+        ! is_placeholder ||
+            complain "  its password is not known here: write the connection string into $SECRET"
+    elif password=$(known_password); then
+        as_postgres "create role iot login password '$password'"
+        say "  role iot made"
+        ! is_placeholder || put_secret "postgres://iot:$password@localhost:5432/iotdb"
+    else
+        complain "  $SECRET names another database, so none is made here"
+        return
+    fi
+    if [[ -n $(as_postgres "select 1 from pg_database where datname = 'iotdb'") ]]; then
+        say "  database iotdb left as it is"
+    else
+        as_postgres "create database iotdb owner iot encoding 'UTF8' template template0"
+        say "  database iotdb made"
+    fi
+}
+
+# A new password, or that of a connection string that names the role and database made here, as after
+# a restore of the settings.
+known_password() {
+    if is_placeholder; then
+        random_secret
+    elif [[ $(as_root cat "$SECRET") =~ ^postgres://iot:([A-Za-z0-9._~-]+)@(localhost|127\.0\.0\.1):5432/iotdb$ ]]; then
+        printf '%s' "${BASH_REMATCH[1]}"
+    else
+        return 1
+    fi
+}
+
+# Whether no connection string has been put there yet.
+is_placeholder() {
+    ! as_root test -e "$SECRET" || as_root grep -q CHANGE-ME "$SECRET"
+}
+
+NEW_SECRET=''
+
+# put_secret CONNECTION_STRING
+put_secret() {
+    as_root install -d -m 755 "${SECRET%/*/*}"
+    as_root install -d -m 700 "${SECRET%/*}"
+    # In a directory that only root enters.
+    printf '%s\n' "$1" | as_root tee "$SECRET" >/dev/null
+    as_root chmod 600 "$SECRET"
+    say "  $SECRET written"
+    NEW_SECRET=yes
+}
+
+configure_broker() {
+    local name changed=''
+    for name in limits loopback; do
+        local target="$BROKER_CONFIG/iot-ingestor-$name.conf"
+        if ! as_root cmp --silent "deploy/mosquitto/$name.conf" "$target"; then
+            as_root install -m 644 "deploy/mosquitto/$name.conf" "$target"
+            say "  $target installed"
+            changed=yes
+        fi
+    done
+    as_root systemctl --quiet enable mosquitto
+    if [[ -n $changed ]]; then
+        as_root systemctl restart mosquitto || fail "Mosquitto does not start: see journalctl -u mosquitto"
+    else
+        as_root systemctl start mosquitto
+    fi
+    say "  Mosquitto runs, listening on 127.0.0.1:1883"
+}
+
+# So that it uses a connection string that was not there when it started.
+restart_ingestor() {
+    if [[ -n $NEW_SECRET ]] && systemctl --quiet is-active iot-ingestor; then
+        as_root systemctl restart iot-ingestor
+        say "  iot-ingestor restarted"
+    fi
+}
+
+# --- containers ----------------------------------------------------------------------------------
+
+from_docker() {
+    command -v docker >/dev/null || fail "docker is missing"
+    scripts/make-secrets.sh
+    docker compose --file deploy/docker-compose.yml up --detach --wait postgres mosquitto ||
+        fail "docker compose could not start them, see above"
+    if is_placeholder; then
+        # The service reaches the same database by the port that the compose file publishes.
+        local address
+        address=$(docker compose --file deploy/docker-compose.yml port postgres 5432)
+        put_secret "$(sed "s|@postgres:5432/|@$address/|" deploy/secrets/database-url)"
+        [[ ! -d /run/systemd/system ]] || restart_ingestor
+    else
+        say "  $SECRET left as it is"
+    fi
+    say ''
+    say "PostgreSQL and Mosquitto run as containers, on ports of 127.0.0.1."
+}
+
+main() {
+    read_arguments "$@"
+    begin iot-dependencies
+    if [[ -n $DOCKER ]]; then
+        from_docker
+    else
+        from_packages
+    fi
+    say "Next:  scripts/install-service.sh    # the ingestor, if it is not there yet"
+}
+
+main "$@"
