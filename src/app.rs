@@ -222,6 +222,7 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
     let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
     let (writer, log) = wal::log::open(Box::new(storage), limits, metrics)
         .with_context(|| format!("the log in {}", dir.display()))?;
+    metrics.wal_max_bytes.set(i64::try_from(limits.max_bytes).unwrap_or(i64::MAX));
     let stats = log.stats();
     tracing::info!(
         dir = %dir.display(),

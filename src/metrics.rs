@@ -34,6 +34,7 @@ pub struct Metrics {
     pub batch_size: IntGauge,
     pub wal_pending_records: IntGauge,
     pub wal_disk_bytes: IntGauge,
+    pub wal_max_bytes: IntGauge,
     pub wal_oldest_pending_seconds: Gauge,
     pub wal_full: IntGauge,
     pub dead_letters: IntGauge,
@@ -112,6 +113,7 @@ impl Metrics {
             wal_pending_records: r
                 .gauge("wal_pending_records", "Records committed and not yet in the table.")?,
             wal_disk_bytes: r.gauge("wal_disk_bytes", "Bytes of the log's generations on disk.")?,
+            wal_max_bytes: r.gauge("wal_max_bytes", "Bytes at which the log counts as full.")?,
             wal_oldest_pending_seconds: r.float_gauge(
                 "wal_oldest_pending_seconds",
                 "Age of the oldest pending record, 0 if none.",

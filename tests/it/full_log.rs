@@ -42,6 +42,7 @@ fn a_full_log_sends_the_ingestor_away_from_the_broker_and_loses_nothing() {
     });
     eventually_eq("it has left the broker", &0, || ingestor.metric("ingestor_mqtt_connected"));
     assert_eq!(ingestor.metric("ingestor_wal_full"), 1);
+    assert_eq!(ingestor.metric("ingestor_wal_max_bytes"), LIMIT);
     assert_eq!(ingestor.log_of("the log is full").len(), 1);
     let full = ingestor.metric("ingestor_wal_disk_bytes");
     assert!(full < LIMIT * 3 / 2, "{full} bytes on disk");
