@@ -66,6 +66,9 @@ pub enum Error {
         /// The broker's answer.
         code: ConnectReturnCode,
     },
+    /// The authorities' file has become unreadable since it was checked.
+    #[error("{0}")]
+    Tls(String),
 }
 
 /// Publishes until `MESSAGE_COUNT` messages are acknowledged or `stop` is requested.
@@ -74,7 +77,7 @@ pub enum Error {
 /// See [`Error`].
 pub async fn run(settings: &Settings, stop: &Stop) -> Result<Summary, Error> {
     let progress = Progress::new();
-    let mut publisher = Publisher::new(settings, &progress);
+    let mut publisher = Publisher::new(settings, &progress)?;
     tokio::select! {
         outcome = publisher.run(stop) => outcome?,
         () = stop.passed(GRACE) => publisher.give_up(),

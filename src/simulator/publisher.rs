@@ -22,6 +22,7 @@ use super::progress::Progress;
 use super::settings::Settings;
 use super::stop::Stop;
 use super::{Error, Summary};
+use crate::mqtt::tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -47,18 +48,19 @@ pub(super) struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    pub(super) fn new(settings: &Settings, progress: &'a Progress) -> Self {
+    pub(super) fn new(settings: &Settings, progress: &'a Progress) -> Result<Self, Error> {
         let client_id = format!("iot-simulator-{:08x}", fastrand::u32(..));
         let mut options = MqttOptions::new(client_id, &settings.broker, settings.port);
         options.set_inflight(settings.max_inflight).set_keep_alive(Duration::from_secs(20));
         if let Some((user, password)) = &settings.login {
             options.set_credentials(user, password.expose());
         }
+        options.set_transport(tls::transport(settings.tls.as_ref()).map_err(Error::Tls)?);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         let mut event_loop = EventLoop::new(options, 1);
         event_loop.set_network_options(network);
-        Self {
+        Ok(Self {
             event_loop,
             broker: format!("{}:{}", settings.broker, settings.port),
             fleet: Fleet::new(settings),
@@ -69,7 +71,7 @@ impl<'a> Publisher<'a> {
             first_connected: None,
             worthwhile: (settings.max_inflight / 8).max(1),
             progress,
-        }
+        })
     }
 
     /// Publishes until the limit is reached or `stop` is requested, and all of it is acknowledged.

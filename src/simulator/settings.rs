@@ -5,15 +5,16 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Mistakes, Secret};
+use crate::config::{Mistakes, Secret, Tls};
 
 /// Name, default and meaning: the help shows these lines, and the defaults are read from them.
-const VARIABLES: [(&str, &str, &str); 12] = [
+const VARIABLES: [(&str, &str, &str); 13] = [
     ("MQTT_BROKER", "localhost", "broker host"),
     ("MQTT_PORT", "1883", "broker port"),
     ("MQTT_USERNAME", "", "broker login"),
     ("MQTT_PASSWORD", "", "its password"),
     ("MQTT_PASSWORD_FILE", "", "file that holds the password instead"),
+    ("MQTT_CA_FILE", "", "PEM file with the authorities to trust; set: TLS"),
     ("NUM_DEVICES", "10", "devices: sensor-001, sensor-002, …"),
     ("PUBLISH_INTERVAL_MS", "1000", "between two messages of a device; 0: as fast as accepted"),
     ("INVALID_RATIO", "0", "share of invalid messages, 0 to 1"),
@@ -51,6 +52,8 @@ pub struct Settings {
     pub port: u16,
     /// User name and password.
     pub login: Option<(String, Secret)>,
+    /// `None`: plain TCP.
+    pub tls: Option<Tls>,
     /// How many devices.
     pub devices: u32,
     /// Between two messages of one device; zero: as fast as the broker accepts.
@@ -88,6 +91,7 @@ impl Settings {
             broker: from.text("MQTT_BROKER").unwrap_or_default(),
             port: from.number("MQTT_PORT", 1..=u16::MAX).unwrap_or_default(),
             login: from.login(),
+            tls: from.tls(),
             devices: from.number("NUM_DEVICES", 1..=1_000_000).unwrap_or_default(),
             interval: from.millis("PUBLISH_INTERVAL_MS").unwrap_or_default(),
             invalid_ratio: from.number("INVALID_RATIO", 0.0..=1.0).unwrap_or_default(),
@@ -162,6 +166,14 @@ impl<L: Fn(&str) -> Option<String>> Variables<L> {
         }
     }
 
+    fn tls(&mut self) -> Option<Tls> {
+        let tls = Tls { ca_file: Some(self.text("MQTT_CA_FILE")?.into()), client_auth: None };
+        if let Err(problem) = crate::mqtt::tls::transport(Some(&tls)) {
+            self.mistakes.push(problem);
+        }
+        Some(tls)
+    }
+
     fn log_filter(&mut self) -> String {
         let filter = self.text("RUST_LOG").unwrap_or_default();
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
@@ -198,6 +210,7 @@ mod tests {
             ("INVALID_RATIO", "NaN"),
             ("MAX_INFLIGHT", "65536"),
             ("MQTT_PASSWORD", "hunter2"),
+            ("MQTT_CA_FILE", "/nowhere/ca.pem"),
             ("RUST_LOG", "iot=loud"),
         ];
         let Mistakes(found) = load(&wrong).unwrap_err();

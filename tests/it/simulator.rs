@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::harness::mosquitto::Certificates;
 use crate::harness::process::{Process, guarded};
 use crate::harness::{
     Ingestor, Mosquitto, PATIENCE, Postgres, Scratch, Service, eventually, eventually_eq,
@@ -134,4 +135,20 @@ fn it_waits_for_a_broker_that_is_down_and_goes_on_when_one_restarts() {
     broker.launch();
     assert_eq!(simulator.finish(PATIENCE), (6_000, 6_000));
     postgres.await_count(6_000);
+}
+
+#[test]
+fn it_trusts_the_authority_it_was_given() {
+    let files = Scratch::new();
+    let certificates = Certificates::make(files.path());
+    let broker = Mosquitto::configured(|port, _| {
+        format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\ncertfile {}\nkeyfile {}\n",
+            certificates.server.display(),
+            certificates.server_key.display()
+        )
+    });
+    let ca = certificates.ca.to_str().unwrap();
+    let settings = [("MQTT_CA_FILE", ca), ("MESSAGE_COUNT", "1000"), ("PUBLISH_INTERVAL_MS", "0")];
+    assert_eq!(Simulator::start(broker.port, &settings).finish(PATIENCE), (1_000, 1_000));
 }
