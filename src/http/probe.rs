@@ -131,7 +131,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.read(&mut [0; 1_024]).unwrap();
+            assert!(stream.read(&mut [0; 1_024]).unwrap() > 0);
             stream.write_all(bytes).unwrap();
             // Reading ends when the one who asked has gone.
             while !then_closes && stream.read(&mut [0; 1_024]).is_ok_and(|length| length > 0) {}
