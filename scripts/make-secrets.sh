@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# The passwords, and on request the certificates and logins, of deploy/docker-compose.yml.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/make-secrets.sh [--secure [NAME...]] [--device ID]...
+
+Makes random passwords for the compose file in deploy/secrets, each in a file of its own. What is there
+already stays as it is, so it is safe to run again.
+
+  --secure [NAME...]   also what docker-compose.secure.yml needs: an authority (mqtt-ca.pem, which devices
+                       get), the broker's certificate for NAME... (host names or addresses by which devices
+                       reach it; always for mosquitto, localhost and 127.0.0.1), and logins for the ingestor
+                       and the device sensor-001. With other NAMEs than before, the certificate is made anew
+  --device ID          a login for the device ID, which may then publish to telemetry/ID; its password is in
+                       deploy/secrets/mqtt-ID. Afterwards: docker compose … restart mosquitto
+  --help               this text
+TEXT
+}
+
+DIR=${SECRETS_DIR:-deploy/secrets}
+SECURE='' NAMES=() DEVICES=()
+# Ten years for the authority; the broker's is to be made anew before it ends.
+CA_DAYS=3650 SERVER_DAYS=825
+
+bad_usage() {
+    complain "$1 (try --help)"
+    exit 64
+}
+
+read_arguments() {
+    while (($# > 0)); do
+        case $1 in
+            --secure) SECURE=yes ;;
+            --device)
+                [[ ${2:-} =~ ^[A-Za-z0-9._-]{1,128}$ ]] || bad_usage "--device needs an ID of letters, digits, . _ -"
+                DEVICES+=("$2")
+                shift
+                ;;
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            -*) bad_usage "unknown argument: $1" ;;
+            *)
+                [[ -n $SECURE ]] || bad_usage "a NAME goes with --secure"
+                [[ $1 =~ ^[A-Za-z0-9.:-]+$ ]] || bad_usage "not a host name or an address: $1"
+                NAMES+=("$1")
+                ;;
+        esac
+        shift
+    done
+}
+
+# keep NAME: whether that file is there; says so if not.
+keep() {
+    [[ ! -e $DIR/$1 ]] || return 0
+    say "  $DIR/$1"
+    return 1
+}
+
+# Containers run as users of their own, which have to read them; on this machine the directory keeps
+# everybody else out.
+put() {
+    cat >"$DIR/$1.part"
+    chmod 444 "$DIR/$1.part"
+    mv -f "$DIR/$1.part" "$DIR/$1"
+}
+
+password() { keep "$1" || random_secret | put "$1"; }
+
+make_passwords() {
+    password postgres-password
+    password grafana-password
+    password admin-token
+    keep database-url ||
+        printf 'postgres://iot:%s@postgres:5432/iotdb\n' "$(cat "$DIR/postgres-password")" | put database-url
+}
+
+make_certificates() {
+    local name names='DNS:mosquitto,DNS:localhost,IP:127.0.0.1'
+    for name in "${NAMES[@]}"; do
+        if [[ $name =~ ^[0-9.]+$|: ]]; then names+=",IP:$name"; else names+=",DNS:$name"; fi
+    done
+    if ! keep mqtt-ca.pem; then
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days "$CA_DAYS" \
+            -subj '/CN=iot-ingestor authority' -addext basicConstraints=critical,CA:TRUE \
+            -addext keyUsage=critical,keyCertSign,cRLSign \
+            -keyout "$WORK_DIR/ca.key" -out "$WORK_DIR/ca.pem" 2>/dev/null || fail "openssl failed"
+        put mqtt-ca.pem <"$WORK_DIR/ca.pem"
+        # No container needs it.
+        install -m 400 "$WORK_DIR/ca.key" "$DIR/mqtt-ca.key"
+    fi
+    if [[ -e $DIR/mqtt-server.names && ($(cat "$DIR/mqtt-server.names") == "$names" || ${#NAMES[@]} == 0) ]]; then
+        return
+    fi
+    say "  $DIR/mqtt-server.pem, for $names"
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=mosquitto' \
+        -keyout "$WORK_DIR/server.key" -out "$WORK_DIR/server.csr" 2>/dev/null || fail "openssl failed"
+    printf '%s\n' "subjectAltName=$names" 'basicConstraints=CA:FALSE' 'extendedKeyUsage=serverAuth' >"$WORK_DIR/server.ext"
+    openssl x509 -req -in "$WORK_DIR/server.csr" -CA "$DIR/mqtt-ca.pem" -CAkey "$DIR/mqtt-ca.key" -CAcreateserial \
+        -CAserial "$WORK_DIR/serial" -days "$SERVER_DAYS" -extfile "$WORK_DIR/server.ext" \
+        -out "$WORK_DIR/server.pem" 2>/dev/null || fail "openssl failed"
+    put mqtt-server.pem <"$WORK_DIR/server.pem"
+    put mqtt-server.key <"$WORK_DIR/server.key"
+    put mqtt-server.names <<<"$names"
+}
+
+# login USER: a password, and its hash in Mosquitto's password file.
+login() {
+    local hash
+    password "mqtt-$1"
+    touch "$DIR/mqtt-passwords"
+    if ! grep -q "^$1:" "$DIR/mqtt-passwords"; then
+        hash=$(password_hash "$(cat "$DIR/mqtt-$1")")
+        { cat "$DIR/mqtt-passwords" && printf '%s:%s\n' "$1" "$hash"; } | put mqtt-passwords
+    fi
+}
+
+# As mosquitto_passwd makes it: PBKDF2 with SHA-512, salt and hash in base64.
+password_hash() {
+    local iterations=101 salt hash
+    salt=$(openssl rand -hex 12)
+    hash=$(openssl kdf -keylen 64 -kdfopt digest:SHA512 -kdfopt "pass:$1" -kdfopt "hexsalt:$salt" \
+        -kdfopt "iter:$iterations" -binary PBKDF2 | openssl base64 -A)
+    printf '%s' "\$7\$$iterations\$$(bytes "$salt" | openssl base64 -A)\$$hash"
+}
+
+# bytes HEX: what its digits stand for.
+bytes() {
+    # shellcheck disable=SC2001 # each pair of them, which ${…//} cannot say
+    printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"
+}
+
+main() {
+    read_arguments "$@"
+    begin iot-secrets
+    umask 077
+    mkdir -p "$DIR"
+    chmod 700 "$DIR"
+    make_passwords
+    if [[ -n $SECURE ]]; then
+        need_commands openssl=openssl
+        make_certificates
+        login ingestor
+        login sensor-001
+    fi
+    local device
+    for device in "${DEVICES[@]}"; do
+        need_commands openssl=openssl
+        login "$device"
+    done
+    say "the secrets are in $DIR"
+}
+
+main "$@"
