@@ -1,0 +1,179 @@
+#!/usr/bin/env bash
+# Both deployments, seen to come up, die and recover: on a systemd that is booted for it, and on a
+# Docker engine that is started for it. Ends with a count.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/test-deploy.sh [TEST...]
+
+Installs what is missing (debootstrap, systemd-container, prometheus, jq and others, from Debian's or
+Ubuntu's packages), makes two Debian trees below target/deploy-test, and runs:
+
+  files       the unit's sandbox, the settings, the alerts and their tests, the dashboard, as files
+  dashboard   every panel's query against a Prometheus that scrapes an ingestor at work
+  systemd     the service on a booted systemd: kill, hang, stop, upgrade, reboot, removal
+  docker      the compose file on a Docker engine: build, database outage, kill, new containers, TLS and
+              passwords. The engine is a real one, the images it starts from are made here, since no
+              registry is asked
+
+systemd and docker need root, and run in namespaces of their own: nothing of the machine is touched,
+and nothing is left running. What this machine cannot run is SKIPPED, with the reason; with CI=true that
+is a failure, unless the kernel or the rights are the reason.
+TEXT
+}
+
+ALL=(files dashboard systemd docker)
+WANTED=()
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+[[ $TARGET == /* ]] || TARGET="$PWD/$TARGET"
+TREES="$TARGET/deploy-test"
+FAILED=0 INCAPABLE=0 UNPREPARED=0
+
+# What is booted, and what stands in for each image of the compose file. Of this machine's suite, so that
+# programs built here run there.
+MACHINE_SUITE=$(. /etc/os-release && [[ $ID == debian ]] && printf '%s' "$VERSION_CODENAME") || MACHINE_SUITE=bookworm
+MACHINE_PACKAGES=(ca-certificates systemd systemd-sysv dbus postgresql mosquitto mosquitto-clients
+    prometheus gcc libc6-dev busybox netcat-openbsd openssl procps iproute2)
+# The first suite with version 2 of compose, and with buildx.
+DOCKER_SUITE=trixie
+DOCKER_PACKAGES=(ca-certificates docker.io docker-cli docker-compose docker-buildx iptables)
+
+read_arguments() {
+    while (($# > 0)); do
+        case $1 in
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            *)
+                if [[ " ${ALL[*]} " != *" $1 "* ]]; then
+                    complain "unknown argument: $1 (try --help)"
+                    exit 64
+                fi
+                WANTED+=("$1")
+                ;;
+        esac
+        shift
+    done
+    ((${#WANTED[@]} > 0)) || WANTED=("${ALL[@]}")
+}
+
+prepare() {
+    need_cargo
+    need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto setpriv=util-linux curl=curl \
+        debootstrap=debootstrap systemd-nspawn=systemd-container systemd-analyze=systemd \
+        prometheus=prometheus promtool=prometheus jq=jq openssl=openssl ip=iproute2 pgrep=procps
+    say 'building the release binaries (cargo)…'
+    run_child cargo cargo build --release --locked --bin ingestor --bin simulator ||
+        fail "cargo build failed"
+    mkdir -p "$TREES"
+    export BIN_DIR="$TARGET/release" RESULTS="$WORK_DIR/results"
+    export MACHINE_TREE="$TREES/machine" DOCKER_TREE="$TREES/docker" VENDORED="$TREES/vendored"
+    : >"$RESULTS"
+    # What a test leaves behind is its logs, and goes the way of ours.
+    export TMPDIR="$LOG_DIR"
+    # Servers that run as a user of their own have to get to theirs.
+    chmod 711 "$LOG_DIR"
+}
+
+# --- what the tests stand on ---------------------------------------------------------------------
+
+# made PATH WHAT COMMAND...: has COMMAND make PATH, unless it is there and was made of the same.
+made() {
+    local path=$1 what=$2
+    shift 2
+    if [[ $(cat "$path.made-of" 2>/dev/null) == "$what" ]]; then
+        return
+    fi
+    say "   making $path (some minutes)…"
+    rm -rf -- "$path" "$path.made-of"
+    if ! run_child "${path##*/}" "$@" >"$LOG_DIR/${path##*/}.log" 2>&1; then
+        show_log "${path##*/}"
+        return 1
+    fi
+    printf '%s' "$what" >"$path.made-of"
+}
+
+# A Debian, made in namespaces of its own for the sake of its mounts.
+tree() {
+    local path=$1
+    shift
+    made "$path" "$*" unshare --mount --pid --fork --kill-child bash tests/deploy/make-tree.sh "$path" "$@"
+}
+
+# The crates, for a build without a network.
+vendored() {
+    made "$VENDORED" "$(sha256sum <Cargo.lock)" cargo vendor --locked --versioned-dirs "$VENDORED"
+}
+
+# Whether the kernel and our rights allow what the tests do; says why not.
+capability() {
+    ((EUID == 0)) || { say 'root is needed' && return 1; }
+    unshare --mount --pid --net --ipc --uts --fork --kill-child --mount-proc sh -c '
+        mount -t tmpfs tmpfs /run && mkdir /run/lower /run/upper /run/work /run/all &&
+        mount -t overlay overlay -o lowerdir=/run/lower,upperdir=/run/upper,workdir=/run/work /run/all' \
+        >/dev/null 2>&1 || { say 'namespaces or overlay mounts are not allowed here' && return 1; }
+}
+
+need_for() {
+    case $1 in
+        systemd) tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" ;;
+        docker)
+            tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" &&
+                tree "$DOCKER_TREE" "$DOCKER_SUITE" "${DOCKER_PACKAGES[@]}" && vendored
+            ;;
+    esac
+}
+
+# --- the tests -----------------------------------------------------------------------------------
+
+run_test() {
+    local name=$1 status=0 start=$SECONDS reason command=(bash "tests/deploy/$1.sh")
+    say "── $name"
+    if [[ $name == systemd || $name == docker ]]; then
+        if ! reason=$(capability); then
+            say "   SKIPPED: $reason"
+            INCAPABLE=$((INCAPABLE + 1))
+            return
+        fi
+        if ! need_for "$name"; then
+            say '   SKIPPED: what it stands on could not be made, see above'
+            UNPREPARED=$((UNPREPARED + 1))
+            return
+        fi
+        # The whole of it is one process with its descendants, and ends with it.
+        command=(bash tests/deploy/contain.sh "tests/deploy/$name.sh")
+    fi
+    run_child "$name" "${command[@]}" || status=$?
+    case $status in
+        0) say "   $((SECONDS - start)) s" ;;
+        # It has said why.
+        77) INCAPABLE=$((INCAPABLE + 1)) ;;
+        *)
+            FAILED=$((FAILED + 1))
+            complain "   FAILED: $name, after $((SECONDS - start)) s"
+            ;;
+    esac
+}
+
+main() {
+    read_arguments "$@"
+    begin iot-deploy
+    prepare
+    local name
+    for name in "${WANTED[@]}"; do
+        run_test "$name"
+    done
+    if [[ ${CI:-} == true ]]; then
+        FAILED=$((FAILED + UNPREPARED)) UNPREPARED=0
+    fi
+    say ''
+    say "$(wc -l <"$RESULTS") passed, $FAILED failed, $((INCAPABLE + UNPREPARED)) skipped"
+    ((FAILED == 0))
+}
+
+main "$@"

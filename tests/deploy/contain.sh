@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# contain.sh SCRIPT: runs SCRIPT in namespaces and a control group of its own, and removes that group
+# after it. However it ends, its processes, mounts and network are gone with it.
+set -uo pipefail
+
+export CONTROL_GROUP="iot-deploy-test-$$"
+
+# enter DIRECTORY: makes our group there and moves this process into it, if that is a hierarchy.
+enter() {
+    [[ -e $1/cgroup.procs ]] || return 0
+    mkdir "$1/$CONTROL_GROUP" && echo 0 >"$1/$CONTROL_GROUP/cgroup.procs"
+}
+
+# Our group in the hierarchy of this name; the one of version 2 has none.
+present() { awk -F: -v name="$1" '$2 == name { print $3 }' /proc/self/cgroup; }
+
+leave() {
+    # What was killed with its namespace may not be reaped yet.
+    for _ in {1..50}; do
+        find /sys/fs/cgroup -depth -type d -path "*/$CONTROL_GROUP*" -exec rmdir {} + 2>/dev/null
+        [[ -n $(find /sys/fs/cgroup -type d -name "$CONTROL_GROUP*" 2>/dev/null) ]] || return 0
+        sleep 0.1
+    done
+}
+
+trap : INT TERM HUP
+(
+    # Version 2 alone, or beside version 1.
+    enter "/sys/fs/cgroup$(present '')"
+    enter "/sys/fs/cgroup/unified$(present '')"
+    enter "/sys/fs/cgroup/systemd$(present name=systemd)"
+    exec setpriv --pdeathsig KILL \
+        unshare --mount --pid --net --ipc --uts --fork --kill-child --mount-proc bash "$1"
+) &
+child=$!
+# A signal ends the wait, and not what is waited for.
+while :; do
+    wait "$child"
+    status=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+leave
+exit "$status"

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# What can be said of the deployment files without running anything.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+# shellcheck source=tests/deploy/lib.sh
+source tests/deploy/lib.sh
+
+DASHBOARD=deploy/grafana/dashboard.json
+ALERTS=deploy/prometheus/alerts.yml
+
+main() {
+    begin iot-deploy-files
+
+    rule 'the exposure of the unit is at most 1.5'
+    must 'systemd-analyze security' quietly systemd-analyze security --no-pager --offline=true \
+        --threshold=15 deploy/systemd/iot-ingestor.service
+    holds
+
+    rule 'the settings shown as defaults are the defaults'
+    local line
+    env -i "$BIN_DIR/ingestor" check-config >"$WORK_DIR/defaults"
+    while read -r line; do
+        must "$line" grep -qxF -- "$line" "$WORK_DIR/defaults"
+    done < <(sed -n '/MQTT_USERNAME\|_FILE=/!s/^#\([A-Z_]*=.\+\)/\1/p' deploy/systemd/ingestor.env)
+    holds
+
+    rule 'Prometheus takes its configuration'
+    must 'promtool check config' quietly promtool check config deploy/prometheus/prometheus.yml
+    holds
+
+    rule 'the alerts fire when they should, and each one is tested and says what to do'
+    must 'promtool test rules' quietly promtool test rules deploy/prometheus/alerts_test.yml
+    local alert
+    while read -r alert; do
+        must "$alert is tested" grep -q "$alert" deploy/prometheus/alerts_test.yml
+    done < <(awk '/- alert:/ { print $3 }' "$ALERTS")
+    equal "$(grep -c -- '- alert:' "$ALERTS")" "$(grep -cE '^ +action: .' "$ALERTS")" 'alerts with an action'
+    equal "$(grep -c -- '- alert:' "$ALERTS")" "$(grep -cE '^ +summary: .' "$ALERTS")" 'alerts with a summary'
+    holds
+
+    rule 'the dashboard is well-formed: panels with a title, a query and a place of their own'
+    must 'ids are unique' dashboard '[.panels[].id] | length == (unique | length)'
+    must 'each panel has a title' dashboard 'all(.panels[]; .title != "")'
+    must 'each panel asks something' dashboard 'all(.panels[] | select(.type != "row"); (.targets | length) > 0 and all(.targets[]; .expr != ""))'
+    must 'no panel lies on another' dashboard '
+        [.panels[] | {id, x: range(.gridPos.x; .gridPos.x + .gridPos.w), y: range(.gridPos.y; .gridPos.y + .gridPos.h)} | "\(.x) \(.y)"]
+        | length == (unique | length)'
+    local uid
+    uid=$(awk '$1 == "uid:" { print $2 }' deploy/grafana/provisioning/datasources/prometheus.yml)
+    must 'its data source is the one provided' dashboard "all(.. | .datasource?.uid? // empty; . == \"$uid\")"
+    holds
+}
+
+dashboard() { jq --exit-status "$1" "$DASHBOARD" >/dev/null; }
+
+# Its output only if it fails.
+quietly() { "$@" >"$LOG_DIR/output.log" 2>&1 || { cat "$LOG_DIR/output.log" >&2 && return 1; }; }
+
+main "$@"

@@ -1,0 +1,325 @@
+#!/usr/bin/env bash
+# The service on a real systemd: a whole Debian is booted in a container of its own network, and the
+# scripts of this repository are run in it as a person would run them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+# shellcheck source=tests/deploy/lib.sh
+source tests/deploy/lib.sh
+
+SERVICE=iot-ingestor
+ROOT=/run/edge
+PUBLISHED=0
+
+# --- the machine ---------------------------------------------------------------------------------
+
+# What is written goes to memory, the tree itself stays as it is.
+make_machine() {
+    # Where nspawn leaves something too, which is not for the host.
+    mount -t tmpfs -o size=2g tmpfs /run
+    mkdir "$ROOT" /run/layers /run/layers/upper /run/layers/work
+    mount -t overlay overlay \
+        -o "lowerdir=$MACHINE_TREE,upperdir=/run/layers/upper,workdir=/run/layers/work" "$ROOT"
+}
+
+boot() {
+    start_child NSPAWN_PID machine '' RTMIN+4 systemd-nspawn --quiet --boot --directory="$ROOT" \
+        --machine=edge --register=no --keep-unit --private-network --resolv-conf=off --timezone=off \
+        --link-journal=no --bind-ro="$PWD:/src" --bind-ro="$BIN_DIR:/bin-under-test" --console=pipe
+    await_boot
+}
+
+# A request of the machine to be started again ends nspawn with 133.
+reboot() {
+    local status=0
+    # It may be gone before it has answered.
+    inside systemctl reboot 2>/dev/null || true
+    must 'the machine goes down' await_end "$NSPAWN_PID" 60
+    wait "$NSPAWN_PID" || status=$?
+    forget_child "$NSPAWN_PID"
+    equal 133 "$status" 'the machine asks to be started again'
+    boot
+}
+
+# Sets LEADER, the machine's process 1.
+await_boot() {
+    LEADER=''
+    within 60 "the machine boots" is_up
+}
+
+is_up() {
+    local child children
+    read -ra children < <(cat "/proc/$NSPAWN_PID/task/"*/children)
+    for child in "${children[@]}"; do
+        if [[ $(cat "/proc/$child/comm") == systemd ]]; then
+            LEADER=$child
+            inside systemctl is-active multi-user.target && return
+        fi
+    done
+    return 1
+}
+
+# inside COMMAND...
+inside() {
+    nsenter --target "$LEADER" --mount --uts --ipc --net --pid --cgroup \
+        env -C / -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+}
+
+property() { inside systemctl show --property "$1" --value "$SERVICE"; }
+
+main_pid() { property MainPID; }
+
+is_active() { [[ $(property ActiveState) == active ]]; }
+
+metric() {
+    inside busybox wget -q -O - http://127.0.0.1:8080/metrics | awk -v name="$1" '$1 == name { print $2; found = 1 } END { exit !found }'
+}
+
+metric_is() { [[ $(metric "$1") == "$2" ]]; }
+
+stored() {
+    inside runuser -u postgres -- psql -X -A -t -d iotdb -c 'select count(*) from telemetry'
+}
+
+all_is_stored() {
+    local stored
+    stored=$(stored) && say "published $PUBLISHED, stored $stored" && ((stored == PUBLISHED))
+}
+
+# The service of Debian is a name for those of its clusters, and gone before they are.
+stop_postgresql() { inside systemctl stop postgresql 'postgresql@*'; }
+
+journal_has() { inside journalctl --no-pager -u "$SERVICE" --since "@$1" | grep -F "$2"; }
+
+# --- load ----------------------------------------------------------------------------------------
+
+# publish COUNT: all of it is acknowledged when this returns.
+publish() {
+    begin_publishing "$1"
+    end_publishing
+}
+
+# begin_publishing COUNT: 100 devices, ten messages a second each.
+begin_publishing() {
+    inside env MESSAGE_COUNT="$1" NUM_DEVICES=100 PUBLISH_INTERVAL_MS=100 RUST_LOG=error \
+        /bin-under-test/simulator >"$WORK_DIR/published" 2>"$WORK_DIR/simulator.log" &
+    SIMULATOR_PID=$!
+}
+
+end_publishing() {
+    wait "$SIMULATOR_PID" || broken "the simulator failed: $(cat "$WORK_DIR/simulator.log")"
+    [[ $(cat "$WORK_DIR/published") =~ ^published\ ([0-9]+)\ ·\ acked\ ([0-9]+) ]] ||
+        broken "no summary of the simulator"
+    equal "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" "acknowledged messages"
+    PUBLISHED=$((PUBLISHED + BASH_REMATCH[1]))
+}
+
+nothing_is_lost() { within 60 'everything is stored' all_is_stored; }
+
+# --- the rules -----------------------------------------------------------------------------------
+
+install_service() {
+    inside /src/scripts/install-service.sh "$@" >"$LOG_DIR/install.log" 2>&1 ||
+        broken "install-service.sh $* failed: $(cat "$LOG_DIR/install.log")"
+}
+
+starts_alone() {
+    rule 'install-service.sh brings the service up without a database or a broker'
+    install_service --binary /bin-under-test/ingestor
+    equal active "$(property ActiveState)" state
+    equal '0 readings pending in the log' "$(property StatusText)" 'status text'
+    must 'it says that it lives' inside ingestor health >/dev/null
+    must_fail 'it is not ready without a broker' inside ingestor health --ready
+    equal enabled "$(inside systemctl is-enabled "$SERVICE")" 'at boot'
+    holds
+
+    rule 'the running service is confined, and its secrets are its own'
+    must 'the exposure is at most 1.5' inside systemd-analyze security --no-pager --threshold=15 "$SERVICE" >/dev/null
+    local status
+    status=$(inside cat "/proc/$(main_pid)/status")
+    must 'it has no capability' grep -Eq 'CapEff:\s0+$' <<<"$status"
+    must 'system calls are filtered' grep -Eq 'Seccomp:\s2' <<<"$status"
+    must_fail 'it does not run as root' grep -Eq 'Uid:\s0' <<<"$status"
+    equal '700 root' "$(inside stat -c '%a %U' /etc/iot-ingestor/secrets)" 'the secrets'
+    equal "700 $SERVICE" "$(inside stat -c '%a %U' /var/lib/iot-ingestor)" 'the data'
+    must_fail 'no secret is in the environment' grep -q postgres:// <<<"$(inside cat "/proc/$(main_pid)/environ" | tr '\0' '\n')"
+    holds
+}
+
+gets_its_servers() {
+    rule 'start-dependencies.sh brings PostgreSQL and Mosquitto, for this machine alone, and the service finds them'
+    inside /src/scripts/start-dependencies.sh >"$LOG_DIR/dependencies.log" 2>&1 ||
+        broken "start-dependencies.sh failed: $(cat "$LOG_DIR/dependencies.log")"
+    within 30 'it is ready' inside ingestor health --ready
+    within 30 'the database is up' metric_is ingestor_db_up 1
+    local open
+    open=$(inside ss -Hltn | awk '{ print $4 }' | grep -Ev '^(127\.0\.0\.1|\[::1\]):' || true)
+    equal '' "$open" 'what other machines reach'
+    publish 200
+    nothing_is_lost
+    holds
+
+    rule 'start-dependencies.sh and install-service.sh change nothing when run again'
+    local before after
+    before=$(main_pid)
+    inside /src/scripts/start-dependencies.sh >"$LOG_DIR/dependencies.log" 2>&1
+    install_service --binary /bin-under-test/ingestor
+    after=$(main_pid)
+    equal "$before" "$after" 'the process'
+    holds
+}
+
+# comes_back OLD_PID SINCE_MILLIS LIMIT_MILLIS
+comes_back() {
+    local pid took
+    until pid=$(main_pid) && [[ $pid != "$1" && $pid != 0 ]] && inside ingestor health >/dev/null 2>&1; do
+        (($(millis) - $2 < 60000)) || broken "it does not come back"
+        sleep 0.05
+    done
+    took=$(($(millis) - $2))
+    ((took <= $3)) || broken "it took $took ms to come back, at most $3 are allowed"
+    say "       back after $took ms"
+}
+
+survives_kill() {
+    rule 'killed under load, it is back within two seconds, and nothing is lost'
+    local pid since
+    begin_publishing 4000
+    within 10 'it takes messages in' at_least ingestor_messages_total 700
+    pid=$(main_pid)
+    since=$(millis)
+    inside kill -KILL "$pid"
+    comes_back "$pid" "$since" 2000
+    end_publishing
+    nothing_is_lost
+    holds
+}
+
+at_least() { (($(metric "$1") >= $2)); }
+
+survives_hang() {
+    rule 'a process that hangs is restarted by the watchdog, and nothing is lost'
+    equal 1min "$(property WatchdogUSec)" 'the patience as shipped'
+    # A minute as shipped; here it need not be waited for.
+    inside mkdir -p "/run/systemd/system/$SERVICE.service.d"
+    inside sh -c "printf '[Service]\nWatchdogSec=3\n' >/run/systemd/system/$SERVICE.service.d/short.conf"
+    inside systemctl daemon-reload
+    inside systemctl restart "$SERVICE"
+    local pid since
+    pid=$(main_pid)
+    begin_publishing 6000
+    within 10 'it takes messages in' at_least ingestor_messages_total 500
+    since=$(millis)
+    inside kill -STOP "$pid"
+    comes_back "$pid" "$since" 8000
+    must 'the watchdog did it' journal_has "$((since / 1000))" 'Watchdog timeout' >/dev/null
+    end_publishing
+    nothing_is_lost
+    inside rm "/run/systemd/system/$SERVICE.service.d/short.conf"
+    inside systemctl daemon-reload
+    holds
+}
+
+stops_in_order() {
+    rule 'stopped under load, it ends in order, and nothing is lost'
+    local since
+    since=$(($(millis) / 1000))
+    begin_publishing 4000
+    within 10 'it takes messages in' at_least ingestor_messages_total 700
+    inside systemctl stop "$SERVICE"
+    equal 'inactive success 0' "$(property ActiveState) $(property Result) $(property ExecMainStatus)" 'the end'
+    must 'it says that it stopped' journal_has "$since" '"message":"stopped' >/dev/null
+    inside systemctl start "$SERVICE"
+    end_publishing
+    nothing_is_lost
+    holds
+}
+
+refuses_nonsense() {
+    rule 'a bad configuration is named in the journal, and not tried again and again'
+    local since restarts
+    since=$(($(millis) / 1000))
+    inside sed -i 's/^HTTP_ADDR=.*/HTTP_ADDR=nonsense/' /etc/iot-ingestor/ingestor.env
+    must_fail 'it starts' inside systemctl restart "$SERVICE"
+    equal 'failed 64' "$(property ActiveState) $(property ExecMainStatus)" 'the end'
+    restarts=$(property NRestarts)
+    must 'the setting is named' journal_has "$since" 'HTTP_ADDR: expected' >/dev/null
+    # Two of the pauses after which a crash would have been followed by a new start.
+    sleep 2
+    equal "failed $restarts" "$(property ActiveState) $(property NRestarts)" 'after a while'
+    inside sed -i 's/^HTTP_ADDR=.*/HTTP_ADDR=127.0.0.1:8080/' /etc/iot-ingestor/ingestor.env
+    inside systemctl restart "$SERVICE"
+    within 10 'it lives' inside ingestor health
+    holds
+}
+
+# Without the database, so that readings wait in the log.
+keeps_what_waits() {
+    rule 'an upgrade runs the new program with the settings, the secrets and the log of the old one'
+    stop_postgresql
+    publish 500
+    equal 500 "$(metric ingestor_wal_pending_records)" 'pending before'
+    local before
+    inside sh -c 'echo "# edited" >>/etc/iot-ingestor/ingestor.env'
+    before=$(settings)
+    # The same program, but not the same file.
+    inside sh -c 'cp /bin-under-test/ingestor /root/ingestor && echo >>/root/ingestor'
+    install_service --binary /root/ingestor
+    must 'the new program runs' inside cmp "/proc/$(main_pid)/exe" /root/ingestor
+    must 'the old one is kept' inside cmp /usr/local/bin/ingestor.previous /bin-under-test/ingestor
+    equal "$before" "$(settings)" 'settings and secrets'
+    must 'there are the settings of this version beside them' inside cmp /etc/iot-ingestor/ingestor.env.example /src/deploy/systemd/ingestor.env
+    equal 500 "$(metric ingestor_wal_pending_records)" 'pending after'
+    holds
+
+    rule 'after a reboot it runs again with what was in its log, with the database down, and nothing is lost'
+    inside systemctl disable --quiet postgresql
+    reboot
+    within 10 'it is active' is_active
+    within 10 'it lives' inside ingestor health
+    equal 500 "$(metric ingestor_wal_pending_records)" 'pending after the reboot'
+    publish 100
+    inside systemctl start postgresql
+    nothing_is_lost
+    holds
+}
+
+settings() { inside sh -c 'cat /etc/iot-ingestor/ingestor.env /etc/iot-ingestor/secrets/*' | sha256sum; }
+
+goes() {
+    rule '--uninstall keeps settings and data, and --purge leaves nothing'
+    stop_postgresql
+    publish 50
+    install_service --uninstall
+    must_fail 'the service is gone' inside systemctl cat "$SERVICE"
+    must_fail 'the program is gone' inside test -e /usr/local/bin/ingestor
+    must 'the settings are there' inside test -e /etc/iot-ingestor/ingestor.env
+    install_service --binary /bin-under-test/ingestor
+    equal 50 "$(metric ingestor_wal_pending_records)" 'pending after it was installed again'
+    install_service --uninstall --purge
+    for left in /etc/iot-ingestor /var/lib/iot-ingestor /etc/systemd/system/iot-ingestor.service /usr/local/bin/ingestor; do
+        must_fail "$left is gone" inside test -e "$left"
+    done
+    must_fail 'the user is gone' inside id "$SERVICE"
+    holds
+}
+
+main() {
+    begin iot-deploy-systemd
+    ip link set lo up
+    make_machine
+    boot
+    starts_alone
+    gets_its_servers
+    survives_kill
+    survives_hang
+    stops_in_order
+    refuses_nonsense
+    keeps_what_waits
+    goes
+    inside systemctl poweroff 2>/dev/null || true
+    must 'the machine powers off' await_end "$NSPAWN_PID" 60
+}
+
+main "$@"
