@@ -3,17 +3,11 @@
 //! These run alone (`.config/nextest.toml`), against a PostgreSQL that waits for the disk. Each
 //! prints what it has measured.
 
-use std::collections::VecDeque;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sqlx::Row;
-
 use crate::harness::postgres::Fsync;
-use crate::harness::{
-    Ingestor, Mosquitto, Postgres, Publisher, Reading, Service, eventually_eq, reading, within,
-};
-use crate::simulator::Simulator;
+use crate::harness::visible::{self, Seen};
+use crate::harness::{Ingestor, Mosquitto, Postgres, Service, Simulator, eventually_eq, within};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,19 +20,6 @@ fn start() -> (Postgres, Mosquitto, Service, Ingestor) {
     ingestor.await_ready();
     eventually_eq("the database is up", &1, || ingestor.metric("ingestor_db_up"));
     (postgres, broker, service, ingestor)
-}
-
-pub(crate) fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            // Deleted meanwhile.
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 #[test]
@@ -70,7 +51,7 @@ fn an_outage_of_100_000_messages_keeps_it_ready_and_small_and_leaves_a_small_log
         (ingestor.metric("ingestor_acks_total") >= MESSAGES as u64).then_some(())
     });
     assert_eq!(simulator.finish(Duration::from_secs(10)).1, MESSAGES as u64);
-    let backlog = bytes_below(&service.wal_dir());
+    let backlog = service.wal_bytes();
     postgres.launch();
     let back = Instant::now();
     within(Duration::from_secs(60), "all of them are in the table", || {
@@ -82,13 +63,13 @@ fn an_outage_of_100_000_messages_keeps_it_ready_and_small_and_leaves_a_small_log
     let peak = ingestor.peak_memory();
     let shrunk = Instant::now();
     within(Duration::from_secs(60), "the log has shrunk below 16 MiB", || {
-        (bytes_below(&service.wal_dir()) < 16 * MIB).then_some(())
+        (service.wal_bytes() < 16 * MIB).then_some(())
     });
     println!(
         "peak memory {:.1} MiB; log {:.1} MiB full, {:.1} MiB drained, {:.1} s later; stored in {:.1} s",
         mib(peak),
         mib(backlog),
-        mib(bytes_below(&service.wal_dir())),
+        mib(service.wal_bytes()),
         shrunk.elapsed().as_secs_f64(),
         drained.as_secs_f64()
     );
@@ -122,69 +103,15 @@ fn at_full_speed_20_000_messages_a_second_reach_the_table() {
     assert!(per_second >= 20_000.0, "{per_second:.0} messages a second");
 }
 
-/// Publishes at a steady rate and watches the table: a reading counts as visible when a query has
-/// shown it, so that the time between two queries is part of what is measured.
 #[test]
 fn at_2_000_messages_a_second_95_of_100_are_visible_within_65_ms() {
     const PER_SECOND: u64 = 2_000;
     const WARM_UP: u64 = 2 * PER_SECOND;
     const MESSAGES: u64 = WARM_UP + 10 * PER_SECOND;
     let (postgres, broker, _service, _ingestor) = start();
-    let (sender, sent) = std::sync::mpsc::channel();
-    let port = broker.port;
-    let publisher = std::thread::spawn(move || {
-        let mut publisher = Publisher::connect(port);
-        let started = Instant::now();
-        let mut number = 0;
-        while number < MESSAGES {
-            let due = started.elapsed().as_micros() * u128::from(PER_SECOND) / 1_000_000;
-            while u128::from(number) < due && number < MESSAGES {
-                let reading = reading(number);
-                sender.send((reading.micros, Instant::now())).unwrap();
-                publisher.publish(&reading.topic(), reading.payload());
-                number += 1;
-            }
-            publisher.flush();
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        publisher.finish();
-    });
-    let mut session = postgres.session();
-    // Published and not seen yet, oldest first; their times rise by a microsecond each.
-    let mut unseen: VecDeque<(i64, Option<Instant>)> = VecDeque::new();
-    let mut latencies = Vec::new();
-    let mut deadline = Instant::now() + Duration::from_secs(40);
-    while (latencies.len() as u64) < MESSAGES {
-        assert!(Instant::now() < deadline, "only {} became visible", latencies.len());
-        unseen.extend(sent.try_iter().map(|(micros, at)| (micros, Some(at))));
-        let Some((first, _)) = unseen.front().copied() else {
-            std::thread::sleep(Duration::from_millis(1));
-            continue;
-        };
-        let rows = session.rows(&format!(
-            "select (extract(epoch from ts) * 1000000)::bigint from telemetry where ts >= '{}'",
-            Reading { micros: first, ..reading(0) }.timestamp()
-        ));
-        let seen_at = Instant::now();
-        unseen.extend(sent.try_iter().map(|(micros, at)| (micros, Some(at))));
-        for row in rows {
-            let place = usize::try_from(row.get::<i64, _>(0) - first).unwrap();
-            if let Some(published_at) = unseen[place].1.take() {
-                latencies.push((place, seen_at - published_at));
-                deadline = Instant::now() + Duration::from_secs(10);
-            }
-        }
-        while unseen.front().is_some_and(|(_, at)| at.is_none()) {
-            unseen.pop_front();
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    publisher.join().unwrap();
-    let mut measured: Vec<Duration> = latencies
-        .into_iter()
-        .skip(usize::try_from(WARM_UP).unwrap())
-        .map(|(_, latency)| latency)
-        .collect();
+    let seen = visible::watch(broker.port, &postgres, PER_SECOND, MESSAGES);
+    let mut measured: Vec<Duration> =
+        seen.iter().skip(usize::try_from(WARM_UP).unwrap()).map(Seen::latency).collect();
     measured.sort_unstable();
     let percentile = |percent: usize| measured[measured.len() * percent / 100].as_secs_f64() * 1e3;
     println!(

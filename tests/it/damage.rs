@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bars::bytes_below;
+use crate::harness::service::bytes_below;
 use crate::disasters::{copy, generations, lost_offsets};
 use crate::harness::postgres::Fsync;
 use crate::harness::{

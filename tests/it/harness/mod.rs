@@ -1,4 +1,5 @@
-//! What tests are made of: servers, the service, publishers, and a broker that follows a script.
+//! What tests and benchmarks are made of: servers, the service, publishers, and a broker that follows
+//! a script.
 //!
 //! Everything here blocks, and processes are started by the test's own thread alone: the kernel
 //! ends a child when the *thread* that started it ends.
@@ -17,6 +18,8 @@ pub(crate) mod readings;
 pub(crate) mod scratch;
 pub(crate) mod scripted;
 pub(crate) mod service;
+pub(crate) mod simulator;
+pub(crate) mod visible;
 pub(crate) mod wire;
 
 pub(crate) use browser::Browser;
@@ -27,6 +30,7 @@ pub(crate) use readings::{Reading, reading, readings};
 pub(crate) use scratch::Scratch;
 pub(crate) use scripted::ScriptedBroker;
 pub(crate) use service::{Ingestor, Service};
+pub(crate) use simulator::Simulator;
 
 /// Longer than anything here takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

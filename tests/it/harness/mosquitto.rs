@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::process::{Process, give_to_server, guarded_server};
 use super::{PATIENCE, Scratch, eventually, ports};
@@ -67,6 +67,10 @@ impl Mosquitto {
             TcpStream::connect(("127.0.0.1", self.port)).ok()
         });
         self.process = Some(process);
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.process.as_ref().expect("it does not run").pid()
     }
 
     /// SIGTERM; it saves its sessions then.

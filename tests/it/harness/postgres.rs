@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tokio::runtime::Runtime;
@@ -109,6 +109,10 @@ impl Postgres {
         for child in children_of(process.pid()) {
             kill_process(child, signal).ok();
         }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.process.as_ref().expect("it does not run").pid()
     }
 
     /// For the owner of the database.
@@ -264,7 +268,7 @@ impl Template {
 }
 
 /// The newest server binaries: where Debian keeps them, or where `pg_config` says.
-fn bin_dir() -> PathBuf {
+pub(crate) fn bin_dir() -> PathBuf {
     let version = |dir: &PathBuf| {
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
         name.and_then(|name| name.parse::<u32>().ok())

@@ -63,6 +63,11 @@ impl Service {
         self.scratch.path().join("wal")
     }
 
+    /// What its log takes on disk.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        bytes_below(&self.wal_dir())
+    }
+
     /// Starts it and waits until it serves HTTP.
     #[track_caller]
     pub(crate) fn start(&self) -> Ingestor {
@@ -144,6 +149,19 @@ impl Service {
         command.current_dir(self.dir()).env_clear().envs(&self.environment);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     }
+}
+
+pub(crate) fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            // Deleted meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 /// A running ingestor. Dropping it kills it.
@@ -257,6 +275,10 @@ impl Ingestor {
 
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.ended().is_none()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// SIGKILL.

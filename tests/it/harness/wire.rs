@@ -98,7 +98,7 @@ impl Packet {
     }
 
     /// The packet that `bytes` begin with, and its length; `None` if it is not whole yet.
-    fn decode(bytes: &[u8]) -> Option<(Self, usize)> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut length = 0;
         let mut start = 1;
         loop {
