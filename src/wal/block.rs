@@ -23,6 +23,7 @@
 //! stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a segment
 //! (17 values each) to blob files, which it never syncs.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -300,6 +301,21 @@ pub(super) fn field<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
     bytes
 }
 
+/// Decompresses with the memory of the time before: to set it up costs as much as a whole block.
+fn decompress(body: &[u8], raw_bytes: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+            const { RefCell::new(None) };
+    }
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new()?),
+        };
+        decompressor.decompress(body, raw_bytes)
+    })
+}
+
 /// Decodes the block in `frame`.
 ///
 /// # Errors
@@ -307,7 +323,7 @@ pub(super) fn field<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
 pub fn decode(frame: &[u8]) -> Result<Block, FrameError> {
     let header = check(frame)?;
     let body = &frame[HEADER_BYTES..header.frame_bytes];
-    let raw = zstd::bulk::decompress(body, header.raw_bytes).map_err(|_| FrameError::Body)?;
+    let raw = decompress(body, header.raw_bytes).map_err(|_| FrameError::Body)?;
     let records: Vec<RecordV1> = bincode::deserialize(&raw).map_err(|_| FrameError::Body)?;
     if records.len() != header.count as usize {
         return Err(FrameError::Body);
