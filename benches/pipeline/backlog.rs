@@ -1,0 +1,157 @@
+//! What pending records cost: it must not matter how many there are.
+//!
+//! One service, its database down, is filled with arrays of 500 readings, which is quick, up to
+//! each depth. There, probes of messages with one reading each tell what a message costs; the
+//! process is then stopped and started, to see how long opening takes. Bytes on the disk and bytes
+//! written are those of everything so far, arrays and probes.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::harness::{Ingestor, Mosquitto, PATIENCE, Service};
+use crate::plan::Plan;
+use crate::plots;
+use crate::report::{Bar, Findings, Row, figure, median, sorted};
+use crate::{ingest, load, usage};
+
+const DEPTHS: [u64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
+
+/// Messages in a probe, unless that is more than there are pending.
+const PROBE: u64 = 30_000;
+
+#[derive(serde::Serialize)]
+pub(crate) struct Depth {
+    /// When the first probe began.
+    pub(crate) pending: u64,
+    /// Processor time a message.
+    pub(crate) cpu_micros: f64,
+    messages_per_second: f64,
+    peak_mib: f64,
+    disk_bytes: f64,
+    written_bytes: f64,
+    pub(crate) open_ms: f64,
+}
+
+struct Filled<'b> {
+    broker: &'b Mosquitto,
+    service: Service,
+    ingestor: Ingestor,
+    pending: u64,
+    /// Since this process began.
+    taken: u64,
+    arrays: u64,
+    /// By the processes before.
+    written: u64,
+}
+
+pub(crate) fn run(plan: &Plan) -> Findings {
+    let broker = Mosquitto::start();
+    let service = Service::new(&ingest::no_database(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut filled =
+        Filled { broker: &broker, service, ingestor, pending: 0, taken: 0, arrays: 0, written: 0 };
+    let deepest = plan.scaled(DEPTHS[3]).max(DEPTHS[0]);
+    let depths: Vec<Depth> = DEPTHS
+        .into_iter()
+        .filter(|depth| *depth <= deepest)
+        .map(|depth| filled.measure(depth, plan.rounds))
+        .collect();
+    filled.ingestor.stop();
+    plots::backlog(&plan.out.join("backlog.svg"), &depths);
+    Findings { rows: rows(&depths), figures: json!(depths) }
+}
+
+impl Filled<'_> {
+    fn measure(&mut self, depth: u64, rounds: u32) -> Depth {
+        self.fill(depth);
+        let pending = self.pending;
+        let probes: Vec<(f64, f64)> = (0..rounds).map(|_| self.probe(PROBE.min(depth))).collect();
+        let mut peak = self.ingestor.peak_memory();
+        self.written += usage::written(self.ingestor.pid());
+        let open_ms = self.restart();
+        peak = peak.max(self.ingestor.peak_memory());
+        #[expect(clippy::cast_precision_loss, reason = "counts of bytes and records")]
+        let a_record = |bytes: u64| bytes as f64 / self.pending as f64;
+        #[expect(clippy::cast_precision_loss, reason = "a count of bytes")]
+        let peak_mib = peak as f64 / f64::from(1 << 20);
+        Depth {
+            pending,
+            cpu_micros: median(probes.iter().map(|(cpu, _)| *cpu)),
+            messages_per_second: median(probes.iter().map(|(_, speed)| *speed)),
+            peak_mib,
+            disk_bytes: a_record(self.service.wal_bytes()),
+            written_bytes: a_record(self.written + usage::written(self.ingestor.pid())),
+            open_ms,
+        }
+    }
+
+    fn fill(&mut self, depth: u64) {
+        let more = depth.saturating_sub(self.pending);
+        load::publish_arrays(self.broker.port, self.arrays..self.arrays + more);
+        self.arrays += more;
+        self.took(more);
+    }
+
+    fn took(&mut self, more: u64) {
+        (self.pending, self.taken) = (self.pending + more, self.taken + more);
+        load::await_counter(&mut self.ingestor, "ingestor_valid_messages_total", self.taken);
+    }
+
+    /// Microseconds of processor time a message, and messages a second.
+    #[expect(clippy::cast_precision_loss, reason = "a count of messages")]
+    fn probe(&mut self, messages: u64) -> (f64, f64) {
+        let pid = self.ingestor.pid();
+        let (before, started) = (usage::cpu_of_threads(pid), Instant::now());
+        let simulator = load::simulate(self.broker.port, messages);
+        self.took(messages);
+        let elapsed = started.elapsed();
+        let cpu = usage::cpu_of_threads(pid).saturating_sub(before);
+        assert_eq!(simulator.finish(PATIENCE).1, messages);
+        (cpu.as_secs_f64() * 1e6 / messages as f64, messages as f64 / elapsed.as_secs_f64())
+    }
+
+    /// Stops the service and starts it again; how long it took to open the log, in milliseconds.
+    fn restart(&mut self) -> f64 {
+        self.ingestor.signal(rustix::process::Signal::TERM);
+        assert_eq!(self.ingestor.await_exit(PATIENCE), 0);
+        self.ingestor = self.service.start();
+        self.ingestor.await_ready();
+        self.taken = 0;
+        let opened = self.ingestor.log_of("log opened").pop().unwrap();
+        assert_eq!(opened["pending_records"].as_u64(), Some(self.pending));
+        opened["open_ms"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+fn rows(depths: &[Depth]) -> Vec<Row> {
+    let each = |of: fn(&Depth) -> f64| {
+        let values: Vec<String> = depths.iter().map(|depth| figure(of(depth))).collect();
+        values.join(" / ")
+    };
+    let most = |of: fn(&Depth) -> f64| depths.iter().map(of).fold(0.0, f64::max);
+    let row = |what: &str, of: fn(&Depth) -> f64, unit, bar| Row {
+        what: what.to_owned(),
+        value: most(of),
+        unit,
+        bar: Some(Bar::AtMost(bar)),
+        detail: each(of),
+    };
+    let costs = sorted(depths.iter().map(|depth| depth.cpu_micros));
+    let flat = Row {
+        what: "processor time a message at 10⁴, 10⁵, 10⁶, 10⁷ pending: dearest over cheapest"
+            .to_owned(),
+        value: costs[costs.len() - 1] / costs[0],
+        unit: "",
+        bar: Some(Bar::AtMost(1.15)),
+        detail: format!("{} µs", each(|depth| depth.cpu_micros)),
+    };
+    vec![
+        flat,
+        row("peak memory", |depth| depth.peak_mib, " MiB", 128.0),
+        row("disk space a reading", |depth| depth.disk_bytes, " B", 60.0),
+        row("bytes written a reading", |depth| depth.written_bytes, " B", 250.0),
+        row("opening the log", |depth| depth.open_ms, " ms", 1_000.0),
+    ]
+}

@@ -1,0 +1,73 @@
+//! A backlog in the log, drained into PostgreSQL.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::postgres::Fsync;
+use crate::harness::{Mosquitto, Postgres, Reading, Service, ports};
+use crate::plan::Plan;
+use crate::report::{Bar, Findings, Row, figure, median};
+use crate::{bare, ingest, load};
+
+const RECORDS: u64 = 1_000_000;
+
+pub(crate) fn run(plan: &Plan) -> Findings {
+    let records = plan.scaled(RECORDS);
+    let filled = fill(records);
+    let readings: Vec<Reading> = (0..records).map(load::sample).collect();
+    let mut postgres = Postgres::prepare(Fsync::On);
+    postgres.launch();
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    let empty = || postgres.execute("truncate telemetry; checkpoint");
+    let (ours, bare) = plan.alternate(
+        || {
+            empty();
+            ours(&postgres, &filled, records)
+        },
+        || {
+            empty();
+            per_second(records, bare::insert(&postgres.url(), &readings))
+        },
+    );
+    let speeds = [&ours, &bare].map(|all| median(all.iter().copied()));
+    let rows = vec![Row {
+        what: "rows a second, against a loop of inserts of 2,000 on one connection".to_owned(),
+        value: speeds[0] / speeds[1],
+        unit: "",
+        bar: Some(Bar::AtLeast(1.3)),
+        detail: format!("{} / {} rows/s", figure(speeds[0]), figure(speeds[1])),
+    }];
+    Findings { rows, figures: json!({"records": records, "ours": ours, "bare": bare}) }
+}
+
+/// A service that has so many records in its log, and does not run.
+fn fill(records: u64) -> Service {
+    let broker = Mosquitto::start();
+    let service = Service::new(&ingest::no_database(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    load::publish_arrays(broker.port, 0..records);
+    load::await_counter(&mut ingestor, "ingestor_valid_messages_total", records);
+    ingestor.stop();
+    service
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of records")]
+fn per_second(records: u64, elapsed: Duration) -> f64 {
+    records as f64 / elapsed.as_secs_f64()
+}
+
+/// From the start of the process to the last row.
+fn ours(postgres: &Postgres, filled: &Service, records: u64) -> f64 {
+    let service = Service::new(&postgres.url(), ports::free());
+    let copied = Command::new("cp").arg("-a").args([filled.wal_dir(), service.wal_dir()]).status();
+    assert!(copied.unwrap().success());
+    let started = Instant::now();
+    let mut ingestor = service.start();
+    load::await_counter(&mut ingestor, "ingestor_db_inserts_total", records);
+    let elapsed = started.elapsed();
+    assert_eq!(postgres.count() as u64, records);
+    per_second(records, elapsed)
+}
