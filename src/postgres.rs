@@ -34,6 +34,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::config::DatabaseUrl;
 use connections::Connections;
+use insert::Duplicates;
 
 mod connections;
 mod failure;
@@ -81,6 +82,7 @@ const QUERY_CONNECTIONS: usize = 4;
 pub struct Database {
     writes: Connections,
     queries: Connections,
+    duplicates: Duplicates,
 }
 
 impl Database {
@@ -95,7 +97,7 @@ impl Database {
         let places = flush_connections + 1;
         let writes = Connections::new(server.clone(), places, WRITE_SETTINGS);
         let queries = Connections::new(server, QUERY_CONNECTIONS, QUERY_SETTINGS);
-        Ok(Self { writes, queries })
+        Ok(Self { writes, queries, duplicates: Duplicates::default() })
     }
 
     /// Whether the database answers the flusher, found out without touching the table.
