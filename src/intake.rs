@@ -3,7 +3,8 @@
 //! A thread of its own owns the log's writer. It waits for one delivery, takes whatever else has
 //! arrived, makes all of it durable at once (readings in the log, rejected payloads in the
 //! dead-letter store), and then acknowledges the group in the order of receipt. What arrives
-//! during one fdatasync is the next group, so group commit needs no timer.
+//! during one fdatasync is the next group; only a stream so dense that commits would be what the
+//! processor is busy with is gathered for a moment first (`gathering`).
 //!
 //! A replayed dead letter takes the same way, with an answer to its operator in place of the ack.
 //!
@@ -23,6 +24,10 @@ use crate::rejection::{Reason, Rejection};
 use crate::supervisor::Activity;
 use crate::validate::{Clock, Rules, validate};
 use crate::wal::{Room, WalError, Writer};
+
+mod gathering;
+
+use gathering::Gathering;
 
 /// Most messages in one group: bounds the wait of the first for its ack.
 const GROUP_MESSAGES: usize = 4_096;
@@ -104,9 +109,14 @@ impl Intake {
     /// If something could not be made durable.
     pub fn run(mut self) -> Result<(), IntakeError> {
         let mut inbound = Vec::with_capacity(GROUP_MESSAGES);
+        let mut gathering = Gathering::default();
         let mut clock_was_plausible = true;
         while self.inbound.blocking_recv_many(&mut inbound, GROUP_MESSAGES) > 0 {
             self.activity.begin();
+            let more = gathering.wait(&self.inbound, GROUP_MESSAGES - inbound.len());
+            if more > 0 {
+                self.inbound.blocking_recv_many(&mut inbound, more);
+            }
             if *self.room.borrow() == Room::Open {
                 let clock = Clock::read();
                 if clock.is_plausible() != clock_was_plausible {
