@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::books::must_balance;
 use crate::harness::http::Answer;
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading,
-    readings,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq,
+    reading, readings,
 };
 
 const TOKEN: &str = "correct horse battery staple";
@@ -80,7 +80,7 @@ impl Admin {
         for pages in 1..=1_000 {
             let mut page = self.get(&format!("{path}{query}"));
             assert!(keys(&page).contains("next"), "{page}");
-            found.extend(page[list].as_array_mut().unwrap().drain(..));
+            found.append(page[list].as_array_mut().unwrap());
             let Some(next) = page["next"].as_u64() else { return (found, pages) };
             query = format!("&{parameter}={next}");
         }
@@ -90,7 +90,9 @@ impl Admin {
     fn publish_bad(&self, payloads: &[&[u8]]) {
         let mut devices = Publisher::connect(self.broker.port);
         let before = self.ingestor.metric("ingestor_dead_letters");
-        payloads.iter().for_each(|payload| devices.publish("telemetry/bad/x", *payload));
+        for payload in payloads {
+            devices.publish("telemetry/bad/x", *payload);
+        }
         devices.finish();
         let expected = before + payloads.len() as u64;
         eventually_eq("they are dead letters", &expected, || {
@@ -293,7 +295,7 @@ fn a_device_that_is_not_there_costs_a_bounded_look_a_call_and_holds_nobody_up() 
     admin.done("POST", "/admin/flusher/pause");
     let mut devices = Publisher::connect(admin.broker.port);
     for first in (0..RECORDS).step_by(400) {
-        let elements: Vec<_> = readings(first..first + 400).iter().map(|r| r.payload()).collect();
+        let elements: Vec<_> = readings(first..first + 400).iter().map(Reading::payload).collect();
         devices.publish("telemetry/batch", format!("[{}]", elements.join(",")));
     }
     devices.finish();
@@ -392,10 +394,10 @@ fn what_is_still_bad_stays_and_once_the_rules_allow_it_replay_stores_it() {
     let (letters, _) = admin.all("/admin/dead-letters?", "after", "dead_letters");
     let id = |n: usize| letters[n]["id"].as_u64().unwrap();
     let replay = |n: usize| format!("/admin/dead-letters/{}/replay", id(n));
-    for n in 0..5 {
+    for (n, letter) in letters.iter().enumerate() {
         let answer = admin.ask("POST", &replay(n));
         assert_eq!(answer.status, 422, "{answer:?}");
-        assert_eq!(answer.error(), letters[n]["reason"].as_str().unwrap());
+        assert_eq!(answer.error(), letter["reason"].as_str().unwrap());
     }
     let all = admin.done("POST", "/admin/dead-letters/replay");
     assert_eq!(all, json!({"replayed": 0, "still_bad": 5}));
@@ -411,7 +413,7 @@ fn what_is_still_bad_stays_and_once_the_rules_allow_it_replay_stores_it() {
     assert_eq!(admin.ask("POST", &replay(1)).status, 404);
     let all = admin.done("POST", "/admin/dead-letters/replay");
     assert_eq!(all, json!({"replayed": 3, "still_bad": 1}));
-    let stored = |number| crate::harness::Reading { temperature: 400.0, ..reading(number) };
+    let stored = |number| Reading { temperature: 400.0, ..reading(number) };
     let mut expected: Vec<_> = [0, 1, 2, 11].map(stored).to_vec();
     expected.push(reading(10));
     admin.postgres.await_exactly(&expected);

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::harness::postgres::Fsync;
 use crate::harness::visible::{self, Seen};
-use crate::harness::{Ingestor, Mosquitto, Postgres, Service, Simulator, eventually_eq, within};
+use crate::harness::{
+    Ingestor, Mosquitto, Postgres, Publisher, Service, Simulator, eventually_eq, reading, within,
+};
 
 const MIB: u64 = 1 << 20;
 

@@ -124,7 +124,7 @@ fn another_client_with_our_id_is_a_warning_once() {
     let broker = Mosquitto::start();
     let mut ingestor = service(broker.port).start();
     ingestor.await_ready();
-    let mut throw_out = || {
+    let throw_out = || {
         eventually_eq("it is connected", &1, || ingestor.metric("ingestor_mqtt_connected"));
         let mut rival =
             Stream::new(TcpStream::connect(("127.0.0.1", broker.port)).unwrap()).unwrap();

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::harness::mosquitto::Certificates;
 use crate::harness::{
-    Ingestor, Mosquitto, PATIENCE, Postgres, Service, Simulator, eventually, eventually_eq,
+    Ingestor, Mosquitto, PATIENCE, Postgres, Scratch, Service, Simulator, eventually, eventually_eq,
 };
 
 fn start() -> (Postgres, Mosquitto, Service, Ingestor) {
