@@ -10,11 +10,11 @@ usage() {
 Usage: scripts/sizing.sh [--readings N]
 
 Fills the log of a private ingestor without a database, from a private Mosquitto (installed if missing),
-and prints bytes on disk a reading and hours of outage a GiB, as a table. One row for each width of the
-publisher's window, since readings that arrive together share a commit and cost less: a window of 1 is
-what an idle box sees, 1,000 one that catches up.
+and prints bytes on disk a reading and hours of outage a GiB, as a table. Readings that arrive together
+share a commit and cost less, so there is a row for messages that come one by one, as on an idle box, and
+one each for few and for many at a time.
 
-  --readings N   readings a row (default 200000)
+  --readings N   readings a row, a tenth of it where they come one by one (default 200000)
   --help         this text
 TEXT
 }
@@ -59,27 +59,29 @@ prepare() {
 metrics() {
     http_get "$HTTP_PORT" /metrics | awk -v names="$*" '
         { value[$1] = $2 }
-        END { count = split(names, name, " "); for (i = 1; i <= count; i++) printf "%d ", value[name[i]] }'
+        END { count = split(names, name, " "); for (i = 1; i <= count; i++) printf "%d ", value[name[i]]; print "" }'
 }
 
-# measure WINDOW: sets BYTES (a hundred readings) and SHARED (readings a commit).
+# measure COUNT WINDOW MILLISECONDS: publishes COUNT readings of 500 devices, one each MILLISECONDS, or as
+# fast as a window of WINDOW allows if that is 0. Sets BYTES (of a hundred readings) and SHARED (readings a
+# commit).
 measure() {
-    local pending disk commits tenths=300
+    local count=$1 window=$2 pause=$3 pending disk commits tenths=300
     rm -rf -- "$WORK_DIR/wal"
     start_child INGESTOR_PID ingestor '' TERM env -i DATABASE_URL=postgres://nobody@127.0.0.1:1/none \
-        MQTT_BROKER=127.0.0.1 MQTT_PORT="$MQTT_PORT" MQTT_CLIENT_ID="sizing-$1" WAL_DIR="$WORK_DIR/wal" \
+        MQTT_BROKER=127.0.0.1 MQTT_PORT="$MQTT_PORT" MQTT_CLIENT_ID="sizing-$window-$pause" WAL_DIR="$WORK_DIR/wal" \
         WAL_MAX_BYTES=1099511627776 HTTP_ADDR="127.0.0.1:$HTTP_PORT" "$BIN_DIR/ingestor"
     until http_get "$HTTP_PORT" /health/ready >/dev/null 2>&1; do
         check_children "$INGESTOR_PID"
         ((tenths-- > 0)) || fail "the ingestor is not ready after 30 s"
         sleep 0.1
     done
-    run_child simulator env -i MQTT_BROKER=127.0.0.1 MQTT_PORT="$MQTT_PORT" NUM_DEVICES=1000 PUBLISH_INTERVAL_MS=0 \
-        MAX_INFLIGHT="$1" MESSAGE_COUNT="$READINGS" RUST_LOG=error PROGRESS_INTERVAL_MS=0 "$BIN_DIR/simulator" >/dev/null ||
+    run_child simulator env -i MQTT_BROKER=127.0.0.1 MQTT_PORT="$MQTT_PORT" NUM_DEVICES=500 PUBLISH_INTERVAL_MS="$pause" \
+        MAX_INFLIGHT="$window" MESSAGE_COUNT="$count" RUST_LOG=error PROGRESS_INTERVAL_MS=0 "$BIN_DIR/simulator" >/dev/null ||
         fail "the simulator failed"
     # What was acknowledged to the devices may still be on its way to the log.
     until read -r pending disk commits < <(metrics ingestor_wal_pending_records ingestor_wal_disk_bytes \
-        ingestor_wal_commit_seconds_count) && ((pending == READINGS)); do
+        ingestor_wal_commit_seconds_count) && ((pending == count)); do
         check_children "$INGESTOR_PID"
         sleep 0.1
     done
@@ -88,7 +90,7 @@ measure() {
 }
 
 main() {
-    local window rate row
+    local rate row
     read_arguments "$@"
     begin iot-sizing
     prepare
@@ -99,19 +101,24 @@ main() {
     say ''
     say "$row"
     say "|$(printf -- '---:|%.0s' 1 2 "${RATES[@]}")"
-    for window in 1 20 1000; do
-        measure "$window"
-        row="| $(with_commas "$SHARED") | $((BYTES / 100)) |"
-        for rate in "${RATES[@]}"; do
-            row+=" $(awk -v bytes="$BYTES" -v rate="$rate" 'BEGIN {
-                hours = 1073741824 / (bytes / 100) / rate / 3600
-                if (hours >= 48) printf "%d days", hours / 24
-                else if (hours >= 2) printf "%d h", hours
-                else printf "%d min", hours * 60
-            }') |"
-        done
-        say "$row"
+    measure $((READINGS / 10)) 100 1000 && show
+    measure "$READINGS" 20 0 && show
+    measure "$READINGS" 1000 0 && show
+}
+
+# A row of what was measured.
+show() {
+    local row rate
+    row="| $(with_commas "$SHARED") | $((BYTES / 100)) |"
+    for rate in "${RATES[@]}"; do
+        row+=" $(awk -v bytes="$BYTES" -v rate="$rate" 'BEGIN {
+            hours = 1073741824 / (bytes / 100) / rate / 3600
+            if (hours >= 48) printf "%d days", hours / 24
+            else if (hours >= 2) printf "%d h", hours
+            else printf "%d min", hours * 60
+        }') |"
     done
+    say "$row"
 }
 
 main "$@"
