@@ -124,6 +124,11 @@ install_service() {
         broken "install-service.sh $* failed: $(cat "$LOG_DIR/install.log")"
 }
 
+start_dependencies() {
+    inside /src/scripts/start-dependencies.sh >"$LOG_DIR/dependencies.log" 2>&1 ||
+        broken "start-dependencies.sh failed: $(cat "$LOG_DIR/dependencies.log")"
+}
+
 starts_alone() {
     rule 'install-service.sh brings the service up without a database or a broker'
     install_service --binary /bin-under-test/ingestor
@@ -149,8 +154,7 @@ starts_alone() {
 
 gets_its_servers() {
     rule 'start-dependencies.sh brings PostgreSQL and Mosquitto, for this machine alone, and the service finds them'
-    inside /src/scripts/start-dependencies.sh >"$LOG_DIR/dependencies.log" 2>&1 ||
-        broken "start-dependencies.sh failed: $(cat "$LOG_DIR/dependencies.log")"
+    start_dependencies
     within 30 'it is ready' inside ingestor health --ready
     within 30 'the database is up' metric_is ingestor_db_up 1
     local open
@@ -163,7 +167,7 @@ gets_its_servers() {
     rule 'start-dependencies.sh and install-service.sh change nothing when run again'
     local before after
     before=$(main_pid)
-    inside /src/scripts/start-dependencies.sh >"$LOG_DIR/dependencies.log" 2>&1
+    start_dependencies
     install_service --binary /bin-under-test/ingestor
     after=$(main_pid)
     equal "$before" "$after" 'the process'
@@ -287,6 +291,31 @@ keeps_what_waits() {
 
 settings() { inside sh -c 'cat /etc/iot-ingestor/ingestor.env /etc/iot-ingestor/secrets/*' | sha256sum; }
 
+# By the commands of the README, on a box from which everything was removed.
+comes_back_from_a_backup() {
+    rule 'settings, database and log that were backed up come back on a new box, and nothing is lost'
+    inside sh -c 'runuser -u postgres -- pg_dump -Fc iotdb >/root/iotdb.dump'
+    inside tar -czf /root/settings.tar.gz /etc/iot-ingestor 2>/dev/null
+    stop_postgresql
+    publish 300
+    inside systemctl stop "$SERVICE"
+    inside tar -czf /root/wal.tar.gz /var/lib/iot-ingestor 2>/dev/null
+    install_service --uninstall --purge
+    inside systemctl start postgresql
+    within 30 'PostgreSQL answers' inside runuser -u postgres -- psql -q -c 'drop database iotdb with (force)'
+    inside runuser -u postgres -- psql -q -c 'drop role iot'
+
+    inside tar -xzf /root/settings.tar.gz -C /
+    start_dependencies
+    inside sh -c 'runuser -u postgres -- pg_restore --clean --if-exists -d iotdb </root/iotdb.dump'
+    inside tar -xzf /root/wal.tar.gz -C /
+    install_service --binary /bin-under-test/ingestor
+    within 30 'it is ready' inside ingestor health --ready
+    publish 100
+    nothing_is_lost
+    holds
+}
+
 goes() {
     rule '--uninstall keeps settings and data, and --purge leaves nothing'
     stop_postgresql
@@ -317,6 +346,7 @@ main() {
     stops_in_order
     refuses_nonsense
     keeps_what_waits
+    comes_back_from_a_backup
     goes
     inside systemctl poweroff 2>/dev/null || true
     must 'the machine powers off' await_end "$NSPAWN_PID" 60
