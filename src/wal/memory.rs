@@ -20,6 +20,7 @@ struct Shared {
     quarantined: Vec<Quarantined>,
     positions: Option<Positions>,
     fail_next_sync: bool,
+    fail_next_create: bool,
 }
 
 struct MemoryGeneration {
@@ -36,6 +37,11 @@ impl MemoryStorage {
     /// Makes the next sync fail, as fdatasync does after an I/O error.
     pub fn fail_next_sync(&self) {
         lock(&self.shared).fail_next_sync = true;
+    }
+
+    /// Makes the next generation fail to be made, when its name is there already.
+    pub fn fail_next_create(&self) {
+        lock(&self.shared).fail_next_create = true;
     }
 
     /// Cuts the power: what was not synced is gone, and the note of the positions too.
@@ -64,7 +70,12 @@ impl Storage for MemoryStorage {
     fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError> {
         let blocks = Mutex::default();
         let generation = Arc::new(MemoryGeneration { blocks, storage: self.clone() });
-        lock(&self.shared).generations.insert(first, Arc::clone(&generation));
+        let mut shared = lock(&self.shared);
+        shared.generations.insert(first, Arc::clone(&generation));
+        if std::mem::take(&mut shared.fail_next_create) {
+            let source = io::Error::other("injected");
+            return Err(WalError::Io { what: "make a new WAL generation", source });
+        }
         Ok(generation)
     }
 

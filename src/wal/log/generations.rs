@@ -95,22 +95,30 @@ impl Shared {
         if !due {
             return;
         }
-        match self.roll(tip) {
-            Ok(()) => {}
-            Err(error) if error.is_disk_full() => self.close_full(tip),
-            Err(error) => tracing::warn!(
+        if let Err(error) = self.roll(tip)
+            && !error.is_disk_full()
+        {
+            tracing::error!(
                 %error,
-                "no new WAL generation could be started: going on in the old one, trying again later"
-            ),
+                "no new WAL generation could be started: taking nothing until one can, trying again"
+            );
         }
     }
 
-    /// Starts a new generation at the end of the log.
+    /// Starts a new generation at the end of the log. If that fails the log takes nothing until it
+    /// succeeds: the directory may be there, and what went into the old one from here on would be
+    /// looked for in the new one after a restart.
     pub(super) fn roll(&self, tip: &mut Tip) -> Result<(), WalError> {
         if tip.active.is_some() && tip.next == tip.first {
             return Ok(());
         }
-        let active = self.storage.create(tip.next)?;
+        let active = self.storage.create(tip.next).inspect_err(|error| {
+            if error.is_disk_full() {
+                self.close_full(tip);
+            } else {
+                self.close(tip, format!("no new generation could be started: {error}"));
+            }
+        })?;
         self.seal(tip);
         let flushed = {
             let mut state = lock(&self.state);
@@ -138,8 +146,11 @@ impl Shared {
     /// The filesystem is full: sled takes nothing more after that error, so its database is
     /// closed. What a failed commit left in it lies behind its end and does not count.
     pub(super) fn close_full(&self, tip: &mut Tip) {
+        self.close(tip, "its filesystem has no space left".to_owned());
+    }
+
+    fn close(&self, tip: &mut Tip, reason: String) {
         self.seal(tip);
-        let reason = "its filesystem has no space left".to_owned();
         self.room.send_replace(Room::Full(reason));
     }
 
@@ -207,5 +218,49 @@ impl Shared {
         } else {
             Room::Open
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::Metrics;
+    use crate::reading::{Reading, Timestamp};
+    use crate::wal::log::open;
+    use crate::wal::memory::MemoryStorage;
+    use crate::wal::{Limits, Room, WalError, Writer};
+
+    fn append(writer: &mut Writer) {
+        let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
+        let device_id = "device".to_owned();
+        let (temperature, humidity, battery) = (1.0, 2.0, 3.0);
+        writer.append(at, Reading { device_id, timestamp: at, temperature, humidity, battery });
+    }
+
+    #[test]
+    fn a_generation_that_was_only_half_made_hides_nothing_that_comes_after_it() {
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1 };
+        let metrics = Metrics::new().unwrap();
+        let storage = MemoryStorage::default();
+        let (mut writer, log) = open(Box::new(storage.clone()), limits, &metrics).unwrap();
+        append(&mut writer);
+        writer.commit().unwrap();
+        storage.fail_next_create();
+        writer.maintain().unwrap();
+
+        // The half of it is there, and would end the old one for whoever opens the log.
+        assert!(matches!(*log.room().borrow(), Room::Full(_)));
+        append(&mut writer);
+        assert!(matches!(writer.commit(), Err(WalError::DiskFull)));
+
+        // It comes back by itself.
+        writer.maintain().unwrap();
+        assert_eq!(*log.room().borrow(), Room::Open);
+        append(&mut writer);
+        writer.commit().unwrap();
+        assert_eq!(log.read(0, 10).unwrap().len(), 2);
+        drop((writer, log));
+        let (_writer, log) = open(Box::new(storage), limits, &metrics).unwrap();
+        assert_eq!(log.stats().next_offset, 2);
+        assert_eq!(log.read(0, 10).unwrap().len(), 2);
     }
 }
