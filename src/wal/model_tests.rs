@@ -147,8 +147,13 @@ fn check_read(log: &Log, model: &Model, share: u8, max: usize) {
     }
 }
 
+/// So many, unless `PROPTEST_CASES` asks for more.
+fn cases(few: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(few, |_| ProptestConfig::default().cases)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(200), failure_persistence: None, ..Default::default() })]
     #[test]
     fn the_log_in_memory_holds_what_its_model_holds(ops in ops()) {
         let memory = MemoryStorage::default();
@@ -157,7 +162,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(20), failure_persistence: None, ..Default::default() })]
     #[test]
     fn the_log_on_disk_holds_what_its_model_holds(ops in ops()) {
         let dir = tempfile::tempdir().unwrap();

@@ -12,10 +12,11 @@ use crate::harness::{
 };
 
 /// A filesystem of its own, in memory, gone with the test.
-pub(crate) struct SmallFilesystem<'d>(&'d Path);
+pub(crate) struct SmallFilesystem(PathBuf);
 
-impl<'d> SmallFilesystem<'d> {
-    pub(crate) fn mount(place: &'d Path, options: &str) -> Option<Self> {
+impl SmallFilesystem {
+    /// `None`, and a line that says so, if we may not.
+    pub(crate) fn mount(place: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(place).unwrap();
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
@@ -26,14 +27,21 @@ impl<'d> SmallFilesystem<'d> {
             eprintln!("SKIPPED: mounting takes root: {}", String::from_utf8_lossy(&mount.stderr));
             return None;
         }
-        Some(Self(place))
+        Some(Self(place.to_owned()))
+    }
+
+    /// Changes its options, such as its size.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let mount = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
+        assert!(mount.unwrap().success());
     }
 }
 
-impl Drop for SmallFilesystem<'_> {
+impl Drop for SmallFilesystem {
     fn drop(&mut self) {
         // Lazily: the process that uses it may still be on its way out.
-        let unmount = Command::new("umount").arg("-l").arg(self.0).status();
+        let unmount = Command::new("umount").arg("-l").arg(&self.0).status();
         assert!(unmount.unwrap().success());
     }
 }

@@ -33,4 +33,5 @@ mod simulator;
 mod status;
 mod stop;
 mod systemd;
+mod torture;
 mod wal_cli;

@@ -73,6 +73,11 @@ impl Mosquitto {
         self.process.as_ref().expect("it does not run").pid()
     }
 
+    /// SIGKILL; it forgets what it has not saved.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it does not run").kill();
+    }
+
     /// SIGTERM; it saves its sessions then.
     pub(crate) fn stop(&mut self) {
         let mut process = self.process.take().expect("it does not run");

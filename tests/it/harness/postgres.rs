@@ -30,7 +30,7 @@ pub(crate) struct Postgres {
     process: Option<Process>,
     fsync: Fsync,
     password: String,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Postgres {
@@ -152,8 +152,16 @@ impl Postgres {
     /// What the table holds.
     #[track_caller]
     pub(crate) fn readings(&self) -> Vec<Reading> {
-        let sql = "select device_id, (extract(epoch from ts) * 1000000)::bigint, temperature, \
-                   humidity, battery from telemetry";
+        self.readings_since(0)
+    }
+
+    /// What the table holds from so many microseconds after the Unix epoch on.
+    #[track_caller]
+    pub(crate) fn readings_since(&self, micros: i64) -> Vec<Reading> {
+        let sql = format!(
+            "select device_id, (extract(epoch from ts) * 1000000)::bigint, temperature, humidity, \
+             battery from telemetry where ts >= 'epoch'::timestamptz + {micros} * interval '1 us'"
+        );
         let reading = |row: &PgRow| Reading {
             device_id: row.get(0),
             micros: row.get(1),
@@ -161,7 +169,7 @@ impl Postgres {
             humidity: row.get(3),
             battery: row.get(4),
         };
-        self.session().rows(sql).iter().map(reading).collect()
+        self.session().rows(&sql).iter().map(reading).collect()
     }
 
     /// A connection that stays open.

@@ -158,8 +158,10 @@ pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// Orphans are reaped late here: a zombie counts as gone.
+/// Orphans are reaped late here: a zombie counts as gone, unless only its first thread is one.
 fn is_gone(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    stat.map_or(true, |stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
+    let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let Ok(stat) = std::fs::read_to_string(proc.join("stat")) else { return true };
+    let is_zombie = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'));
+    is_zombie && std::fs::read_dir(proc.join("task")).map_or(true, |tasks| tasks.count() <= 1)
 }

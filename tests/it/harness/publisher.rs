@@ -133,20 +133,26 @@ pub(crate) struct Load {
     thread: JoinHandle<u64>,
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
+    first: u64,
 }
 
 impl Load {
     /// The readings from number 0 on, so many a second.
     pub(crate) fn start(port: u16, per_second: u32) -> Self {
+        Self::start_from(port, per_second, 0)
+    }
+
+    /// The readings from number `first` on, so many a second.
+    pub(crate) fn start_from(port: u16, per_second: u32, first: u64) -> Self {
         let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&acked));
         let thread = std::thread::spawn(move || {
             let mut publisher = Publisher::connect(port);
             let started = Instant::now();
-            let mut number = 0;
+            let mut number = first;
             while !stopped.load(Ordering::Relaxed) {
                 let due = started.elapsed().as_micros() * u128::from(per_second) / 1_000_000;
-                while u128::from(number) < due && !stopped.load(Ordering::Relaxed) {
+                while u128::from(number - first) < due && !stopped.load(Ordering::Relaxed) {
                     let reading = reading(number);
                     publisher.publish(&reading.topic(), reading.payload());
                     number += 1;
@@ -158,7 +164,7 @@ impl Load {
             publisher.finish();
             number
         });
-        Self { thread, stop, acked }
+        Self { thread, stop, acked, first }
     }
 
     /// Waits until the broker has acknowledged `more` messages from now on.
@@ -176,6 +182,6 @@ impl Load {
     #[track_caller]
     pub(crate) fn stop(self) -> Range<u64> {
         self.stop.store(true, Ordering::Relaxed);
-        0..self.thread.join().expect("the publisher failed")
+        self.first..self.thread.join().expect("the publisher failed")
     }
 }

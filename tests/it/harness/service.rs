@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::http::{self, Answer};
 use super::process::{Process, children_of, guarded};
-use super::{PATIENCE, Scratch, eventually};
+use super::{PATIENCE, Scratch, eventually, try_within};
 
 /// The service, told its process id as systemd does; that changes nothing but with `WATCHDOG_USEC`.
 const AS_SYSTEMD: [&str; 4] =
@@ -89,20 +89,33 @@ impl Service {
     #[track_caller]
     pub(crate) fn start_tampered(&self, inject: &str) -> Ingestor {
         let call = inject.split(':').next().unwrap();
-        let mut strace = guarded("strace");
-        strace
-            .args(["-f", "--seccomp-bpf", "-qqq", "-ttt", "-o"])
-            .arg(self.strace_log())
-            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={inject}")])
-            // What strace runs goes on when strace is killed, unless the kernel is asked again.
-            .args(["setpriv", "--pdeathsig", "KILL", "--"])
-            .args(AS_SYSTEMD);
-        let mut ingestor = self.spawn(strace);
+        let (trace, inject) = (format!("trace={call}"), format!("inject={inject}"));
+        self.start_traced(&["--seccomp-bpf", "-e", &trace, "-e", &inject])
+    }
+
+    /// As [`Self::start`], below strace with these of its options.
+    #[track_caller]
+    pub(crate) fn start_traced(&self, options: &[&str]) -> Ingestor {
+        let mut ingestor = self.launch_traced(options);
         ingestor.await_listening();
         let children = children_of(ingestor.process.pid());
         assert_eq!(children.len(), 1, "strace has one child");
         ingestor.pid = children[0];
         ingestor
+    }
+
+    /// As [`Self::start_traced`], and waits for nothing. Signals go to strace.
+    #[track_caller]
+    pub(crate) fn launch_traced(&self, options: &[&str]) -> Ingestor {
+        let mut strace = guarded("strace");
+        strace
+            .args(["-f", "-qqq", "-ttt", "-o"])
+            .arg(self.strace_log())
+            .args(options)
+            // What strace runs goes on when strace is killed, unless the kernel is asked again.
+            .args(["setpriv", "--pdeathsig", "KILL", "--"])
+            .args(AS_SYSTEMD);
+        self.spawn(strace)
     }
 
     pub(crate) fn strace_log(&self) -> PathBuf {
@@ -283,8 +296,12 @@ impl Ingestor {
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
-        kill_process(self.pid, Signal::KILL).unwrap();
-        self.process.kill();
+        if self.pid != self.process.pid() {
+            // strace writes down the end of it, and ends too.
+            kill_process(self.pid, Signal::KILL).unwrap();
+            try_within(PATIENCE, || self.process.ended());
+        }
+        self.process.kill_all();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -307,10 +324,21 @@ impl Ingestor {
     /// Memory that it has at most had in use, in bytes.
     #[track_caller]
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Its address space now, in bytes.
+    #[track_caller]
+    pub(crate) fn address_space(&self) -> u64 {
+        self.status_bytes("VmSize:")
+    }
+
+    #[track_caller]
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = std::fs::read_to_string(status).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+        let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
     }
 }
 

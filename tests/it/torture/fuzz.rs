@@ -1,0 +1,63 @@
+//! The fuzz targets' bodies on the kept corpora and on mutations of them. The fuzzer itself does more:
+//! see `tests/fuzz`.
+
+use std::fs;
+use std::path::Path;
+
+use fastrand::Rng;
+
+use super::tally::{Found, campaign};
+
+#[path = "../../fuzz/bodies.rs"]
+mod bodies;
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let entries = fs::read_dir(dir).unwrap();
+    let mut all: Vec<Vec<u8>> =
+        entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    all.sort();
+    assert!(!all.is_empty());
+    all
+}
+
+/// Changes, doubles, drops and joins parts, as a fuzzer does.
+fn mutate(data: &mut Vec<u8>, other: &[u8], random: &mut Rng) {
+    for _ in 0..random.u8(1..8) {
+        let at = random.usize(..=data.len());
+        match random.u8(..6) {
+            0 if at < data.len() => data[at] ^= 1 << random.u8(..8),
+            1 if at < data.len() => data[at] = random.u8(..),
+            2 => data.insert(at, *random.choice(b"[]{},:\"\\0-9eE.\0\xff".as_slice()).unwrap()),
+            3 => data.truncate(at),
+            4 => drop(data.drain(at..random.usize(at..=data.len()))),
+            _ => {
+                let part = &other[random.usize(..=other.len())..];
+                data.splice(at..at, part.iter().copied());
+            }
+        }
+    }
+}
+
+fn smoke(name: &str, body: fn(&[u8])) {
+    let corpus = corpus(name);
+    corpus.iter().for_each(|data| body(data));
+    campaign(&format!("fuzz-{name}"), 20_000, |seed| {
+        let mut random = Rng::with_seed(seed);
+        let mut data = random.choice(&corpus).unwrap().clone();
+        let other = random.choice(&corpus).unwrap();
+        mutate(&mut data, other, &mut random);
+        body(&data);
+        Some(Found::default())
+    });
+}
+
+#[test]
+fn no_payload_does_more_than_be_rejected() {
+    smoke("payload", bodies::payload);
+}
+
+#[test]
+fn no_bytes_in_the_log_do_more_than_be_refused() {
+    smoke("block", bodies::block);
+}

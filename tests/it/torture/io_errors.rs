@@ -1,0 +1,108 @@
+//! A disk that fails, is full, slow, or not to be written to.
+
+use std::fs;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::arena::{Arena, Fault};
+use crate::harness::{Load, PATIENCE, try_within};
+
+pub(super) const FAULTS: [(&str, Fault); 6] = [
+    ("EIO from a sync", sync_fails),
+    ("EIO from a write", write_fails),
+    ("ENOSPC from some writes", writes_find_no_space),
+    ("slow syncs", slow_syncs),
+    ("full filesystem", full_filesystem),
+    ("read-only filesystem", read_only_filesystem),
+];
+
+/// Starts the service with system calls that fail as `inject` says, for a second or two or until
+/// it ends, which it has to do in order.
+fn start_failing(arena: &mut Arena, call: &str, inject: &str) {
+    arena.kill();
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{inject}"));
+    let mut victim = arena.service.launch_traced(&["--seccomp-bpf", "-e", &trace, "-e", &inject]);
+    if try_within(Duration::from_secs(2), || (!victim.is_running()).then_some(())).is_some() {
+        assert_eq!(victim.await_exit(PATIENCE), 1, "{}", victim.log_text());
+    }
+    victim.kill();
+}
+
+fn sync_fails(arena: &mut Arena, _: &Load, random: &mut Rng) {
+    let call = *random.choice(&["fdatasync", "fdatasync", "fsync", "sync_file_range"]).unwrap();
+    start_failing(arena, call, &format!("error=EIO:when={}", random.u32(1..80)));
+}
+
+fn write_fails(arena: &mut Arena, _: &Load, random: &mut Rng) {
+    let call = *random.choice(&["pwrite64", "pwrite64", "ftruncate"]).unwrap();
+    start_failing(arena, call, &format!("error=EIO:when={}", random.u32(1..150)));
+}
+
+fn writes_find_no_space(arena: &mut Arena, load: &Load, random: &mut Rng) {
+    arena.kill();
+    let first = random.u32(20..150);
+    let last = first + random.u32(..20);
+    let inject = format!("pwrite64:error=ENOSPC:when={first}..{last}");
+    arena.ingestor = Some(arena.service.start_tampered(&inject));
+    load.await_more(6_000);
+    arena.ingestor().must_run();
+}
+
+fn slow_syncs(arena: &mut Arena, load: &Load, _: &mut Rng) {
+    arena.kill();
+    arena.ingestor = Some(arena.service.start_tampered("fdatasync:delay_exit=300000"));
+    load.await_more(8_000);
+}
+
+fn full_filesystem(arena: &mut Arena, load: &Load, random: &mut Rng) {
+    arena.kill();
+    let dir = arena.service.wal_dir();
+    if arena.enter_small_filesystem(16).is_none() {
+        return;
+    }
+    // Here and there before the service has its first file.
+    let left = random.usize(..4 << 20);
+    let filler = dir.join("filler");
+    fs::write(&filler, vec![0; (16 << 20) - left]).ok();
+    arena.postgres.stop();
+    let mut ingestor = arena.service.launch();
+    load.await_more(12_000);
+    let has_ended = !ingestor.is_running();
+    assert!(!has_ended, "a full disk is no reason to end: {}", ingestor.log_text());
+    if random.bool() {
+        ingestor.kill();
+    } else {
+        ingestor.await_listening();
+        arena.ingestor = Some(ingestor);
+    }
+    // The database comes back before there is room, or the other way round.
+    if random.bool() {
+        arena.postgres.launch();
+        load.await_more(2_000);
+        fs::remove_file(filler).unwrap();
+    } else {
+        fs::remove_file(filler).unwrap();
+        load.await_more(2_000);
+        arena.postgres.launch();
+    }
+}
+
+fn read_only_filesystem(arena: &mut Arena, load: &Load, _: &mut Rng) {
+    arena.kill();
+    if arena.enter_small_filesystem(256).is_none() {
+        return;
+    }
+    arena.restart();
+    load.await_more(2_000);
+    arena.kill();
+    arena.remount("ro");
+    let mut refused = arena.service.launch();
+    assert_eq!(refused.await_exit(PATIENCE), 1, "{}", refused.log_text());
+    arena.remount("rw");
+}
+
+#[test]
+fn a_disk_that_fails_costs_nothing_that_was_acknowledged() {
+    Arena::new().campaign("io-errors", FAULTS.len(), &FAULTS);
+}
