@@ -10,7 +10,7 @@ usage() {
     cat <<'TEXT'
 Usage: scripts/test.sh [--fast] [FILTER...]
 
-Installs what is missing (PostgreSQL, Mosquitto, strace, openssl and Python from Debian's or Ubuntu's
+Installs what is missing (PostgreSQL, Mosquitto, strace, openssl, faketime and Python from Debian's or Ubuntu's
 packages, Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo, and
 schemathesis with pip into target/tools) and runs every check.
 
@@ -25,8 +25,6 @@ TEXT
 }
 
 FAST='' FILTER=()   # FAST is also the name of nextest's profile
-TOOLS="${CARGO_TARGET_DIR:-$PWD/target}/tools"
-export PATH="$PATH:$TOOLS/bin"
 
 read_arguments() {
     while (($# > 0)); do
@@ -47,7 +45,8 @@ prepare() {
     # The compiler is for the crates with C in them.
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
         mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients psql=postgresql-client \
-        strace=strace openssl=openssl setpriv=util-linux python3=python3,python3-venv
+        strace=strace openssl=openssl setpriv=util-linux faketime=faketime \
+        python3=python3,python3-venv
     # Ubuntu has it as a snap alone, which a test cannot start.
     if grep -q '^ID=ubuntu' /etc/os-release && ! command -v chromedriver >/dev/null; then
         say '── the page in a browser: SKIPPED, Ubuntu has no package of Chromium'
@@ -81,14 +80,6 @@ install_schemathesis() {
     python3 -c 'import ensurepip' || (install_packages python3-venv) || return
     python3 -m venv "$1" &&
         run_child pip "$1/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$2"
-}
-
-# cargo_tool NAME: builds a missing one; without optimisation, which takes a third of the time.
-cargo_tool() {
-    command -v "$1" >/dev/null && return
-    say "installing $1 into $TOOLS (cargo, some minutes)…"
-    run_child "$1" env CARGO_PROFILE_DEV_DEBUG=0 \
-        cargo install "$1" --locked --debug --quiet --root "$TOOLS"
 }
 
 # step TEXT COMMAND...

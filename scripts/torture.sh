@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# The fault campaign: tries hard to make the service lose or double a reading, and ends in a table.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+# Name, tests, how often each is tried by default.
+CASES=(
+    'kill       torture::kills::               60'
+    'power-cut  torture::power_cut::          500'
+    'io-errors  torture::io_errors::           60'
+    'database   torture::database::            60'
+    'broker     torture::broker::              40'
+    'process    torture::process::             30'
+    'model      wal::model_tests::the_log_ 100000'
+    'fuzz       torture::fuzz::           1000000'
+    'soak       torture::soak::               600'
+)
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/torture.sh [--cases all|NAME[,NAME...]] [--count N] [--seed S]
+
+Does the worst to the real service, between a private broker and a private PostgreSQL, again and again,
+and compares each time what was acknowledged with what is in the table. Installs what is missing
+(Debian's or Ubuntu's packages; cargo-nextest into target/tools). As root it also fills and remounts
+filesystems.
+
+  --cases   which of these, all of them by default:
+            kill        SIGKILL at random moments, and at each point of the code
+            power-cut   disks as a power cut could leave them, and the control without syncs
+            io-errors   EIO, ENOSPC, slow syncs, a full and a read-only filesystem
+            database    killed, stopped, restarted, locked, refused, renamed, full, answers lost, bad rows
+            broker      restarted, killed, cut off, taken over, too large, narrow
+            process     SIGSTOP, a second instance, no more memory, a clock that jumps
+            model       the log against a model, in memory and (a hundredth as often) on disk
+            fuzz        mutations of the corpora of tests/fuzz
+            soak        all faults at random; --count is in seconds
+  --count   how often each case is tried; by default as often as the README's table says
+  --seed    the first seed; each further try has the next one. A failure names its seed:
+            --cases NAME --count 1 --seed S tries that one again
+  --help    this text
+
+Exits with 0 if nothing was lost or doubled.
+TEXT
+}
+
+WANTED=all COUNT='' SEED=''
+
+read_arguments() {
+    while (($# > 0)); do
+        case $1 in
+            --cases | --count | --seed)
+                (($# > 1)) || fail "$1 needs a value, see --help"
+                case $1 in
+                    --cases) WANTED=$2 ;;
+                    --count) COUNT=$2 ;;
+                    --seed) SEED=$2 ;;
+                esac
+                shift
+                ;;
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            *) fail "unknown argument $1, see --help" ;;
+        esac
+        shift
+    done
+    [[ -z $COUNT || $COUNT =~ ^[1-9][0-9]*$ ]] || fail "--count needs a whole number from 1 on"
+    [[ -z $SEED || $SEED =~ ^[0-9]+$ ]] || fail "--seed needs a whole number"
+    local name
+    for name in ${WANTED//,/ }; do
+        [[ $name == all ]] || printf '%s\n' "${CASES[@]}" | grep -q "^$name " ||
+            fail "there is no case $name, see --help"
+    done
+}
+
+# nextest FILTER [NAME=VALUE...]
+nextest() {
+    local filter=$1 target=(--test it)
+    shift
+    [[ $filter == torture::* ]] || target=(--lib)
+    run_child nextest env TORTURE_RESULTS="$RESULTS" "$@" \
+        cargo nextest run --release --locked --profile torture "${target[@]}" -E "test(/^$filter/)"
+}
+
+# row CASE TRIES: of what has no table of its own.
+row() { printf '%s\t%s\t0\t0\t0\n' "$1" "$2" >>"$RESULTS"; }
+
+run_case() {
+    local name=$1 filter=$2 count=${COUNT:-$3}
+    say "── $name"
+    case $name in
+        model)
+            nextest "${filter}in_memory" PROPTEST_CASES="$count" && row 'model, in memory' "$count"
+            local fewer=$((count / 100 + 1))
+            nextest "${filter}on_disk" PROPTEST_CASES="$fewer" && row 'model, on disk' "$fewer"
+            ;;
+        process)
+            nextest "$filter" TORTURE_COUNT="$count" TORTURE_STOP_SECONDS=60 \
+                ${SEED:+"TORTURE_SEED=$SEED"}
+            ;;
+        soak) nextest "$filter" TORTURE_SOAK_SECONDS="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;
+        *) nextest "$filter" TORTURE_COUNT="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;
+    esac
+}
+
+table() {
+    printf '\n| case | tries | lost | doubled or wrong | longest recovery | loss per try, 95 %% |\n'
+    printf '|---|---:|---:|---:|---:|---:|\n'
+    awk -F'\t' '{
+        bound = $3 + $4 == 0 ? sprintf("≤ %.2g", 3 / $2) : "found"
+        printf "| %s | %d | %d | %d | %s | %s |\n", $1, $2, $3, $4, ($5 == 0 ? "" : $5 " s"), bound
+    }' "$RESULTS"
+}
+
+main() {
+    read_arguments "$@"
+    begin iot-torture
+    RESULTS="$WORK_DIR/results"
+    : >"$RESULTS"
+    chmod 666 "$RESULTS"
+    need_cargo
+    need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
+        mosquitto_passwd=mosquitto strace=strace openssl=openssl setpriv=util-linux faketime=faketime
+    cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
+    local line name filter count failed=''
+    for line in "${CASES[@]}"; do
+        read -r name filter count <<<"$line"
+        if [[ $WANTED == all || ,$WANTED, == *,$name,* ]]; then
+            run_case "$name" "$filter" "$count" || failed+=" $name"
+        fi
+    done
+    table
+    [[ -z $failed ]] || fail "failed:$failed; the seeds are above"
+}
+
+main "$@"
