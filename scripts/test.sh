@@ -10,8 +10,8 @@ usage() {
     cat <<'TEXT'
 Usage: scripts/test.sh [--fast] [FILTER...]
 
-Installs what is missing (PostgreSQL, Mosquitto, strace, openssl, faketime and Python from Debian's or Ubuntu's
-packages, Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo, and
+Installs what is missing (PostgreSQL, Mosquitto, strace, openssl, faketime and Python from Debian's or
+Ubuntu's packages, Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo, and
 schemathesis with pip into target/tools) and runs every check.
 
   --fast    without the performance bars, and without installing cargo-deny

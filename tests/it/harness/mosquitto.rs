@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::process::{Process, give_to_server, guarded_server};
 use super::{PATIENCE, Scratch, eventually, ports};
@@ -80,9 +80,8 @@ impl Mosquitto {
 
     /// SIGTERM; it saves its sessions then.
     pub(crate) fn stop(&mut self) {
-        let mut process = self.process.take().expect("it does not run");
-        process.signal(Signal::TERM);
-        process.await_exit(PATIENCE);
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.process.take().expect("it does not run").await_exit(PATIENCE);
     }
 }
 

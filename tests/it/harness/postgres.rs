@@ -104,9 +104,9 @@ impl Postgres {
     }
 
     fn signal_all(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it does not run");
-        process.signal(signal);
-        for child in children_of(process.pid()) {
+        let pid = self.pid();
+        kill_process(pid, signal).unwrap();
+        for child in children_of(pid) {
             kill_process(child, signal).ok();
         }
     }

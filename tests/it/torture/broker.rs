@@ -55,7 +55,7 @@ fn taken_over(arena: &mut Arena, load: &Load, random: &mut Rng) {
         let mut stream = Stream::new(tcp).unwrap();
         // The same session; what it is sent, it does not acknowledge.
         let client_id = "test-ingestor".to_owned();
-        stream.send(&Packet::Connect { client_id, clean_session: false }).unwrap();
+        stream.send(&Packet::Connect { client_id, clean_session: false, keep_alive: 0 }).unwrap();
         eventually("it is let in", || match stream.next(PATIENCE) {
             Ok(Some(Packet::ConnAck { session_present })) => Some(session_present),
             _ => None,

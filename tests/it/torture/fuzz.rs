@@ -41,7 +41,9 @@ fn mutate(data: &mut Vec<u8>, other: &[u8], random: &mut Rng) {
 
 fn smoke(name: &str, body: fn(&[u8])) {
     let corpus = corpus(name);
-    corpus.iter().for_each(|data| body(data));
+    for data in &corpus {
+        body(data);
+    }
     campaign(&format!("fuzz-{name}"), 20_000, |seed| {
         let mut random = Rng::with_seed(seed);
         let mut data = random.choice(&corpus).unwrap().clone();
