@@ -65,7 +65,7 @@ fn exponent(power_of_ten: u64) -> char {
 pub(crate) fn latency(path: &Path, series: &[(&str, Vec<f64>)]) {
     const BIN_MS: f64 = 1.0;
     // What is beyond is in the table.
-    let longest = series.iter().map(|(_, all)| percentile(&sorted(all.iter().copied()), 99.5));
+    let longest = series.iter().map(|(_, all)| percentile(&sorted(all.iter().copied()), 99.0));
     let longest = longest.fold(10.0, f64::max).ceil();
     let shares: Vec<Vec<f64>> = series
         .iter()
