@@ -59,7 +59,10 @@ copy_sources() {
     mount --bind "$WORK_DIR/src" "$ENGINE/src"
 }
 
-docker() { chroot "$ENGINE" env -C /src -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root docker "$@"; }
+# on_engine COMMAND...: with the engine's tree for a root.
+on_engine() { chroot "$ENGINE" env -C /src -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
+
+docker() { on_engine docker "$@"; }
 
 compose() { docker compose "${FILES[@]}" "$@"; }
 
@@ -290,6 +293,19 @@ is_secure() {
     holds
 }
 
+serves_a_single_box() {
+    down --volumes
+    rule 'start-dependencies.sh --docker brings database and broker alone, and a connection string that works'
+    on_engine scripts/start-dependencies.sh --docker >"$LOG_DIR/dependencies.log" 2>&1 ||
+        { show_log dependencies && broken 'start-dependencies.sh --docker'; }
+    equal 'mosquitto postgres' "$(docker ps --format '{{.Label "com.docker.compose.service"}}' | sort | xargs)" 'containers'
+    local url
+    url=$(on_engine cat /etc/iot-ingestor/secrets/database-url)
+    equal 1 "$("$(find_postgres)/psql" -X -A -t -c 'select 1' "$url")" 'the database'
+    must 'the broker answers' port_answers 1883
+    holds
+}
+
 secret() { printf '%s' "$WORK_DIR/src/deploy/secrets/$1"; }
 
 # client USER PASSWORD ARGUMENT...: publishes with QoS 1.
@@ -312,6 +328,7 @@ main() {
     survives_a_kill
     survives_an_upgrade
     is_secure
+    serves_a_single_box
     down --volumes
 }
 
