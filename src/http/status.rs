@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::error::ApiError;
-use super::query::RawQuery;
+use super::query::{RawQuery, bad};
 use crate::flusher;
 use crate::health::WalState;
 use crate::history::{self as kept, Space};
@@ -70,6 +70,9 @@ pub(super) fn history(
     Ok(Json(Points::from(state.history.points(run.as_deref(), after))))
 }
 
+/// Four times what a process calls its run.
+const RUN_MAX_CHARS: usize = 64;
+
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Query {
@@ -84,10 +87,11 @@ struct Query {
 impl Query {
     fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
         let parameters = query.parameters(&["run", "after"])?;
-        Ok(Self {
-            run: parameters.text("run").map(str::to_owned),
-            after: parameters.number("after", 0..=u64::MAX)?,
-        })
+        let run = parameters.text("run").map(str::to_owned);
+        if run.as_ref().is_some_and(|run| run.chars().count() > RUN_MAX_CHARS) {
+            return Err(bad("run", &format!("must have at most {RUN_MAX_CHARS} characters")));
+        }
+        Ok(Self { run, after: parameters.number("after", 0..=u64::MAX)? })
     }
 }
 

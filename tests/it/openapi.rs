@@ -45,7 +45,8 @@ fn a_fuzzer_that_reads_the_description_finds_no_5xx_and_no_undocumented_answer()
     devices.publish_readings(1_000..2_000);
     ingestor.await_metric("ingestor_wal_pending_records", 1_000);
 
-    let seed = std::env::var("SCHEMATHESIS_SEED").unwrap_or_else(|_| fastrand::u32(..).to_string());
+    // The same every time, so that nothing but a change of ours makes it fail.
+    let seed = std::env::var("SCHEMATHESIS_SEED").unwrap_or_else(|_| "1".to_owned());
     let report = service.dir().join("schemathesis.log");
     let log = fs::File::create(&report).unwrap();
     let status = Command::new(schemathesis)

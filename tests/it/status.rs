@@ -125,7 +125,14 @@ fn who_has_a_part_of_the_history_is_given_the_rest_but_not_of_another_process() 
     let ingestor = service.start();
     let anew = history(&ingestor, &query);
     assert_ne!(anew["run"], first["run"]);
-    for (query, named) in [("?after=x", "after"), ("?after=-1", "after"), ("?since=1", "since")] {
+    let too_long = format!("?run={}", "0".repeat(65));
+    let bad = [
+        ("?after=x", "after"),
+        ("?after=-1", "after"),
+        ("?since=1", "since"),
+        (too_long.as_str(), "run"),
+    ];
+    for (query, named) in bad {
         let answer = ingestor.get(&format!("/api/v1/status/history{query}"));
         assert_eq!(answer.status, 400, "{answer:?}");
         assert!(answer.error().contains(&format!("`{named}`")), "{answer:?}");
