@@ -38,6 +38,8 @@ read_arguments() {
             --secure) SECURE=yes ;;
             --device)
                 [[ ${2:-} =~ ^[A-Za-z0-9._-]{1,128}$ ]] || bad_usage "--device needs an ID of letters, digits, . _ -"
+                # These are names of other files, or of the ingestor itself.
+                [[ ! $2 =~ ^(ca\..*|server\..*|passwords|ingestor)$ ]] || bad_usage "--device: $2 is taken, choose another ID"
                 DEVICES+=("$2")
                 shift
                 ;;
@@ -115,7 +117,7 @@ login() {
     local hash
     password "mqtt-$1"
     touch "$DIR/mqtt-passwords"
-    if ! grep -q "^$1:" "$DIR/mqtt-passwords"; then
+    if ! cut -d: -f1 "$DIR/mqtt-passwords" | grep -qxF -- "$1"; then
         hash=$(password_hash "$(cat "$DIR/mqtt-$1")")
         { cat "$DIR/mqtt-passwords" && printf '%s:%s\n' "$1" "$hash"; } | put mqtt-passwords
     fi

@@ -81,9 +81,10 @@ make_database() {
         ! is_placeholder ||
             complain "  its password is not known here: write the connection string into $SECRET"
     elif password=$(known_password); then
+        # First: a role whose password nobody knows would be of no use.
+        ! is_placeholder || put_secret "postgres://iot:$password@localhost:5432/iotdb"
         as_postgres "create role iot login password '$password'"
         say "  role iot made"
-        ! is_placeholder || put_secret "postgres://iot:$password@localhost:5432/iotdb"
     else
         complain "  $SECRET names another database, so none is made here"
         return
@@ -126,9 +127,23 @@ put_secret() {
     NEW_SECRET=yes
 }
 
+# Settings in the broker's configuration, ours aside, that a listener of ours would change or clash with:
+# most of Mosquitto's are global.
+foreign_listeners() {
+    as_root sh -c 'cd "$0"/.. && ls mosquitto.conf conf.d/*.conf 2>/dev/null | grep -v "/iot-ingestor-" |
+        xargs -r grep -lE "^ *(listener|port|bind_address|allow_anonymous|password_file|acl_file|plugin|auth_plugin|per_listener_settings)\\b"' \
+        "$BROKER_CONFIG" || true
+}
+
 configure_broker() {
-    local name changed=''
-    for name in limits loopback; do
+    local name changed='' files=(limits loopback) foreign
+    foreign=$(foreign_listeners)
+    if [[ -n $foreign ]]; then
+        files=(limits)
+        complain "  Mosquitto's listeners and logins are left as they are, set in: ${foreign//$'\n'/, }"
+        complain "  see that one of them lets the ingestor in, and set MQTT_PORT and its login accordingly"
+    fi
+    for name in "${files[@]}"; do
         local target="$BROKER_CONFIG/iot-ingestor-$name.conf"
         if ! as_root cmp --silent "deploy/mosquitto/$name.conf" "$target"; then
             as_root install -m 644 "deploy/mosquitto/$name.conf" "$target"
@@ -142,7 +157,11 @@ configure_broker() {
     else
         as_root systemctl start mosquitto
     fi
-    say "  Mosquitto runs, listening on 127.0.0.1:1883"
+    if [[ -n $foreign ]]; then
+        say "  Mosquitto runs"
+    else
+        say "  Mosquitto runs, listening on 127.0.0.1:1883"
+    fi
 }
 
 # So that it uses a connection string that was not there when it started.
@@ -157,6 +176,8 @@ restart_ingestor() {
 
 from_docker() {
     command -v docker >/dev/null || fail "docker is missing"
+    [[ ! -e deploy/secrets/mqtt-server.pem ]] ||
+        fail "this stack is secured: start it with both compose files, as the README has it, or it would be opened again"
     scripts/make-secrets.sh
     docker compose --file deploy/docker-compose.yml up --detach --wait postgres mosquitto ||
         fail "docker compose could not start them, see above"

@@ -155,6 +155,7 @@ run_test() {
         77) INCAPABLE=$((INCAPABLE + 1)) ;;
         *)
             FAILED=$((FAILED + 1))
+            [[ -z ${FAILURES:-} ]] || printf '%s\n' "$name" >>"$FAILURES"
             complain "   FAILED: $name, after $((SECONDS - start)) s"
             ;;
     esac

@@ -95,9 +95,12 @@ async function change(button, question, work) {
 export async function refreshAdmin() {
   if (token === null) return;
   try {
-    wal = await admin("wal");
+    const answer = await admin("wal");
+    if (token === null) return;
+    wal = answer;
     showWal();
     await refreshLetters();
+    if (token === null) return;
     if (find("#records").open && recordsShown <= PAGE) await showRecords(null);
   } catch (refused) {
     failed(refused);
@@ -271,6 +274,8 @@ function letter(one) {
 
 async function refreshLetters() {
   const page = await admin(`dead-letters?${query({ limit: lettersWanted })}`);
+  // It was locked meanwhile.
+  if (token === null) return;
   total = page.total;
   const elements = page.dead_letters.map(letter);
   arrange(find("#letters"), elements);

@@ -19,7 +19,6 @@ let answeredAt = performance.now();
 let beat = 0;
 
 async function refreshNow() {
-  const before = performance.now();
   try {
     status = await ask("api/v1/status", { patience: 3 * SECOND });
   } catch (problem) {
@@ -31,7 +30,7 @@ async function refreshNow() {
   showStatus(status);
   setClock(status.now);
   // After a long silence this page's own clock may have slept too.
-  if (before - answeredAt > 30 * SECOND) live.forget();
+  if (answered !== null && Date.now() - answered > 30 * SECOND) live.forget();
   answered = new Date();
   answeredAt = performance.now();
   await live.refresh().catch(unlessRefused);
@@ -89,6 +88,9 @@ async function tick() {
 
 listen(() => showDevices({ isAsked: true }));
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) beat = 0;
+  if (document.hidden) return;
+  beat = 0;
+  // Nobody asked while it was hidden.
+  answeredAt = performance.now();
 });
 tick();
