@@ -196,9 +196,7 @@ impl Flusher {
         while !stop.is_given() {
             self.activity.begin();
             let is_paused = *paused.borrow_and_update();
-            if !is_paused {
-                self.start(*committed.borrow_and_update());
-            }
+            self.start(*committed.borrow_and_update(), is_paused);
             self.show();
             let wake = self.wake_at(is_paused);
             self.activity.end();
@@ -220,14 +218,15 @@ impl Flusher {
     }
 
     /// Starts what can be started now.
-    fn start(&mut self, committed: Offset) {
+    fn start(&mut self, committed: Offset, is_paused: bool) {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| now < at) {
             return;
         }
         self.retry_at = None;
         while !self.is_busy() {
-            let Some(work) = self.next_work(committed, now) else { return };
+            let work = if is_paused { self.ping(now) } else { self.next_work(committed, now) };
+            let Some(work) = work else { return };
             let parts = self.parts.clone();
             self.in_flight.spawn(batch::send(parts, work));
         }
@@ -254,6 +253,11 @@ impl Flusher {
             self.waiting_since = (self.position < committed).then_some(now);
             return Some(Work::batch(from, self.position));
         }
+        self.ping(now)
+    }
+
+    /// The question whether the database is there, if it is time to ask.
+    fn ping(&self, now: Instant) -> Option<Work> {
         let silent = self.last_answer.is_none_or(|at| now >= at + PING_AFTER);
         (silent && self.in_flight.is_empty()).then_some(Work::Ping)
     }

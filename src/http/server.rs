@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -156,8 +157,10 @@ async fn answer(
     let answer = answering.await.ok().flatten();
     Ok(answer.unwrap_or_else(|| {
         tracing::error!("a request could not be answered");
-        let mut answer = Response::new(Full::default());
+        let body = r#"{"error":"internal error; the reason is in the server's log"}"#;
+        let mut answer = Response::new(Full::from(body));
         *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         answer
     }))
 }

@@ -72,7 +72,7 @@ impl Failure {
     pub(super) fn of_statement(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(error) => match error.try_downcast::<PgDatabaseError>() {
-                Ok(error) => Self::of_code(error.code(), error.message(), error.column()),
+                Ok(error) => Self::of_code(error.code(), error.message(), &Culprit::of(&error)),
                 Err(error) => Self::unavailable(error.to_string()),
             },
             sqlx::Error::Encode(error) => Self::Data {
@@ -110,14 +110,15 @@ impl Failure {
         Self::Unavailable { reason: format!("{during}{reason}"), sqlstate }
     }
 
-    /// `column` is the one that PostgreSQL names, which it does for null values alone.
-    fn of_code(code: &str, message: &str, column: Option<&str>) -> Self {
+    fn of_code(code: &str, message: &str, culprit: &Culprit<'_>) -> Self {
         let mut reason = format!("{} ({code})", one_line(message));
-        if let Some(advice) = advice(code) {
+        let is_data = is_data(code, culprit);
+        // For whoever owns the table: a row that breaks a rule of its own needs no advice.
+        if let Some(advice) = advice(code).filter(|_| !is_data) {
             reason = format!("{reason}: {advice}");
         }
         let sqlstate = Some(code.to_owned());
-        if is_data(code, column) {
+        if is_data {
             Self::Data { reason, sqlstate }
         } else {
             Self::Unavailable { reason, sqlstate }
@@ -137,17 +138,42 @@ pub(super) async fn within<T>(
     })
 }
 
-/// Class 22 is "data exception", 23 "integrity constraint violation".
-fn is_data(code: &str, column: Option<&str>) -> bool {
-    // No reading has a null in it. A column that somebody added, and that takes none, would turn
-    // away every row there is: that is the table's mistake, and it must not empty the log.
-    let is_ours = |column| super::insert::COLUMNS.contains(&column);
-    let of_another_column = code == "23502" && column.is_some_and(|column| !is_ours(column));
-    matches!(code.get(..2), Some("22" | "23")) && !of_another_column
+/// What PostgreSQL names beside its message.
+#[derive(Default)]
+struct Culprit<'e> {
+    /// For null values alone.
+    column: Option<&'e str>,
+    constraint: Option<&'e str>,
 }
+
+impl<'e> Culprit<'e> {
+    fn of(error: &'e PgDatabaseError) -> Self {
+        Self { column: error.column(), constraint: error.constraint() }
+    }
+}
+
+/// Class 22 is "data exception", 23 "integrity constraint violation". Some of these are the table's
+/// mistake and not the rows': they would turn away every row there is, and must not empty the log.
+fn is_data(code: &str, culprit: &Culprit<'_>) -> bool {
+    let is_tables = match code {
+        // A column that somebody added, and that takes no null: no reading has one in it.
+        "23502" => culprit.column.is_some_and(|column| !super::insert::COLUMNS.contains(&column)),
+        // The sequence of `id` gives numbers out again: after rows were copied in with theirs.
+        "23505" => culprit.constraint == Some(PRIMARY_KEY),
+        // It has none left.
+        "2200H" => true,
+        _ => false,
+    };
+    matches!(code.get(..2), Some("22" | "23")) && !is_tables
+}
+
+/// As migrations/ has PostgreSQL name it.
+const PRIMARY_KEY: &str = "telemetry_pkey";
 
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
+        "2200H" => "the sequence of telemetry.id has no numbers left: make it a bigint",
+        "23505" => "set the sequence of telemetry.id above its highest id, with setval",
         "23502" => "a column that readings do not have needs a default",
         "25006" => "this server is read-only: point DATABASE_URL at the primary",
         "26000" | "42P05" => {
@@ -178,7 +204,21 @@ mod tests {
     use super::*;
 
     fn is_kept(code: &str) -> bool {
-        matches!(Failure::of_code(code, "", None), Failure::Unavailable { .. })
+        matches!(Failure::of_code(code, "", &Culprit::default()), Failure::Unavailable { .. })
+    }
+
+    #[test]
+    fn the_tables_own_mistakes_turn_no_row_away() {
+        let duplicate = |constraint| {
+            let culprit = Culprit { column: None, constraint: Some(constraint) };
+            Failure::of_code("23505", "duplicate key value", &culprit)
+        };
+        assert!(matches!(duplicate("somebodys_own_key"), Failure::Data { .. }));
+        let sequence_is_behind = duplicate(PRIMARY_KEY);
+        assert!(matches!(sequence_is_behind, Failure::Unavailable { .. }));
+        assert!(sequence_is_behind.to_string().contains("setval"));
+        let no_numbers_left = Failure::of_code("2200H", "", &Culprit::default());
+        assert!(matches!(no_numbers_left, Failure::Unavailable { .. }));
     }
 
     #[test]
@@ -224,14 +264,17 @@ mod tests {
 
     #[test]
     fn a_null_in_a_column_that_readings_do_not_have_is_the_tables_mistake() {
-        let of = |column| Failure::of_code("23502", "null value", Some(column));
+        let of = |column| {
+            let culprit = Culprit { column: Some(column), constraint: None };
+            Failure::of_code("23502", "null value", &culprit)
+        };
         assert!(matches!(of("site_id"), Failure::Unavailable { .. }));
         assert!(matches!(of("temperature"), Failure::Data { .. }));
     }
 
     #[test]
     fn nothing_met_while_connecting_is_blamed_on_the_rows() {
-        let failure = Failure::of_code("22023", "invalid value for parameter", None);
+        let failure = Failure::of_code("22023", "invalid value for parameter", &Culprit::default());
         let failure = failure.into_unavailable("cannot connect to db:5432: ");
         assert_eq!(
             failure.to_string(),
@@ -249,7 +292,11 @@ mod tests {
 
     #[test]
     fn a_reason_is_one_line_with_the_code_and_the_way_out() {
-        let failure = Failure::of_code("42501", "permission denied\n for table telemetry", None);
+        let failure = Failure::of_code(
+            "42501",
+            "permission denied\n for table telemetry",
+            &Culprit::default(),
+        );
         assert_eq!(
             failure.to_string(),
             "permission denied for table telemetry (42501): this role needs select and insert on \

@@ -31,24 +31,42 @@ const INSERT_MISSING: &str = "
 
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// After a duplicate so many batches are expected to hold some: what is sent again after a crash or
-/// an outage comes together.
+/// So many batches without a duplicate have to be written before the next is taken for new.
 const EXPECTED: u32 = 100;
 
-/// Whether batches are expected to hold rows that are in the table already. Clones share it.
-#[derive(Clone, Debug, Default)]
+/// Whether batches are expected to hold rows that are in the table already: at the start, since a
+/// process that was killed may have written them; after a failure, whose outcome may not be known;
+/// and after a duplicate. Until then no batch goes in by a statement that would not notice that the
+/// table lacks the unique key. Clones share it.
+#[derive(Clone, Debug)]
 pub(super) struct Duplicates {
     expected_in: Arc<AtomicU32>,
 }
 
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self { expected_in: Arc::new(AtomicU32::new(EXPECTED)) }
+    }
+}
+
 impl Duplicates {
     fn are_expected(&self) -> bool {
-        let one_less = |batches: u32| batches.checked_sub(1);
-        self.expected_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+        self.expected_in.load(Ordering::Relaxed) > 0
     }
 
-    fn were_found(&self) {
+    fn expect(&self) {
         self.expected_in.store(EXPECTED, Ordering::Relaxed);
+    }
+
+    /// A batch was written with so many of them.
+    fn note(&self, duplicates: u64) {
+        if duplicates > 0 {
+            self.expect();
+        } else {
+            let one_less = |batches: u32| batches.checked_sub(1);
+            // None are expected any more if that fails.
+            self.expected_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok();
+        }
     }
 }
 
@@ -62,9 +80,9 @@ pub struct Inserted {
 }
 
 impl Database {
-    /// Writes `readings` in one statement: all of them are committed, or none. The statement takes
-    /// them for new, unless there were duplicates of late; if one is not, a second one, which passes
-    /// over what is there, writes all that is missing.
+    /// Writes `readings` in one statement: all of them are committed, or none. Where duplicates are
+    /// expected it passes over them. Else it takes the readings for new, which is faster; if one is
+    /// not, nothing is written, and the careful statement follows.
     ///
     /// Idempotent. Of several readings with the same device and time, the one stored first wins,
     /// and within a batch the one that stands first.
@@ -80,32 +98,36 @@ impl Database {
             return Ok(Inserted::default());
         }
         let batch = Columns::of(readings);
-        let inserted = within(INSERT_TIMEOUT, self.insert_in_time(&batch)).await?;
+        let outcome = within(INSERT_TIMEOUT, self.insert_in_time(&batch)).await;
+        let inserted = outcome.inspect_err(|_| self.duplicates.expect())?;
         let all = readings.len() as u64;
         Ok(Inserted { inserted, duplicates: all.saturating_sub(inserted) })
     }
 
     async fn insert_in_time(&self, batch: &Columns<'_>) -> Result<u64, Failure> {
         let mut lease = self.writes.lease().await?;
-        let mut outcome = None;
-        if !self.duplicates.are_expected() {
-            let inserted = batch.execute(INSERT_NEW, lease.connection()).await;
-            match inserted {
-                Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {
-                    self.duplicates.were_found();
-                }
-                inserted => outcome = Some(inserted),
-            }
-        }
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None => batch.execute(INSERT_MISSING, lease.connection()).await,
-        };
+        let outcome = self.write(batch, lease.connection()).await;
         // A refused value leaves the connection in order, and the halves of the batch follow.
         if matches!(outcome, Ok(_) | Err(Failure::Data { .. })) {
             lease.keep();
         }
         outcome
+    }
+
+    async fn write(
+        &self,
+        batch: &Columns<'_>,
+        connection: &mut PgConnection,
+    ) -> Result<u64, Failure> {
+        if !self.duplicates.are_expected() {
+            match batch.execute(INSERT_NEW, connection).await {
+                Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {}
+                outcome => return outcome,
+            }
+        }
+        let inserted = batch.execute(INSERT_MISSING, connection).await?;
+        self.duplicates.note(batch.device_ids.len() as u64 - inserted);
+        Ok(inserted)
     }
 }
 
@@ -197,11 +219,19 @@ mod tests {
     }
 
     #[test]
-    fn where_one_duplicate_was_found_more_are_expected_for_a_while() {
+    fn rows_are_taken_for_new_only_after_many_batches_without_a_duplicate() {
         let duplicates = Duplicates::default();
+        for found in [0, 3] {
+            duplicates.note(found);
+            for _ in 0..EXPECTED - u32::from(found == 0) {
+                assert!(duplicates.are_expected());
+                duplicates.note(0);
+            }
+            assert!(!duplicates.are_expected());
+        }
+        duplicates.note(0);
         assert!(!duplicates.are_expected());
-        duplicates.were_found();
-        assert!((0..EXPECTED).all(|_| duplicates.are_expected()));
-        assert!(!duplicates.are_expected());
+        duplicates.expect();
+        assert!(duplicates.are_expected());
     }
 }

@@ -216,7 +216,8 @@ pub fn open(
     }
     // Offsets that it may have held are not given out again.
     next = next.saturating_add(unreadable_bytes.saturating_mul(RECORDS_A_BYTE));
-    let flushed = flushed.clamp(oldest, next);
+    // If nothing else is left, nothing waits below.
+    let flushed = if generations.is_empty() { next } else { flushed.clamp(oldest, next) };
     let active = match storage.create(next) {
         Ok(active) => {
             generations.insert(next, Slot::active(&active));

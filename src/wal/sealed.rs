@@ -39,8 +39,8 @@ pub(super) enum Sight {
     /// A frame of a version that this one does not know.
     Unknown {
         version: u16,
-        /// What is in it, if its checksum vouches for that.
-        header: Option<Header>,
+        /// What is in it. What stands there is the same in every version, and its checksum is right.
+        header: Header,
     },
     /// What begins as a frame does, and is none.
     Broken {
@@ -56,9 +56,10 @@ impl Sight {
     fn of(bytes: &[u8]) -> Self {
         match block::check(bytes) {
             Ok(header) => Self::Frame(header),
-            Err(FrameError::UnknownVersion(version)) => {
-                Self::Unknown { version, header: block::envelope(bytes).ok() }
-            }
+            Err(FrameError::UnknownVersion(version)) => match block::envelope(bytes) {
+                Ok(header) => Self::Unknown { version, header },
+                Err(error) => Self::Broken { error, claim: block::claim(bytes) },
+            },
             Err(error) => Self::Broken { error, claim: block::claim(bytes) },
         }
     }
@@ -66,8 +67,7 @@ impl Sight {
     /// What is in it, if it is a whole frame.
     fn header(&self) -> Option<Header> {
         match self {
-            Self::Frame(header) => Some(*header),
-            Self::Unknown { header, .. } => *header,
+            Self::Frame(header) | Self::Unknown { header, .. } => Some(*header),
             Self::Broken { .. } | Self::Unreadable(_) => None,
         }
     }
@@ -339,7 +339,7 @@ mod tests {
         scan(&file, |position, sight| match sight {
             Sight::Frame(header) => found.push((header.first, position)),
             // The magic bytes alone are no frame of any version.
-            Sight::Unknown { header, .. } => assert_eq!(header, None),
+            Sight::Unknown { version, .. } => panic!("a frame of version {version}"),
             Sight::Broken { .. } | Sight::Unreadable(_) => {}
         })
         .unwrap();

@@ -52,7 +52,7 @@ impl SledStorage {
     /// [`WalError::Locked`] while another process holds it, [`WalError::Io`] if it cannot be used.
     pub fn open(dir: &Path) -> Result<Self, WalError> {
         let io = |what: &'static str| move |source| WalError::Io { what, source };
-        fs::create_dir_all(dir).map_err(io("make the WAL directory"))?;
+        make_dir(dir).map_err(io("make the WAL directory"))?;
         let lock = options().open(dir.join("LOCK")).map_err(io("open the WAL's lock file"))?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => WalError::Locked { dir: dir.to_owned() },
@@ -62,9 +62,6 @@ impl SledStorage {
         fs::create_dir_all(dir.join("quarantine")).map_err(io("make WAL/quarantine"))?;
         let positions = options().open(dir.join("positions")).map_err(io("open WAL/positions"))?;
         sync_dir(dir).map_err(io("sync the WAL directory"))?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent).map_err(io("sync the WAL directory's parent"))?;
-        }
         Ok(Self { dir: dir.to_owned(), positions, _lock: lock })
     }
 
@@ -145,6 +142,15 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     options
+}
+
+/// Makes `dir` and what is missing above it, durably. Its own name is made durable even if it was
+/// there: whoever made it may not have come to that.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let missing = dir.ancestors().skip(1).take_while(|ancestor| !ancestor.exists()).count();
+    fs::create_dir_all(&dir)?;
+    dir.ancestors().skip(1).take(missing + 1).try_for_each(sync_dir)
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

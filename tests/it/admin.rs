@@ -230,6 +230,9 @@ fn the_state_of_the_log_has_the_shape_of_the_contract_and_tells_the_truth() {
     // Paused, it stays so when the database comes back.
     admin.done("POST", "/admin/flusher/pause");
     admin.postgres.launch();
+    let database = || admin.ingestor.health()["database"].clone();
+    // Nobody needs to take rows in order to say that it is there.
+    eventually_eq("the database is seen to be up", &Value::from("up"), database);
     assert_eq!(admin.get("/admin/wal")["flusher"]["state"], "paused");
     assert_eq!(admin.ingestor.metric("ingestor_wal_pending_records"), 100);
     admin.done("POST", "/admin/flusher/resume");

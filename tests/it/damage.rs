@@ -115,7 +115,7 @@ fn reported_lost(wal: &Value) -> BTreeSet<u64> {
 
 /// Turns blocks of a generation into ones of version 2, as a newer program writes them; returns
 /// their offsets. `is_chosen` is asked for each block, by its first offset.
-fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> BTreeSet<u64> {
+pub(crate) fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> BTreeSet<u64> {
     const MAGIC: &[u8] = b"\xB7WAL";
     let path = generation.join("db");
     let mut file = fs::read(&path).unwrap();

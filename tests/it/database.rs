@@ -103,6 +103,50 @@ fn without_the_permission_to_insert_rows_wait_and_one_line_says_why() {
 }
 
 #[test]
+fn a_table_that_lacks_the_unique_key_gets_no_row_twice_and_the_log_says_why() {
+    let postgres = Postgres::start();
+    let migration = include_str!("../../migrations/0001_telemetry.sql");
+    postgres.execute(migration);
+    postgres.execute("alter table telemetry drop constraint telemetry_device_id_ts_key");
+    let broker = Mosquitto::start();
+    let service = Service::new(&postgres.url(), broker.port).set("BATCH_SIZE", 10);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..3_000);
+    devices.publish_readings(0..3_000);
+    ingestor.await_metric("ingestor_db_failures_total", 3);
+    assert_eq!(postgres.count(), 0);
+    let refusals = ingestor.log_of("the database does not take rows");
+    assert!(refusals.iter().any(|line| line.to_string().contains("42P10")), "{refusals:?}");
+
+    postgres.execute("alter table telemetry add unique (device_id, ts)");
+    postgres.await_exactly(&readings(0..3_000));
+    eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
+}
+
+#[test]
+fn rows_with_ids_of_their_own_in_the_table_cost_no_reading() {
+    let postgres = Postgres::start();
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    postgres.execute(
+        "insert into telemetry (id, device_id, ts, temperature, humidity, battery) \
+         select id, 'copied', now(), id, 1, 1 from generate_series(1, 1) as id",
+    );
+    let broker = Mosquitto::start();
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..100);
+    eventually("the log says what to do", || {
+        let lines = ingestor.log_of("the database does not take rows");
+        lines.iter().any(|line| line.to_string().contains("setval")).then_some(())
+    });
+    assert_eq!(ingestor.metric(r#"ingestor_dead_letters_total{stage="database"}"#), 0);
+    postgres.execute("delete from telemetry where device_id = 'copied'");
+    postgres.await_exactly(&readings(0..100));
+}
+
+#[test]
 fn a_database_and_a_role_that_are_made_later_are_waited_for() {
     let postgres = Postgres::start();
     let broker = Mosquitto::start();
