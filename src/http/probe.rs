@@ -87,7 +87,9 @@ fn exchange(address: SocketAddr, question: Question) -> std::io::Result<Vec<u8>>
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let path = question.path();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    // At once: who answers the first part and goes resets the connection, and the answer with it.
+    stream.write_all(request.as_bytes())?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4_096]);
     while answer.len() < LONGEST_ANSWER {
         let left = deadline.saturating_duration_since(Instant::now());

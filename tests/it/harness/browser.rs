@@ -41,7 +41,9 @@ impl Browser {
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
         let port = ports::free();
         let mut command = guarded("chromedriver");
-        command.arg(format!("--port={port}")).env("HOME", scratch.path());
+        command.arg(format!("--port={port}"));
+        // Whatever it leaves behind goes with the test.
+        command.env("HOME", scratch.path()).env("TMPDIR", scratch.path());
         let mut driver = Process::spawn("chromedriver", scratch.path(), command);
         eventually("chromedriver listens", || {
             driver.must_run();
