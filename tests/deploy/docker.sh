@@ -308,6 +308,12 @@ more_subscriptions_than() { (($(subscriptions) > $1)); }
 
 serves_a_single_box() {
     down --volumes
+    rule 'start-dependencies.sh --docker does not open a stack that was secured'
+    must_fail 'it starts' on_engine scripts/start-dependencies.sh --docker
+    equal '' "$(docker ps --quiet)" 'containers'
+    holds
+
+    rm -r "$WORK_DIR/src/deploy/secrets"
     rule 'start-dependencies.sh --docker brings database and broker alone, and a connection string that works'
     on_engine scripts/start-dependencies.sh --docker >"$LOG_DIR/dependencies.log" 2>&1 ||
         { show_log dependencies && broken 'start-dependencies.sh --docker'; }
