@@ -1,5 +1,8 @@
 //! What a process has used, as the kernel counts it.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -33,7 +36,8 @@ pub(crate) fn cpu_of_threads(pid: Pid) -> Duration {
     tasks.filter_map(nanos).sum()
 }
 
-/// Bytes that it has caused to be written to the disk.
+/// Bytes that it has caused to be written to the disk. More than really were, where the page cache
+/// holds a file in large pieces: the kernel counts a whole one for each change in it.
 pub(crate) fn written(pid: Pid) -> u64 {
     let io = read(pid, "io");
     let count = |name: &str| -> u64 {
@@ -44,6 +48,18 @@ pub(crate) fn written(pid: Pid) -> u64 {
         0 => count("wchar:"),
         bytes => bytes,
     }
+}
+
+/// Bytes that anybody has written to the disk under `path` since the machine started, the
+/// filesystem's own included; nothing if what is under it is no single disk.
+pub(crate) fn written_to_disk_under(path: &Path) -> Option<u64> {
+    let filesystem = File::open(path).unwrap();
+    rustix::fs::syncfs(&filesystem).unwrap();
+    let device = filesystem.metadata().unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    // In the kernel's Documentation/block/stat.rst: sectors of 512 bytes, whatever the disk's are.
+    stat.split_whitespace().nth(6)?.parse::<u64>().ok().map(|sectors| sectors * 512)
 }
 
 fn read(pid: Pid, file: &str) -> String {

@@ -33,7 +33,7 @@ use super::sealed;
 use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, Storage};
 
 /// sled's page cache. Blocks are read once and in order, so a larger one would only cost memory.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// What is known of a generation in quarantine.
 const REPORT: &str = "report.json";
