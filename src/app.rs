@@ -146,10 +146,11 @@ impl Service {
             activity: intake_activity.clone(),
         };
         supervisor.thread(INTAKE, move || intake.run().map_err(Into::into))?;
-        supervisor.task(SOURCE, async {
-            source.run().await;
+        supervisor.thread(SOURCE, move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(source.run());
             Ok(())
-        });
+        })?;
 
         let (stop_flusher, stop) = signal();
         let parts = flusher::Parts {

@@ -5,6 +5,7 @@
 //! transport.
 
 pub mod acks;
+mod pacing;
 mod preflight;
 pub mod source;
 pub mod tls;

@@ -40,6 +40,41 @@ impl Backoff {
     }
 }
 
+/// Whether to try again what may well be in vain: after each time that it was, twice as many chances
+/// are passed over as before, up to [`Reluctance::MOST`].
+#[derive(Debug, Default)]
+pub(crate) struct Reluctance {
+    to_pass_over: u32,
+    /// Times in vain, one after the other, up to the exponent of [`Self::MOST`].
+    in_vain: u32,
+}
+
+impl Reluctance {
+    const MOST: u32 = 1 << 6;
+
+    /// Whether to take this chance.
+    pub(crate) fn tries(&mut self) -> bool {
+        match self.to_pass_over.checked_sub(1) {
+            Some(left) => {
+                self.to_pass_over = left;
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// It was in vain.
+    pub(crate) fn in_vain(&mut self) {
+        self.to_pass_over = 1 << self.in_vain;
+        self.in_vain = (self.in_vain + 1).min(Self::MOST.trailing_zeros());
+    }
+
+    /// It was not.
+    pub(crate) fn worth_it(&mut self) {
+        self.in_vain = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +89,21 @@ mod tests {
         assert!(pauses[900..].iter().all(|pause| *pause >= cap / 3));
         backoff.reset();
         assert!(backoff.next_pause() <= first);
+    }
+    #[test]
+    fn what_is_in_vain_is_tried_less_and_less_often() {
+        let mut reluctance = Reluctance::default();
+        let mut tries = 0;
+        for _ in 0..1_000 {
+            if reluctance.tries() {
+                tries += 1;
+                reluctance.in_vain();
+            }
+        }
+        // After 1, 2, 4, … 64, then after every 64.
+        assert_eq!(tries, 7 + (1_000 - 127 - 7_u32).div_ceil(65));
+        while !reluctance.tries() {}
+        reluctance.worth_it();
+        assert!((0..10).all(|_| reluctance.tries()));
     }
 }

@@ -1,4 +1,6 @@
-//! The task that owns the connection: it polls, forwards, and writes the acks that are queued.
+//! What owns the connection: it polls, forwards, and writes the acks that are queued. It has a thread
+//! to itself, with a runtime of its own: nothing else that wakes up costs it a switch of threads, and
+//! it can leave the socket alone for a moment (`pacing`).
 //!
 //! It waits for nobody but the intake's queue: when that is full it stops polling, and TCP tells
 //! the broker. Nothing is dropped on the way: what is not forwarded is not acknowledged either,
@@ -21,6 +23,7 @@ use rumqttc::{
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::acks::{Acks, Delivery};
+use super::pacing::Pacing;
 use super::preflight::{Takeover, Window};
 use super::tls;
 use crate::config::Mqtt;
@@ -91,12 +94,15 @@ pub struct Source {
     last_error: Option<String>,
     window: Window,
     takeover: Takeover,
+    pacing: Pacing,
 }
 
 /// Why the session woke up.
 enum Wake {
     Event(Result<Event, ConnectionError>),
     Acks,
+    /// All that the broker had sent is read, and more comes all the time.
+    Drained,
     Leave(End),
 }
 
@@ -148,6 +154,7 @@ impl Source {
             last_error: None,
             window: Window::default(),
             takeover: Takeover::default(),
+            pacing: Pacing::default(),
         })
     }
 
@@ -220,7 +227,7 @@ impl Source {
                 let mut poll = pin!(self.events.poll());
                 tokio::select! {
                     biased;
-                    () = self.acks.queued(), if connected => Wake::Acks,
+                    () = self.acks.queued(), if connected && !self.pacing.has_paused() => Wake::Acks,
                     () = stop.given(), if !stopping => {
                         if !connected {
                             return End::Stop;
@@ -236,6 +243,7 @@ impl Source {
                         Wake::Leave(End::Full)
                     }
                     event = &mut poll => Wake::Event(event),
+                    () = std::future::ready(()), if self.pacing.is_due() => Wake::Drained,
                 }
             };
             let outcome = match event {
@@ -244,6 +252,15 @@ impl Source {
                     return End::Full;
                 }
                 Wake::Acks => self.write_acks().await,
+                Wake::Drained => {
+                    if let Some(pause) = self.pacing.drained() {
+                        // The thread is ours. A timer would not do: what comes would wake it.
+                        std::thread::sleep(pause);
+                        // Has the runtime look at the socket.
+                        tokio::task::yield_now().await;
+                    }
+                    Ok(())
+                }
                 Wake::Leave(end) => {
                     self.leave().await;
                     return end;
@@ -323,6 +340,7 @@ impl Source {
     /// Hands a message to the intake, waiting for its place; false if the intake is gone.
     async fn forward(&mut self, publish: Publish) -> bool {
         self.parts.metrics.messages.inc();
+        self.pacing.received(Instant::now());
         if publish.dup {
             self.parts.metrics.redeliveries.inc();
         }
