@@ -108,11 +108,9 @@ impl Service {
             health: Arc::clone(&health),
             history: Arc::clone(&history),
             database: database.clone(),
-            refresh: refresh(&log, &metrics),
+            refresh: refresh(&log, &history, &metrics),
             admin_token: config.admin_token.clone(),
             log: log.clone(),
-            wal_max_bytes: config.wal.max_bytes,
-            wal_min_free_bytes: config.wal.min_free_bytes,
             flusher: Arc::clone(&control),
             dead_letters: Arc::clone(&dead_letters),
             replayer: Arc::new(replayer),
@@ -238,13 +236,14 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
 }
 
 /// Brings the gauges up to date that are computed only when somebody looks.
-fn refresh(log: &Log, metrics: &Metrics) -> Arc<dyn Fn() + Send + Sync> {
-    let (log, metrics) = (log.clone(), metrics.clone());
+fn refresh(log: &Log, history: &Arc<History>, metrics: &Metrics) -> Arc<dyn Fn() + Send + Sync> {
+    let (log, history, metrics) = (log.clone(), Arc::clone(history), metrics.clone());
     Arc::new(move || {
-        let stats = log.stats();
+        let space = history.space(&log);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics.wal_pending_records.set(gauge(stats.pending_records));
-        metrics.wal_disk_bytes.set(gauge(stats.disk_bytes));
+        metrics.wal_pending_records.set(gauge(log.stats().pending_records));
+        metrics.wal_disk_bytes.set(gauge(space.used_bytes));
+        metrics.wal_left_bytes.set(gauge(space.left_bytes()));
         metrics.wal_oldest_pending_seconds.set(log.oldest_pending_seconds());
     })
 }

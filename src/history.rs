@@ -192,10 +192,16 @@ impl History {
         self.started.elapsed()
     }
 
-    /// Bytes that are free on the log's filesystem, as of a second or so ago.
+    /// Room that `log` has left; what is free on its filesystem, as of a second or so ago.
     #[must_use]
-    pub fn free_bytes(&self) -> u64 {
-        self.free_bytes.load(Ordering::Acquire)
+    pub fn space(&self, log: &Log) -> Space {
+        let limits = log.limits();
+        Space {
+            used_bytes: log.stats().disk_bytes,
+            max_bytes: limits.max_bytes,
+            free_bytes: self.free_bytes.load(Ordering::Acquire),
+            min_free_bytes: limits.min_free_bytes,
+        }
     }
 
     /// What came and went in the last `span`, or since the start if that is shorter.

@@ -78,10 +78,6 @@ pub struct AppState {
     pub admin_token: Option<Secret>,
     /// What waits to be flushed.
     pub log: Log,
-    /// Bytes on disk at which the log counts as full.
-    pub wal_max_bytes: u64,
-    /// Free bytes of its filesystem under which it does.
-    pub wal_min_free_bytes: u64,
     /// The flusher's handle.
     pub flusher: Arc<Control>,
     /// What was rejected.

@@ -35,6 +35,7 @@ pub struct Metrics {
     pub wal_pending_records: IntGauge,
     pub wal_disk_bytes: IntGauge,
     pub wal_max_bytes: IntGauge,
+    pub wal_left_bytes: IntGauge,
     pub wal_oldest_pending_seconds: Gauge,
     pub wal_full: IntGauge,
     pub dead_letters: IntGauge,
@@ -114,6 +115,10 @@ impl Metrics {
                 .gauge("wal_pending_records", "Records committed and not yet in the table.")?,
             wal_disk_bytes: r.gauge("wal_disk_bytes", "Bytes of the log's generations on disk.")?,
             wal_max_bytes: r.gauge("wal_max_bytes", "Bytes at which the log counts as full.")?,
+            wal_left_bytes: r.gauge(
+                "wal_left_bytes",
+                "Bytes that the log may still grow by, by its own limit and its filesystem's.",
+            )?,
             wal_oldest_pending_seconds: r.float_gauge(
                 "wal_oldest_pending_seconds",
                 "Age of the oldest pending record, 0 if none.",

@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::query::{RawQuery, bad};
 use crate::flusher;
 use crate::health::WalState;
-use crate::history::{self as kept, Space};
+use crate::history as kept;
 use crate::reading::Timestamp;
 use crate::wal::Room;
 
@@ -284,12 +284,7 @@ impl Status {
         let (report, ages) = (health.report(), health.ages());
         let (waiting, flushing) = (log.stats(), state.flusher.status());
         let now = Timestamp::now();
-        let space = Space {
-            used_bytes: waiting.disk_bytes,
-            max_bytes: state.wal_max_bytes,
-            free_bytes: history.free_bytes(),
-            min_free_bytes: state.wal_min_free_bytes,
-        };
+        let space = history.space(log);
         let is_up = health.is_database_up();
         let trend = history.trend(space, (!is_up).then_some(ages.database));
         let reason = match &*log.room().borrow() {

@@ -151,6 +151,8 @@ fn every_metric_of_the_contract_is_there_from_the_start() {
         "batch_size",
         "wal_pending_records",
         "wal_disk_bytes",
+        "wal_max_bytes",
+        "wal_left_bytes",
         "wal_oldest_pending_seconds",
         "wal_full",
         "dead_letters",

@@ -133,6 +133,8 @@ fn a_filesystem_that_somebody_else_fills_is_left_alone_until_there_is_room_again
     let Some(_small) = SmallFilesystem::mount(&wal_dir, "size=48m") else { return };
     let mut ingestor = service.start();
     ingestor.await_ready();
+    let room = ingestor.metric("ingestor_wal_left_bytes");
+    assert!((1..=32 << 20).contains(&room), "{room}");
     let mut devices = Publisher::connect(broker.port);
     devices.publish_readings(0..1_000);
     postgres.await_count(1_000);
@@ -141,6 +143,7 @@ fn a_filesystem_that_somebody_else_fills_is_left_alone_until_there_is_room_again
     std::fs::write(&foreign, vec![0; 33 << 20]).unwrap();
     eventually_eq("it has left the broker", &0, || ingestor.metric("ingestor_mqtt_connected"));
     eventually_eq("it says so", &"full".into(), || ingestor.health()["wal"].clone());
+    eventually_eq("no room is left", &0, || ingestor.metric("ingestor_wal_left_bytes"));
     assert_eq!(ingestor.admin("GET", "/admin/wal", TOKEN).json()["full"], true);
     let line = &ingestor.log_of("the log is full")[0];
     let reason = line["reason"].as_str().unwrap();

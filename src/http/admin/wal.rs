@@ -198,7 +198,7 @@ impl Wal {
             pending_records: now.pending_records,
             pending_bytes: now.pending_bytes,
             disk_bytes: now.disk_bytes,
-            max_bytes: state.wal_max_bytes,
+            max_bytes: log.limits().max_bytes,
             full: *log.room().borrow() != Room::Open,
             oldest_pending_seconds: log.oldest_pending_seconds(),
             next_offset: now.next_offset,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Log, lock};
+use super::{Limits, Log, lock};
 use crate::reading::Timestamp;
 use crate::wal::WalError;
 use crate::wal::block::Offset;
@@ -113,6 +113,12 @@ impl Log {
         let state = lock(&self.shared.state);
         all.extend(state.generations.values().filter_map(|slot| slot.damage.clone()));
         all
+    }
+
+    /// How much it may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.limits
     }
 
     /// Bytes that are free on the log's filesystem.
