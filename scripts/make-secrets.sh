@@ -89,17 +89,23 @@ make_certificates() {
         if [[ $name =~ ^[0-9.]+$|: ]]; then names+=",IP:$name"; else names+=",DNS:$name"; fi
     done
     if ! keep mqtt-ca.pem; then
+        # What another authority signed is of no use.
+        rm -f -- "$DIR/mqtt-server.names"
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days "$CA_DAYS" \
             -subj '/CN=iot-ingestor authority' -addext basicConstraints=critical,CA:TRUE \
             -addext keyUsage=critical,keyCertSign,cRLSign \
             -keyout "$WORK_DIR/ca.key" -out "$WORK_DIR/ca.pem" 2>/dev/null || fail "openssl failed"
-        put mqtt-ca.pem <"$WORK_DIR/ca.pem"
+        # The key first, or an interrupted run would leave an authority that can sign nothing.
+        put mqtt-ca.key <"$WORK_DIR/ca.key"
         # No container needs it.
-        install -m 400 "$WORK_DIR/ca.key" "$DIR/mqtt-ca.key"
+        chmod 400 "$DIR/mqtt-ca.key"
+        put mqtt-ca.pem <"$WORK_DIR/ca.pem"
     fi
     if [[ -e $DIR/mqtt-server.names && ($(cat "$DIR/mqtt-server.names") == "$names" || ${#NAMES[@]} == 0) ]]; then
         return
     fi
+    [[ -e $DIR/mqtt-ca.key ]] ||
+        fail "the certificate needs the authority's key: bring it back to $DIR/mqtt-ca.key for as long as this takes"
     say "  $DIR/mqtt-server.pem, for $names"
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=mosquitto' \
         -keyout "$WORK_DIR/server.key" -out "$WORK_DIR/server.csr" 2>/dev/null || fail "openssl failed"
@@ -107,6 +113,8 @@ make_certificates() {
     openssl x509 -req -in "$WORK_DIR/server.csr" -CA "$DIR/mqtt-ca.pem" -CAkey "$DIR/mqtt-ca.key" -CAcreateserial \
         -CAserial "$WORK_DIR/serial" -days "$SERVER_DAYS" -extfile "$WORK_DIR/server.ext" \
         -out "$WORK_DIR/server.pem" 2>/dev/null || fail "openssl failed"
+    # The names are there only while certificate and key are of one pair.
+    rm -f -- "$DIR/mqtt-server.names"
     put mqtt-server.pem <"$WORK_DIR/server.pem"
     put mqtt-server.key <"$WORK_DIR/server.key"
     put mqtt-server.names <<<"$names"
