@@ -128,7 +128,8 @@ install_service() {
         fail "the user $NAME could not be made"
     as_root install -d -m 755 "$SETTINGS"
     as_root install -d -m 700 "$SETTINGS/secrets"
-    put_new 644 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env"
+    # systemd reads it, and not the service: a password may get into it all the same.
+    put_new 600 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env"
     put_secrets
     put 755 "$BINARY" "$PROGRAM"
     put 644 "deploy/systemd/$NAME.service" "$UNIT"
@@ -150,9 +151,11 @@ put_secrets() {
 
 # start_service CHANGED: what has not changed is not restarted.
 start_service() {
+    local due=$1
+    [[ -n $due ]] || runs_what_is_installed || due=yes
     as_root systemctl daemon-reload
     as_root systemctl --quiet enable "$NAME"
-    if [[ -n $1 ]] || ! systemctl --quiet is-active "$NAME"; then
+    if [[ -n $due ]]; then
         as_root systemctl reset-failed "$NAME" 2>/dev/null || true
         if ! as_root systemctl restart "$NAME"; then
             as_root journalctl --no-pager --lines 20 --unit "$NAME" >&2
@@ -165,6 +168,14 @@ start_service() {
     else
         say "  $NAME runs, and nothing of it has changed"
     fi
+}
+
+# Whether it runs, with the program and the unit that are there: an upgrade that was interrupted has put
+# them there and started nothing.
+runs_what_is_installed() {
+    systemctl --quiet is-active "$NAME" &&
+        [[ $(systemctl show --property NeedDaemonReload --value "$NAME") == no ]] &&
+        as_root cmp --silent "/proc/$(systemctl show --property MainPID --value "$NAME")/exe" "$PROGRAM"
 }
 
 say_what_next() {
