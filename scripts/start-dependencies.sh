@@ -14,7 +14,8 @@ makes the role `iot` with a password of its own and the database `iotdb`, gives 
 that the ingestor needs, and puts the connection string where the service reads it:
 /etc/iot-ingestor/secrets/database-url. Needs root (or sudo) and systemd. Safe to run again.
 
-  --docker   the same two from deploy/docker-compose.yml, as containers on ports of 127.0.0.1
+  --docker   the same two from deploy/docker-compose.yml, as containers; on ports of 127.0.0.1 unless
+             deploy/.env says otherwise
   --help     this text
 
 A role, a database or a connection string that is there already is left as it is.
@@ -136,7 +137,7 @@ foreign_listeners() {
 }
 
 configure_broker() {
-    local name changed='' files=(limits loopback) foreign
+    local name files=(limits loopback) installed=() foreign
     foreign=$(foreign_listeners)
     if [[ -n $foreign ]]; then
         files=(limits)
@@ -146,22 +147,43 @@ configure_broker() {
     for name in "${files[@]}"; do
         local target="$BROKER_CONFIG/iot-ingestor-$name.conf"
         if ! as_root cmp --silent "deploy/mosquitto/$name.conf" "$target"; then
+            # Mosquitto reads what ends in `.conf`.
+            ! as_root test -e "$target" || as_root cp -p "$target" "$target.before"
             as_root install -m 644 "deploy/mosquitto/$name.conf" "$target"
             say "  $target installed"
-            changed=yes
+            installed+=("$target")
         fi
     done
     as_root systemctl --quiet enable mosquitto
-    if [[ -n $changed ]]; then
-        as_root systemctl restart mosquitto || fail "Mosquitto does not start: see journalctl -u mosquitto"
+    if ((${#installed[@]} == 0)); then
+        as_root systemctl start mosquitto || fail "Mosquitto does not start: see journalctl -u mosquitto"
+    elif as_root systemctl restart mosquitto; then
+        as_root rm -f -- "${installed[@]/%/.before}"
     else
-        as_root systemctl start mosquitto
+        take_back "${installed[@]}"
+        fail "Mosquitto does not start with that, so it is as before: see journalctl -u mosquitto"
     fi
     if [[ -n $foreign ]]; then
         say "  Mosquitto runs"
     else
         say "  Mosquitto runs, listening on 127.0.0.1:1883"
     fi
+}
+
+# take_back FILE...: has Mosquitto run with the files that there were before these, or without them.
+take_back() {
+    local file
+    for file in "$@"; do
+        if as_root test -e "$file.before"; then
+            as_root mv -f "$file.before" "$file"
+        else
+            as_root rm -f -- "$file"
+        fi
+        complain "  $file taken back"
+    done
+    # Or it may have been tried too often.
+    as_root systemctl reset-failed mosquitto 2>/dev/null || true
+    as_root systemctl start mosquitto 2>/dev/null || complain "  Mosquitto did not start without it either"
 }
 
 # So that it uses a connection string that was not there when it started.
@@ -181,17 +203,18 @@ from_docker() {
     scripts/make-secrets.sh
     docker compose --file deploy/docker-compose.yml up --detach --wait postgres mosquitto ||
         fail "docker compose could not start them, see above"
+    local address broker
+    address=$(docker compose --file deploy/docker-compose.yml port postgres 5432)
+    broker=$(docker compose --file deploy/docker-compose.yml port mosquitto 1883)
     if is_placeholder; then
         # The service reaches the same database by the port that the compose file publishes.
-        local address
-        address=$(docker compose --file deploy/docker-compose.yml port postgres 5432)
-        put_secret "$(sed "s|@postgres:5432/|@$address/|" deploy/secrets/database-url)"
+        put_secret "$(sed "s|@postgres:5432/|@${address/#0.0.0.0:/127.0.0.1:}/|" deploy/secrets/database-url)"
         [[ ! -d /run/systemd/system ]] || restart_ingestor
     else
         say "  $SECRET left as it is"
     fi
     say ''
-    say "PostgreSQL and Mosquitto run as containers, on ports of 127.0.0.1."
+    say "PostgreSQL and Mosquitto run as containers, at $address and $broker."
 }
 
 main() {
