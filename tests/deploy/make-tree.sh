@@ -5,6 +5,8 @@ set -euo pipefail
 tree=$1 suite=$2
 shift 2
 export DEBIAN_FRONTEND=noninteractive
+# It is not there in the tree.
+unset TMPDIR
 
 # The mirror of this machine, if it is one of Debian; else debootstrap knows one.
 mirror() {
