@@ -87,6 +87,8 @@ build() {
     # shellcheck disable=SC2016 # for the inner shell
     local cargo='PATH=$PATH:$HOME/.cargo/bin; cargo'
     if "${as[@]}" bash -c "$cargo --version" >/dev/null 2>&1; then
+        # For the crates with C in them, and to link.
+        need_commands cc=gcc,libc6-dev
         say 'building the release binary (cargo)…'
         "${as[@]}" bash -c "$cargo build --release --locked --bin ingestor" || fail "cargo build failed"
     elif [[ -x $BINARY ]]; then
