@@ -68,10 +68,13 @@ main() {
 
     rule 'every metric that an alert looks at is there'
     local metric
+    count=0
     while read -r metric; do
         must "$metric is there" has_data "$metric"
+        count=$((count + 1))
     done < <(grep -v '^ *#' deploy/prometheus/alerts.yml | sed -n '/expr:/,/labels:\|for:/p' |
         grep -Eo '\b(ingestor|process)_[a-z_]+' | sort -u)
+    ((count > 10)) || broken "only $count metrics were found"
     holds
 
     rule 'with all well, no alert fires'

@@ -12,6 +12,7 @@ ALERTS=deploy/prometheus/alerts.yml
 
 main() {
     begin iot-deploy-files
+    SECRETS="$WORK_DIR/secrets"
 
     rule 'the exposure of the unit is at most 1.5'
     must 'systemd-analyze security' quietly systemd-analyze security --no-pager --offline=true \
@@ -19,11 +20,41 @@ main() {
     holds
 
     rule 'the settings shown as defaults are the defaults'
-    local line
+    local line count=0
     env -i "$BIN_DIR/ingestor" check-config >"$WORK_DIR/defaults"
     while read -r line; do
         must "$line" grep -qxF -- "$line" "$WORK_DIR/defaults"
+        count=$((count + 1))
     done < <(sed -n '/MQTT_USERNAME\|_FILE=/!s/^#\([A-Z_]*=.\+\)/\1/p' deploy/systemd/ingestor.env)
+    ((count > 15)) || broken "only $count settings were found"
+    holds
+
+    rule 'make-secrets.sh changes nothing when run again, and says when the key of the authority is away'
+    local before
+    secrets --secure broker.example
+    before=$(fingerprint)
+    secrets --secure broker.example
+    equal "$before" "$(fingerprint)" 'the secrets'
+    mv "$SECRETS/mqtt-ca.key" "$WORK_DIR"
+    secrets --secure
+    equal "$(grep -v mqtt-ca.key <<<"$before")" "$(fingerprint)" 'the secrets without the key'
+    must_fail 'a certificate without the key' secrets --secure other.example
+    must 'it says what is missing' grep -q 'bring it back' "$LOG_DIR/secrets.log"
+    equal "$(grep -v mqtt-ca.key <<<"$before")" "$(fingerprint)" 'the secrets after that'
+    mv "$WORK_DIR/mqtt-ca.key" "$SECRETS"
+    holds
+
+    rule 'make-secrets.sh ends what an interrupted run has begun'
+    local lost
+    # Each of them is made last of some others.
+    for lost in mqtt-ca.pem mqtt-server.names; do
+        rm "$SECRETS/$lost"
+        secrets --secure other.example
+        must "without $lost: a certificate by the authority" openssl verify -CAfile "$SECRETS/mqtt-ca.pem" \
+            -verify_hostname other.example "$SECRETS/mqtt-server.pem" >/dev/null
+        equal "$(openssl x509 -noout -pubkey -in "$SECRETS/mqtt-server.pem")" \
+            "$(openssl pkey -pubout -in "$SECRETS/mqtt-server.key")" "without $lost: the key of the certificate"
+    done
     holds
 
     rule 'Prometheus takes its configuration'
@@ -33,11 +64,14 @@ main() {
     rule 'the alerts fire when they should, and each one is tested and says what to do'
     must 'promtool test rules' quietly promtool test rules deploy/prometheus/alerts_test.yml
     local alert
+    count=0
     while read -r alert; do
         must "$alert is tested" grep -q "$alert" deploy/prometheus/alerts_test.yml
+        count=$((count + 1))
     done < <(awk '/- alert:/ { print $3 }' "$ALERTS")
-    equal "$(grep -c -- '- alert:' "$ALERTS")" "$(grep -cE '^ +action: .' "$ALERTS")" 'alerts with an action'
-    equal "$(grep -c -- '- alert:' "$ALERTS")" "$(grep -cE '^ +summary: .' "$ALERTS")" 'alerts with a summary'
+    ((count > 10)) || broken "only $count alerts were found"
+    equal "$count" "$(grep -cE '^ +action: .' "$ALERTS")" 'alerts with an action'
+    equal "$count" "$(grep -cE '^ +summary: .' "$ALERTS")" 'alerts with a summary'
     holds
 
     rule 'the dashboard is well-formed: panels with a title, a query and a place of their own'
@@ -52,6 +86,10 @@ main() {
     must 'its data source is the one provided' dashboard "all(.. | .datasource?.uid? // empty; . == \"$uid\")"
     holds
 }
+
+secrets() { SECRETS_DIR=$SECRETS scripts/make-secrets.sh "$@" >"$LOG_DIR/secrets.log" 2>&1; }
+
+fingerprint() { (cd "$SECRETS" && sha256sum -- *); }
 
 dashboard() { jq --exit-status "$1" "$DASHBOARD" >/dev/null; }
 
