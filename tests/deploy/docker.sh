@@ -14,6 +14,8 @@ ENGINE=/run/engine
 DATA="$DOCKER_TREE-data"
 PUBLISHED=0
 FILES=(-f deploy/docker-compose.yml)
+# What the README has as a tool for archives.
+DEBIAN=debian:12.12-slim
 
 # --- the engine ----------------------------------------------------------------------------------
 
@@ -137,6 +139,8 @@ nothing_is_lost() { within 60 'everything is stored' all_is_stored; }
 
 metric() { http_get 8080 /metrics | awk -v name="$1" '$1 == name { print $2; found = 1 } END { exit !found }'; }
 
+metric_is() { [[ $(metric "$1") == "$2" ]]; }
+
 at_least() { (($(metric "$1") >= $2)); }
 
 is_ready() { in_service ingestor ingestor health --ready; }
@@ -176,8 +180,14 @@ is_well_formed() {
     must 'with the secure override' compose -f deploy/docker-compose.secure.yml config --quiet
     sed 's/^#\([A-Z_]*=\)/\1/' deploy/.env.example >"$WORK_DIR/src/deploy/.env"
     equal "$(compose --env-file /dev/null config)" "$(compose config)" 'the defaults in .env.example'
-    equal '' "$(compose config --format json | jq -r '.services[].ports[]? | select(.host_ip != "127.0.0.1")')" 'open ports'
-    equal '' "$(compose config --images | grep -E ':latest$' | grep -v '^iot-' || true)" 'images without a version'
+    local ports images
+    ports=$(compose config --format json | jq -r '.services[].ports[]?.host_ip')
+    equal 5 "$(wc -l <<<"$ports")" 'ports'
+    equal 127.0.0.1 "$(sort -u <<<"$ports")" 'where they are open'
+    images=$(compose config --images | grep -v '^iot-')
+    equal 4 "$(wc -l <<<"$images")" 'images of others'
+    # A colon before it may be that of a port.
+    equal "$images" "$(grep -E ':[^/:]*[0-9][^/:]*$' <<<"$images" || true)" 'images with a version'
     rm "$WORK_DIR/src/deploy/.env"
     holds
 }
@@ -221,7 +231,8 @@ survives_an_outage() {
     rule 'with PostgreSQL stopped it takes readings in and stays healthy, and with it back, they are stored'
     compose stop postgres >>"$LOG_DIR/up.log" 2>&1
     publish 2000
-    equal 2000 "$(metric ingestor_wal_pending_records)" 'pending'
+    # The broker has acknowledged them, which is not yet that they are here.
+    within 10 'they wait' metric_is ingestor_wal_pending_records 2000
     must 'it is ready' is_ready >/dev/null
     equal healthy "$(state ingestor Health.Status)" 'the ingestor'
     compose start postgres >>"$LOG_DIR/up.log" 2>&1
@@ -255,6 +266,33 @@ survives_an_upgrade() {
     # It stops in order, and what is in the log is in the volume.
     up --scale simulator=0
     nothing_is_lost
+    holds
+}
+
+# By the commands of the README.
+comes_back_from_a_backup() {
+    rule 'secrets, database and log that were backed up come back after everything was removed, and nothing is lost'
+    local backup="$ENGINE/src/backup"
+    mkdir "$backup"
+    compose exec -T postgres pg_dump -U iot -Fc iotdb >"$backup/iotdb.dump"
+    on_engine tar -czf backup/settings.tar.gz deploy/secrets
+    compose stop postgres >>"$LOG_DIR/up.log" 2>&1
+    publish 300
+    within 10 'they wait' metric_is ingestor_wal_pending_records 300
+    compose stop ingestor >>"$LOG_DIR/up.log" 2>&1
+    docker run --rm -v iot_wal:/wal:ro "$DEBIAN" tar -cz -C /wal . >"$backup/wal.tar.gz"
+    down --volumes
+    rm -r "$WORK_DIR/src/deploy/secrets"
+
+    on_engine tar -xzf backup/settings.tar.gz
+    up postgres
+    compose exec -T postgres pg_restore -U iot --clean --if-exists -d iotdb <"$backup/iotdb.dump"
+    docker run --rm -i -v iot_wal:/wal "$DEBIAN" tar -xz -C /wal <"$backup/wal.tar.gz"
+    up --build --scale simulator=0
+    nothing_is_lost
+    publish 100
+    nothing_is_lost
+    rm -r "$backup"
     holds
 }
 
@@ -346,6 +384,7 @@ main() {
     survives_an_outage
     survives_a_kill
     survives_an_upgrade
+    comes_back_from_a_backup
     is_secure
     serves_a_single_box
     down --volumes
