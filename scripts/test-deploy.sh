@@ -33,9 +33,10 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 TREES="$TARGET/deploy-test"
 FAILED=0 INCAPABLE=0 UNPREPARED=0
 
-# What is booted, and what stands in for each image of the compose file. Of this machine's suite, so that
-# programs built here run there.
-MACHINE_SUITE=$(. /etc/os-release && [[ $ID == debian ]] && printf '%s' "$VERSION_CODENAME") || MACHINE_SUITE=bookworm
+# What is booted, and what stands in for each image of the compose file. Its C library must not be older
+# than this machine's, or programs built here would not run there.
+MACHINE_SUITE=trixie
+! grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || MACHINE_SUITE=bookworm
 MACHINE_PACKAGES=(ca-certificates systemd systemd-sysv dbus postgresql mosquitto mosquitto-clients
     prometheus gcc libc6-dev busybox netcat-openbsd openssl procps iproute2)
 # The first suite with version 2 of compose, and with buildx.
@@ -65,7 +66,7 @@ read_arguments() {
 prepare() {
     need_cargo
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto setpriv=util-linux curl=curl \
-        debootstrap=debootstrap systemd-nspawn=systemd-container systemd-analyze=systemd \
+        debootstrap=debootstrap,debian-archive-keyring systemd-nspawn=systemd-container systemd-analyze=systemd \
         prometheus=prometheus promtool=prometheus jq=jq openssl=openssl ip=iproute2 pgrep=procps
     say 'building the release binaries (cargo)…'
     run_child cargo cargo build --release --locked --bin ingestor --bin simulator ||
@@ -110,13 +111,16 @@ vendored() {
     made "$VENDORED" "$(sha256sum <Cargo.lock)" cargo vendor --locked --versioned-dirs "$VENDORED"
 }
 
-# Whether the kernel and our rights allow what the tests do; says why not.
+# capability TEST: whether the kernel and our rights allow what it does; says why not.
 capability() {
     ((EUID == 0)) || { say 'root is needed' && return 1; }
     unshare --mount --pid --net --ipc --uts --fork --kill-child --mount-proc sh -c '
         mount -t tmpfs tmpfs /run && mkdir /run/lower /run/upper /run/work /run/all &&
         mount -t overlay overlay -o lowerdir=/run/lower,upperdir=/run/upper,workdir=/run/work /run/all' \
         >/dev/null 2>&1 || { say 'namespaces or overlay mounts are not allowed here' && return 1; }
+    [[ $1 != docker ]] || unshare --net sh -c '
+        ip link add bridge0 type bridge && ip link add veth0 type veth peer name veth1' \
+        >/dev/null 2>&1 || { say 'the kernel has no bridges for containers' && return 1; }
 }
 
 need_for() {
@@ -135,14 +139,16 @@ run_test() {
     local name=$1 status=0 start=$SECONDS reason command=(bash "tests/deploy/$1.sh")
     say "── $name"
     if [[ $name == systemd || $name == docker ]]; then
-        if ! reason=$(capability); then
+        if ! reason=$(capability "$name"); then
             say "   SKIPPED: $reason"
             INCAPABLE=$((INCAPABLE + 1))
+            ended "$name" skipped
             return
         fi
         if ! need_for "$name"; then
             say '   SKIPPED: what it stands on could not be made, see above'
             UNPREPARED=$((UNPREPARED + 1))
+            ended "$name" unprepared
             return
         fi
         # The whole of it is one process with its descendants, and ends with it.
@@ -150,16 +156,25 @@ run_test() {
     fi
     run_child "$name" "${command[@]}" || status=$?
     case $status in
-        0) say "   $((SECONDS - start)) s" ;;
-        # It has said why.
-        77) INCAPABLE=$((INCAPABLE + 1)) ;;
+        0)
+            say "   $((SECONDS - start)) s"
+            ended "$name" passed
+            ;;
+        77)
+            # It has said why.
+            INCAPABLE=$((INCAPABLE + 1))
+            ended "$name" skipped
+            ;;
         *)
             FAILED=$((FAILED + 1))
-            [[ -z ${FAILURES:-} ]] || printf '%s\n' "$name" >>"$FAILURES"
+            ended "$name" failed
             complain "   FAILED: $name, after $((SECONDS - start)) s"
             ;;
     esac
 }
+
+# ended TEST HOW: for .ci/run, which may have to end all of it before its end.
+ended() { [[ -z ${OUTCOMES:-} ]] || printf '%s %s\n' "$1" "$2" >>"$OUTCOMES"; }
 
 main() {
     read_arguments "$@"
