@@ -15,7 +15,8 @@ already stays as it is, so it is safe to run again.
   --secure [NAME...]   also what docker-compose.secure.yml needs: an authority (mqtt-ca.pem, which devices
                        get), the broker's certificate for NAME... (host names or addresses by which devices
                        reach it; always for mosquitto, localhost and 127.0.0.1), and logins for the ingestor
-                       and the device sensor-001. With other NAMEs than before, the certificate is made anew
+                       and the device sensor-001. With other NAMEs than before, and in its last 60 days, the
+                       certificate is made anew; then: docker compose … restart mosquitto
   --device ID          a login for the device ID, which may then publish to telemetry/ID; its password is in
                        deploy/secrets/mqtt-ID. Afterwards: docker compose … restart mosquitto
   --help               this text
@@ -24,8 +25,8 @@ TEXT
 
 DIR=${SECRETS_DIR:-deploy/secrets}
 SECURE='' NAMES=() DEVICES=()
-# Ten years for the authority; the broker's is to be made anew before it ends.
-CA_DAYS=3650 SERVER_DAYS=825
+# Ten years for the authority; the broker's is made anew when it is near its end.
+CA_DAYS=3650 SERVER_DAYS=825 RENEWAL_DAYS=60
 
 bad_usage() {
     complain "$1 (try --help)"
@@ -101,8 +102,12 @@ make_certificates() {
         chmod 400 "$DIR/mqtt-ca.key"
         put mqtt-ca.pem <"$WORK_DIR/ca.pem"
     fi
-    if [[ -e $DIR/mqtt-server.names && ($(cat "$DIR/mqtt-server.names") == "$names" || ${#NAMES[@]} == 0) ]]; then
-        return
+    if [[ -e $DIR/mqtt-server.names ]]; then
+        ((${#NAMES[@]} > 0)) || names=$(cat "$DIR/mqtt-server.names")
+        if [[ $(cat "$DIR/mqtt-server.names") == "$names" ]] &&
+            openssl x509 -noout -checkend $((RENEWAL_DAYS * 86400)) -in "$DIR/mqtt-server.pem" >/dev/null 2>&1; then
+            return
+        fi
     fi
     [[ -e $DIR/mqtt-ca.key ]] ||
         fail "the certificate needs the authority's key: bring it back to $DIR/mqtt-ca.key for as long as this takes"

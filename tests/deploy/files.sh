@@ -44,17 +44,19 @@ main() {
     mv "$WORK_DIR/mqtt-ca.key" "$SECRETS"
     holds
 
-    rule 'make-secrets.sh ends what an interrupted run has begun'
+    rule 'make-secrets.sh ends what an interrupted run has begun, and renews a certificate in time'
     local lost
     # Each of them is made last of some others.
     for lost in mqtt-ca.pem mqtt-server.names; do
         rm "$SECRETS/$lost"
         secrets --secure other.example
-        must "without $lost: a certificate by the authority" openssl verify -CAfile "$SECRETS/mqtt-ca.pem" \
-            -verify_hostname other.example "$SECRETS/mqtt-server.pem" >/dev/null
-        equal "$(openssl x509 -noout -pubkey -in "$SECRETS/mqtt-server.pem")" \
-            "$(openssl pkey -pubout -in "$SECRETS/mqtt-server.key")" "without $lost: the key of the certificate"
+        certificate_is_good "without $lost"
     done
+    rm "$SECRETS"/mqtt-server.{pem,key}
+    openssl req -x509 -newkey rsa:2048 -nodes -days 59 -subj /CN=mosquitto -keyout "$SECRETS/mqtt-server.key" \
+        -out "$SECRETS/mqtt-server.pem" 2>/dev/null
+    secrets --secure
+    certificate_is_good 'in its last days'
     holds
 
     rule 'Prometheus takes its configuration'
@@ -85,6 +87,14 @@ main() {
     uid=$(awk '$1 == "uid:" { print $2 }' deploy/grafana/provisioning/datasources/prometheus.yml)
     must 'its data source is the one provided' dashboard "all(.. | .datasource?.uid? // empty; . == \"$uid\")"
     holds
+}
+
+# certificate_is_good WHEN: it is of the authority, for other.example, and has its key.
+certificate_is_good() {
+    must "$1: a certificate of the authority" openssl verify -CAfile "$SECRETS/mqtt-ca.pem" \
+        -verify_hostname other.example "$SECRETS/mqtt-server.pem" >/dev/null
+    equal "$(openssl x509 -noout -pubkey -in "$SECRETS/mqtt-server.pem")" \
+        "$(openssl pkey -pubout -in "$SECRETS/mqtt-server.key")" "$1: the key"
 }
 
 secrets() { SECRETS_DIR=$SECRETS scripts/make-secrets.sh "$@" >"$LOG_DIR/secrets.log" 2>&1; }
