@@ -11,29 +11,66 @@ use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading, readings,
 };
 
-/// A filesystem of its own, in memory, gone with the test.
-pub(crate) struct SmallFilesystem(PathBuf);
+/// A filesystem of its own, gone with the test.
+pub(crate) struct SmallFilesystem {
+    place: PathBuf,
+    /// The file that it is in, if it is not in memory.
+    image: Option<PathBuf>,
+}
 
 impl SmallFilesystem {
-    /// `None`, and a line that says so, if we may not.
+    /// In memory. `None`, and a line that says so, if we may not.
     pub(crate) fn mount(place: &Path, options: &str) -> Option<Self> {
-        fs::create_dir_all(place).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(place)
-            .output()
-            .unwrap();
-        if !mount.status.success() {
-            eprintln!("SKIPPED: mounting takes root: {}", String::from_utf8_lossy(&mount.stderr));
+        let small = Self { place: place.to_owned(), image: None };
+        small.enter(&["-t", "tmpfs", "-o", options, "tmpfs"])
+    }
+
+    /// An ext4 in the file `image`, which turns read-only upon an error. `None`, and a line that says
+    /// so, if we may not.
+    pub(crate) fn mount_ext4(place: &Path, image: &Path) -> Option<Self> {
+        let made = Command::new("mke2fs").args(["-F", "-t", "ext4"]).arg(image).arg("64M").output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            eprintln!("SKIPPED: mke2fs makes no filesystem: apt-get install e2fsprogs");
             return None;
         }
-        Some(Self(place.to_owned()))
+        let small = Self { place: place.to_owned(), image: Some(image.to_owned()) };
+        small.enter(&["-o", "loop,errors=remount-ro", &image.to_string_lossy()])
+    }
+
+    fn enter(self, arguments: &[&str]) -> Option<Self> {
+        fs::create_dir_all(&self.place).unwrap();
+        let mount = Command::new("mount").args(arguments).arg(&self.place).output().unwrap();
+        if !mount.status.success() {
+            eprintln!("SKIPPED: mounting takes root: {}", String::from_utf8_lossy(&mount.stderr));
+            std::mem::forget(self);
+            return None;
+        }
+        Some(self)
     }
 
     /// Changes its options, such as its size.
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
-        let mount = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
+        let mount = Command::new("mount").args(["-o", &options]).arg(&self.place).status();
+        assert!(mount.unwrap().success());
+    }
+
+    /// Has an ext4 find an error, and so turn read-only below the files that are open.
+    pub(crate) fn break_down(&self) {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let place = self.place.to_string_lossy();
+        let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let device = fields.find(|fields| fields[1] == place).expect("it is mounted")[0];
+        let name = Path::new(device).file_name().unwrap();
+        fs::write(Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error"), "1").unwrap();
+    }
+
+    /// Mounts an ext4 anew, as a reboot does.
+    pub(crate) fn mend(&self) {
+        let unmount = Command::new("umount").arg(&self.place).status();
+        assert!(unmount.unwrap().success());
+        let image = self.image.as_ref().expect("an ext4");
+        let mount = Command::new("mount").args(["-o", "loop"]).args([image, &self.place]).status();
         assert!(mount.unwrap().success());
     }
 }
@@ -41,7 +78,7 @@ impl SmallFilesystem {
 impl Drop for SmallFilesystem {
     fn drop(&mut self) {
         // Lazily: the process that uses it may still be on its way out.
-        let unmount = Command::new("umount").arg("-l").arg(&self.0).status();
+        let unmount = Command::new("umount").arg("-l").arg(&self.place).status();
         assert!(unmount.unwrap().success());
     }
 }

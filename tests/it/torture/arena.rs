@@ -116,21 +116,24 @@ impl Arena {
         }
     }
 
-    /// Moves the directory of the service, which does not run, to a filesystem of so many MiB; for
-    /// this attempt. `None` if we may not.
-    pub(super) fn enter_small_filesystem(&mut self, mebibytes: usize) -> Option<()> {
+    /// Moves the directory of the service, which does not run, to the filesystem that `mount` mounts
+    /// there; for this attempt. `None` if we may not.
+    pub(super) fn enter_filesystem(
+        &mut self,
+        mount: impl FnOnce(&Path) -> Option<SmallFilesystem>,
+    ) -> Option<&SmallFilesystem> {
         let (dir, aside) = (self.service.wal_dir(), self.service.dir().join("aside"));
         fs::rename(&dir, &aside).unwrap();
-        self.small = SmallFilesystem::mount(&dir, &format!("size={mebibytes}m"));
+        self.small = mount(&dir);
         replace(&aside, &dir);
-        self.small.as_ref().map(|_| ())
+        self.small.as_ref()
     }
 
-    pub(super) fn remount(&self, options: &str) {
-        self.small.as_ref().expect("a small filesystem").remount(options);
+    pub(super) fn filesystem(&self) -> &SmallFilesystem {
+        self.small.as_ref().expect("a filesystem of its own")
     }
 
-    fn leave_small_filesystem(&mut self) {
+    fn leave_filesystem(&mut self) {
         if self.small.is_some() {
             self.kill();
             let (dir, aside) = (self.service.wal_dir(), self.service.dir().join("aside"));
@@ -156,7 +159,7 @@ impl Arena {
         let found = self.drain(&published);
         self.must_balance();
         self.proxy.must_be_in_order();
-        self.leave_small_filesystem();
+        self.leave_filesystem();
         Found { recovery: began.elapsed(), ..found }
     }
 

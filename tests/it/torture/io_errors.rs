@@ -6,6 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::arena::{Arena, Fault};
+use crate::disasters::SmallFilesystem;
 use crate::harness::{Load, PATIENCE, try_within};
 
 pub(super) const FAULTS: [(&str, Fault); 6] = [
@@ -58,7 +59,7 @@ fn slow_syncs(arena: &mut Arena, load: &Load, _: &mut Rng) {
 fn full_filesystem(arena: &mut Arena, load: &Load, random: &mut Rng) {
     arena.kill();
     let dir = arena.service.wal_dir();
-    if arena.enter_small_filesystem(16).is_none() {
+    if arena.enter_filesystem(|place| SmallFilesystem::mount(place, "size=16m")).is_none() {
         return;
     }
     // Here and there before the service has its first file.
@@ -88,18 +89,22 @@ fn full_filesystem(arena: &mut Arena, load: &Load, random: &mut Rng) {
     }
 }
 
-fn read_only_filesystem(arena: &mut Arena, load: &Load, _: &mut Rng) {
+/// An error of the filesystem, upon which ext4 becomes read-only below the files that are open;
+/// `mount -o remount,ro` refuses to do that.
+fn read_only_filesystem(arena: &mut Arena, load: &Load, random: &mut Rng) {
     arena.kill();
-    if arena.enter_small_filesystem(256).is_none() {
+    let image = arena.service.dir().join("image");
+    if arena.enter_filesystem(|place| SmallFilesystem::mount_ext4(place, &image)).is_none() {
         return;
     }
     arena.restart();
-    load.await_more(2_000);
-    arena.kill();
-    arena.remount("ro");
+    load.await_more(random.u64(1..4_000));
+    arena.filesystem().break_down();
+    let code = arena.ingestor().await_exit(PATIENCE);
+    assert_eq!(code, 1, "{}", arena.ingestor().log_text());
     let mut refused = arena.service.launch();
     assert_eq!(refused.await_exit(PATIENCE), 1, "{}", refused.log_text());
-    arena.remount("rw");
+    arena.filesystem().mend();
 }
 
 #[test]
