@@ -16,6 +16,7 @@
 //! - Large pages go to blob files that are never synced → frames stay under 7,000 bytes.
 //! - A deletion that is not durable yet may already be written over → see
 //!   [`Active::remove_below`].
+//! - A write that fails may leave `flush()` waiting for ever → see [`push`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -23,7 +24,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
 
 use ::sled::{Db, IVec};
 
@@ -34,6 +39,9 @@ use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, 
 
 /// sled's page cache. Blocks are read once and in order, so a larger one would only cost memory.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// How long a flush takes, and twice that at most, before it is pushed.
+const PUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of a generation in quarantine.
 const REPORT: &str = "report.json";
@@ -194,7 +202,13 @@ impl Storage for SledStorage {
             File::open(path.join("db"))
         };
         let file = settle().map_err(io)?;
-        Ok(Arc::new(SledGeneration { db, file }))
+        let (lifeline, dropped) = mpsc::channel();
+        let flushes = AtomicU64::new(0);
+        let generation = Arc::new(SledGeneration { db, file, flushes, _lifeline: lifeline });
+        let pushed = Arc::downgrade(&generation);
+        let watch = move || push(&pushed, &dropped);
+        thread::Builder::new().name("wal-watch".to_owned()).spawn(watch).map_err(io)?;
+        Ok(generation)
     }
 
     fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError> {
@@ -320,6 +334,31 @@ struct SledGeneration {
     db: Db,
     /// A descriptor of our own for fdatasync.
     file: File,
+    /// Flushes begun and flushes ended: odd while one is under way.
+    flushes: AtomicU64,
+    /// Ends [`push`].
+    _lifeline: mpsc::Sender<()>,
+}
+
+/// Flushes once more beside a flush that does not end, again and again, for as long as there is the
+/// generation.
+///
+/// When a write fails that the end of an insert began (sled 0.34.7, `pagecache/logger.rs`,
+/// `exit_reservation`), sled notes the error and wakes nobody who waits for that write. A flush that
+/// begins after it sees the error and wakes all; one that began before waits with them, and so each has
+/// a thread of its own. If the disk is merely slow, they end with the first one.
+fn push(generation: &Weak<SledGeneration>, dropped: &mpsc::Receiver<()>) {
+    let mut seen = 0;
+    while dropped.recv_timeout(PUSH_AFTER) == Err(RecvTimeoutError::Timeout) {
+        let Some(generation) = generation.upgrade() else { return };
+        let flushes = generation.flushes.load(Ordering::Relaxed);
+        if flushes % 2 == 1 && flushes == seen {
+            // Its outcome is that of the one that waits, which reports it.
+            let flush = move || guarded(|| generation.db.flush()).is_ok();
+            thread::Builder::new().name("wal-push".to_owned()).spawn(flush).ok();
+        }
+        seen = flushes;
+    }
 }
 
 impl Generation for SledGeneration {
@@ -345,7 +384,10 @@ impl Active for SledGeneration {
     }
 
     fn sync(&self) -> Result<(), WalError> {
-        guarded(|| self.db.flush())?;
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        let flushed = guarded(|| self.db.flush());
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        flushed?;
         self.file.sync_data().map_err(|source| WalError::Io { what: "sync the WAL", source })
     }
 
