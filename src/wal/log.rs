@@ -159,7 +159,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Opens the log in `storage`, making it if there is none.
 ///
-/// Only the newest generation is looked into, so this takes the same time however much waits.
+/// Only the newest generation with a record is looked into, so this takes the same time however much
+/// waits.
 ///
 /// # Errors
 /// If the storage cannot be used at all. Damage is no such reason.
@@ -198,6 +199,11 @@ pub fn open(
                     "nothing in the newest WAL generation can be read: it is set aside in quarantine"
                 );
                 set_aside(&*storage, *newest, &report)?;
+            }
+            // The note may be older than what the blocks before it say: it is not synced.
+            if let Some((before, _)) = generations.last_key_value() {
+                let known = Known { flushed, committed, end: Some(*newest) };
+                flushed = storage.open(*before, known).map_or(flushed, |sealed| sealed.flushed);
             }
         } else if let Some(slot) = generations.get_mut(newest) {
             slot.end = Some(next);

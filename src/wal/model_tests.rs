@@ -203,6 +203,24 @@ fn offsets_go_on_after_a_restart_with_everything_trimmed() {
 }
 
 #[test]
+fn what_was_flushed_is_known_after_two_power_cuts_in_a_row() {
+    let memory = MemoryStorage::default();
+    let metrics = Metrics::new().unwrap();
+    let reopen = || open(Box::new(memory.clone()), LIMITS, &metrics).unwrap();
+    let mut model = Model::default();
+    let (mut writer, mut log) = reopen();
+    commit(&mut writer, &mut model, 10);
+    log.trim(5);
+    commit(&mut writer, &mut model, 1);
+    for _ in 0..2 {
+        drop((writer, log));
+        memory.cut_power();
+        (writer, log) = reopen();
+        assert_eq!(log.stats().pending_records, 6);
+    }
+}
+
+#[test]
 fn a_second_process_is_kept_out() {
     let dir = tempfile::tempdir().unwrap();
     let _first = SledStorage::open(dir.path()).unwrap();
