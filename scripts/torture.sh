@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
+# shellcheck source=scripts/torture-machine.sh
+source scripts/torture-machine.sh
 
 # Name, tests, how often each is tried by default.
 CASES=(
@@ -16,6 +18,7 @@ CASES=(
     'model      wal::model_tests::the_log_ 100000'
     'fuzz       torture::fuzz::           1000000'
     'soak       torture::soak::               600'
+    'machine    torture::machine::             20'
 )
 
 usage() {
@@ -24,8 +27,8 @@ Usage: scripts/torture.sh [--cases all|NAME[,NAME...]] [--count N] [--seed S]
 
 Does the worst to the real service, between a private broker and a private PostgreSQL, again and again,
 and compares each time what was acknowledged with what is in the table. Installs what is missing
-(Debian's or Ubuntu's packages; cargo-nextest into target/tools). As root it also fills and remounts
-filesystems.
+(Debian's or Ubuntu's packages; cargo-nextest into target/tools; a kernel into target/machine). As root
+it also fills and breaks filesystems.
 
   --cases   which of these, all of them by default:
             kill        SIGKILL at random moments, and at each point of the code
@@ -37,7 +40,9 @@ filesystems.
             model       the log against a model, in memory and (a hundredth as often) on disk
             fuzz        mutations of the corpora of tests/fuzz
             soak        all faults at random; --count is in seconds
-  --count   how often each case is tried; by default as often as the README's table says
+            machine     a machine in QEMU that is killed, its disk forgetting what was not flushed, and
+                        the control without syncs; Debian on x86-64 only
+  --count   how often each case is tried; by default so often that all of it takes an hour
   --seed    the first seed; each further try has the next one. A failure names its seed:
             --cases NAME --count 1 --seed S tries that one again
   --help    this text
@@ -100,6 +105,17 @@ run_case() {
             ;;
         process)
             nextest "$filter" TORTURE_COUNT="$count" TORTURE_STOP_SECONDS=60 \
+                ${SEED:+"TORTURE_SEED=$SEED"}
+            ;;
+        machine)
+            if ! can_have_machine; then
+                say 'SKIPPED: it boots the kernel of Debian on x86-64'
+                return 0
+            fi
+            local built=${TOOLS%/tools}
+            run_child nextest cargo nextest run --release --locked --test it --no-run || return
+            (make_machine "$built/machine" "$built/release/ingestor") || return
+            nextest "$filter" TORTURE_COUNT="$count" TORTURE_GUEST="$built/machine" \
                 ${SEED:+"TORTURE_SEED=$SEED"}
             ;;
         soak) nextest "$filter" TORTURE_SOAK_SECONDS="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;

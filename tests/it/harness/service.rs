@@ -14,17 +14,18 @@ use serde_json::Value;
 
 use super::http::{self, Answer};
 use super::process::{Process, children_of, guarded};
-use super::{PATIENCE, Scratch, eventually, try_within};
+use super::{PATIENCE, Scratch, eventually, try_within, within};
 
 /// The service, told its process id as systemd does; that changes nothing but with `WATCHDOG_USEC`.
-const AS_SYSTEMD: [&str; 4] =
-    ["sh", "-c", r#"WATCHDOG_PID=$$ exec "$0""#, env!("CARGO_BIN_EXE_ingestor")];
+const AS_SYSTEMD: [&str; 3] = ["sh", "-c", r#"WATCHDOG_PID=$$ exec "$0""#];
 
 /// How the service is set up. Its directory, with the log in it, lasts from start to start, and is
 /// that of its clones too.
 #[derive(Clone)]
 pub(crate) struct Service {
     scratch: Rc<Scratch>,
+    program: PathBuf,
+    patience: Duration,
     environment: BTreeMap<String, String>,
     starts: Rc<Cell<u32>>,
 }
@@ -43,9 +44,17 @@ impl Service {
     /// With the defaults.
     pub(crate) fn bare() -> Self {
         let environment = BTreeMap::new();
-        let service = Self { scratch: Rc::new(Scratch::new()), environment, starts: Rc::default() };
+        let program = env!("CARGO_BIN_EXE_ingestor").into();
+        let scratch = Rc::new(Scratch::new());
+        let starts = Rc::default();
+        let service = Self { scratch, program, patience: PATIENCE, environment, starts };
         let wal_dir = service.wal_dir().to_string_lossy().into_owned();
         service.set("WAL_DIR", wal_dir)
+    }
+
+    /// With this in place of our binary, which may take so long to start.
+    pub(crate) fn running(self, program: PathBuf, patience: Duration) -> Self {
+        Self { program, patience, ..self }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "a number or a text, whichever is at hand")]
@@ -80,7 +89,7 @@ impl Service {
     #[track_caller]
     pub(crate) fn launch(&self) -> Ingestor {
         let mut command = guarded(AS_SYSTEMD[0]);
-        command.args(&AS_SYSTEMD[1..]);
+        command.args(&AS_SYSTEMD[1..]).arg(&self.program);
         self.spawn(command)
     }
 
@@ -114,7 +123,8 @@ impl Service {
             .args(options)
             // What strace runs goes on when strace is killed, unless the kernel is asked again.
             .args(["setpriv", "--pdeathsig", "KILL", "--"])
-            .args(AS_SYSTEMD);
+            .args(AS_SYSTEMD)
+            .arg(&self.program);
         self.spawn(strace)
     }
 
@@ -129,7 +139,8 @@ impl Service {
         let process = Process::spawn(&name, self.dir(), command);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let scratch = Rc::clone(&self.scratch);
-        Ingestor { pid: process.pid(), process, address: nowhere, _scratch: scratch }
+        let (pid, patience) = (process.pid(), self.patience);
+        Ingestor { pid, process, address: nowhere, patience, _scratch: scratch }
     }
 
     /// What is in its dead-letter store, oldest first.
@@ -183,6 +194,8 @@ pub(crate) struct Ingestor {
     /// Not that of the process if that is strace.
     pid: Pid,
     address: SocketAddr,
+    /// How long it may take to start.
+    patience: Duration,
     /// Its directory is there for as long as it is.
     _scratch: Rc<Scratch>,
 }
@@ -190,7 +203,7 @@ pub(crate) struct Ingestor {
 impl Ingestor {
     #[track_caller]
     pub(crate) fn await_listening(&mut self) {
-        self.address = eventually("the ingestor listens", || {
+        self.address = within(self.patience, "the ingestor listens", || {
             self.process.must_run();
             let line = self.log_of("listening for HTTP").pop()?;
             line["address"].as_str()?.parse().ok()

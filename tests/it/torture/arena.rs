@@ -10,6 +10,7 @@ use fastrand::Rng;
 use serde_json::Value;
 
 use super::disk;
+use super::forgetful::Disk;
 use super::gate::Gate;
 use super::letters::dead_letters;
 use super::proxy::Proxy;
@@ -41,6 +42,8 @@ pub(super) struct Arena {
     pub(super) ingestor: Option<Ingestor>,
     /// What the service's directory is, if not a part of the real disk. Unmounted after it ended.
     small: Option<SmallFilesystem>,
+    /// The disk of the machine that the service runs on, if not this one.
+    pub(super) disk: Option<Disk>,
     /// The broker has forgotten what it had taken over: only what was acknowledged to it counts.
     pub(super) broker_forgot: bool,
     /// The number of the next reading.
@@ -75,6 +78,7 @@ impl Arena {
             service,
             ingestor: None,
             small: None,
+            disk: None,
             broker_forgot: false,
             next: 0,
         };
@@ -96,6 +100,11 @@ impl Arena {
         });
     }
 
+    /// How many readings were published so far.
+    pub(super) fn published(&self) -> u64 {
+        self.next
+    }
+
     #[track_caller]
     pub(super) fn ingestor(&mut self) -> &mut Ingestor {
         self.ingestor.as_mut().expect("the service does not run")
@@ -109,10 +118,17 @@ impl Arena {
     }
 
     pub(super) fn kill(&mut self) {
+        self.cut_disk();
         if let Some(mut ingestor) = self.ingestor.take()
             && ingestor.is_running()
         {
             ingestor.kill();
+        }
+    }
+
+    pub(super) fn cut_disk(&self) {
+        if let Some(disk) = &self.disk {
+            disk.cut();
         }
     }
 
@@ -143,9 +159,20 @@ impl Arena {
         }
     }
 
-    /// Publishes while `fault` is done, waits until everything is stored, and compares.
+    /// Publishes while `fault` is done, waits until everything is stored, and compares. The books have
+    /// to balance.
     #[track_caller]
     pub(super) fn attempt(&mut self, per_second: u32, seed: u64, fault: Fault) -> Found {
+        let found = self.find(per_second, seed, fault);
+        self.must_balance();
+        self.proxy.must_be_in_order();
+        self.leave_filesystem();
+        found
+    }
+
+    /// As [`Self::attempt`], whatever the books say.
+    #[track_caller]
+    pub(super) fn find(&mut self, per_second: u32, seed: u64, fault: Fault) -> Found {
         self.restart();
         let load = Load::start_from(self.broker.port, per_second, self.next);
         // So that it happens to a service at work.
@@ -157,9 +184,6 @@ impl Arena {
         self.restart();
         let published = readings(published);
         let found = self.drain(&published);
-        self.must_balance();
-        self.proxy.must_be_in_order();
-        self.leave_filesystem();
         Found { recovery: began.elapsed(), ..found }
     }
 
@@ -180,6 +204,7 @@ impl Arena {
                 None => break,
             }
         }
+        self.proxy.must_be_in_order();
         assert!(forgot || seen == published.len(), "{seen} of {} acknowledged", published.len());
         let ingestor = self.ingestor();
         within(RECOVERY, "nothing waits", || {

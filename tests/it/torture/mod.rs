@@ -5,8 +5,8 @@
 //! recovery each acknowledged reading is in the table once, with the right values, or in the
 //! dead-letter store, and nothing is there that was never sent.
 //!
-//! The test suite runs each case a few times; `scripts/torture.sh` runs the same code as often as
-//! it is told to, by way of `TORTURE_COUNT` and `TORTURE_SEED`.
+//! The test suite runs each case a few times, but for `machine`; `scripts/torture.sh` runs the same
+//! code as often as it is told to, by way of `TORTURE_COUNT` and `TORTURE_SEED`.
 
 use crate::harness::Reading;
 
@@ -14,11 +14,13 @@ mod arena;
 mod broker;
 mod database;
 mod disk;
+mod forgetful;
 mod fuzz;
 mod gate;
 mod io_errors;
 mod kills;
 mod letters;
+mod machine;
 mod messages;
 mod power_cut;
 mod process;
