@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Load, Mosquitto, PATIENCE, Postgres, Publisher, Service, eventually, readings,
+    Load, Mosquitto, PATIENCE, Postgres, Publisher, ScriptedBroker, Service, eventually, reading,
+    readings,
 };
 
 /// The grace of the contract's default, and what it takes to notice the end.
@@ -30,6 +31,24 @@ fn sigterm_and_sigint_under_load_are_an_orderly_end_that_loses_nothing() {
     ingestor.await_metric("ingestor_acks_total", 100);
     let published = load.stop();
     postgres.await_exactly(&readings(published));
+}
+
+#[test]
+fn what_it_had_taken_is_stored_and_acknowledged_before_it_says_goodbye() {
+    let broker = ScriptedBroker::start();
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);
+    // The signal comes while the first commit hangs, and the rest waits behind it.
+    let mut ingestor = service.start_tampered("fdatasync:delay_enter=5000000:when=1");
+    let mut link = broker.accept(false);
+    for id in 1..=100 {
+        assert!(link.deliver(id, "telemetry/stop", reading(id.into()).payload()));
+    }
+    ingestor.await_metric("ingestor_messages_total", 100);
+    assert_eq!(ingestor.metric("ingestor_acks_total"), 0, "the commit hangs");
+    ingestor.signal(Signal::TERM);
+    assert_eq!(link.acks_until_closed(), (1..=100).collect::<Vec<_>>());
+    assert!(link.has_said_goodbye);
+    assert_eq!(ingestor.await_exit(GRACE), 0);
 }
 
 #[test]
