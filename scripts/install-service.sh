@@ -132,6 +132,7 @@ install_service() {
     as_root install -d -m 700 "$SETTINGS/secrets"
     # systemd reads it, and not the service: a password may get into it all the same.
     put_new 600 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env"
+    as_root chmod 600 "$SETTINGS/ingestor.env"
     put_secrets
     put 755 "$BINARY" "$PROGRAM"
     put 644 "deploy/systemd/$NAME.service" "$UNIT"

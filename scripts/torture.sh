@@ -44,7 +44,8 @@ it also fills and breaks filesystems.
                         the control without syncs; Debian on x86-64 only
   --count   how often each case is tried; by default so often that all of it takes an hour
   --seed    the first seed; each further try has the next one. A failure names its seed:
-            --cases NAME --count 1 --seed S tries that one again
+            --cases NAME --count 1 --seed S tries that one again (but a machine in QEMU never takes
+            the same time twice)
   --help    this text
 
 Exits with 0 if nothing was lost or doubled.

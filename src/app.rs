@@ -147,6 +147,8 @@ impl Service {
         supervisor.thread(SOURCE, move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(source.run());
+            // A lookup of the broker's name that hangs is not waited for.
+            runtime.shutdown_background();
             Ok(())
         })?;
 

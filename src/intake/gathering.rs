@@ -20,7 +20,7 @@ const STEP: Duration = Duration::from_micros(600);
 /// Messages that have to come in a step, or it is not worth another: 16,000 a second.
 const DENSE: usize = 10;
 
-/// What gathering adds at most to the wait of the first message for its ack.
+/// What gathering adds at most to the wait of the first message for its ack, and a step.
 const LONGEST: Duration = Duration::from_millis(2);
 
 /// Decides how long to wait.

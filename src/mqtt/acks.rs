@@ -3,7 +3,7 @@
 //! A packet id belongs to one connection: after a reconnect the broker uses it again, for another
 //! message. A PUBACK that was meant for the old connection would acknowledge a message that nobody
 //! stored. So every delivery carries the epoch of its connection; its ack is queued only while
-//! that epoch lasts, and the queue ends with it. The queue is written by the task that owns the
+//! that epoch lasts, and the queue ends with it. The queue is written by the thread that owns the
 //! connection, so what it takes from the queue is always of the connection that it has.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::retry::Reluctance;
 
-/// What this adds at most to the wait of a message for its ack.
+/// What this adds at most to the wait of a message to be read, and once more to that of its ack.
 pub(crate) const PAUSE: Duration = Duration::from_micros(500);
 
 /// Messages within a [`PAUSE`] that make one worth while: 16,000 a second.

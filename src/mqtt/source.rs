@@ -101,7 +101,7 @@ pub struct Source {
 enum Wake {
     Event(Result<Event, ConnectionError>),
     Acks,
-    /// All that the broker had sent is read, and more comes all the time.
+    /// All that the broker had sent is read, or a good part of it, and more comes all the time.
     Drained,
     Leave(End),
 }
@@ -243,7 +243,7 @@ impl Source {
                         Wake::Leave(End::Full)
                     }
                     event = &mut poll => Wake::Event(event),
-                    () = std::future::ready(()), if self.pacing.is_due() => Wake::Drained,
+                    () = std::future::ready(()), if connected && self.pacing.is_due() => Wake::Drained,
                 }
             };
             let outcome = match event {
@@ -413,6 +413,7 @@ impl Source {
     async fn end_connection(&mut self) {
         let epoch = self.acks.end_epoch();
         self.window = Window::default();
+        self.pacing = Pacing::default();
         self.events.clean();
         // A subscribe of the old connection is not for the next.
         self.events.pending.clear();

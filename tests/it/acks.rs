@@ -257,6 +257,23 @@ fn a_message_of_qos_0_is_stored_without_a_puback() {
 }
 
 #[test]
+fn a_connection_that_breaks_in_a_dense_stream_is_followed_by_a_whole_one() {
+    let broker = ScriptedBroker::start();
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);
+    let _ingestor = service.start();
+    for connection in 0..5 {
+        // Which expects a CONNECT of whoever comes.
+        let mut link = broker.accept(connection > 0);
+        for id in 1..=100 {
+            assert!(link.deliver(id, TOPIC, payload(id.into())));
+        }
+        if connection == 4 {
+            assert_eq!(link.acks(100), (1..=100).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
 fn a_lost_connection_is_retried_at_once_and_then_with_growing_pauses() {
     let broker = ScriptedBroker::start();
     let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);

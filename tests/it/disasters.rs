@@ -34,7 +34,15 @@ impl SmallFilesystem {
             return None;
         }
         let small = Self { place: place.to_owned(), image: Some(image.to_owned()) };
-        small.enter(&["-o", "loop,errors=remount-ro", &image.to_string_lossy()])
+        let small = small.enter(&["-o", "loop,errors=remount-ro", &image.to_string_lossy()])?;
+        if fs::OpenOptions::new().write(true).open(small.trigger()).is_err() {
+            eprintln!(
+                "SKIPPED: the kernel takes no order to find an error in {:?}",
+                small.trigger()
+            );
+            return None;
+        }
+        Some(small)
     }
 
     fn enter(self, arguments: &[&str]) -> Option<Self> {
@@ -57,12 +65,17 @@ impl SmallFilesystem {
 
     /// Has an ext4 find an error, and so turn read-only below the files that are open.
     pub(crate) fn break_down(&self) {
+        fs::write(self.trigger(), "1").unwrap();
+    }
+
+    /// Where an ext4 is told to find an error.
+    fn trigger(&self) -> PathBuf {
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         let place = self.place.to_string_lossy();
         let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let device = fields.find(|fields| fields[1] == place).expect("it is mounted")[0];
         let name = Path::new(device).file_name().unwrap();
-        fs::write(Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error"), "1").unwrap();
+        Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error")
     }
 
     /// Mounts an ext4 anew, as a reboot does.

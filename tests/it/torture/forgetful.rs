@@ -49,7 +49,7 @@ impl Disk {
         Self { port, is_ending, is_cut }
     }
 
-    /// From now on, until the next machine comes, nothing reaches the disk and it answers nothing.
+    /// From now on, until the next machine connects, nothing reaches the disk and it answers nothing.
     pub(super) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
     }
@@ -102,6 +102,7 @@ impl Platter {
                 (usize::try_from(offset).unwrap(), usize::try_from(length).unwrap());
             assert!(offset % SECTOR == 0 && length % SECTOR == 0);
             let sectors = (offset / SECTOR)..((offset + length) / SECTOR);
+            self.must_have_power(&mut machine)?;
             let mut reply =
                 [&REPLY_MAGIC.to_be_bytes()[..], &[0; 4], &cookie.to_be_bytes()].concat();
             match request {
