@@ -14,7 +14,13 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(5 + 3);
 
 fn start() -> Ingestor {
     // Neither broker nor database: half of the answers are errors.
-    Service::new("postgres://iot:x@127.0.0.1:1/iotdb", 1).set("ADMIN_TOKEN", TOKEN).start()
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", 1).set("ADMIN_TOKEN", TOKEN);
+    let ingestor = service.start();
+    // By then all of its parts run, and have the descriptors that they need.
+    for message in ["cannot reach the broker", "the database does not take rows"] {
+        eventually(message, || (!ingestor.log_of(message).is_empty()).then_some(()));
+    }
+    ingestor
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
