@@ -37,8 +37,8 @@ impl SmallFilesystem {
         let small = small.enter(&["-o", "loop,errors=remount-ro", &image.to_string_lossy()])?;
         if fs::OpenOptions::new().write(true).open(small.trigger()).is_err() {
             eprintln!(
-                "SKIPPED: the kernel takes no order to find an error in {:?}",
-                small.trigger()
+                "SKIPPED: the kernel takes no order to find an error in {}",
+                small.trigger().display()
             );
             return None;
         }
