@@ -90,6 +90,7 @@ mod tests {
         backoff.reset();
         assert!(backoff.next_pause() <= first);
     }
+
     #[test]
     fn what_is_in_vain_is_tried_less_and_less_often() {
         let mut reluctance = Reluctance::default();

@@ -203,10 +203,11 @@ impl Storage for SledStorage {
         };
         let file = settle().map_err(io)?;
         let (lifeline, dropped) = mpsc::channel();
-        let flushes = AtomicU64::new(0);
+        let flushes = Arc::new(AtomicU64::new(0));
+        let seen_flushes = Arc::clone(&flushes);
         let generation = Arc::new(SledGeneration { db, file, flushes, _lifeline: lifeline });
         let pushed = Arc::downgrade(&generation);
-        let watch = move || push(&pushed, &dropped);
+        let watch = move || push(&pushed, &seen_flushes, &dropped);
         thread::Builder::new().name("wal-watch".to_owned()).spawn(watch).map_err(io)?;
         Ok(generation)
     }
@@ -335,7 +336,7 @@ struct SledGeneration {
     /// A descriptor of our own for fdatasync.
     file: File,
     /// Flushes begun and flushes ended: odd while one is under way.
-    flushes: AtomicU64,
+    flushes: Arc<AtomicU64>,
     /// Ends [`push`].
     _lifeline: mpsc::Sender<()>,
 }
@@ -347,17 +348,20 @@ struct SledGeneration {
 /// `exit_reservation`), sled notes the error and wakes nobody who waits for that write. A flush that
 /// begins after it sees the error and wakes all; one that began before waits with them, and so each has
 /// a thread of its own. If the disk is merely slow, they end with the first one.
-fn push(generation: &Weak<SledGeneration>, dropped: &mpsc::Receiver<()>) {
+///
+/// The generation itself is held only while one does not end: who lets go of it relies on sled having
+/// ended then, and reads its file.
+fn push(generation: &Weak<SledGeneration>, flushes: &AtomicU64, dropped: &mpsc::Receiver<()>) {
     let mut seen = 0;
     while dropped.recv_timeout(PUSH_AFTER) == Err(RecvTimeoutError::Timeout) {
-        let Some(generation) = generation.upgrade() else { return };
-        let flushes = generation.flushes.load(Ordering::Relaxed);
-        if flushes % 2 == 1 && flushes == seen {
+        let now = flushes.load(Ordering::Relaxed);
+        if now % 2 == 1 && now == seen {
+            let Some(generation) = generation.upgrade() else { return };
             // Its outcome is that of the one that waits, which reports it.
             let flush = move || guarded(|| generation.db.flush()).is_ok();
             thread::Builder::new().name("wal-push".to_owned()).spawn(flush).ok();
         }
-        seen = flushes;
+        seen = now;
     }
 }
 
