@@ -1,8 +1,10 @@
 //! What pending records cost: it must not matter how many there are.
 //!
 //! One service, its database down, is filled with arrays of 500 readings, which is quick, up to
-//! each depth. There, probes of messages with one reading each tell what a message costs; the
-//! process is then stopped and started, to see how long opening takes. Bytes on the disk and bytes
+//! each depth, and takes probes of messages with one reading each on top. The process is then
+//! stopped and started, to see how long opening takes. More probes tell what a message costs, each
+//! right after one of another log, which is filled to the least depth only: a processor that others
+//! share changes its speed from one minute to the next by more than the depth could. Bytes on the disk and bytes
 //! written are those of everything so far, arrays and probes. Written are counted twice, by process
 //! and by disk; both count too many, each for its own reason, and the lesser is taken.
 
@@ -21,12 +23,17 @@ const DEPTHS: [u64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 /// Messages in a probe, unless that is more than there are pending.
 const PROBE: u64 = 30_000;
 
+/// In a round, of each log; one alone is off by a fifth, either way.
+const PROBES_SIDE_BY_SIDE: u32 = 10;
+
 #[derive(serde::Serialize)]
 pub(crate) struct Depth {
     /// When the first probe began.
     pub(crate) pending: u64,
     /// Processor time a message.
     pub(crate) cpu_micros: f64,
+    /// That, as a share of what it is at the least depth meanwhile.
+    cpu_share: f64,
     messages_per_second: f64,
     peak_mib: f64,
     disk_bytes: f64,
@@ -34,8 +41,8 @@ pub(crate) struct Depth {
     pub(crate) open_ms: f64,
 }
 
-struct Filled<'b> {
-    broker: &'b Mosquitto,
+struct Filled {
+    broker: Mosquitto,
     service: Service,
     ingestor: Ingestor,
     pending: u64,
@@ -49,21 +56,7 @@ struct Filled<'b> {
 }
 
 pub(crate) fn run(plan: &Plan) -> Findings {
-    let broker = Mosquitto::start();
-    let service = Service::new(&ingest::no_database(), broker.port);
-    let mut ingestor = service.start();
-    ingestor.await_ready();
-    let on_the_disk = usage::written_to_disk_under(&service.wal_dir());
-    let mut filled = Filled {
-        broker: &broker,
-        service,
-        ingestor,
-        pending: 0,
-        taken: 0,
-        arrays: 0,
-        written: 0,
-        on_the_disk,
-    };
+    let mut filled = Filled::empty();
     let deepest = plan.scaled(DEPTHS[3]).max(DEPTHS[0]);
     let depths: Vec<Depth> = DEPTHS
         .into_iter()
@@ -75,28 +68,83 @@ pub(crate) fn run(plan: &Plan) -> Findings {
     Findings { rows: rows(&depths), figures: json!(depths) }
 }
 
-impl Filled<'_> {
+impl Filled {
+    fn empty() -> Self {
+        let broker = Mosquitto::start();
+        let service = Service::new(&ingest::no_database(), broker.port);
+        let mut ingestor = service.start();
+        ingestor.await_ready();
+        let on_the_disk = usage::written_to_disk_under(&service.wal_dir());
+        Self { broker, service, ingestor, pending: 0, taken: 0, arrays: 0, written: 0, on_the_disk }
+    }
+
     fn measure(&mut self, depth: u64, rounds: u32) -> Depth {
         self.fill(depth);
         let pending = self.pending;
-        let probes: Vec<(f64, f64)> = (0..rounds).map(|_| self.probe(PROBE.min(depth))).collect();
-        let mut peak = self.ingestor.peak_memory();
-        self.written += usage::written(self.ingestor.pid());
-        let open_ms = self.restart();
-        peak = peak.max(self.ingestor.peak_memory());
+        let messages = PROBE.min(depth);
+        let probes: Vec<(f64, f64)> = (0..rounds).map(|_| self.probe(messages)).collect();
+        let peak = self.ingestor.peak_memory();
         #[expect(clippy::cast_precision_loss, reason = "counts of bytes and records")]
         let a_record = |bytes: u64| bytes as f64 / self.pending as f64;
+        let disk_bytes = a_record(self.service.wal_bytes());
+        let written_bytes = a_record(self.written());
+        self.written += usage::written(self.ingestor.pid());
+        let open_ms = self.restart();
+        let (cpu_micros, cpu_share) = if depth == DEPTHS[0] {
+            (median(probes.iter().map(|(cpu, _)| *cpu)), 1.0)
+        } else {
+            self.beside_the_least_depth(PROBE.min(depth / 10), rounds)
+        };
+        let peak = peak.max(self.ingestor.peak_memory());
         #[expect(clippy::cast_precision_loss, reason = "a count of bytes")]
         let peak_mib = peak as f64 / f64::from(1 << 20);
         Depth {
             pending,
-            cpu_micros: median(probes.iter().map(|(cpu, _)| *cpu)),
+            cpu_micros,
+            cpu_share,
             messages_per_second: median(probes.iter().map(|(_, speed)| *speed)),
             peak_mib,
-            disk_bytes: a_record(self.service.wal_bytes()),
-            written_bytes: a_record(self.written()),
+            disk_bytes,
+            written_bytes,
             open_ms,
         }
+    }
+
+    /// Microseconds of processor time a message, and that as a share of what another log takes,
+    /// which begins at the least depth in each round. What that one writes is left out of what is
+    /// written.
+    fn beside_the_least_depth(&mut self, messages: u64, rounds: u32) -> (f64, f64) {
+        let rounds: Vec<(f64, f64)> = (0..rounds)
+            .map(|_| {
+                let mut least = self.aside(|| {
+                    let mut least = Self::empty();
+                    least.fill(DEPTHS[0]);
+                    least
+                });
+                let (mut here, mut there) = (0.0, 0.0);
+                for _ in 0..PROBES_SIDE_BY_SIDE {
+                    there += self.aside(|| least.probe(messages).0);
+                    here += self.probe(messages).0;
+                }
+                self.aside(|| least.ingestor.stop());
+                (here / f64::from(PROBES_SIDE_BY_SIDE), here / there)
+            })
+            .collect();
+        (
+            median(rounds.iter().map(|(here, _)| *here)),
+            median(rounds.iter().map(|(_, share)| *share)),
+        )
+    }
+
+    /// Does something whose bytes are not to be counted.
+    fn aside<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        let dir = self.service.wal_dir();
+        let before = usage::written_to_disk_under(&dir);
+        let outcome = act();
+        let after = usage::written_to_disk_under(&dir);
+        let meanwhile = after.zip(before).map(|(after, before)| after - before);
+        self.on_the_disk = self.on_the_disk.zip(meanwhile).map(|(all, by)| all + by);
+        outcome
     }
 
     /// Bytes since the beginning.
@@ -158,14 +206,15 @@ fn rows(depths: &[Depth]) -> Vec<Row> {
         bar: Some(Bar::AtMost(bar)),
         detail: each(of),
     };
-    let costs = sorted(depths.iter().map(|depth| depth.cpu_micros));
+    let costs = sorted(depths.iter().map(|depth| depth.cpu_share));
     let flat = Row {
-        what: "processor time a message at 10⁴, 10⁵, 10⁶, 10⁷ pending: dearest over cheapest"
+        what: "processor time a message at 10⁴, 10⁵, 10⁶, 10⁷ pending, as a share of that at 10⁴ \
+               beside it: dearest over cheapest"
             .to_owned(),
         value: costs[costs.len() - 1] / costs[0],
         unit: "",
         bar: Some(Bar::AtMost(1.15)),
-        detail: format!("{} µs", each(|depth| depth.cpu_micros)),
+        detail: format!("{}; {} µs", each(|depth| depth.cpu_share), each(|depth| depth.cpu_micros)),
     };
     vec![
         flat,

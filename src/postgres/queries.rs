@@ -190,15 +190,28 @@ fn page(filter: &TelemetryFilter, position: Position, limit: i64) -> QueryBuilde
 }
 
 /// Stops at the first row that is not to be counted any more. The order is there for the sake of
-/// its index, which alone is read: without it, a scan of the table may begin at the far end.
+/// its index, which alone is read: without it, a scan of the table may begin at the far end. What
+/// the index holds is selected, because anything else would be computed for each row.
+///
+/// Most tables are past the limit as a whole, and to skip so many rows takes two thirds of the
+/// time that it takes to count them. So all rows are counted only if that finds none behind them.
 fn count(filter: &TelemetryFilter) -> QueryBuilder<Postgres> {
-    let mut sql = matching("select count(*) from (select 1 from telemetry where true", filter);
+    let most = i64::try_from(TOTAL_EXACT_UP_TO).unwrap_or(i64::MAX - 1);
+    let past = most + 1;
+    if *filter == TelemetryFilter::default() {
+        let mut sql = QueryBuilder::new("select case when exists (");
+        sql.push("select ts from telemetry order by ts desc offset ").push_bind(most);
+        sql.push(") then ").push_bind(past).push(" else (");
+        sql.push("select count(*) from (select ts from telemetry order by ts desc limit ");
+        sql.push_bind(most).push(") as counted) end");
+        return sql;
+    }
+    let mut sql = matching("select count(*) from (select ts from telemetry where true", filter);
     sql.push(match filter.device_id {
         Some(_) => " order by device_id desc, ts desc",
         None => " order by ts desc",
     });
-    sql.push(" limit ").push_bind(i64::try_from(TOTAL_EXACT_UP_TO).unwrap_or(i64::MAX) + 1);
-    sql.push(") as matching");
+    sql.push(" limit ").push_bind(past).push(") as matching");
     sql
 }
 

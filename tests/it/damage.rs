@@ -127,10 +127,10 @@ pub(crate) fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> 
         let number = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap());
         let body = usize::from(u16::from_le_bytes([frame[6], frame[7]]));
         let (first, count) = (number(8), number(40) & 0xffff_ffff);
-        if frame[4..6] != [1, 0] || !is_chosen(first) {
+        if frame[4..6] != [2, 0] || !is_chosen(first) {
             continue;
         }
-        frame[4] = 2;
+        frame[4] = 3;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&frame[..48]);
         hasher.update(&frame[52..52 + body]);
@@ -150,7 +150,7 @@ fn blocks_of_an_unknown_version_are_set_aside_and_called_by_their_name() {
     let ingestor = backlog.drain();
     let reports = ingestor.log_of("a WAL generation was written by a newer version");
     assert_eq!(reports.len(), 1);
-    assert_eq!(reports[0]["block_version"], 2);
+    assert_eq!(reports[0]["block_version"], 3);
     for damage in ["a WAL generation is damaged", "offsets lost to damage"] {
         assert!(ingestor.log_of(damage).is_empty());
     }
@@ -163,7 +163,7 @@ fn blocks_of_an_unknown_version_are_set_aside_and_called_by_their_name() {
     let set_aside = backlog.service.wal_dir().join("quarantine").join(id);
     let report: Value =
         serde_json::from_slice(&fs::read(set_aside.join("report.json")).unwrap()).unwrap();
-    assert_eq!(report["unknown_version"], 2);
+    assert_eq!(report["unknown_version"], 3);
     assert!(set_aside.join("db").metadata().unwrap().len() >= 1 << 20);
 }
 

@@ -437,7 +437,7 @@ fn blocks_of_a_newer_version_are_called_that_and_not_damage() {
     let answer = wal(&service, &["verify"]);
     assert_eq!((answer.code, answer.err.as_str()), (1, ""));
     let line = format!(
-        "{}: byte {}: block version 2, written by a newer version of this program",
+        "{}: byte {}: block version 3, written by a newer version of this program",
         file.display(),
         copies[0].position
     );
@@ -445,7 +445,7 @@ fn blocks_of_a_newer_version_are_called_that_and_not_damage() {
     assert!(!answer.out.contains("damage") && !answer.out.contains("lost"), "{}", answer.out);
     let export = wal(&service, &["export"]);
     assert_eq!(export.code, 1);
-    assert_says(&export.err, "version 2, written by a newer version");
+    assert_says(&export.err, "version 3, written by a newer version");
     let unreadable = copies[0].first..copies[0].end;
     let kept: Vec<_> = (0..READINGS).filter(|n| !unreadable.contains(n)).map(reading).collect();
     assert!(exported(&export.out) == kept, "not everything but {unreadable:?}");
