@@ -93,7 +93,9 @@ make_database() {
     if [[ -n $(as_postgres "select 1 from pg_database where datname = 'iotdb'") ]]; then
         say "  database iotdb left as it is"
     else
-        as_postgres "create database iotdb owner iot encoding 'UTF8' template template0"
+        # Device ids are compared by bytes: the order of a language changes with the library, and an
+        # update of it may then break the unique index, which keeps a reading from being doubled.
+        as_postgres "create database iotdb owner iot encoding 'UTF8' lc_collate 'C' template template0"
         say "  database iotdb made"
     fi
 }

@@ -27,8 +27,8 @@ const INSERT: &str = "
 pub(crate) async fn subscribe(port: u16, messages: u64) {
     let mut options = MqttOptions::new("bare-subscriber", "127.0.0.1", port);
     options.set_manual_acks(true).set_clean_session(false).set_max_packet_size(1 << 20, 1 << 20);
-    // As many as there are packet ids, so that there is room for every acknowledgement.
-    let (client, mut events) = AsyncClient::new(options, usize::from(u16::MAX));
+    // Room for every acknowledgement and the subscription: this task alone takes them out again.
+    let (client, mut events) = AsyncClient::new(options, usize::try_from(messages).unwrap() + 1);
     let mut network = events.network_options();
     network.set_tcp_nodelay(true);
     events.set_network_options(network);
