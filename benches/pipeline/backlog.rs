@@ -2,11 +2,13 @@
 //!
 //! One service, its database down, is filled with arrays of 500 readings, which is quick, up to
 //! each depth, and takes probes of messages with one reading each on top. The process is then
-//! stopped and started, to see how long opening takes. More probes tell what a message costs, each
-//! right after one of another log, which is filled to the least depth only: a processor that others
-//! share changes its speed from one minute to the next by more than the depth could. Bytes on the disk and bytes
-//! written are those of everything so far, arrays and probes. Written are counted twice, by process
-//! and by disk; both count too many, each for its own reason, and the lesser is taken.
+//! stopped and started, to see how long opening takes. Bytes on the disk and bytes written are those
+//! of everything so far, arrays and probes. Written are counted twice, by process and by disk; both
+//! count too many, each for its own reason, and the lesser is taken.
+//!
+//! More probes tell what a message costs, taking turns with probes of another log of the least depth:
+//! a processor that others share changes its speed from one minute to the next by more than the
+//! depth could.
 
 use std::time::Instant;
 
@@ -20,7 +22,8 @@ use crate::{ingest, load, usage};
 
 const DEPTHS: [u64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 
-/// Messages in a probe, unless that is more than there are pending.
+/// Messages in a probe at most: unless that is more than there are pending, or, side by side, more
+/// than a tenth of it.
 const PROBE: u64 = 30_000;
 
 /// In a round, of each log; one alone is off by a fifth, either way.
@@ -84,12 +87,12 @@ impl Filled {
         let messages = PROBE.min(depth);
         let probes: Vec<(f64, f64)> = (0..rounds).map(|_| self.probe(messages)).collect();
         let peak = self.ingestor.peak_memory();
+        self.written += usage::written(self.ingestor.pid());
+        let open_ms = self.restart();
         #[expect(clippy::cast_precision_loss, reason = "counts of bytes and records")]
         let a_record = |bytes: u64| bytes as f64 / self.pending as f64;
         let disk_bytes = a_record(self.service.wal_bytes());
         let written_bytes = a_record(self.written());
-        self.written += usage::written(self.ingestor.pid());
-        let open_ms = self.restart();
         let (cpu_micros, cpu_share) = if depth == DEPTHS[0] {
             (median(probes.iter().map(|(cpu, _)| *cpu)), 1.0)
         } else {
@@ -110,23 +113,28 @@ impl Filled {
         }
     }
 
-    /// Microseconds of processor time a message, and that as a share of what another log takes,
-    /// which begins at the least depth in each round. What that one writes is left out of what is
-    /// written.
+    /// Microseconds of processor time a message, and that as a share of what it takes a log of the
+    /// least depth, a new one for each probe, so that it stays at that depth. Which of the two comes
+    /// first changes. What the other one writes is left out of what is written.
     fn beside_the_least_depth(&mut self, messages: u64, rounds: u32) -> (f64, f64) {
         let rounds: Vec<(f64, f64)> = (0..rounds)
             .map(|_| {
-                let mut least = self.aside(|| {
-                    let mut least = Self::empty();
-                    least.fill(DEPTHS[0]);
-                    least
-                });
                 let (mut here, mut there) = (0.0, 0.0);
-                for _ in 0..PROBES_SIDE_BY_SIDE {
+                for probe in 0..PROBES_SIDE_BY_SIDE {
+                    let mut least = self.aside(|| {
+                        let mut least = Self::empty();
+                        least.fill(DEPTHS[0]);
+                        least
+                    });
+                    if probe % 2 == 0 {
+                        here += self.probe(messages).0;
+                    }
                     there += self.aside(|| least.probe(messages).0);
-                    here += self.probe(messages).0;
+                    if probe % 2 == 1 {
+                        here += self.probe(messages).0;
+                    }
+                    self.aside(|| least.ingestor.stop());
                 }
-                self.aside(|| least.ingestor.stop());
                 (here / f64::from(PROBES_SIDE_BY_SIDE), here / there)
             })
             .collect();

@@ -24,7 +24,7 @@ pub use cursor::Cursor;
 mod cursor;
 
 /// Rows up to which a total is counted.
-pub const TOTAL_EXACT_UP_TO: u64 = 100_000;
+pub const TOTAL_EXACT_UP_TO: u32 = 100_000;
 
 /// Which readings; all that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,8 +128,8 @@ impl Database {
             Ok(TelemetryPage {
                 readings: rows.into_iter().map(reading).collect(),
                 total: Total {
-                    rows: total.min(TOTAL_EXACT_UP_TO),
-                    exact: total <= TOTAL_EXACT_UP_TO,
+                    rows: total.min(u64::from(TOTAL_EXACT_UP_TO)),
+                    exact: total <= u64::from(TOTAL_EXACT_UP_TO),
                 },
                 next: last.filter(|_| has_next),
             })
@@ -196,7 +196,7 @@ fn page(filter: &TelemetryFilter, position: Position, limit: i64) -> QueryBuilde
 /// Most tables are past the limit as a whole, and to skip so many rows takes two thirds of the
 /// time that it takes to count them. So all rows are counted only if that finds none behind them.
 fn count(filter: &TelemetryFilter) -> QueryBuilder<Postgres> {
-    let most = i64::try_from(TOTAL_EXACT_UP_TO).unwrap_or(i64::MAX - 1);
+    let most = i64::from(TOTAL_EXACT_UP_TO);
     let past = most + 1;
     if *filter == TelemetryFilter::default() {
         let mut sql = QueryBuilder::new("select case when exists (");

@@ -17,8 +17,8 @@
 //! | 48–51 | CRC-32 of all of the above and the body |
 //! | 52– | body in bincode, compressed with zstd |
 //!
-//! bodies: version 1 is a `Vec<RecordV1>`, version 2 is [`ColumnsV2`], which takes two thirds of
-//! the space of the same readings. Version 2 is written, both are read. bincode is positional:
+//! Bodies: version 1 is a `Vec<RecordV1>` in bincode's fixed-width encoding, version 2 is
+//! [`ColumnsV2`] in its variable one. Version 2 is written, both are read. bincode is positional:
 //! both are frozen, a change is a new version beside them. What stands before the body is the same
 //! in every version, so that one that does not know a body still knows which offsets are in it.
 //!
@@ -28,6 +28,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use bincode::Options as _;
 use serde::{Deserialize, Serialize};
 
 use crate::reading::{Reading, Timestamp};
@@ -46,7 +47,7 @@ pub const HEADER_BYTES: usize = 52;
 
 const CHECKSUM_AT: usize = 48;
 
-/// Of what is written.
+/// The version that is written; all from 1 to this are read.
 const VERSION: u16 = 2;
 
 /// Records are gathered into a block until they take this many bytes uncompressed. Readings shrink
@@ -90,6 +91,7 @@ pub struct Header {
     pub count: u32,
     /// Length of the whole frame in bytes.
     pub frame_bytes: usize,
+    version: u16,
     received_at: i64,
     raw_bytes: usize,
 }
@@ -246,7 +248,8 @@ impl Encoder {
         received_at: Timestamp,
         readings: &[Reading],
     ) -> std::io::Result<Vec<u8>> {
-        let raw = bincode::serialize(&ColumnsV2::of(readings)).map_err(std::io::Error::other)?;
+        let columns = ColumnsV2::of(readings);
+        let raw = variable().serialize(&columns).map_err(std::io::Error::other)?;
         let body = self.compressor.compress(&raw)?;
         let too_long = |_| std::io::Error::other("a block outgrew its frame");
         let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
@@ -264,6 +267,11 @@ impl Encoder {
         frame.extend_from_slice(&body);
         Ok(frame)
     }
+}
+
+/// bincode's encoding of version 2: lengths and steps take as many bytes as they need.
+fn variable() -> impl bincode::Options {
+    bincode::DefaultOptions::new()
 }
 
 fn checksum(header: &[u8], body: &[u8]) -> u32 {
@@ -308,6 +316,7 @@ pub fn envelope(bytes: &[u8]) -> Result<Header, FrameError> {
         return Err(FrameError::Checksum);
     }
     let header = Header {
+        version: u16::from_le_bytes(field(head, 4)),
         first: u64::from_le_bytes(field(head, 8)),
         committed: u64::from_le_bytes(field(head, 16)),
         flushed: u64::from_le_bytes(field(head, 24)),
@@ -360,9 +369,10 @@ pub fn decode(frame: &[u8]) -> Result<Block, FrameError> {
     let header = check(frame)?;
     let body = &frame[HEADER_BYTES..header.frame_bytes];
     let raw = decompress(body, header.raw_bytes).map_err(|_| FrameError::Body)?;
-    let readings = match u16::from_le_bytes(field(frame, 4)) {
+    let readings = match header.version {
         1 => bincode::deserialize(&raw).ok().and_then(readings_v1),
-        _ => bincode::deserialize(&raw).ok().and_then(ColumnsV2::readings),
+        2 => variable().deserialize(&raw).ok().and_then(ColumnsV2::readings),
+        version => return Err(FrameError::UnknownVersion(version)),
     };
     let readings = readings.ok_or(FrameError::Body)?;
     if readings.len() != header.count as usize {
@@ -429,21 +439,31 @@ mod tests {
             .collect()
     }
 
+    /// One goes back in time.
+    fn golden_readings_v2() -> Vec<Reading> {
+        let mut readings =
+            vec![reading("sensor-001", 23.5), reading("sensor-002", -7.25), reading("ü", -0.0)];
+        readings[1].timestamp = Timestamp::from_micros(1_759_667_696_000_997).unwrap();
+        readings[2].timestamp = Timestamp::from_micros(1_759_667_695_999_999).unwrap();
+        readings
+    }
+
     /// The bytes of each version for all time: a log written by an older binary must be readable.
     #[test]
     fn every_version_keeps_its_bytes() {
-        let golden = [include_str!("block_v1.hex"), include_str!("block_v2.hex")].map(golden);
-        for bytes in &golden {
+        let [v1, v2] = [include_str!("block_v1.hex"), include_str!("block_v2.hex")].map(golden);
+        assert_eq!((v1[4], v2[4]), (1, 2));
+        for bytes in [&v1, &v2] {
             let block = decode(bytes).unwrap();
             assert_eq!(block.first, 1_000_000);
-            assert_eq!(block.readings, [reading("sensor-001", 23.5), reading("sensor-002", -7.25)]);
             assert_eq!(block.received_at.to_string(), "2025-10-05T12:34:57Z");
             assert_eq!(check(bytes).unwrap().flushed, 3);
         }
-        let [v1, v2] = golden;
-        assert_eq!((v1[4], v2[4]), (1, 2));
-        // The length of the body is left out: another zstd may pack it tighter.
-        let written = &encode(1_000_000, &decode(&v2).unwrap().readings)[0].2;
+        let readings = [reading("sensor-001", 23.5), reading("sensor-002", -7.25)];
+        assert_eq!(decode(&v1).unwrap().readings, readings);
+        assert_eq!(decode(&v2).unwrap().readings, golden_readings_v2());
+        // Not the bytes of the body, nor how many: another zstd may pack it tighter.
+        let written = &encode(1_000_000, &golden_readings_v2())[0].2;
         assert_eq!((&written[..6], &written[8..48]), (&v2[..6], &v2[8..48]));
         let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
         assert_eq!(raw(written), raw(&v2));

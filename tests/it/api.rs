@@ -287,6 +287,8 @@ fn the_total_is_exact_up_to_100_000_rows() {
     assert_eq!(total("limit=1"), (100_000, true));
     insert(100_001, 100_001);
     assert_eq!(total("limit=1"), (100_000, false));
+    assert_eq!(total("limit=1&start=2025-06-01T00:00:00Z"), (100_000, false));
+    assert_eq!(total("limit=1&start=2025-06-01T00:00:00.002Z"), (100_000, true));
     assert_eq!(total("limit=1&device_id=device-0"), (50_000, true));
     assert_eq!(total("limit=1&device_id=nobody"), (0, true));
     assert_eq!(

@@ -113,7 +113,7 @@ fn reported_lost(wal: &Value) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Turns blocks of a generation into ones of version 2, as a newer program writes them; returns
+/// Turns blocks of a generation into ones of version 3, as a newer program writes them; returns
 /// their offsets. `is_chosen` is asked for each block, by its first offset.
 pub(crate) fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> BTreeSet<u64> {
     const MAGIC: &[u8] = b"\xB7WAL";
