@@ -207,6 +207,7 @@ comes_up() {
     within 30 'rows arrive' at_least ingestor_db_inserts_total 20
     within 30 'Prometheus scrapes all it should' targets_are_up
     must 'Grafana answers' http_get 3000 /api/health >/dev/null
+    equal C "$(in_service postgres psql -U iot -d iotdb -X -A -t -c "$COLLATION")" 'how device ids are compared'
     equal '' "$(ss -Hltn | awk '{ print $4 }' | grep -Ev '^127\.|^\[::1\]' || true)" 'what other machines reach'
     holds
 

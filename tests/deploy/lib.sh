@@ -54,4 +54,8 @@ within() {
     done
 }
 
+# How a database compares device ids.
+# shellcheck disable=SC2034  # for whoever sources this
+COLLATION='select datcollate from pg_database where datname = current_database()'
+
 millis() { printf '%s' "$((${EPOCHREALTIME/[.,]/} / 1000))"; }

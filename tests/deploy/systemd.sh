@@ -179,6 +179,7 @@ gets_its_servers() {
     local open
     open=$(inside ss -Hltn | awk '{ print $4 }' | grep -Ev '^(127\.0\.0\.1|\[::1\]):' || true)
     equal '' "$open" 'what other machines reach'
+    equal C "$(inside runuser -u postgres -- psql -X -A -t -d iotdb -c "$COLLATION")" 'how device ids are compared'
     publish 200
     nothing_is_lost
     holds
