@@ -48,7 +48,8 @@ fn arena(guest: &Path, environment: &[(&str, &str)]) -> Arena {
 fn new_disk() -> Disk {
     let scratch = Scratch::new();
     let image = scratch.path().join("image");
-    let made = Command::new("mke2fs").args(["-t", "ext4"]).arg(&image).arg("128M").output();
+    let made =
+        Command::new("mke2fs").args(["-t", "ext4", "-b", "4096"]).arg(&image).arg("128M").output();
     assert!(made.unwrap().status.success());
     Disk::start(std::fs::read(image).unwrap())
 }
