@@ -22,8 +22,8 @@ use crate::{ingest, load, usage};
 
 const DEPTHS: [u64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 
-/// Messages in a probe at most: unless that is more than there are pending, or, side by side, more
-/// than a tenth of it.
+/// Messages in a probe; fewer, if that is more than there are pending, or, side by side, more than a
+/// tenth of it.
 const PROBE: u64 = 30_000;
 
 /// In a round, of each log; one alone is off by a fifth, either way.
@@ -35,7 +35,7 @@ pub(crate) struct Depth {
     pub(crate) pending: u64,
     /// Processor time a message.
     pub(crate) cpu_micros: f64,
-    /// That, as a share of what it is at the least depth meanwhile.
+    /// That, as a share of what it is at the least depth meanwhile; so 1 at the least depth.
     cpu_share: f64,
     messages_per_second: f64,
     peak_mib: f64,
