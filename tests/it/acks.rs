@@ -105,7 +105,8 @@ fn pubacks_leave_in_the_order_of_receipt_those_of_rejected_messages_among_them()
     let ingestor = service.start();
     let mut link = broker.accept(false);
     // The order of packet ids means nothing: they come in one that no counting gives.
-    let ids: Vec<u16> = (0..MESSAGES).map(|n| n * 7_919 % 65_521 + 1).collect();
+    let id = |n: u32| u16::try_from(n * 7_919 % 65_521 + 1).unwrap();
+    let ids: Vec<u16> = (0..MESSAGES.into()).map(id).collect();
     let mut stored = Vec::new();
     for (number, id) in (0..).zip(&ids) {
         let message = match number % 5 {
