@@ -1,4 +1,4 @@
-//! Blocks: what the log stores, as self-describing frames. The only file that knows bincode.
+//! Blocks: what the log stores, as self-describing frames.
 //!
 //! A frame is found and checked without anything around it, so that it can be picked out of the
 //! raw file of a damaged database:
@@ -15,12 +15,10 @@
 //! | 40–43 | number of records |
 //! | 44–47 | length of the body before compression |
 //! | 48–51 | CRC-32 of all of the above and the body |
-//! | 52– | body in bincode, compressed with zstd |
+//! | 52– | body, compressed with zstd |
 //!
-//! Bodies: version 1 is a `Vec<RecordV1>` in bincode's fixed-width encoding, version 2 is
-//! [`ColumnsV2`] in its variable one. Version 2 is written, both are read. bincode is positional:
-//! both are frozen, a change is a new version beside them. What stands before the body is the same
-//! in every version, so that one that does not know a body still knows which offsets are in it.
+//! What stands before the body is the same in every version, so that one that does not know a body
+//! still knows which offsets are in it. The bodies are in `body`.
 //!
 //! A frame stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a
 //! segment (17 values each) to blob files, which it never syncs.
@@ -28,10 +26,10 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use bincode::Options as _;
-use serde::{Deserialize, Serialize};
-
 use crate::reading::{Reading, Timestamp};
+use body::VERSION;
+
+mod body;
 
 /// The number of a record in the log, from 0 on, never reused.
 pub type Offset = u64;
@@ -46,9 +44,6 @@ pub const MAGIC: [u8; 4] = [0xB7, b'W', b'A', b'L'];
 pub const HEADER_BYTES: usize = 52;
 
 const CHECKSUM_AT: usize = 48;
-
-/// The version that is written; all from 1 to this are read.
-const VERSION: u16 = 2;
 
 /// Records are gathered into a block until they take this many bytes uncompressed. Readings shrink
 /// to about a quarter, which fills a frame; what shrinks less is halved until it fits.
@@ -121,68 +116,6 @@ pub enum FrameError {
     Body,
 }
 
-/// Version 1 of a record. Frozen.
-#[derive(Deserialize)]
-struct RecordV1 {
-    device_id: String,
-    timestamp_micros: i64,
-    temperature: f64,
-    humidity: f64,
-    battery: f64,
-}
-
-/// Version 2 of a body: what is alike stands together. Frozen.
-#[derive(Serialize, Deserialize)]
-struct ColumnsV2<'r> {
-    #[serde(borrow)]
-    device_ids: Vec<&'r str>,
-    /// Each from the one before it, wrapping; the first from 0.
-    timestamp_steps_micros: Vec<i64>,
-    temperatures: Vec<f64>,
-    humidities: Vec<f64>,
-    batteries: Vec<f64>,
-}
-
-impl<'r> ColumnsV2<'r> {
-    fn of(readings: &'r [Reading]) -> Self {
-        let mut before = 0;
-        let step = |reading: &Reading| {
-            let now = reading.timestamp.as_micros();
-            now.wrapping_sub(std::mem::replace(&mut before, now))
-        };
-        Self {
-            device_ids: readings.iter().map(|reading| reading.device_id.as_str()).collect(),
-            timestamp_steps_micros: readings.iter().map(step).collect(),
-            temperatures: readings.iter().map(|reading| reading.temperature).collect(),
-            humidities: readings.iter().map(|reading| reading.humidity).collect(),
-            batteries: readings.iter().map(|reading| reading.battery).collect(),
-        }
-    }
-
-    /// `None` if the columns do not belong together, or a time cannot be.
-    fn readings(self) -> Option<Vec<Reading>> {
-        let count = self.device_ids.len();
-        let numbers = [&self.temperatures, &self.humidities, &self.batteries];
-        if self.timestamp_steps_micros.len() != count
-            || numbers.iter().any(|column| column.len() != count)
-        {
-            return None;
-        }
-        let mut micros = 0_i64;
-        let reading = |(at, device_id): (usize, &str)| {
-            micros = micros.wrapping_add(self.timestamp_steps_micros[at]);
-            Some(Reading {
-                device_id: device_id.to_owned(),
-                timestamp: Timestamp::from_micros(micros)?,
-                temperature: self.temperatures[at],
-                humidity: self.humidities[at],
-                battery: self.batteries[at],
-            })
-        };
-        self.device_ids.iter().copied().enumerate().map(reading).collect()
-    }
-}
-
 /// bincode's fixed-width encoding: 8 bytes for the id's length, 8 for each number.
 const SHORTEST_RECORD_BYTES: usize = 8 + 4 * 8;
 
@@ -248,8 +181,7 @@ impl Encoder {
         received_at: Timestamp,
         readings: &[Reading],
     ) -> std::io::Result<Vec<u8>> {
-        let columns = ColumnsV2::of(readings);
-        let raw = variable().serialize(&columns).map_err(std::io::Error::other)?;
+        let raw = body::encode(readings)?;
         let body = self.compressor.compress(&raw)?;
         let too_long = |_| std::io::Error::other("a block outgrew its frame");
         let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
@@ -267,11 +199,6 @@ impl Encoder {
         frame.extend_from_slice(&body);
         Ok(frame)
     }
-}
-
-/// bincode's encoding of version 2: lengths and steps take as many bytes as they need.
-fn variable() -> impl bincode::Options {
-    bincode::DefaultOptions::new()
 }
 
 fn checksum(header: &[u8], body: &[u8]) -> u32 {
@@ -369,31 +296,12 @@ pub fn decode(frame: &[u8]) -> Result<Block, FrameError> {
     let header = check(frame)?;
     let body = &frame[HEADER_BYTES..header.frame_bytes];
     let raw = decompress(body, header.raw_bytes).map_err(|_| FrameError::Body)?;
-    let readings = match header.version {
-        1 => bincode::deserialize(&raw).ok().and_then(readings_v1),
-        2 => variable().deserialize(&raw).ok().and_then(ColumnsV2::readings),
-        version => return Err(FrameError::UnknownVersion(version)),
-    };
-    let readings = readings.ok_or(FrameError::Body)?;
+    let readings = body::decode(header.version, &raw)?;
     if readings.len() != header.count as usize {
         return Err(FrameError::Body);
     }
     let received_at = Timestamp::from_micros(header.received_at).ok_or(FrameError::Body)?;
     Ok(Block { first: header.first, received_at, readings })
-}
-
-/// `None` if a time cannot be.
-fn readings_v1(records: Vec<RecordV1>) -> Option<Vec<Reading>> {
-    let reading = |record: RecordV1| {
-        Some(Reading {
-            device_id: record.device_id,
-            timestamp: Timestamp::from_micros(record.timestamp_micros)?,
-            temperature: record.temperature,
-            humidity: record.humidity,
-            battery: record.battery,
-        })
-    };
-    records.into_iter().map(reading).collect()
 }
 
 #[cfg(test)]
@@ -467,24 +375,6 @@ mod tests {
         assert_eq!((&written[..6], &written[8..48]), (&v2[..6], &v2[8..48]));
         let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
         assert_eq!(raw(written), raw(&v2));
-    }
-
-    #[test]
-    fn columns_of_different_lengths_are_no_block() {
-        let readings = [reading("a", 1.0), reading("b", 2.0)];
-        let shorten: [fn(&mut ColumnsV2<'_>); 5] = [
-            |columns| columns.device_ids.truncate(1),
-            |columns| columns.timestamp_steps_micros.truncate(1),
-            |columns| columns.temperatures.truncate(1),
-            |columns| columns.humidities.truncate(1),
-            |columns| columns.batteries.truncate(1),
-        ];
-        for shorten in shorten {
-            let mut columns = ColumnsV2::of(&readings);
-            shorten(&mut columns);
-            assert_eq!(columns.readings(), None);
-        }
-        assert_eq!(ColumnsV2::of(&readings).readings().as_deref(), Some(&readings[..]));
     }
 
     #[test]
