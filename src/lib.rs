@@ -59,4 +59,6 @@ pub mod http;
 
 pub mod wal_command;
 
+mod number;
+
 pub mod simulator;

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::config::{Config, Mistakes};
+use crate::number::with_commas;
 use crate::reading::Reading;
 use crate::wal::inspect::{ExaminedGeneration, InspectError, Inspection, Scope};
 use crate::wal::{Offset, OffsetRange};
@@ -21,7 +22,6 @@ mod table;
 mod verify;
 
 use progress::Progress;
-use table::with_commas;
 
 /// What `ingestor wal` is told.
 #[derive(Args)]

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::progress::Progress;
-use super::table::with_commas;
 use super::{Failure, output, write_line};
+use crate::number::with_commas;
 use crate::reading::Timestamp;
 use crate::wal::inspect::{ExaminedGeneration, Inspection, Scope};
 use crate::wal::{Offset, OffsetRange, Quarantined};

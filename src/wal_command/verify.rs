@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::progress::Progress;
-use super::table::with_commas;
 use super::{Failure, output};
+use crate::number::with_commas;
 use crate::wal::OffsetRange;
 use crate::wal::inspect::{Inspection, Scope};
 

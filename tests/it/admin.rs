@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::books::must_balance;
 use crate::harness::http::Answer;
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq,
-    reading, readings,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, array, eventually,
+    eventually_eq, reading, readings,
 };
 
 const TOKEN: &str = "correct horse battery staple";
@@ -298,8 +298,7 @@ fn a_device_that_is_not_there_costs_a_bounded_look_a_call_and_holds_nobody_up() 
     admin.done("POST", "/admin/flusher/pause");
     let mut devices = Publisher::connect(admin.broker.port);
     for first in (0..RECORDS).step_by(400) {
-        let elements: Vec<_> = readings(first..first + 400).iter().map(Reading::payload).collect();
-        devices.publish("telemetry/batch", format!("[{}]", elements.join(",")));
+        devices.publish("telemetry/batch", array(&readings(first..first + 400)));
     }
     devices.finish();
     admin.ingestor.await_metric("ingestor_wal_pending_records", RECORDS);

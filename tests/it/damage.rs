@@ -4,16 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::disasters::{await_lost, copy, generations};
+use crate::disasters::await_lost;
+use crate::harness::backlog::{self, copy, generations};
 use crate::harness::postgres::Fsync;
 use crate::harness::service::bytes_below;
 use crate::harness::{
-    Ingestor, Mosquitto, Postgres, Publisher, Service, eventually_eq, reading, readings,
+    Ingestor, Mosquitto, Postgres, Publisher, Service, array, eventually_eq, reading, readings,
 };
 
 const TOKEN: &str = "a token of some length";
@@ -38,16 +38,7 @@ impl Backlog {
         let mut ingestor = service.start();
         ingestor.await_ready();
         let mut devices = Publisher::connect(broker.port);
-        let mut readings = 0;
-        // How much a generation holds depends on how the readings are grouped.
-        while generations(&service.wal_dir()).len() < 5 {
-            for _ in 0..500 {
-                devices.publish("telemetry/batch", array(readings..readings + 10));
-                readings += 10;
-            }
-            devices.finish();
-            ingestor.await_metric("ingestor_wal_pending_records", readings);
-        }
+        let readings = backlog::fill(&service, &mut ingestor, &mut devices, 5);
         ingestor.stop();
         postgres.launch();
         let pristine = service.dir().join("pristine");
@@ -93,11 +84,6 @@ impl Backlog {
         assert_eq!(reported_lost(&wal), *lost);
         ingestor.stop();
     }
-}
-
-fn array(numbers: Range<u64>) -> String {
-    let elements: Vec<_> = numbers.map(|number| reading(number).payload()).collect();
-    format!("[{}]", elements.join(","))
 }
 
 #[track_caller]
@@ -182,7 +168,7 @@ fn a_log_of_a_newer_program_is_kept_whole_and_the_older_one_goes_on_behind_it() 
     fs::remove_file(backlog.service.wal_dir().join("positions")).unwrap();
     let mut ingestor = backlog.drain();
     ingestor.await_ready();
-    Publisher::connect(backlog.broker.port).publish_one("telemetry/x", array(0..10));
+    Publisher::connect(backlog.broker.port).publish_one("telemetry/x", array(&readings(0..10)));
     backlog.postgres.await_exactly(&readings(0..10));
     ingestor.await_metric("ingestor_db_inserts_total", 10);
     let wal = admin_wal(&ingestor);

@@ -1,5 +1,6 @@
 //! A database that is down, dies, hangs, or does not take rows.
 
+use crate::harness::backlog;
 use crate::harness::postgres::Fsync;
 use crate::harness::{
     Load, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading, readings,
@@ -241,13 +242,13 @@ fn the_log_directory_shrinks_when_the_backlog_is_stored() {
     let service = Service::new(&postgres.url(), broker.port).set("WAL_GENERATION_BYTES", 1_048_576);
     let mut ingestor = service.start();
     ingestor.await_ready();
-    Publisher::connect(broker.port).publish_readings(0..30_000);
-    ingestor.await_metric("ingestor_acks_total", 30_000);
+    let mut devices = Publisher::connect(broker.port);
+    let published = backlog::fill(&service, &mut ingestor, &mut devices, 4);
     let full = ingestor.metric("ingestor_wal_disk_bytes");
-    assert!(full > 2 * 1_048_576, "{full} bytes are no backlog");
+    assert!(full > 3 << 20, "{full} bytes in three generations that are full");
     postgres.launch();
-    postgres.await_count(30_000);
+    postgres.await_exactly(&readings(0..published));
     eventually("the log has shrunk", || {
-        (ingestor.metric("ingestor_wal_disk_bytes") < 2 * 1_048_576).then_some(())
+        (ingestor.metric("ingestor_wal_disk_bytes") < 2 << 20).then_some(())
     });
 }

@@ -7,8 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::harness::backlog::{self, copy, generations};
 use crate::harness::{
-    Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading, readings,
+    Ingestor, Mosquitto, Postgres, Publisher, Service, array, eventually, eventually_eq, reading,
+    readings,
 };
 
 /// A filesystem of its own, gone with the test.
@@ -116,8 +118,7 @@ fn a_filesystem_filled_to_the_brim_with_the_database_down_loses_and_doubles_noth
     let mut send = |messages: u64| -> u64 {
         for _ in 0..messages {
             let numbers = published..published + READINGS_A_MESSAGE;
-            let elements: Vec<_> = numbers.map(|number| reading(number).payload()).collect();
-            devices.publish("telemetry/batch", format!("[{}]", elements.join(",")));
+            devices.publish("telemetry/batch", array(&readings(numbers)));
             published += READINGS_A_MESSAGE;
         }
         devices.finish();
@@ -190,20 +191,8 @@ impl Damage {
     }
 }
 
-pub(crate) fn generations(wal_dir: &Path) -> Vec<(u64, PathBuf)> {
-    let mut all: Vec<(u64, PathBuf)> = fs::read_dir(wal_dir)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.file_name().len() == 20)
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .collect();
-    all.sort();
-    all
-}
-
 #[test]
 fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset() {
-    const READINGS: u64 = 60_000;
     let mut postgres = Postgres::start();
     let broker = Mosquitto::start();
     let service = Service::new(&postgres.url(), broker.port)
@@ -213,14 +202,12 @@ fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset()
     ingestor.await_ready();
     ingestor.await_metric("ingestor_db_up", 1);
     postgres.stop();
-    Publisher::connect(broker.port).publish_readings(0..READINGS);
-    ingestor.await_metric("ingestor_acks_total", READINGS);
+    let mut devices = Publisher::connect(broker.port);
+    let published = backlog::fill(&service, &mut ingestor, &mut devices, 4);
     ingestor.stop();
     postgres.launch();
     let pristine = service.dir().join("pristine");
     copy(&service.wal_dir(), &pristine);
-    let count = generations(&pristine).len();
-    assert!(count >= 3, "{count} generations");
 
     for seed in 0..10 {
         eprintln!("seed {seed}");
@@ -232,7 +219,7 @@ fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset()
         let all = generations(&service.wal_dir());
         let victim = random.usize(..all.len());
         damage.inflict(&all[victim].1, &mut random);
-        let end = all.get(victim + 1).map_or(READINGS, |(first, _)| *first);
+        let end = all.get(victim + 1).map_or(published, |(first, _)| *first);
 
         let mut ingestor = service.start();
         eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
@@ -242,7 +229,7 @@ fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset()
         assert!(lost.iter().all(|offset| hit.contains(offset)), "{damage:?} of {hit:?}");
         // One publisher, so that a reading's number is its offset.
         let kept: Vec<_> =
-            (0..READINGS).filter(|number| !lost.contains(number)).map(reading).collect();
+            (0..published).filter(|number| !lost.contains(number)).map(reading).collect();
         postgres.assert_exactly(&kept);
         if matches!(damage, Damage::MissingFile) {
             assert_eq!(lost, hit.collect::<BTreeSet<u64>>());
@@ -250,11 +237,6 @@ fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset()
         ingestor.stop();
         assert_eq!(postgres.count(), kept.len());
     }
-}
-
-pub(crate) fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(status.success());
 }
 
 /// As [`lost_offsets`], once they are as many as are counted: a generation is set aside only after

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::disasters::SmallFilesystem;
 use crate::harness::postgres::Fsync;
 use crate::harness::{
-    Mosquitto, Postgres, Publisher, Reading, ScriptedBroker, Service, eventually, eventually_eq,
-    reading, readings,
+    Mosquitto, Postgres, Publisher, Reading, ScriptedBroker, Service, array, eventually,
+    eventually_eq, reading, readings,
 };
 
 const TOKEN: &str = "token";
@@ -83,9 +83,8 @@ fn at_the_limit_it_says_goodbye_to_the_broker_and_comes_back_below_90_percent_of
     let mut acked = Vec::new();
     while !link.is_closed {
         let readings: Vec<_> = (0..200).map(|n| bulky(acked.len() as u64 + n)).collect();
-        let elements: Vec<_> = readings.iter().map(Reading::payload).collect();
         let id = u16::try_from(acked.len() / 200 + 1).unwrap();
-        link.deliver(id, "telemetry/x", format!("[{}]", elements.join(",")));
+        link.deliver(id, "telemetry/x", array(&readings));
         if let Some(ack) = link.ack(Duration::from_secs(10)) {
             assert_eq!(ack, id);
             acked.extend(readings);

@@ -11,31 +11,59 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::damage::make_newer;
+use crate::harness::backlog::{self, copy, generations};
 use crate::harness::process::guarded;
 use crate::harness::{
-    Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq, reading,
-    readings,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq,
+    reading, readings,
 };
 
 const INGESTOR: &str = env!("CARGO_BIN_EXE_ingestor");
 
-/// Enough for several of the smallest generations.
-const READINGS: u64 = 40_000;
-
 /// Nobody listens there.
 const NO_DATABASE: &str = "postgres://iot@127.0.0.1:1/iotdb";
 
-/// A service that has stopped, with the first so many readings in its log and none in a database. One
+/// A service that has stopped, with the first readings in its log and none in a database. One
 /// publisher, so that a reading's number is its offset.
-fn stopped_with(readings: u64) -> Service {
-    let broker = Mosquitto::start();
-    let service = Service::new(NO_DATABASE, broker.port).set("WAL_GENERATION_BYTES", 1 << 20);
-    let mut ingestor = service.start();
-    ingestor.await_ready();
-    Publisher::connect(broker.port).publish_readings(0..readings);
-    ingestor.await_metric("ingestor_acks_total", readings);
-    ingestor.stop();
-    service
+struct Stopped {
+    service: Service,
+    readings: u64,
+}
+
+impl Stopped {
+    /// With so many readings.
+    fn with(readings: u64) -> Self {
+        Self::after(|_, ingestor, devices| {
+            devices.publish_readings(0..readings);
+            ingestor.await_metric("ingestor_acks_total", readings);
+            readings
+        })
+    }
+
+    /// With several generations.
+    fn with_generations() -> Self {
+        Self::after(|service, ingestor, devices| backlog::fill(service, ingestor, devices, 3))
+    }
+
+    fn after(fill: impl FnOnce(&Service, &mut Ingestor, &mut Publisher) -> u64) -> Self {
+        let broker = Mosquitto::start();
+        let service = Service::new(NO_DATABASE, broker.port).set("WAL_GENERATION_BYTES", 1 << 20);
+        let mut ingestor = service.start();
+        ingestor.await_ready();
+        let readings = fill(&service, &mut ingestor, &mut Publisher::connect(broker.port));
+        ingestor.stop();
+        Self { service, readings }
+    }
+
+    /// All of them.
+    fn all(&self) -> Vec<Reading> {
+        readings(0..self.readings)
+    }
+
+    /// All but these.
+    fn all_but(&self, lost: &Range<u64>) -> Vec<Reading> {
+        (0..self.readings).filter(|number| !lost.contains(number)).map(reading).collect()
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -98,17 +126,6 @@ fn exported(lines: &str) -> Vec<Reading> {
     lines.lines().map(reading).collect()
 }
 
-/// The generations in a directory, oldest first.
-fn generations(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
-    let generations = entries.filter(|entry| entry.file_name().len() == 20);
-    let mut all: Vec<_> = generations
-        .map(|entry| (entry.file_name().to_str().unwrap().parse().unwrap(), entry.path()))
-        .collect();
-    all.sort();
-    all
-}
-
 /// A frame in the file of a generation.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
@@ -163,29 +180,29 @@ fn flip_bit(file: &Path, position: u64) {
 
 #[test]
 fn a_stopped_log_is_shown_checked_and_exported_as_it_was_filled() {
-    let service = stopped_with(READINGS);
+    let stopped = Stopped::with_generations();
+    let service = &stopped.service;
     let count = generations(&service.wal_dir()).len();
-    assert!(count >= 3, "{count} generations");
 
-    let stats = wal(&service, &["stats"]).quiet();
-    assert!(stats.contains("40,000 records"), "{stats}");
-    assert!(stats.contains("oldest pending"), "{stats}");
-    let stats: Value = serde_json::from_str(&wal(&service, &["stats", "--json"]).quiet()).unwrap();
-    assert_eq!(stats["pending_records"], READINGS);
-    assert_eq!(stats["readable_records"], READINGS);
+    let stats = wal(service, &["stats"]).quiet().replace(',', "");
+    assert_says(&stats, &format!("{} records", stopped.readings));
+    assert_says(&stats, "oldest pending");
+    let stats: Value = serde_json::from_str(&wal(service, &["stats", "--json"]).quiet()).unwrap();
+    assert_eq!(stats["pending_records"], stopped.readings);
+    assert_eq!(stats["readable_records"], stopped.readings);
     assert_eq!(stats["lost_records"], 0);
     assert_eq!(stats["flushed_offset"], 0);
-    assert_eq!(stats["next_offset"], READINGS);
+    assert_eq!(stats["next_offset"], stopped.readings);
     let each: Vec<_> = stats["generations"].as_array().unwrap().iter().collect();
     assert_eq!(each.len(), count);
     let pending = |generation: &&Value| generation["pending_records"].as_u64().unwrap();
-    assert_eq!(each.iter().map(pending).sum::<u64>(), READINGS);
+    assert_eq!(each.iter().map(pending).sum::<u64>(), stopped.readings);
 
-    let verdict = wal(&service, &["verify"]).quiet();
-    assert!(verdict.contains("40,000 of them pending; all is right"), "{verdict}");
+    let verdict = wal(service, &["verify"]).quiet().replace(',', "");
+    assert_says(&verdict, &format!("{} of them pending; all is right", stopped.readings));
 
-    assert_eq!(exported(&wal(&service, &["export"]).quiet()), readings(0..READINGS));
-    let first = wal(&service, &["records", "--limit", "1", "--json"]).out;
+    assert_eq!(exported(&wal(service, &["export"]).quiet()), stopped.all());
+    let first = wal(service, &["records", "--limit", "1", "--json"]).out;
     let offset: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(offset["offset"], 0);
     assert_eq!(offset["temperature"].as_f64().unwrap().to_bits(), reading(0).temperature.to_bits());
@@ -193,7 +210,7 @@ fn a_stopped_log_is_shown_checked_and_exported_as_it_was_filled() {
 
 #[test]
 fn records_are_shown_from_an_offset_on_by_device_and_no_more_than_wanted() {
-    let service = stopped_with(5_000);
+    let service = Stopped::with(5_000).service;
     let shown = |arguments: &[&str]| {
         let answer = wal(&service, &[&["records", "--json"], arguments].concat());
         assert_eq!(answer.code, 0, "{}", answer.err);
@@ -285,43 +302,43 @@ fn after_a_kill_what_is_pending_is_exported_once_and_what_is_stored_only_on_dema
     assert_eq!(together.into_values().collect::<Vec<_>>(), readings(published));
 }
 
-/// What the export of a damaged log must be: everything but these.
-#[track_caller]
-fn assert_exported_but(service: &Service, lost: &Range<u64>) {
-    let answer = wal(service, &["export"]);
-    assert_eq!(answer.code, 1, "{}", answer.err);
-    let kept: Vec<_> = (0..READINGS).filter(|n| !lost.contains(n)).map(reading).collect();
-    assert!(exported(&answer.out) == kept, "not everything but {lost:?}");
-    let expected = format!("offsets {} to {}", lost.start, lost.end - 1);
-    assert_says(&answer.err, &expected);
-    assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
-}
-
 /// A stopped log to be damaged, again and again.
 struct Victim {
-    service: Service,
+    stopped: Stopped,
     pristine: PathBuf,
 }
 
 impl Victim {
     fn new() -> Self {
-        let service = stopped_with(READINGS);
-        let pristine = service.dir().join("pristine");
-        copy(&service.wal_dir(), &pristine);
-        Self { service, pristine }
+        let stopped = Stopped::with_generations();
+        let pristine = stopped.service.dir().join("pristine");
+        copy(&stopped.service.wal_dir(), &pristine);
+        Self { stopped, pristine }
     }
 
     fn restore(&self) {
-        fs::remove_dir_all(self.service.wal_dir()).unwrap();
-        copy(&self.pristine, &self.service.wal_dir());
+        fs::remove_dir_all(self.stopped.service.wal_dir()).unwrap();
+        copy(&self.pristine, &self.stopped.service.wal_dir());
     }
 
     /// What `verify` says about it, which must be that something is wrong.
     #[track_caller]
     fn verdict(&self) -> String {
-        let answer = wal(&self.service, &["verify"]);
+        let answer = wal(&self.stopped.service, &["verify"]);
         assert_eq!((answer.code, answer.err.as_str()), (1, ""), "{}", answer.out);
         answer.out
+    }
+
+    /// Its export must be everything but these.
+    #[track_caller]
+    fn assert_exported_but(&self, lost: &Range<u64>) {
+        let answer = wal(&self.stopped.service, &["export"]);
+        assert_eq!(answer.code, 1, "{}", answer.err);
+        let kept = self.stopped.all_but(lost);
+        assert!(exported(&answer.out) == kept, "not everything but {lost:?}");
+        let expected = format!("offsets {} to {}", lost.start, lost.end - 1);
+        assert_says(&answer.err, &expected);
+        assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
     }
 }
 
@@ -333,7 +350,7 @@ fn assert_says(text: &str, expected: &str) {
 #[test]
 fn a_damaged_block_is_named_by_its_place_and_hides_nothing_behind_it() {
     let victim = Victim::new();
-    let service = &victim.service;
+    let service = &victim.stopped.service;
     let file = generations(&service.wal_dir())[1].1.join("db");
     let copies = copies_of_one(&file);
     let (first, last) = (copies[0].first, copies[0].end - 1);
@@ -352,7 +369,7 @@ fn a_damaged_block_is_named_by_its_place_and_hides_nothing_behind_it() {
         assert_says(&flipped, &(damaged(copy.position) + consequence));
     }
     assert_says(&flipped, &gap);
-    assert_exported_but(service, &(first..last + 1));
+    victim.assert_exported_but(&(first..last + 1));
     let from = (first - 1).to_string();
     let peek = wal(service, &["records", "--from", &from, "--limit", "2", "--json"]);
     let shown: Vec<_> = peek.out.lines().map(|line| line.split_once(',').unwrap().0).collect();
@@ -366,7 +383,7 @@ fn a_damaged_block_is_named_by_its_place_and_hides_nothing_behind_it() {
     let one = victim.verdict();
     assert_says(&one, &damaged(copies[0].position));
     assert_says(&one, "nothing is lost, an intact copy is in the same file");
-    assert_eq!(exported(&wal(service, &["export"]).quiet()), readings(0..READINGS));
+    assert_eq!(exported(&wal(service, &["export"]).quiet()), victim.stopped.all());
 
     // A sector of zeros in each copy.
     victim.restore();
@@ -381,7 +398,7 @@ fn a_damaged_block_is_named_by_its_place_and_hides_nothing_behind_it() {
 #[test]
 fn a_file_that_is_cut_short_or_gone_is_named_and_hides_nothing_behind_it() {
     let victim = Victim::new();
-    let service = &victim.service;
+    let service = &victim.stopped.service;
     let all = generations(&service.wal_dir());
     let (file, end) = (all[1].1.join("db"), all[2].0);
     let cut = |file: &Path, length: u64| {
@@ -391,23 +408,26 @@ fn a_file_that_is_cut_short_or_gone_is_named_and_hides_nothing_behind_it() {
     cut(&file, fs::metadata(&file).unwrap().len() / 4);
     assert_says(&victim.verdict(), &format!("to {} are lost, behind byte ", end - 1));
     let survivors = frames(&file).iter().map(|frame| frame.end).max().unwrap();
-    assert_exported_but(service, &(survivors..end));
+    victim.assert_exported_but(&(survivors..end));
 
     victim.restore();
     fs::remove_file(&file).unwrap();
     assert_says(&victim.verdict(), &format!("{}: the file is missing", file.display()));
-    assert_exported_but(service, &(all[1].0..end));
+    victim.assert_exported_but(&(all[1].0..end));
 
     // The newest, of which only the noted positions say how far it went.
     victim.restore();
     let (newest, dir) = all.last().unwrap();
     cut(&dir.join("db"), 0);
-    assert_says(&victim.verdict(), &format!("offsets {newest} to {} are lost", READINGS - 1));
+    assert_says(
+        &victim.verdict(),
+        &format!("offsets {newest} to {} are lost", victim.stopped.readings - 1),
+    );
 }
 
 #[test]
 fn a_copy_whose_writing_a_crash_cut_off_is_no_damage() {
-    let service = stopped_with(READINGS);
+    let service = Stopped::with_generations().service;
     let file = generations(&service.wal_dir())[0].1.join("db");
     let all = frames(&file);
     let page_of = |position: u64| position / 4_096;
@@ -429,12 +449,13 @@ fn a_copy_whose_writing_a_crash_cut_off_is_no_damage() {
 
 #[test]
 fn blocks_of_a_newer_version_are_called_that_and_not_damage() {
-    let service = stopped_with(READINGS);
+    let stopped = Stopped::with_generations();
+    let service = &stopped.service;
     let generation = &generations(&service.wal_dir())[1].1;
     let file = generation.join("db");
     let copies = copies_of_one(&file);
     make_newer(generation, |first| first == copies[0].first);
-    let answer = wal(&service, &["verify"]);
+    let answer = wal(service, &["verify"]);
     assert_eq!((answer.code, answer.err.as_str()), (1, ""));
     let line = format!(
         "{}: byte {}: block version 3, written by a newer version of this program",
@@ -443,12 +464,14 @@ fn blocks_of_a_newer_version_are_called_that_and_not_damage() {
     );
     assert_says(&answer.out, &line);
     assert!(!answer.out.contains("damage") && !answer.out.contains("lost"), "{}", answer.out);
-    let export = wal(&service, &["export"]);
+    let export = wal(service, &["export"]);
     assert_eq!(export.code, 1);
     assert_says(&export.err, "version 3, written by a newer version");
     let unreadable = copies[0].first..copies[0].end;
-    let kept: Vec<_> = (0..READINGS).filter(|n| !unreadable.contains(n)).map(reading).collect();
-    assert!(exported(&export.out) == kept, "not everything but {unreadable:?}");
+    assert!(
+        exported(&export.out) == stopped.all_but(&unreadable),
+        "not everything but {unreadable:?}"
+    );
 }
 
 #[test]
@@ -498,7 +521,7 @@ fn what_cannot_be_looked_into_is_refused_in_one_line() {
 
 #[test]
 fn of_the_configuration_only_the_place_of_the_log_matters() {
-    let service = stopped_with(10);
+    let service = Stopped::with(10).service;
     let log = service.wal_dir();
     let broken = Service::bare().set("MQTT_PORT", "none").set("WAL_DIR", log.display());
     assert_eq!(wal(&broken, &["export"]).quiet().lines().count(), 10);
@@ -523,7 +546,8 @@ fn listing(dir: &Path) -> String {
 
 #[test]
 fn a_directory_that_cannot_be_written_is_enough_and_stays_as_it_is() {
-    let service = stopped_with(READINGS);
+    let stopped = Stopped::with_generations();
+    let service = &stopped.service;
     let log = service.wal_dir();
     // As in a copy that somebody made without it.
     fs::remove_file(log.join("LOCK")).unwrap();
@@ -532,9 +556,9 @@ fn a_directory_that_cannot_be_written_is_enough_and_stays_as_it_is() {
     };
     mode("a-w");
     let protected = listing(&log);
-    assert_eq!(exported(&wal(&service, &["export"]).quiet()), readings(0..READINGS));
+    assert_eq!(exported(&wal(service, &["export"]).quiet()), stopped.all());
     for command in [&["stats"][..], &["records"], &["verify"], &["export", "--all"]] {
-        assert_eq!(wal(&service, command).code, 0, "{command:?}");
+        assert_eq!(wal(service, command).code, 0, "{command:?}");
     }
     assert_eq!(listing(&log), protected);
     mode("u+w");
@@ -550,17 +574,17 @@ fn a_directory_that_cannot_be_written_is_enough_and_stays_as_it_is() {
     }
     assert!(mount(&["-o", "remount,ro,bind"]));
     assert!(fs::write(log.join("probe"), "").is_err(), "it is read-only");
-    let export = wal(&service, &["export"]);
-    let verify = wal(&service, &["verify"]);
+    let export = wal(service, &["export"]);
+    let verify = wal(service, &["verify"]);
     assert!(Command::new("umount").arg("-l").arg(&log).status().unwrap().success());
-    assert_eq!(exported(&export.quiet()), readings(0..READINGS));
+    assert_eq!(exported(&export.quiet()), stopped.all());
     assert_eq!(verify.code, 0);
 }
 
 #[test]
 fn a_generation_in_quarantine_gives_up_what_is_left_of_it() {
     let postgres = Postgres::start();
-    let service = stopped_with(READINGS);
+    let service = Stopped::with_generations().service;
     let service = service.set("DATABASE_URL", postgres.url());
     let all = generations(&service.wal_dir());
     let file = all[1].1.join("db");
@@ -606,13 +630,14 @@ fn a_generation_in_quarantine_gives_up_what_is_left_of_it() {
 fn an_export_published_again_makes_the_same_table_and_so_does_psql() {
     let first_table = Postgres::start();
     let second_table = Postgres::start();
-    let service = stopped_with(READINGS);
+    let stopped = Stopped::with(40_000);
+    let (service, all) = (&stopped.service, stopped.all());
     let export = service.dir().join("readings.ndjson");
-    fs::write(&export, wal(&service, &["export"]).quiet()).unwrap();
-    let service = service.set("DATABASE_URL", first_table.url());
+    fs::write(&export, wal(service, &["export"]).quiet()).unwrap();
+    let service = service.clone().set("DATABASE_URL", first_table.url());
     // Its broker is gone: this only stores what is in the log.
     let first = service.start();
-    first_table.await_exactly(&readings(0..READINGS));
+    first_table.await_exactly(&all);
     first.stop();
 
     let broker = Mosquitto::start();
@@ -626,7 +651,7 @@ fn an_export_published_again_makes_the_same_table_and_so_does_psql() {
         .stdin(fs::File::open(&export).unwrap());
     let published = publish.output().expect("apt-get install mosquitto-clients");
     assert!(published.status.success(), "{published:?}");
-    second_table.await_exactly(&readings(0..READINGS));
+    second_table.await_exactly(&all);
     ingestor.stop();
     assert_eq!(sorted(first_table.readings()), sorted(second_table.readings()));
 
@@ -646,7 +671,7 @@ fn an_export_published_again_makes_the_same_table_and_so_does_psql() {
         .output()
         .unwrap();
     assert!(copied.status.success(), "{copied:?}");
-    second_table.assert_exactly(&readings(0..READINGS));
+    second_table.assert_exactly(&all);
 }
 
 fn sorted(mut rows: Vec<Reading>) -> Vec<Reading> {
@@ -656,7 +681,7 @@ fn sorted(mut rows: Vec<Reading>) -> Vec<Reading> {
 
 #[test]
 fn whoever_stops_reading_an_export_ends_it_quietly() {
-    let service = stopped_with(READINGS);
+    let service = Stopped::with_generations().service;
     let mut export = guarded(INGESTOR);
     export
         .args(["wal", "export", "--wal-dir"])
@@ -678,9 +703,4 @@ fn whoever_stops_reading_an_export_ends_it_quietly() {
     export.args(["wal", "export", "--wal-dir"]).arg(service.wal_dir()).stdout(full);
     let refusal = Answer::of(&export.output().unwrap()).refusal(1);
     assert!(refusal.contains("cannot write to standard output"), "{refusal}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(status.success());
 }

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::Status;
 use crate::flusher::State as Flushing;
 use crate::health::WalState;
+use crate::number::with_commas;
 
 /// `ok`: nothing to do. `warning`: nothing is lost, and somebody should look. `critical`: readings
 /// do not come in, or soon will not.
@@ -214,17 +215,6 @@ fn duration(seconds: f64) -> String {
         _ => return "years".to_owned(),
     };
     format!("{:.0} {unit}", (seconds / size).floor())
-}
-
-fn with_commas(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .filter_map(|group| std::str::from_utf8(group).ok())
-        .collect();
-    groups.join(",")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub(crate) mod backlog;
 pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod mosquitto;
@@ -26,7 +27,7 @@ pub(crate) use browser::Browser;
 pub(crate) use mosquitto::Mosquitto;
 pub(crate) use postgres::Postgres;
 pub(crate) use publisher::{Load, Publisher};
-pub(crate) use readings::{Reading, reading, readings};
+pub(crate) use readings::{Reading, array, reading, readings};
 pub(crate) use scratch::Scratch;
 pub(crate) use scripted::ScriptedBroker;
 pub(crate) use service::{Ingestor, Service};

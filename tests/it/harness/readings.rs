@@ -57,6 +57,12 @@ pub(crate) fn readings(numbers: Range<u64>) -> Vec<Reading> {
     numbers.map(reading).collect()
 }
 
+/// The message that is an array of these.
+pub(crate) fn array(readings: &[Reading]) -> String {
+    let elements: Vec<_> = readings.iter().map(Reading::payload).collect();
+    format!("[{}]", elements.join(","))
+}
+
 /// Scatters numbers evenly (splitmix64).
 #[expect(clippy::cast_precision_loss, reason = "the upper 53 bits fit")]
 fn spread(number: u64, min: f64, max: f64) -> f64 {
