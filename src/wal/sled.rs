@@ -24,10 +24,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ::sled::{Db, IVec};
@@ -202,14 +202,13 @@ impl Storage for SledStorage {
             File::open(path.join("db"))
         };
         let file = settle().map_err(io)?;
-        let (lifeline, dropped) = mpsc::channel();
         let flushes = Arc::new(AtomicU64::new(0));
-        let seen_flushes = Arc::clone(&flushes);
-        let generation = Arc::new(SledGeneration { db, file, flushes, _lifeline: lifeline });
-        let pushed = Arc::downgrade(&generation);
-        let watch = move || push(&pushed, &seen_flushes, &dropped);
-        thread::Builder::new().name("wal-watch".to_owned()).spawn(watch).map_err(io)?;
-        Ok(generation)
+        let (lifeline, dropped) = mpsc::channel();
+        let (watched, seen) = (db.clone(), Arc::clone(&flushes));
+        let watch = move || push(&watched, &seen, &dropped);
+        let watch = thread::Builder::new().name("wal-watch".to_owned()).spawn(watch).map_err(io)?;
+        let generation = SledGeneration { db, file, flushes, watch: Some((lifeline, watch)) };
+        Ok(Arc::new(generation))
     }
 
     fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError> {
@@ -337,31 +336,54 @@ struct SledGeneration {
     file: File,
     /// Flushes begun and flushes ended: odd while one is under way.
     flushes: Arc<AtomicU64>,
-    /// Ends [`push`].
-    _lifeline: mpsc::Sender<()>,
+    /// What ends [`push`], and the thread that it runs on.
+    watch: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
-/// Flushes once more beside a flush that does not end, again and again, for as long as there is the
-/// generation.
+/// Flushes once more beside a flush that does not end, again and again, until there is no generation.
 ///
-/// When a write fails that the end of an insert began (sled 0.34.7, `pagecache/logger.rs`,
+/// When a write fails that the end of an insert or a removal began (sled 0.34.7, `pagecache/logger.rs`,
 /// `exit_reservation`), sled notes the error and wakes nobody who waits for that write. A flush that
 /// begins after it sees the error and wakes all; one that began before waits with them, and so each has
 /// a thread of its own. If the disk is merely slow, they end with the first one.
-///
-/// The generation itself is held only while one does not end: who lets go of it relies on sled having
-/// ended then, and reads its file.
-fn push(generation: &Weak<SledGeneration>, flushes: &AtomicU64, dropped: &mpsc::Receiver<()>) {
+fn push(db: &Db, flushes: &AtomicU64, dropped: &mpsc::Receiver<()>) {
     let mut seen = 0;
+    let mut pushes = Vec::new();
     while dropped.recv_timeout(PUSH_AFTER) == Err(RecvTimeoutError::Timeout) {
         let now = flushes.load(Ordering::Relaxed);
         if now % 2 == 1 && now == seen {
-            let Some(generation) = generation.upgrade() else { return };
+            let db = db.clone();
             // Its outcome is that of the one that waits, which reports it.
-            let flush = move || guarded(|| generation.db.flush()).is_ok();
-            thread::Builder::new().name("wal-push".to_owned()).spawn(flush).ok();
+            let flush = move || drop(guarded(|| db.flush()));
+            pushes.extend(thread::Builder::new().name("wal-push".to_owned()).spawn(flush));
         }
         seen = now;
+    }
+    // The last flush of the generation has ended, and so these do.
+    for push in pushes {
+        push.join().ok();
+    }
+}
+
+impl SledGeneration {
+    /// Hands what was written to the kernel.
+    fn flush(&self) -> Result<(), WalError> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        let flushed = guarded(|| self.db.flush());
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        flushed.map(drop)
+    }
+}
+
+impl Drop for SledGeneration {
+    /// Who lets go of it relies on sled having ended then, and reads its file.
+    fn drop(&mut self) {
+        // sled flushes when it ends, too, but then nobody would push.
+        self.flush().ok();
+        if let Some((lifeline, watch)) = self.watch.take() {
+            drop(lifeline);
+            watch.join().ok();
+        }
     }
 }
 
@@ -388,10 +410,7 @@ impl Active for SledGeneration {
     }
 
     fn sync(&self) -> Result<(), WalError> {
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        let flushed = guarded(|| self.db.flush());
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        flushed?;
+        self.flush()?;
         self.file.sync_data().map_err(|source| WalError::Io { what: "sync the WAL", source })
     }
 

@@ -22,6 +22,7 @@ mod damage;
 mod database;
 mod disasters;
 mod exposure;
+mod failing_writes;
 mod full_log;
 mod hostile;
 mod openapi;

@@ -119,6 +119,10 @@ impl Process {
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        // What libfaketime leaves in shared memory for a process that could not clean up.
+        for kind in ["faketime_shm_", "sem.faketime_sem_"] {
+            std::fs::remove_file(format!("/dev/shm/{kind}{}", self.child.id())).ok();
+        }
     }
 
     /// SIGKILL, to it and all of its children, as a power cut ends them.

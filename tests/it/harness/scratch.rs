@@ -27,10 +27,20 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// A new, empty one. Servers that run as another user can pass through it.
     pub(crate) fn new() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// As [`Self::new`], in memory where the system has a place for that.
+    pub(crate) fn in_memory() -> Self {
+        let shared_memory = Path::new("/dev/shm");
+        if shared_memory.is_dir() { Self::below(shared_memory) } else { Self::new() }
+    }
+
+    fn below(place: &Path) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("iot-ingestor-test-")
             .permissions(Permissions::from_mode(0o711))
-            .tempdir()
+            .tempdir_in(place)
             .expect("a temporary directory")
             .keep();
         let mut janitor = Command::new("sh")

@@ -1,0 +1,121 @@
+//! Writes that fail beside a flush: sled 0.34.7 wakes nobody who waits for some of them.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use iot_ingestor::reading::{Reading, Timestamp};
+use iot_ingestor::wal::block::Encoder;
+use iot_ingestor::wal::storage::{Active, Storage};
+use iot_ingestor::wal::{Offset, SledStorage};
+
+use crate::harness::process::guarded;
+use crate::harness::{PATIENCE, Scratch, reading, try_within};
+
+/// A flush that nobody pushes hangs after one to five seconds.
+const AT_WORK: Duration = Duration::from_secs(10);
+
+/// In blocks of 512 bytes. Beyond that the kernel refuses to write, as a full disk does.
+const LARGEST_FILE: u32 = 64;
+
+/// Where the child finds its directory.
+const DIR: &str = "TEST_FAILING_WRITES_DIR";
+
+#[test]
+fn a_flush_ends_though_a_write_beside_it_has_failed() {
+    if let Some(dir) = std::env::var_os(DIR) {
+        return fill_again_and_again(Path::new(&dir));
+    }
+    let scratch = Scratch::in_memory();
+    // The limit is one of a process, and its signal is to be ignored.
+    let mut child = guarded("sh")
+        .args(["-c", r#"trap "" XFSZ; ulimit -f "$0"; exec "$@""#, &LARGEST_FILE.to_string()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "failing_writes::a_flush_ends_though_a_write_beside_it_has_failed"])
+        .arg("--nocapture")
+        .env(DIR, scratch.path().join("wal"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ended = try_within(PATIENCE, || child.try_wait().unwrap());
+    if ended.is_none() {
+        child.kill().unwrap();
+    }
+    assert!(ended.expect("no flush hangs").success());
+}
+
+/// A generation after the other, each until nothing can be written to it any more.
+fn fill_again_and_again(dir: &Path) {
+    let storage = SledStorage::open(dir).unwrap();
+    let mut longest = Duration::ZERO;
+    let mut first = 0;
+    let (began, mut generations) = (Instant::now(), 0);
+    while began.elapsed() < AT_WORK {
+        let generation = storage.create(first).unwrap();
+        let next = fill(&*generation, first, &mut longest);
+        drop(generation);
+        storage.delete(first).unwrap();
+        first = next;
+        generations += 1;
+    }
+    eprintln!("{generations} generations, the longest flush took {longest:?}");
+}
+
+/// Blocks from offset `first` on are written and, by another thread, given up: the ends of both begin
+/// writes while a flush is under way. Returns the next offset.
+fn fill(generation: &dyn Active, first: Offset, longest: &mut Duration) -> Offset {
+    let mut encoder = Encoder::new().unwrap();
+    let (synced, is_over) = (AtomicU64::new(first), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed)
+                && generation.remove_below(synced.load(Ordering::Relaxed)).is_ok()
+            {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        let mut next = first;
+        while write(generation, &mut encoder, &mut next).is_continue() {
+            let began = Instant::now();
+            let flushed = generation.sync();
+            *longest = began.elapsed().max(*longest);
+            if flushed.is_err() {
+                break;
+            }
+            synced.store(next, Ordering::Relaxed);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        next
+    })
+}
+
+/// A few blocks, unless that fails.
+fn write(generation: &dyn Active, encoder: &mut Encoder, next: &mut Offset) -> ControlFlow<()> {
+    for _ in 0..fastrand::u32(1..4) {
+        let first = *next;
+        let readings: Vec<Reading> =
+            (0..fastrand::u64(1..100)).map(|n| of_ours(first + n)).collect();
+        let received_at = vec![Timestamp::now(); readings.len()];
+        let mut written = Ok(());
+        let mut insert = |block, _, frame: Vec<u8>| {
+            if written.is_ok() {
+                written = generation.insert(block, &frame);
+            }
+        };
+        encoder.encode(first, 0, &received_at, &readings, &mut insert).unwrap();
+        *next += readings.len() as u64;
+        if written.is_err() {
+            return ControlFlow::Break(());
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn of_ours(number: u64) -> Reading {
+    let crate::harness::Reading { device_id, micros, temperature, humidity, battery } =
+        reading(number);
+    let timestamp = Timestamp::from_micros(micros).unwrap();
+    Reading { device_id, timestamp, temperature, humidity, battery }
+}
