@@ -89,7 +89,8 @@ nextest() {
     shift
     [[ $filter == torture::* ]] || target=(--lib)
     run_child nextest env TORTURE_RESULTS="$RESULTS" "$@" \
-        cargo nextest run --release --locked --profile torture "${target[@]}" -E "test(/^$filter/)"
+        cargo nextest run --release --locked --profile torture --run-ignored all "${target[@]}" \
+        -E "test(/^$filter/)"
 }
 
 # row CASE TRIES: of what has no table of its own.

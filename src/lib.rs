@@ -57,8 +57,7 @@ pub mod health;
 pub mod history;
 pub mod http;
 
-pub mod wal_command;
-
 mod number;
+pub mod wal_command;
 
 pub mod simulator;

@@ -1,11 +1,11 @@
 //! A backlog in the log, drained into PostgreSQL.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::harness::postgres::Fsync;
+use crate::harness::scratch::copy;
 use crate::harness::{Mosquitto, Postgres, Reading, Service, ports};
 use crate::plan::Plan;
 use crate::report::{Bar, Findings, Row, figure, median};
@@ -62,8 +62,7 @@ fn per_second(records: u64, elapsed: Duration) -> f64 {
 /// From the start of the process to the last row.
 fn ours(postgres: &Postgres, filled: &Service, records: u64) -> f64 {
     let service = Service::new(&postgres.url(), ports::free());
-    let copied = Command::new("cp").arg("-a").args([filled.wal_dir(), service.wal_dir()]).status();
-    assert!(copied.unwrap().success());
+    copy(&filled.wal_dir(), &service.wal_dir());
     let started = Instant::now();
     let mut ingestor = service.start();
     load::await_counter(&mut ingestor, "ingestor_db_inserts_total", records);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::harness::{Ingestor, Publisher, Reading, Simulator};
+use crate::harness::{Ingestor, Publisher, Reading, Simulator, array};
 
 const DEVICES: u64 = 1_000;
 
@@ -36,9 +36,8 @@ pub(crate) fn publish_arrays(port: u16, numbers: Range<u64>) {
     let mut publisher = Publisher::connect(port);
     let numbers: Vec<u64> = numbers.collect();
     for numbers in numbers.chunks(READINGS_A_MESSAGE) {
-        let payloads: Vec<String> =
-            numbers.iter().map(|number| sample(*number).payload()).collect();
-        publisher.publish("telemetry/gateway", format!("[{}]", payloads.join(",")));
+        let samples: Vec<Reading> = numbers.iter().copied().map(sample).collect();
+        publisher.publish("telemetry/gateway", array(&samples));
     }
     publisher.finish();
 }

@@ -16,7 +16,7 @@
 //! - Large pages go to blob files that are never synced → frames stay under 7,000 bytes.
 //! - A deletion that is not durable yet may already be written over → see
 //!   [`Active::remove_below`].
-//! - A write that fails may leave `flush()` waiting for ever → see [`push`].
+//! - A write that fails may leave `flush()` waiting for ever → see [`wake_on_error`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -25,7 +25,6 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -40,8 +39,8 @@ use super::storage::{Active, Generation, Known, Positions, Quarantined, Sealed, 
 /// sled's page cache. Blocks are read once and in order, so a larger one would only cost memory.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// How long a flush takes, and twice that at most, before it is pushed.
-const PUSH_AFTER: Duration = Duration::from_secs(1);
+/// How often the watch looks for an error that sled has noted.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What is known of a generation in quarantine.
 const REPORT: &str = "report.json";
@@ -202,12 +201,11 @@ impl Storage for SledStorage {
             File::open(path.join("db"))
         };
         let file = settle().map_err(io)?;
-        let flushes = Arc::new(AtomicU64::new(0));
         let (lifeline, dropped) = mpsc::channel();
-        let (watched, seen) = (db.clone(), Arc::clone(&flushes));
-        let watch = move || push(&watched, &seen, &dropped);
+        let watched = db.clone();
+        let watch = move || wake_on_error(&watched, &dropped);
         let watch = thread::Builder::new().name("wal-watch".to_owned()).spawn(watch).map_err(io)?;
-        let generation = SledGeneration { db, file, flushes, watch: Some((lifeline, watch)) };
+        let generation = SledGeneration { db, file, watch: Some((lifeline, watch)) };
         Ok(Arc::new(generation))
     }
 
@@ -334,52 +332,30 @@ struct SledGeneration {
     db: Db,
     /// A descriptor of our own for fdatasync.
     file: File,
-    /// Flushes begun and flushes ended: odd while one is under way.
-    flushes: Arc<AtomicU64>,
-    /// What ends [`push`], and the thread that it runs on.
+    /// What ends [`wake_on_error`], and the thread that it runs on.
     watch: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
-/// Flushes once more beside a flush that does not end, again and again, until there is no generation.
+/// Wakes whoever waits in sled for a write that has failed, until the generation is let go of.
 ///
 /// When a write fails that the end of an insert or a removal began (sled 0.34.7, `pagecache/logger.rs`,
-/// `exit_reservation`), sled notes the error and wakes nobody who waits for that write. A flush that
-/// begins after it sees the error and wakes all; one that began before waits with them, and so each has
-/// a thread of its own. If the disk is merely slow, they end with the first one.
-fn push(db: &Db, flushes: &AtomicU64, dropped: &mpsc::Receiver<()>) {
-    let mut seen = 0;
-    let mut pushes = Vec::new();
-    while dropped.recv_timeout(PUSH_AFTER) == Err(RecvTimeoutError::Timeout) {
-        let now = flushes.load(Ordering::Relaxed);
-        if now % 2 == 1 && now == seen {
-            let db = db.clone();
-            // Its outcome is that of the one that waits, which reports it.
-            let flush = move || drop(guarded(|| db.flush()));
-            pushes.extend(thread::Builder::new().name("wal-push".to_owned()).spawn(flush));
+/// `exit_reservation`), sled notes the error and wakes nobody, not even a flush. A flush that begins
+/// after that sees the error, wakes all, and ends at once.
+fn wake_on_error(db: &Db, dropped: &mpsc::Receiver<()>) {
+    while dropped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        if db.context.global_error().is_err() {
+            // Whoever is woken reports the error.
+            guarded(|| db.flush()).ok();
         }
-        seen = now;
-    }
-    // The last flush of the generation has ended, and so these do.
-    for push in pushes {
-        push.join().ok();
-    }
-}
-
-impl SledGeneration {
-    /// Hands what was written to the kernel.
-    fn flush(&self) -> Result<(), WalError> {
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        let flushed = guarded(|| self.db.flush());
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        flushed.map(drop)
     }
 }
 
 impl Drop for SledGeneration {
-    /// Who lets go of it relies on sled having ended then, and reads its file.
+    /// The watch holds sled, too, and ends first: whoever lets go of a generation reads its file, and
+    /// relies on sled having ended then.
     fn drop(&mut self) {
-        // sled flushes when it ends, too, but then nobody would push.
-        self.flush().ok();
+        // sled flushes at its end, when nobody watches any more; this leaves it nothing to wait for.
+        guarded(|| self.db.flush()).ok();
         if let Some((lifeline, watch)) = self.watch.take() {
             drop(lifeline);
             watch.join().ok();
@@ -410,7 +386,7 @@ impl Active for SledGeneration {
     }
 
     fn sync(&self) -> Result<(), WalError> {
-        self.flush()?;
+        guarded(|| self.db.flush())?;
         self.file.sync_data().map_err(|source| WalError::Io { what: "sync the WAL", source })
     }
 

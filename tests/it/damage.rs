@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::disasters::await_lost;
-use crate::harness::backlog::{self, copy, generations};
+use crate::harness::backlog::{self, generations};
 use crate::harness::postgres::Fsync;
+use crate::harness::scratch::copy;
 use crate::harness::service::bytes_below;
 use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Service, array, eventually_eq, reading, readings,

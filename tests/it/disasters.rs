@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::backlog::{self, copy, generations};
+use crate::harness::backlog::{self, generations};
+use crate::harness::scratch::copy;
 use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Service, array, eventually, eventually_eq, reading,
     readings,

@@ -1,7 +1,7 @@
 //! Thousands of payloads that nobody meant, between good ones.
 
 use crate::harness::{
-    Mosquitto, Postgres, Publisher, Service, eventually_eq, reading, readings, within,
+    Mosquitto, Postgres, Publisher, Service, array, eventually_eq, reading, readings, within,
 };
 
 const HOSTILE: u64 = 5_000;
@@ -17,13 +17,13 @@ fn template(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
     let mut template = |number| {
         let mut reading = reading(number);
         reading.device_id = format!("mutant-{}", random.u64(..));
-        reading.payload()
+        reading
     };
     if number.is_multiple_of(3) {
-        let elements: Vec<_> = (0..5).map(|n| template(number + n)).collect();
-        format!("[{}]", elements.join(",")).into_bytes()
+        let readings: Vec<_> = (0..5).map(|n| template(number + n)).collect();
+        array(&readings).into_bytes()
     } else {
-        template(number).into_bytes()
+        template(number).payload().into_bytes()
     }
 }
 

@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tokio::runtime::Runtime;
 
 use super::process::{Process, children_of, give_to_server, guarded_server};
+use super::scratch::copy;
 use super::{PATIENCE, Reading, Scratch, eventually, ports};
 
 /// Whether a commit waits for the disk.
@@ -292,10 +293,6 @@ pub(crate) fn bin_dir() -> PathBuf {
         PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim())
     };
     newest.map_or_else(from_config, |dir| dir.join("bin"))
-}
-
-fn copy(from: &Path, to: &Path) {
-    run(Command::new("cp").args(["-a", "--reflink=auto"]).args([from, to]));
 }
 
 fn run(command: &mut Command) {

@@ -117,6 +117,7 @@ impl Process {
 
     /// SIGKILL, to it alone.
     pub(crate) fn kill(&mut self) {
+        let Ok(None) = self.child.try_wait() else { return };
         self.child.kill().ok();
         self.child.wait().ok();
         // What libfaketime leaves in shared memory for a process that could not clean up.

@@ -30,10 +30,12 @@ impl Scratch {
         Self::below(&std::env::temp_dir())
     }
 
-    /// As [`Self::new`], in memory where the system has a place for that.
+    /// As [`Self::new`], in memory where the system has a place for that: for what is to take as long
+    /// on every disk.
     pub(crate) fn in_memory() -> Self {
         let shared_memory = Path::new("/dev/shm");
-        if shared_memory.is_dir() { Self::below(shared_memory) } else { Self::new() }
+        let may_write = rustix::fs::access(shared_memory, rustix::fs::Access::WRITE_OK).is_ok();
+        if may_write { Self::below(shared_memory) } else { Self::new() }
     }
 
     fn below(place: &Path) -> Self {
@@ -67,4 +69,11 @@ impl Drop for Scratch {
         drop(self.lifeline.take());
         self.janitor.wait().ok();
     }
+}
+
+/// Copies a file, or a directory with all that is in it.
+#[track_caller]
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", "--reflink=auto"]).args([from, to]).status();
+    assert!(copied.unwrap().success());
 }
