@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use iot_ingestor::reading::{Reading, Timestamp};
@@ -69,15 +69,10 @@ fn fill_again_and_again(dir: &Path) {
 /// flush then waits. Returns the next offset.
 fn fill(generation: &dyn Active, first: Offset, longest: &mut Duration) -> Offset {
     let mut encoder = Encoder::new().unwrap();
-    let (synced, is_over) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (synced, to_remove) = mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed)
-                && generation.remove_below(synced.load(Ordering::Relaxed)).is_ok()
-            {
-                std::thread::sleep(Duration::from_micros(50));
-            }
-        });
+        scope
+            .spawn(move || to_remove.iter().try_for_each(|synced| generation.remove_below(synced)));
         let mut next = first;
         while write(generation, &mut encoder, &mut next).is_continue() {
             let began = Instant::now();
@@ -86,9 +81,10 @@ fn fill(generation: &dyn Active, first: Offset, longest: &mut Duration) -> Offse
             if flushed.is_err() {
                 break;
             }
-            synced.store(next, Ordering::Relaxed);
+            // Nobody is there to hear it once a removal has failed.
+            synced.send(next).ok();
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(synced);
         next
     })
 }
