@@ -249,7 +249,7 @@ impl Run {
 
     /// With everything kept, the model of the disk has to hold what the disk holds.
     fn must_be_complete(&self) {
-        let is_cut_off = |call: &Call| call.ended == NEVER && call.led_to(0).is_some();
+        let is_cut_off = |call: &Call| call.ended == NEVER && !call.is_to_socket();
         if self.trace.calls.iter().any(is_cut_off) {
             // It was killed in a call, and nobody knows what became of that.
             return;

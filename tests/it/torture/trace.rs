@@ -161,6 +161,12 @@ impl Call {
         led_to(self.arg(index)).filter(|_| !self.arg(index).ends_with("(deleted)"))
     }
 
+    /// Whether it is about a socket or a pipe, which strace calls by a name such as `TCP:[…]`.
+    pub(super) fn is_to_socket(&self) -> bool {
+        // In a path the brackets would be escaped.
+        self.arg(0).contains(":[")
+    }
+
     /// What the descriptor that it returned leads to.
     pub(super) fn returned_path(&self) -> Option<&Path> {
         self.result_path.as_deref()

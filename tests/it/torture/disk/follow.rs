@@ -1,10 +1,12 @@
 //! From system calls to changes of files and names.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Change, ChangeKind, Entry, Image, Inode, NameKind, Named, Node, ROOT, Recording};
-use crate::torture::trace::{Call, NEVER};
+use crate::harness::Scratch;
+use crate::torture::trace::{self, Call, NEVER};
 
 /// Follows the names while a trace is read.
 pub(super) struct Reader<'d> {
@@ -29,7 +31,7 @@ impl<'d> Reader<'d> {
                 Entry::File(content) => (false, content.clone()),
             };
             let inode = reader.add(&path, is_directory, content);
-            let (directory, name) = reader.place(&path);
+            let (directory, name) = reader.place(&path).unwrap();
             reader.recording.base.entry(directory).or_default().insert(name, inode);
         }
         reader
@@ -42,10 +44,10 @@ impl<'d> Reader<'d> {
         inode
     }
 
-    /// The directory and the name of a path.
-    fn place(&self, path: &Path) -> (Inode, String) {
-        let directory = self.paths[path.parent().unwrap()];
-        (directory, path.file_name().unwrap().to_str().unwrap().to_owned())
+    /// The directory and the name of a path; `None` if there is no such directory.
+    fn place(&self, path: &Path) -> Option<(Inode, String)> {
+        let directory = *self.paths.get(path.parent().unwrap())?;
+        Some((directory, path.file_name().unwrap().to_str().unwrap().to_owned()))
     }
 
     fn is_ours(&self, path: &Path) -> bool {
@@ -112,8 +114,11 @@ impl<'d> Reader<'d> {
 
     fn make(&mut self, call: &Call, path: &Path, is_directory: bool) {
         if self.is_ours(path) {
+            let Some((directory, name)) = self.place(path) else { return could_not(call) };
+            if self.paths.contains_key(path) {
+                return could_not(call);
+            }
             let inode = self.add(path, is_directory, Vec::new());
-            let (directory, name) = self.place(path);
             self.name(call, NameKind::Link { directory, name, inode });
         }
     }
@@ -122,8 +127,12 @@ impl<'d> Reader<'d> {
         if !self.is_ours(from) {
             return;
         }
-        let inode = self.paths[from];
-        let kind = NameKind::Rename { from: self.place(from), to: self.place(to), inode };
+        let (Some(&inode), Some(old), Some(new)) =
+            (self.paths.get(from), self.place(from), self.place(to))
+        else {
+            return could_not(call);
+        };
+        let kind = NameKind::Rename { from: old, to: new, inode };
         let moved: Vec<_> =
             self.paths.keys().filter(|path| path.starts_with(from)).cloned().collect();
         for path in moved {
@@ -137,7 +146,7 @@ impl<'d> Reader<'d> {
 
     fn remove(&mut self, call: &Call, path: &Path) {
         if self.is_ours(path) {
-            let (directory, name) = self.place(path);
+            let Some((directory, name)) = self.place(path) else { return could_not(call) };
             self.paths.remove(path);
             self.name(call, NameKind::Unlink { directory, name });
         }
@@ -165,7 +174,32 @@ impl<'d> Reader<'d> {
     }
 }
 
+/// A call that asks for what is not possible changes nothing. Whether it has failed is unknown only of
+/// one that the process ended in, such as a `mkdir` before that of the directory above.
+fn could_not(call: &Call) {
+    assert!(call.result.is_none(), "the model does not know where this was done: {call:?}");
+}
+
 /// How many bytes a call has written; all, as far as is known.
 fn written(call: &Call) -> usize {
     call.result.map_or(usize::MAX, |result| usize::try_from(result).unwrap())
+}
+
+#[test]
+fn a_call_that_was_cut_off_and_could_not_have_worked_changes_nothing() {
+    // As `create_dir_all` goes; it is killed at the beginning of a second one, and in a third of what is there.
+    let text = r#"
+        7 1.000000 mkdir("/log/1/blobs", 0777) = -1 ENOENT (No such file or directory)
+        7 1.000001 mkdir("/log/1", 0777) = 0
+        7 1.000002 mkdir("/log/1/blobs", 0777) = 0
+        7 1.000003 mkdir("/log/2/blobs", 0777 <unfinished ...>
+        8 1.000004 mkdir("/log/1", 0777 <unfinished ...>
+    "#;
+    let lines: Vec<_> = text.trim().lines().map(str::trim).collect();
+    let scratch = Scratch::new();
+    let file = scratch.path().join("strace.log");
+    fs::write(&file, lines.join("\n")).unwrap();
+    let recording =
+        Recording::of(&trace::read(&file), Path::new("/log"), &Image::new(), &|_| false);
+    assert_eq!(recording.names.len(), 2);
 }
