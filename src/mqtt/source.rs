@@ -57,7 +57,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUESTS: usize = 16;
 
 /// Payload bytes that may wait for the intake, however many messages they are.
-const BUDGET_BYTES: usize = 8 * 1024 * 1024;
+const BUDGET_BYTES: usize = 4 * 1024 * 1024;
 
 /// What the source is connected to.
 pub struct SourceParts {
