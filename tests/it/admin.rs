@@ -311,8 +311,8 @@ fn a_device_that_is_not_there_costs_a_bounded_look_a_call_and_holds_nobody_up() 
     assert_eq!((found.len(), pages), (0, 3));
 
     // Somebody looks again and again while readings come in.
-    let load = Load::start(admin.broker.port, 2_000);
     let before = admin.ingestor.metric("ingestor_acks_total");
+    let load = Load::start(admin.broker.port, 2_000);
     for _ in 0..20 {
         admin.get(&format!("{look}&from={}", fastrand::u64(..RECORDS)));
     }
@@ -446,6 +446,7 @@ fn what_the_database_refused_is_replayed_once_it_takes_it_and_the_books_balance(
     admin.postgres.await_count(396);
     admin.ingestor.await_metric("ingestor_dead_letters", 4);
     admin.await_drained();
+    admin.ingestor.await_metric("ingestor_acks_total", 400);
     must_balance(&admin.ingestor.metrics(), 0);
     let (letters, _) = admin.all("/admin/dead-letters?", "after", "dead_letters");
     assert!(letters.iter().all(|letter| letter["stage"] == "database"));

@@ -229,6 +229,7 @@ fn a_table_that_is_dropped_and_made_again_misses_nothing_that_came_after() {
     postgres.await_count(100);
     postgres.execute("alter table telemetry rename to elsewhere");
     publisher.publish_readings(100..300);
+    ingestor.await_metric("ingestor_acks_total", 300);
     ingestor.await_metric("ingestor_db_failures_total", 2);
     assert_eq!(ingestor.metric("ingestor_wal_pending_records"), 200);
     postgres.execute("alter table elsewhere rename to telemetry");

@@ -35,7 +35,7 @@ fn the_status_follows_an_outage_from_its_beginning_to_the_last_row() {
     let broker = Mosquitto::start();
     let mut ingestor = Service::new(&postgres.url(), broker.port).start();
     ingestor.await_ready();
-    let load = Load::start(broker.port, 500);
+    let load = Load::start(broker.port, 300);
 
     let well = await_status(&ingestor, "readings flow", |status| {
         status["level"] == "ok"
@@ -69,7 +69,7 @@ fn the_status_follows_an_outage_from_its_beginning_to_the_last_row() {
     let summary = outage["summary"].as_str().unwrap();
     assert!(summary.starts_with("Database unreachable for "), "{summary}");
     assert!(summary.contains("readings are safe in the log, room for "), "{summary}");
-    // 500 readings a second, of at most some hundred bytes, into a gigabyte: hours, not minutes.
+    // 300 readings a second, of at most some hundred bytes, into a gigabyte: hours, not minutes.
     assert!(outage["full_in_seconds"].as_f64() > Some(3_600.0), "{outage}");
     assert!(outage["net_records_per_second"].as_f64() > Some(100.0), "{outage}");
     assert_eq!(outage["drained_in_seconds"], Value::Null);
@@ -167,9 +167,10 @@ fn the_last_message_is_dated_and_rates_begin_with_the_first() {
     assert_eq!(status(&ingestor)["broker"]["last_message_seconds"], Value::Null);
     Publisher::connect(broker.port).publish_readings(0..10);
     postgres.await_count(10);
+    // A sample may be taken between the receipt of a message and its commit.
     let status = await_status(&ingestor, "the message was seen", |status| {
         status["broker"]["last_message_seconds"].is_f64()
+            && status["rates"]["over_5_min"]["readings"].as_f64() > Some(0.0)
     });
     assert_eq!(status["rates"]["over_5_min"]["rejected"], 0.0);
-    assert!(status["rates"]["over_5_min"]["readings"].as_f64() > Some(0.0), "{status}");
 }

@@ -99,6 +99,19 @@ impl Link {
         self.send(Some(id), false, topic, payload)
     }
 
+    /// Delivers messages by their packet ids, all in one go, as a broker fills a window.
+    pub(crate) fn deliver_at_once(
+        &mut self,
+        topic: &str,
+        messages: impl Iterator<Item = (u16, String)>,
+    ) -> bool {
+        for (id, payload) in messages {
+            let (topic, payload) = (topic.to_owned(), payload.into());
+            self.stream.queue(&Packet::Publish { id: Some(id), dup: false, topic, payload });
+        }
+        self.stream.flush().is_ok()
+    }
+
     pub(crate) fn send(
         &mut self,
         id: Option<u16>,
@@ -134,6 +147,17 @@ impl Link {
             ids.push(next.unwrap_or_else(|| panic!("no further PUBACK after {ids:?}")));
         }
         ids
+    }
+
+    /// The packet ids of the PUBACKs that have come already.
+    pub(crate) fn acks_so_far(&mut self) -> Vec<u16> {
+        loop {
+            let before = self.acks.len();
+            self.serve(Duration::ZERO);
+            if self.acks.len() == before {
+                return self.acks.drain(..).collect();
+            }
+        }
     }
 
     /// Whether a PINGREQ comes within `patience`.

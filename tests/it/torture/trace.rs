@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path) -> Trace {
         }
     }
     for (head, began) in unfinished.into_values() {
-        trace.calls.extend(call(&format!("{head}) = ?"), began, NEVER));
+        trace.calls.extend(call(&head, began, NEVER));
     }
     trace.calls.sort_by_key(|call| call.began);
     trace
@@ -69,13 +69,21 @@ fn micros(clock: &str) -> i64 {
     clock.replace('.', "").parse().unwrap()
 }
 
+/// A call, if it is one and was begun.
 fn call(text: &str, began: Moment, ended: Moment) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
-    let (args, result) = rest.rsplit_once(" = ")?;
-    let args = args.trim_end().strip_suffix(')').unwrap_or(args);
+    // No result, and a remark instead, is that of one whose end strace did not see.
+    let (args, result) = rest.rsplit_once(" = ").unwrap_or((rest, "?"));
+    let args = args.replace(" <unfinished ...>", "").replace(" <detached ...>", "");
+    let args = args.trim_end();
+    let args = args.strip_suffix(')').unwrap_or(args);
     let number = result.split([' ', '<']).next().unwrap_or_default();
     let result_number = number.parse().ok();
     let ended = if result_number.is_none() { NEVER } else { ended };
+    if ended == NEVER && args.split(", ").any(|arg| arg.starts_with("0x")) {
+        // Killed before strace could read what the address leads to, and so before the call began.
+        return None;
+    }
     Some(Call {
         name: name.to_owned(),
         args: args.split(", ").map(str::to_owned).collect(),

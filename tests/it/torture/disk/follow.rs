@@ -16,6 +16,8 @@ pub(super) struct Reader<'d> {
     paths: BTreeMap<PathBuf, Inode>,
     /// Where `write` writes.
     positions: HashMap<i64, usize>,
+    /// A change of a name was cut off, and may not have happened.
+    is_uncertain: bool,
 }
 
 impl<'d> Reader<'d> {
@@ -23,7 +25,8 @@ impl<'d> Reader<'d> {
         let root = Node { is_directory: true, ..Node::default() };
         let recording = Recording { inodes: vec![root], names: Vec::new(), base: HashMap::new() };
         let paths = BTreeMap::from([(dir.to_owned(), ROOT)]);
-        let mut reader = Self { dir, recording, paths, positions: HashMap::new() };
+        let mut reader =
+            Self { dir, recording, paths, positions: HashMap::new(), is_uncertain: false };
         for (path, entry) in base {
             let path = dir.join(path);
             let (is_directory, content) = match entry {
@@ -105,7 +108,7 @@ impl<'d> Reader<'d> {
         if flags.contains("O_CREAT") && !self.paths.contains_key(&path) {
             self.make(call, &path, false);
         } else if flags.contains("O_TRUNC") {
-            let inode = self.paths[&path];
+            let Some(&inode) = self.paths.get(&path) else { return self.could_not(call) };
             let kind = ChangeKind::Truncate { length: 0 };
             let (began, ended) = (call.began, call.ended);
             self.recording.inodes[inode].changes.push(Change { began, ended, kind });
@@ -114,9 +117,9 @@ impl<'d> Reader<'d> {
 
     fn make(&mut self, call: &Call, path: &Path, is_directory: bool) {
         if self.is_ours(path) {
-            let Some((directory, name)) = self.place(path) else { return could_not(call) };
+            let Some((directory, name)) = self.place(path) else { return self.could_not(call) };
             if self.paths.contains_key(path) {
-                return could_not(call);
+                return self.could_not(call);
             }
             let inode = self.add(path, is_directory, Vec::new());
             self.name(call, NameKind::Link { directory, name, inode });
@@ -130,7 +133,7 @@ impl<'d> Reader<'d> {
         let (Some(&inode), Some(old), Some(new)) =
             (self.paths.get(from), self.place(from), self.place(to))
         else {
-            return could_not(call);
+            return self.could_not(call);
         };
         let kind = NameKind::Rename { from: old, to: new, inode };
         let moved: Vec<_> =
@@ -146,7 +149,7 @@ impl<'d> Reader<'d> {
 
     fn remove(&mut self, call: &Call, path: &Path) {
         if self.is_ours(path) {
-            let Some((directory, name)) = self.place(path) else { return could_not(call) };
+            let Some((directory, name)) = self.place(path) else { return self.could_not(call) };
             self.paths.remove(path);
             self.name(call, NameKind::Unlink { directory, name });
         }
@@ -163,21 +166,26 @@ impl<'d> Reader<'d> {
 
     fn change(&mut self, call: &Call, kind: ChangeKind) {
         let Some(path) = call.led_to(0).filter(|path| self.is_ours(path)) else { return };
-        let inode = self.paths[&path];
+        let Some(&inode) = self.paths.get(&path) else { return self.could_not(call) };
         let (began, ended) = (call.began, call.ended);
         self.recording.inodes[inode].changes.push(Change { began, ended, kind });
     }
 
     fn name(&mut self, call: &Call, kind: NameKind) {
         let (began, ended) = (call.began, call.ended);
+        self.is_uncertain |= ended == NEVER;
         self.recording.names.push(Named { began, ended, kind });
     }
-}
 
-/// A call that asks for what is not possible changes nothing. Whether it has failed is unknown only of
-/// one that the process ended in, such as a `mkdir` before that of the directory above.
-fn could_not(call: &Call) {
-    assert!(call.result.is_none(), "the model does not know where this was done: {call:?}");
+    /// A call that asks for what is not possible changes nothing. Whether it has failed is unknown only
+    /// of one that the process ended in, such as a `mkdir` before that of the directory above, and what
+    /// is possible is uncertain only after a change of a name that the process ended in.
+    fn could_not(&self, call: &Call) {
+        assert!(
+            call.result.is_none() || self.is_uncertain,
+            "the model does not know where this was done: {call:?}"
+        );
+    }
 }
 
 /// How many bytes a call has written; all, as far as is known.
