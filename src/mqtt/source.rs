@@ -56,7 +56,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests to rumqttc that may wait; the only one is a subscribe for each connection.
 const REQUESTS: usize = 16;
 
-/// Payload bytes that may wait for the intake, however many messages they are.
+/// Payload bytes that the intake has not dealt with yet, however many messages they are; a message that
+/// is larger comes alone.
 const BUDGET_BYTES: usize = 4 * 1024 * 1024;
 
 /// What the source is connected to.

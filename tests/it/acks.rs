@@ -283,27 +283,37 @@ fn a_connection_that_breaks_in_a_dense_stream_is_followed_by_a_whole_one() {
 #[test]
 fn a_lost_connection_is_retried_at_once_and_then_with_growing_pauses() {
     let broker = ScriptedBroker::start();
-    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);
-    let _ingestor = service.start();
-    // Attempts that fail, so that the next pause would be of 1.3 s at least, and then a session that
-    // lasts: time itself is what makes it one that worked.
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port)
+        .set("RUST_LOG", "info,iot_ingestor=debug");
+    let ingestor = service.start();
+    // Attempts that fail, so that the next pause would be a long one, and then a session that lasts:
+    // time itself is what makes it one that worked.
     for _ in 0..4 {
         broker.accept_and_close();
     }
     let link = broker.accept(false);
     std::thread::sleep(Duration::from_millis(1_200));
     drop(link);
-    let mut gaps = Vec::new();
+    let mut waits = Vec::new();
     for _ in 0..4 {
         let lost = Instant::now();
         broker.accept_and_close();
-        gaps.push(lost.elapsed());
+        waits.push(lost.elapsed());
     }
-    // At most 0.25 s, then 0.17 to 0.5, 0.33 to 1 and 0.67 to 2, and what it takes to notice and to
-    // connect.
-    assert!(gaps[0] <= Duration::from_secs(1), "{gaps:?}");
-    assert!(gaps[3] >= Duration::from_millis(600), "{gaps:?}");
-    assert!(gaps[3] <= Duration::from_secs(3), "{gaps:?}");
+    let pauses: Vec<u64> = (ingestor.log().iter())
+        .filter(|line| line["target"] == "iot_ingestor::mqtt::source")
+        .filter_map(|line| line["retry_in_ms"].as_str()?.parse().ok())
+        .collect();
+    assert_eq!(pauses.len(), 8);
+    // Twice as long each time, half of it up or down, and at most 250 ms at first.
+    let allowed = [83..=250, 166..=500, 333..=1_000, 666..=2_000];
+    for (pause, allowed) in pauses.iter().zip(allowed.iter().cycle()) {
+        assert!(allowed.contains(pause), "{pauses:?}");
+    }
+    for (wait, pause) in waits.iter().zip(&pauses[4..]) {
+        let pause = Duration::from_millis(*pause);
+        assert!((pause / 2..pause + Duration::from_secs(1)).contains(wait), "{waits:?} {pauses:?}");
+    }
 }
 
 #[test]

@@ -311,6 +311,7 @@ fn a_device_that_is_not_there_costs_a_bounded_look_a_call_and_holds_nobody_up() 
     assert_eq!((found.len(), pages), (0, 3));
 
     // Somebody looks again and again while readings come in.
+    admin.ingestor.await_metric("ingestor_acks_total", RECORDS / 400);
     let before = admin.ingestor.metric("ingestor_acks_total");
     let load = Load::start(admin.broker.port, 2_000);
     for _ in 0..20 {

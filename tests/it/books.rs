@@ -84,7 +84,7 @@ fn the_books_balance_with_duplicates_and_rejections_through_an_outage_and_a_rest
     let metrics = ingestor.metrics();
     must_balance(&metrics, 0);
     assert_eq!(metrics.get("ingestor_wal_pending_records"), 735);
-    // Not killed: PUBACKs that are still on their way would bring their messages again.
+    // Not killed: PUBACKs that do not get out in time would bring their messages again.
     ingestor.stop();
 
     // The next process counts from zero, but for what it found in the log.

@@ -23,7 +23,7 @@ fn every_published_reading_is_stored_once_and_to_the_last_digit() {
     Publisher::connect(broker.port).publish_readings(0..5_000);
     postgres.await_exactly(&readings(0..5_000));
     ingestor.await_metric("ingestor_acks_total", 5_000);
-    // The rows are visible a little earlier than that.
+    // It is the last to count them, after the rows are visible.
     ingestor.await_metric("ingestor_end_to_end_latency_seconds_count", 5_000);
     let metrics = ingestor.metrics();
     assert_eq!(metrics.get("ingestor_messages_total"), 5_000);

@@ -48,12 +48,11 @@ fn systemd_is_told_that_it_is_up_that_it_lives_how_much_waits_and_that_it_stops(
     let mut ingestor = service.launch();
     manager.await_line("READY=1");
     ingestor.await_listening();
-    // Half of what systemd waits lies between two; all in all, for a busy machine may delay one.
-    let first = manager.await_line("WATCHDOG=1");
-    for _ in 0..6 {
-        manager.await_line("WATCHDOG=1");
-    }
-    assert!(first.elapsed() < WATCHDOG * 9 / 2, "{:?} for six", first.elapsed());
+    // One after each half of what systemd waits; a busy machine may delay one.
+    let told: Vec<Instant> = (0..8).map(|_| manager.await_line("WATCHDOG=1")).collect();
+    let mut gaps: Vec<Duration> = told.windows(2).map(|two| two[1] - two[0]).collect();
+    gaps.sort_unstable();
+    assert!(gaps[3] < WATCHDOG * 3 / 4 && gaps[5] < WATCHDOG, "{gaps:?}");
     ingestor.await_ready();
     Publisher::connect(broker.port).publish_readings(0..7);
     manager.await_line("STATUS=7 readings pending in the log");

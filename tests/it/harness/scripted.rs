@@ -149,7 +149,7 @@ impl Link {
         ids
     }
 
-    /// The packet ids of the PUBACKs that have come already.
+    /// The packet ids of the PUBACKs that were read along with earlier ones.
     pub(crate) fn acks_so_far(&mut self) -> Vec<u16> {
         loop {
             let before = self.acks.len();

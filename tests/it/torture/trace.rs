@@ -72,7 +72,7 @@ fn micros(clock: &str) -> i64 {
 /// A call, if it is one and was begun.
 fn call(text: &str, began: Moment, ended: Moment) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
-    // No result, and a remark instead, is that of one whose end strace did not see.
+    // Without a result strace did not see its end.
     let (args, result) = rest.rsplit_once(" = ").unwrap_or((rest, "?"));
     let args = args.replace(" <unfinished ...>", "").replace(" <detached ...>", "");
     let args = args.trim_end();
@@ -169,10 +169,10 @@ impl Call {
         led_to(self.arg(index)).filter(|_| !self.arg(index).ends_with("(deleted)"))
     }
 
-    /// Whether it is about a socket or a pipe, which strace calls by a name such as `TCP:[…]`.
-    pub(super) fn is_to_socket(&self) -> bool {
-        // In a path the brackets would be escaped.
-        self.arg(0).contains(":[")
+    /// Whether it may change what is below `dir`; not if it is about a descriptor that leads elsewhere.
+    pub(super) fn may_change(&self, dir: &Path) -> bool {
+        let is_by_path = self.arg(0).starts_with("AT_FDCWD");
+        is_by_path || self.led_to(0).is_none_or(|path| path.starts_with(dir))
     }
 
     /// What the descriptor that it returned leads to.
