@@ -3,9 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::harness::{
-    PATIENCE, Postgres, ScriptedBroker, Service, eventually_eq, reading, readings,
-};
+use crate::harness::{PATIENCE, Postgres, ScriptedBroker, Service, reading, readings};
 
 const TOPIC: &str = "telemetry/x";
 
@@ -104,7 +102,7 @@ fn pubacks_leave_in_the_order_of_receipt_those_of_rejected_messages_among_them()
     let broker = ScriptedBroker::start();
     let postgres = Postgres::start();
     let service = Service::new(&postgres.url(), broker.port);
-    let ingestor = service.start();
+    let mut ingestor = service.start();
     let mut link = broker.accept(false);
     // The order of packet ids means nothing: they come in one that no counting gives.
     let id = |n: u32| u16::try_from(n * 7_919 % 65_521 + 1).unwrap();
@@ -123,9 +121,8 @@ fn pubacks_leave_in_the_order_of_receipt_those_of_rejected_messages_among_them()
     }
     assert_eq!(link.acks(ids.len()), ids);
     postgres.await_exactly(&stored);
-    eventually_eq("each is counted once", &u64::from(MESSAGES), || {
-        ingestor.metric("ingestor_acks_total")
-    });
+    ingestor.await_metric("ingestor_acks_total", MESSAGES.into());
+    assert_eq!(ingestor.metric("ingestor_acks_total"), u64::from(MESSAGES));
 }
 
 #[test]
@@ -252,15 +249,14 @@ fn a_message_of_qos_0_is_stored_without_a_puback() {
     let broker = ScriptedBroker::start();
     let postgres = Postgres::start();
     let service = Service::new(&postgres.url(), broker.port);
-    let ingestor = service.start();
+    let mut ingestor = service.start();
     let mut link = broker.accept(false);
     assert!(link.send(None, false, TOPIC, payload(0)));
     assert!(link.deliver(5, TOPIC, payload(1)));
     assert_eq!(link.acks(1), [5]);
     postgres.await_exactly(&readings(0..2));
-    eventually_eq("acks are PUBACKs and nothing else", &1, || {
-        ingestor.metric("ingestor_acks_total")
-    });
+    ingestor.await_metric("ingestor_acks_total", 1);
+    assert_eq!(ingestor.metric("ingestor_acks_total"), 1, "acks are PUBACKs and nothing else");
 }
 
 #[test]
@@ -310,10 +306,13 @@ fn a_lost_connection_is_retried_at_once_and_then_with_growing_pauses() {
     for (pause, allowed) in pauses.iter().zip(allowed.iter().cycle()) {
         assert!(allowed.contains(pause), "{pauses:?}");
     }
-    for (wait, pause) in waits.iter().zip(&pauses[4..]) {
+    // It keeps to them. To notice and to connect takes no 100 ms, but for what the machine does.
+    let more = waits.iter().zip(&pauses[4..]).map(|(wait, pause)| {
         let pause = Duration::from_millis(*pause);
         assert!((pause / 2..pause + Duration::from_secs(1)).contains(wait), "{waits:?} {pauses:?}");
-    }
+        wait.saturating_sub(pause)
+    });
+    assert!(more.min() <= Some(Duration::from_millis(100)), "{waits:?} {pauses:?}");
 }
 
 #[test]

@@ -48,11 +48,11 @@ fn systemd_is_told_that_it_is_up_that_it_lives_how_much_waits_and_that_it_stops(
     let mut ingestor = service.launch();
     manager.await_line("READY=1");
     ingestor.await_listening();
-    // One after each half of what systemd waits; a busy machine may delay one.
-    let told: Vec<Instant> = (0..8).map(|_| manager.await_line("WATCHDOG=1")).collect();
+    // Each in time, and usually after half of what systemd waits.
+    let told: Vec<Instant> = (0..4).map(|_| manager.await_line("WATCHDOG=1")).collect();
     let mut gaps: Vec<Duration> = told.windows(2).map(|two| two[1] - two[0]).collect();
     gaps.sort_unstable();
-    assert!(gaps[3] < WATCHDOG * 3 / 4 && gaps[5] < WATCHDOG, "{gaps:?}");
+    assert!(gaps[1] < WATCHDOG * 3 / 4 && gaps[2] < WATCHDOG, "{gaps:?}");
     ingestor.await_ready();
     Publisher::connect(broker.port).publish_readings(0..7);
     manager.await_line("STATUS=7 readings pending in the log");
