@@ -6,9 +6,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-use iot_ingestor::decode::decode;
-use iot_ingestor::reading::{Reading, Timestamp};
-use iot_ingestor::wal::block::{self, Encoder};
+use iot_ingestor::base::time::Timestamp;
+use iot_ingestor::telemetry::Reading;
+use iot_ingestor::telemetry::decode::decode;
+use iot_ingestor::wal::frame::{self, Encoder};
 
 /// As many as there are in a batch.
 const READINGS: usize = 2_000;
@@ -76,7 +77,7 @@ fn blocks(criterion: &mut Criterion) {
     group.bench_function("decode", |bencher| {
         bencher.iter(|| {
             for frame in &frames {
-                black_box(block::decode(frame).expect("it was encoded"));
+                black_box(frame::decode(frame).expect("it was encoded"));
             }
         });
     });

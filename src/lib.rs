@@ -29,35 +29,26 @@
 //!
 //! Per record, always in this order: received → committed → acked → flushed → trimmed.
 
-pub mod app;
-pub mod config;
-pub mod logging;
-pub mod metrics;
-pub mod supervisor;
-pub mod watchdog;
-
-pub mod reading;
-pub mod rejection;
+pub mod telemetry;
 
 pub mod mqtt;
 
-pub mod decode;
-pub mod validate;
-
 pub mod intake;
 
-pub mod dead_letters;
 pub mod wal;
 
 pub mod flusher;
-pub mod postgres;
-pub mod retry;
 
-pub mod health;
-pub mod history;
+pub mod postgres;
+
+pub mod dead_letters;
+pub mod status;
+
 pub mod http;
 
-mod number;
-pub mod wal_command;
+pub mod cli;
+
+pub mod app;
+pub mod base;
 
 pub mod simulator;

@@ -30,18 +30,18 @@ const PROBE: u64 = 30_000;
 const PROBES_SIDE_BY_SIDE: u32 = 10;
 
 #[derive(serde::Serialize)]
-pub(crate) struct Depth {
+struct Depth {
     /// When the first probe began.
-    pub(crate) pending: u64,
+    pending: u64,
     /// Processor time a message.
-    pub(crate) cpu_micros: f64,
+    cpu_micros: f64,
     /// That, as a share of what it is at the least depth meanwhile; so 1 at the least depth.
     cpu_share: f64,
     messages_per_second: f64,
     peak_mib: f64,
     disk_bytes: f64,
     written_bytes: f64,
-    pub(crate) open_ms: f64,
+    open_ms: f64,
 }
 
 struct Filled {
@@ -67,7 +67,11 @@ pub(crate) fn run(plan: &Plan) -> Findings {
         .map(|depth| filled.measure(depth, plan.rounds))
         .collect();
     filled.ingestor.stop();
-    plots::backlog(&plan.out.join("backlog.svg"), &depths);
+    let over_depth = |of: fn(&Depth) -> f64| -> Vec<_> {
+        depths.iter().map(|depth| (depth.pending, of(depth))).collect()
+    };
+    let (cost, open) = (over_depth(|depth| depth.cpu_micros), over_depth(|depth| depth.open_ms));
+    plots::backlog(&plan.out.join("backlog.svg"), &cost, &open);
     Findings { rows: rows(&depths), figures: json!(depths) }
 }
 

@@ -4,23 +4,19 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::backlog::Depth;
 use crate::report::{percentile, sorted};
 
 const SIZE: (u32, u32) = (720, 400);
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 const FONT: (&str, u32) = ("sans-serif", 15);
 
-/// Processor time a message and the time to open the log, over what is pending.
-pub(crate) fn backlog(path: &Path, depths: &[Depth]) {
+/// Processor time a message in µs and the time to open the log in ms, each over what is pending.
+pub(crate) fn backlog(path: &Path, cost: &[(u64, f64)], open: &[(u64, f64)]) {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE).unwrap();
     let (left, right) = root.split_horizontally(SIZE.0 / 2);
-    let pending = |depth: &Depth| depth.pending;
-    let cost: Vec<_> = depths.iter().map(|depth| (pending(depth), depth.cpu_micros)).collect();
-    let open: Vec<_> = depths.iter().map(|depth| (pending(depth), depth.open_ms)).collect();
-    scaling(&left, "processor time a message, µs", &cost, COLOURS[0]);
-    scaling(&right, "opening the log, ms", &open, COLOURS[1]);
+    scaling(&left, "processor time a message, µs", cost, COLOURS[0]);
+    scaling(&right, "opening the log, ms", open, COLOURS[1]);
     root.present().unwrap();
 }
 

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use iot_ingestor::config::{Config, Mistakes};
-use iot_ingestor::http::probe::{self, Question};
-use iot_ingestor::{app, logging, wal_command};
+use iot_ingestor::app::config::Config;
+use iot_ingestor::app::{self, logging};
+use iot_ingestor::base::settings::Mistakes;
+use iot_ingestor::cli;
+use iot_ingestor::cli::health::{self, Question};
 
 /// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
 const BAD_CONFIGURATION: u8 = 64;
@@ -27,7 +29,7 @@ enum Command {
     /// Read the configuration, print it with secrets redacted, and exit
     CheckConfig,
     /// Look into the log of a stopped ingestor: what waits, what is damaged; get readings out
-    Wal(wal_command::Arguments),
+    Wal(cli::wal::Arguments),
     /// Ask the service running on this machine whether it is alive, and exit with 0 or 1
     #[command(after_help = HEALTH_HELP)]
     Health {
@@ -78,16 +80,16 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }),
-        Command::Wal(arguments) => wal_command::run(&arguments).unwrap_or_else(bad_configuration),
+        Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
         Command::Health { ready } => Config::load_http_addr()
             .map_or_else(bad_configuration, |address| {
-                health(address, if ready { Question::Ready } else { Question::Live })
+                ask_health(address, if ready { Question::Ready } else { Question::Live })
             }),
     }
 }
 
-fn health(address: SocketAddr, question: Question) -> ExitCode {
-    match probe::ask(address, question) {
+fn ask_health(address: SocketAddr, question: Question) -> ExitCode {
+    match health::ask(address, question) {
         Ok(answer) => {
             println!("{}", answer.body);
             if answer.is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -111,7 +113,7 @@ fn bad_configuration(Mistakes(mistakes): Mistakes) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    let outcome = logging::init(&config.log_filter, config.log_format).and_then(|()| {
+    let outcome = logging::init(&config.logging).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("runtime")

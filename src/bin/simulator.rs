@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use iot_ingestor::config::LogFormat;
-use iot_ingestor::logging;
+use iot_ingestor::app::logging::{self, LogFormat};
 use iot_ingestor::simulator::{self, Settings, Stop, Summary};
 
 const BAD_CONFIGURATION: u8 = 64;
@@ -46,7 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &Settings) -> anyhow::Result<()> {
-    logging::init(&settings.log_filter, Some(LogFormat::Text))?;
+    let output =
+        logging::Settings { filter: settings.log_filter.clone(), format: Some(LogFormat::Text) };
+    logging::init(&output)?;
     // One task does all the work, a second thread would only pass it around.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary: Summary = runtime.block_on(async {

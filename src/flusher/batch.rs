@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Parts;
+use crate::base::metrics::Metrics;
+use crate::base::time::Timestamp;
 use crate::dead_letters::NewDeadLetter;
-use crate::metrics::Metrics;
 use crate::postgres::Failure;
-use crate::reading::{Reading, Timestamp};
-use crate::rejection::Stage;
+use crate::telemetry::Reading;
+use crate::telemetry::rejection::Stage;
 use crate::wal::{Batch, Offset};
 
 /// What the flusher asks of the database.

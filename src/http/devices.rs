@@ -8,8 +8,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::error::ApiError;
 use super::query::RawQuery;
+use crate::base::time::Timestamp;
 use crate::postgres::DeviceFilter;
-use crate::reading::{Reading, Timestamp};
+use crate::telemetry::Reading;
 
 pub(super) fn routes() -> Vec<Route> {
     routes![devices]

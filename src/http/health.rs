@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
-use crate::health::{Report, WalState};
+use crate::status::health::{Report, WalState};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![live, ready]

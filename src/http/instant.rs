@@ -11,7 +11,7 @@
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 
-use crate::reading::Timestamp;
+use crate::base::time::Timestamp;
 
 /// Which end of a range an instant is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

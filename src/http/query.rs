@@ -10,8 +10,8 @@ use rocket::{Request, async_trait};
 
 use super::error::ApiError;
 use super::instant::{self, Edge};
-use crate::reading::Timestamp;
-use crate::validate::DEVICE_ID_MAX_CHARS;
+use crate::base::time::Timestamp;
+use crate::telemetry::validate::DEVICE_ID_MAX_CHARS;
 
 /// The query string as it came, or nothing if there was none.
 #[derive(Clone, Copy)]

@@ -31,8 +31,7 @@ use rocket::local::asynchronous::Client;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-
-use crate::supervisor::Signal;
+use tokio_util::sync::CancellationToken;
 
 /// Connections that are served at once.
 const CONNECTIONS: usize = 128;
@@ -85,12 +84,12 @@ impl Server {
     }
 
     /// Serves until told to stop, then ends what is under way within the grace.
-    pub(super) async fn run(self, mut stop: Signal) {
+    pub(super) async fn run(self, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
-                () = stop.given() => break,
+                () = stop.cancelled() => break,
                 (stream, place) = self.accept(&places) => {
                     let serving = self.serve(stream, stop.clone());
                     open.spawn(async move {
@@ -122,7 +121,11 @@ impl Server {
     }
 
     /// Answers what comes in on a connection until either side has enough.
-    fn serve(&self, stream: TcpStream, mut stop: Signal) -> impl Future<Output = ()> + use<> {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
         // A connection on which that fails has just been closed.
         stream.set_nodelay(true).ok();
         let silence = u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX);
@@ -136,7 +139,7 @@ impl Server {
             tokio::pin!(connection);
             let outcome = tokio::select! {
                 outcome = &mut connection => outcome,
-                () = stop.given() => {
+                () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

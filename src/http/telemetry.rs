@@ -8,8 +8,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::error::ApiError;
 use super::query::{Parameters, RawQuery, bad};
+use crate::base::time::Timestamp;
 use crate::postgres::{Cursor, Position, TelemetryFilter};
-use crate::reading::{Reading, Timestamp};
+use crate::telemetry::Reading;
 
 pub(super) fn routes() -> Vec<Route> {
     routes![telemetry]

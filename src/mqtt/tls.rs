@@ -1,5 +1,6 @@
 //! TLS to the broker.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rumqttc::{TlsConfiguration, Transport};
@@ -7,7 +8,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::config::Tls;
+/// How the broker proves itself, and we to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file with the authorities to trust; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files with our certificate and its key.
+    pub client_auth: Option<(PathBuf, PathBuf)>,
+}
 
 /// The transport for a broker reached with `tls`, or without.
 ///

@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use crate::config::DatabaseUrl;
+use super::settings::DatabaseUrl;
 
 /// Longest wait for a lease, whether for a place among the connections or for the server.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -9,6 +9,8 @@ use std::time::Duration;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
+use super::table::{COLUMNS, PRIMARY_KEY};
+
 /// A call to the database that did not succeed. Shown as one line, with the SQLSTATE if there
 /// is one, without password or connection string.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +159,7 @@ impl<'e> Culprit<'e> {
 fn is_data(code: &str, culprit: &Culprit<'_>) -> bool {
     let is_tables = match code {
         // A column that somebody added, and that takes no null: no reading has one in it.
-        "23502" => culprit.column.is_some_and(|column| !super::insert::COLUMNS.contains(&column)),
+        "23502" => culprit.column.is_some_and(|column| !COLUMNS.contains(&column)),
         // The sequence of `id` gives numbers out again: after rows were copied in with theirs.
         "23505" => culprit.constraint == Some(PRIMARY_KEY),
         // It has none left.
@@ -166,9 +168,6 @@ fn is_data(code: &str, culprit: &Culprit<'_>) -> bool {
     };
     matches!(code.get(..2), Some("22" | "23")) && !is_tables
 }
-
-/// As migrations/ has PostgreSQL name it.
-const PRIMARY_KEY: &str = "telemetry_pkey";
 
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {

@@ -8,10 +8,7 @@ use sqlx::PgConnection;
 
 use super::failure::{Failure, within};
 use super::{Database, INSERT_TIMEOUT};
-use crate::reading::Reading;
-
-/// The columns that a reading fills.
-pub(super) const COLUMNS: [&str; 5] = ["device_id", "ts", "temperature", "humidity", "battery"];
+use crate::telemetry::Reading;
 
 /// Fails with a unique violation if a row is there already.
 const INSERT_NEW: &str = "
@@ -185,7 +182,8 @@ impl<'r> Columns<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::Timestamp;
+    use crate::base::time::Timestamp;
+    use crate::postgres::table::COLUMNS;
 
     fn reading(device_id: &str, millis: i64, temperature: f64) -> Reading {
         Reading {

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use fastrand::Rng;
 
-use crate::reading::Timestamp;
+use crate::base::time::Timestamp;
 
 const DAY_SECS: f64 = 86_400.0;
 /// How fast the weather forgets.

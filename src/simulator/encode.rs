@@ -1,6 +1,6 @@
 //! Samples as payloads: good ones quickly, and spoilt ones in every way that devices find.
 
-use crate::reading::Timestamp;
+use crate::base::time::Timestamp;
 
 use super::device::{Hundredths, Sample};
 
@@ -151,10 +151,10 @@ fn replace(payload: &[u8], from: &str, to: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::decode;
-    use crate::reading::Reading;
-    use crate::rejection::Reason;
-    use crate::validate::{Bounds, Clock, Rules, validate};
+    use crate::telemetry::Reading;
+    use crate::telemetry::decode::decode;
+    use crate::telemetry::rejection::Reason;
+    use crate::telemetry::validate::{Bounds, Clock, Rules, validate};
 
     fn rules() -> Rules {
         Rules {

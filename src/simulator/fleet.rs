@@ -6,7 +6,7 @@ use fastrand::Rng;
 use rumqttc::{Publish, QoS};
 use tokio::time::Instant;
 
-use crate::reading::Timestamp;
+use crate::base::time::Timestamp;
 
 use super::device::Device;
 use super::encode::{Encoder, Flaw};
@@ -128,8 +128,8 @@ mod tests {
         let mut invalid = 0;
         for _ in 0..10_000 {
             let payload = fleet.publish().payload;
-            crate::decode::decode(&payload, |_, outcome| {
-                let flawed = |r: &crate::reading::Reading| {
+            crate::telemetry::decode::decode(&payload, |_, outcome| {
+                let flawed = |r: &crate::telemetry::Reading| {
                     r.temperature > 100.0
                         || r.humidity > 100.0
                         || r.battery < 0.0

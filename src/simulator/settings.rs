@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Mistakes, Secret, Tls};
+use crate::base::settings::{Mistakes, Secret};
+use crate::mqtt::Tls;
 
 /// Name, default and meaning: the help shows these lines, and the defaults are read from them.
 const VARIABLES: [(&str, &str, &str); 13] = [

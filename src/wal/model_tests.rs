@@ -5,12 +5,13 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::contract::Storage;
+use super::engine::memory::MemoryStorage;
 use super::log::open;
-use super::memory::MemoryStorage;
-use super::storage::Storage;
 use super::{Limits, Log, Offset, SledStorage, Writer};
-use crate::metrics::Metrics;
-use crate::reading::{Reading, Timestamp};
+use crate::base::metrics::Metrics;
+use crate::base::time::Timestamp;
+use crate::telemetry::Reading;
 
 #[derive(Clone, Debug)]
 enum Op {

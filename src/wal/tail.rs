@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::block::{Block, Offset};
+use super::frame::{Block, Offset};
 
 /// About 100 bytes a record in memory.
 const MAX_RECORDS: usize = 50_000;

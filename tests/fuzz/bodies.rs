@@ -1,8 +1,8 @@
 //! What is asked of any bytes. Run by the fuzzer, and by the test suite on the corpus.
 
-use iot_ingestor::decode::decode;
-use iot_ingestor::reading::Reading;
-use iot_ingestor::wal::block;
+use iot_ingestor::telemetry::Reading;
+use iot_ingestor::telemetry::decode::decode;
+use iot_ingestor::wal::frame;
 
 /// The payload of a message: whatever it is, each part of it is a reading or rejected, and a reading
 /// that is written down again is the same reading.
@@ -36,7 +36,7 @@ fn written_down(reading: &Reading) -> String {
 pub(crate) fn block(data: &[u8]) {
     frame(data);
     let mut mended = data.to_vec();
-    if let Some((head, body)) = mended.split_at_mut_checked(block::HEADER_BYTES)
+    if let Some((head, body)) = mended.split_at_mut_checked(frame::HEADER_BYTES)
         && let Ok(length) = u16::try_from(body.len())
     {
         head[6..8].copy_from_slice(&length.to_le_bytes());
@@ -50,14 +50,14 @@ pub(crate) fn block(data: &[u8]) {
 
 /// It is intact, or refused, and if it is intact its header tells the truth.
 fn frame(data: &[u8]) {
-    let header = block::check(data);
-    match block::decode(data) {
+    let header = frame::check(data);
+    match frame::decode(data) {
         Ok(block) => {
             let header = header.expect("a block without a header");
             assert_eq!((block.first, block.end()), (header.first, header.end()));
             assert!(header.frame_bytes <= data.len() && header.count > 0);
         }
-        Err(block::FrameError::Body) => {}
+        Err(frame::FrameError::Body) => {}
         Err(error) => assert_eq!(header, Err(error)),
     }
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use iot_ingestor::reading::{Reading, Timestamp};
-use iot_ingestor::wal::block::Encoder;
-use iot_ingestor::wal::storage::{Active, Storage};
+use iot_ingestor::base::time::Timestamp;
+use iot_ingestor::telemetry::Reading;
+use iot_ingestor::wal::contract::{Active, Storage};
+use iot_ingestor::wal::frame::Encoder;
 use iot_ingestor::wal::{Offset, SledStorage};
 
 use crate::harness::process::guarded;

@@ -11,11 +11,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::blocking;
 use super::token::Operator;
+use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
-use crate::reading::Timestamp;
 
 /// Payload bytes after which a page ends before it is full: a letter may hold 64 KiB.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;

@@ -15,13 +15,13 @@ use super::blocking;
 use super::dead_letters::NO_LETTER;
 use super::token::Operator;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES};
-use crate::decode::decode;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
-use crate::intake::{Inbound, Replay, Replayed};
-use crate::reading::Reading;
-use crate::validate::{Clock, Rules, validate};
+use crate::intake::queue::{Inbound, Replay, Replayed};
+use crate::telemetry::Reading;
+use crate::telemetry::decode::decode;
+use crate::telemetry::validate::{Clock, Rules, validate};
 
 /// Letters that are read, and put back, at once.
 const STEP: usize = 32;

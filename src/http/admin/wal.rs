@@ -8,10 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::blocking;
 use super::flusher::Status;
 use super::token::Operator;
+use crate::base::time::Timestamp;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
-use crate::reading::{Reading, Timestamp};
+use crate::telemetry::Reading;
 use crate::wal::log::GenerationStats;
 use crate::wal::{Log, OffsetRange, Quarantined, Room, WalError};
 

@@ -7,9 +7,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Status;
+use crate::base::number::with_commas;
 use crate::flusher::State as Flushing;
-use crate::health::WalState;
-use crate::number::with_commas;
+use crate::status::health::WalState;
 
 /// `ok`: nothing to do. `warning`: nothing is lost, and somebody should look. `critical`: readings
 /// do not come in, or soon will not.
@@ -223,7 +223,7 @@ mod tests {
 
     use super::super::{Broker, Database, Disk, Flow, Latencies, Log, Quantiles, Rates, Since};
     use super::*;
-    use crate::reading::Timestamp;
+    use crate::base::time::Timestamp;
 
     const MOMENT: Moment =
         Moment { is_stopping: false, committed_within: Some(0.0021), stored_within: Some(0.08) };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::reading::Timestamp;
+use crate::base::time::Timestamp;
 
 /// Names a row by what the order goes by. Shown as `<microseconds since the Unix epoch>_<id>`;
 /// for clients it is opaque.

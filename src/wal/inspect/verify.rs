@@ -10,9 +10,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::{Broken, ExaminedGeneration};
-use crate::wal::block::{FrameError, Offset};
-use crate::wal::sealed::{PAGE_BYTES, Place};
-use crate::wal::storage::OffsetRange;
+use crate::wal::frame::{FrameError, Offset, OffsetRange};
+use crate::wal::scan::{PAGE_BYTES, Place};
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::{Limits, Room, Shared, Slot, Tip, lock};
 use crate::wal::WalError;
-use crate::wal::block::Offset;
-use crate::wal::storage::Positions;
+use crate::wal::contract::Positions;
+use crate::wal::frame::Offset;
 
 /// A generation that grew beyond this while the database was down is left for a new one as soon
 /// as hardly anything is pending in it.
@@ -223,10 +223,11 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use crate::metrics::Metrics;
-    use crate::reading::{Reading, Timestamp};
+    use crate::base::metrics::Metrics;
+    use crate::base::time::Timestamp;
+    use crate::telemetry::Reading;
+    use crate::wal::engine::memory::MemoryStorage;
     use crate::wal::log::open;
-    use crate::wal::memory::MemoryStorage;
     use crate::wal::{Limits, Room, WalError, Writer};
 
     fn append(writer: &mut Writer) {

@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Log, Shared, judge, lock, report_lost};
-use crate::reading::{Reading, Timestamp};
+use crate::base::time::Timestamp;
+use crate::telemetry::Reading;
 use crate::wal::WalError;
-use crate::wal::block::{Block, Offset};
-use crate::wal::sled::generation_id;
-use crate::wal::storage::{Generation, Known, OffsetRange, Quarantined};
+use crate::wal::contract::generation_id;
+use crate::wal::contract::{Generation, Known, Quarantined};
+use crate::wal::frame::{Block, Offset, OffsetRange};
 
 /// Records read from the log, in order.
 #[derive(Clone, Debug, Default)]
@@ -189,9 +190,9 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::base::metrics::Metrics;
+    use crate::wal::engine::memory::MemoryStorage;
     use crate::wal::log::open;
-    use crate::wal::memory::MemoryStorage;
     use crate::wal::{Limits, Writer};
 
     fn commit(writer: &mut Writer, count: usize) {

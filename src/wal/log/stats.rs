@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use super::{Limits, Log, lock};
-use crate::reading::Timestamp;
+use crate::base::time::Timestamp;
 use crate::wal::WalError;
-use crate::wal::block::Offset;
-use crate::wal::sled::generation_id;
-use crate::wal::storage::Quarantined;
+use crate::wal::contract::Quarantined;
+use crate::wal::contract::generation_id;
+use crate::wal::frame::Offset;
 
 /// One generation, as `/admin/wal` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Shared, lock};
-use crate::reading::{Reading, Timestamp};
+use crate::base::time::Timestamp;
+use crate::telemetry::Reading;
 use crate::wal::WalError;
-use crate::wal::block::{Block, Encoder, Offset};
-use crate::wal::storage::Active;
+use crate::wal::contract::Active;
+use crate::wal::frame::{Block, Encoder, Offset};
 
 /// So many blocks are written at most before they are synced. Within a longer stretch sled rewrites
 /// pages, takes the rewritten copies for safe although only an fdatasync makes them so, and writes

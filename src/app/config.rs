@@ -1,0 +1,227 @@
+//! Everything that the service can be told, room by room.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::logging;
+use crate::base::settings::{Mistakes, Sources};
+use crate::postgres::DatabaseUrl;
+use crate::telemetry::validate::Rules;
+use crate::{dead_letters, flusher, http, intake, mqtt, wal};
+
+/// Everything the service can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// PostgreSQL.
+    pub database_url: DatabaseUrl,
+    /// The broker.
+    pub mqtt: mqtt::Settings,
+    /// The API and the page.
+    pub http: http::Settings,
+    /// The way into the table.
+    pub flusher: flusher::Settings,
+    /// The way into the log.
+    pub intake: intake::Settings,
+    /// The log.
+    pub wal: wal::Settings,
+    /// What is turned away.
+    pub dead_letters: dead_letters::Settings,
+    /// Validation.
+    pub rules: Rules,
+    /// Longest orderly stop.
+    pub shutdown_grace: Duration,
+    /// What the process prints.
+    pub logging: logging::Settings,
+}
+
+impl Config {
+    /// Reads the configuration from this process's environment and `Rocket.toml`
+    /// (or the file that `ROCKET_CONFIG` names).
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn load() -> Result<Self, Mistakes> {
+        Self::from_sources(Sources::of_this_process())
+    }
+
+    /// Where the log is, whatever else is wrong: for those who look into it.
+    ///
+    /// # Errors
+    /// If it is not in the environment, and `Rocket.toml` cannot be read.
+    pub fn load_wal_dir() -> Result<PathBuf, Mistakes> {
+        Self::wal_dir_from_sources(Sources::of_this_process())
+    }
+
+    fn wal_dir_from_sources(mut from: Sources) -> Result<PathBuf, Mistakes> {
+        let dir = wal::Settings::read_dir(&mut from);
+        if from.is_in_environment("WAL_DIR") {
+            Ok(dir)
+        } else {
+            from.mistakes_so_far().map(|()| dir)
+        }
+    }
+
+    /// As [`Self::load`], from given sources.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_sources(mut from: Sources) -> Result<Self, Mistakes> {
+        let grace_secs = |from: &mut Sources| from.number("SHUTDOWN_GRACE_SECS", 10, 1..=3_600);
+        let config = Self {
+            database_url: DatabaseUrl::read(&mut from),
+            mqtt: mqtt::Settings::read(&mut from),
+            http: http::Settings::read(&mut from),
+            flusher: flusher::Settings::read(&mut from),
+            intake: intake::Settings::read(&mut from),
+            wal: wal::Settings::read(&mut from),
+            dead_letters: dead_letters::Settings::read(&mut from),
+            rules: Rules::read(&mut from),
+            shutdown_grace: Duration::from_secs(grace_secs(&mut from)),
+            logging: logging::Settings::read(&mut from),
+        };
+        from.finish().map(|()| config)
+    }
+
+    /// `HTTP_ADDR` alone, from the same places: whatever else is wrong with the configuration is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// The mistake in it.
+    pub fn load_http_addr() -> Result<SocketAddr, Mistakes> {
+        let mut from = Sources::of_this_process();
+        let address = http::Settings::read_address(&mut from);
+        from.mistakes_so_far().map(|()| address)
+    }
+
+    /// Every setting as `NAME=value`, secrets redacted.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let mut all = vec![("DATABASE_URL", self.database_url.to_string())];
+        all.extend(self.mqtt.describe());
+        all.extend(self.http.describe());
+        all.extend(self.flusher.describe());
+        all.extend(self.intake.describe());
+        all.extend(self.wal.describe());
+        all.extend(self.dead_letters.describe());
+        all.extend(self.rules.describe());
+        all.push(("SHUTDOWN_GRACE_SECS", self.shutdown_grace.as_secs().to_string()));
+        all.extend(self.logging.describe());
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use std::time::Duration;
+
+    use super::*;
+
+    fn load(env: &[(&str, &str)], toml: &str) -> Result<Config, Mistakes> {
+        let env: BTreeMap<String, String> =
+            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::from_sources(Sources::new(env, toml))
+    }
+
+    #[test]
+    fn the_place_of_the_log_is_known_whatever_else_is_wrong() {
+        let wal_dir = |env: &[(&str, &str)], toml: &str| {
+            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Config::wal_dir_from_sources(Sources::new(env.collect(), toml))
+        };
+        let spoilt = "[default]\nmqtt_port = 0\nbatch = 1\nwal_dir = \"/from/file\"";
+        assert_eq!(wal_dir(&[], spoilt), Ok("/from/file".into()));
+        assert_eq!(wal_dir(&[("WAL_DIR", "/w"), ("HTTP_ADDR", "x")], "[half"), Ok("/w".into()));
+        assert_eq!(wal_dir(&[], ""), Ok("data/wal".into()));
+        assert!(wal_dir(&[], "[half").is_err(), "it could stand there");
+    }
+
+    fn mistakes(env: &[(&str, &str)], toml: &str) -> Vec<String> {
+        load(env, toml).unwrap_err().0
+    }
+
+    #[test]
+    fn without_any_source_the_contracts_defaults_hold() {
+        let config = load(&[], "").unwrap();
+        assert_eq!(config.http.address.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.mqtt.topics, ["telemetry/#"]);
+        assert!(config.mqtt.client_id.starts_with("iot-ingestor-"));
+        assert_eq!(config.wal.max_bytes, 1_073_741_824);
+        assert_eq!(config.flusher.batch_timeout, Duration::from_millis(50));
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_and_the_file_the_default() {
+        let toml = "[default]\nmqtt_port = 1\nbatch_size = 7\n";
+        let config = load(&[("MQTT_PORT", "2")], toml).unwrap();
+        assert_eq!((config.mqtt.port, config.flusher.batch_size), (2, 7));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let env = [("MQTT_PORT", "0"), ("BATCH_SIZE", "many"), ("MQTT_TOPIC", "a/#/b")];
+        let found = mistakes(&env, "[default]\nbatchsize = 1\n").join("\n");
+        for part in ["MQTT_PORT", "BATCH_SIZE", "a/#/b", "batchsize"] {
+            assert!(found.contains(part), "{part} in {found}");
+        }
+    }
+
+    #[test]
+    fn rockets_own_keys_are_known_and_handed_on() {
+        let config = load(&[], "[default]\nworkers = 3\nlimits = { json = \"1MiB\" }\n").unwrap();
+        assert!(config.http.rocket.contains_key("workers"));
+    }
+
+    #[test]
+    fn a_broken_file_is_a_mistake_and_not_ignored() {
+        assert!(mistakes(&[], "[default\n")[0].contains("Rocket.toml"));
+    }
+
+    #[test]
+    fn secrets_come_from_files_without_their_last_newline() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let config = load(&[("ADMIN_TOKEN_FILE", file.to_str().unwrap())], "").unwrap();
+        assert_eq!(config.http.admin_token.unwrap().expose(), "s3cret");
+        assert!(mistakes(&[("ADMIN_TOKEN_FILE", "/nowhere")], "")[0].contains("ADMIN_TOKEN_FILE"));
+    }
+
+    #[test]
+    fn a_secret_given_twice_is_a_mistake() {
+        let env = [("MQTT_USERNAME", "u"), ("MQTT_PASSWORD", "a"), ("MQTT_PASSWORD_FILE", "/f")];
+        assert!(mistakes(&env, "")[0].contains("MQTT_PASSWORD_FILE"));
+    }
+
+    #[test]
+    fn no_secret_is_ever_shown() {
+        let env = [
+            ("DATABASE_URL", "postgres://u:hunter2@db/x?password=hunter2"),
+            ("MQTT_USERNAME", "u"),
+            ("MQTT_PASSWORD", "hunter2"),
+            ("ADMIN_TOKEN", "hunter2"),
+        ];
+        let config = load(&env, "").unwrap();
+        let shown = format!("{config:?}{:?}", config.describe());
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let broken = mistakes(&[("DATABASE_URL", "mysql://u:hunter2@db/x")], "").join("");
+        assert!(!broken.contains("hunter2"), "{broken}");
+    }
+
+    #[test]
+    fn shared_subscriptions_and_several_filters_are_accepted() {
+        let config = load(&[("MQTT_TOPIC", "$share/g/telemetry/#, other/+/x")], "").unwrap();
+        assert_eq!(config.mqtt.topics, ["$share/g/telemetry/#", "other/+/x"]);
+    }
+
+    #[test]
+    fn half_a_client_certificate_is_a_mistake() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cert.pem");
+        std::fs::write(&file, "x").unwrap();
+        let found = mistakes(&[("MQTT_CLIENT_CERT_FILE", file.to_str().unwrap())], "");
+        assert!(found[0].contains("MQTT_CLIENT_KEY_FILE"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Log lines for an operator: JSON for machines, text on a terminal, both on standard error.
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::base::settings::Sources;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person at a terminal.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What, as `tracing_subscriber::EnvFilter` reads it.
+    pub filter: String,
+    /// How; `None`: text on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+}
+
+impl Settings {
+    /// Reads them.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self { filter: read_filter(from), format: from.optional("LOG_FORMAT", "json or text") }
+    }
+
+    /// Every setting as name and value.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let format = self.format.map(|format| format!("{format:?}").to_lowercase());
+        vec![("RUST_LOG", self.filter.clone()), ("LOG_FORMAT", format.unwrap_or_default())]
+    }
+}
+
+/// Reads the filter alone.
+#[must_use]
+pub fn read_filter(from: &mut Sources) -> String {
+    let filter = from.value("RUST_LOG", "info".to_owned(), "a log filter");
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+        from.mistake(format!("RUST_LOG: {error}"));
+    }
+    filter
+}
+
+/// Installs the process's log output.
+///
+/// # Errors
+/// If `filter` is not a filter, or an output is installed already.
+pub fn init(settings: &Settings) -> anyhow::Result<()> {
+    let Settings { filter, format } = settings;
+    let on_terminal = std::io::stderr().is_terminal();
+    let fallback = if on_terminal { LogFormat::Text } else { LogFormat::Json };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(quieted(filter))?)
+        .with_ansi(on_terminal)
+        .with_writer(std::io::stderr);
+    let installed = match (*format).unwrap_or(fallback) {
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
+        LogFormat::Text => builder.with_target(false).try_init(),
+    };
+    installed.map_err(|error| anyhow::anyhow!(error))
+}
+
+/// What libraries log of themselves is said by our own lines, in an operator's words, so they are
+/// silent unless the filter names them.
+fn quieted(filter: &str) -> String {
+    let named = |library: &str| {
+        filter.split(',').any(|directive| directive.split(['=', '[']).next() == Some(library))
+    };
+    let libraries = ["rocket", "rocket_http", "_", "rumqttc", "sled", "sqlx", "hyper"];
+    let silent: Vec<String> = libraries
+        .into_iter()
+        .filter(|library| !named(library))
+        .map(|library| format!("{library}=off"))
+        .collect();
+    format!("{},{filter}", silent.join(","))
+}

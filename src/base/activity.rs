@@ -1,0 +1,41 @@
+//! Whether a part that could hang makes progress, for the watchdog.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Whether somebody is at work, and since when. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    epoch: Instant,
+    /// Milliseconds since `epoch`, plus one; 0 while idle.
+    since: Arc<AtomicU64>,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), since: Arc::default() }
+    }
+}
+
+impl Activity {
+    /// Work begins, or makes progress.
+    pub fn begin(&self) {
+        let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.since.store(now + 1, Ordering::Relaxed);
+    }
+
+    /// Work is done.
+    pub fn end(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the present work has made no progress.
+    #[must_use]
+    pub fn busy_for(&self) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.epoch.elapsed().saturating_sub(Duration::from_millis(since - 1)),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The metrics of the contract, in a registry that is passed on explicitly.
+//!
+//! No label carries a device or a topic: label values come from closed sets, which their owners know,
+//! and each is created at the start so that it reads 0 ([`Metrics::declare`]).
+
+use prometheus::core::Metric as _;
+use prometheus::proto::Bucket;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// One field a metric; names and meanings are those of the contract.
+#[expect(missing_docs, reason = "the help text of each metric says it, once")]
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    pub messages: IntCounter,
+    pub valid_messages: IntCounter,
+    pub invalid_messages: IntCounter,
+    rejections: IntCounterVec,
+    pub acks: IntCounter,
+    pub redeliveries: IntCounter,
+    pub db_inserts: IntCounter,
+    pub duplicates: IntCounter,
+    pub db_failures: IntCounter,
+    dead_letters_total: IntCounterVec,
+    pub dead_letters_evicted: IntCounter,
+    pub mqtt_reconnects: IntCounter,
+    pub wal_salvaged_records: IntCounter,
+    pub wal_lost_records: IntCounter,
+    pub batch_size: IntGauge,
+    pub wal_pending_records: IntGauge,
+    pub wal_disk_bytes: IntGauge,
+    pub wal_max_bytes: IntGauge,
+    pub wal_left_bytes: IntGauge,
+    pub wal_oldest_pending_seconds: Gauge,
+    pub wal_full: IntGauge,
+    pub dead_letters: IntGauge,
+    pub db_up: IntGauge,
+    pub mqtt_connected: IntGauge,
+    pub ingest_latency: Histogram,
+    pub wal_commit: Histogram,
+    pub wal_commit_records: Histogram,
+    pub end_to_end_latency: Histogram,
+}
+
+const COMMIT_SECONDS: &[f64] = &[
+    0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+];
+const INSERT_SECONDS: &[f64] =
+    &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+const COMMIT_RECORDS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+/// From a fast box to an outage of days.
+const END_TO_END_SECONDS: &[f64] = &[
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.065, 0.08, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0,
+    86_400.0,
+];
+
+impl Metrics {
+    /// All metrics, registered and at 0.
+    ///
+    /// # Errors
+    /// If two of them had the same name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = Builder { registry: &registry };
+        let rejections = r.counters("rejections_total", "Rejected readings by rule.", "reason")?;
+        let dead_letters_total = r.counters(
+            "dead_letters_total",
+            "Dead letters written, by the stage that turned the reading away.",
+            "stage",
+        )?;
+        let metrics = Self {
+            messages: r.counter("messages_total", "MQTT messages received.")?,
+            valid_messages: r.counter("valid_messages_total", "Readings accepted into the log.")?,
+            invalid_messages: r.counter(
+                "invalid_messages_total",
+                "Readings rejected by decoding or validation.",
+            )?,
+            rejections,
+            acks: r.counter("acks_total", "PUBACKs handed to the connection.")?,
+            redeliveries: r
+                .counter("redeliveries_total", "Messages received with the DUP flag.")?,
+            db_inserts: r.counter("db_inserts_total", "Rows inserted.")?,
+            duplicates: r.counter("duplicates_total", "Rows that were in the table already.")?,
+            db_failures: r.counter(
+                "db_failures_total",
+                "Failed attempts to write a batch or to prepare the schema.",
+            )?,
+            dead_letters_total,
+            dead_letters_evicted: r.counter(
+                "dead_letters_evicted_total",
+                "Dead letters dropped to keep the store within its bound.",
+            )?,
+            mqtt_reconnects: r
+                .counter("mqtt_reconnects_total", "Connections to the broker after the first.")?,
+            wal_salvaged_records: r.counter(
+                "wal_salvaged_records_total",
+                "Records read back from damaged generations.",
+            )?,
+            wal_lost_records: r
+                .counter("wal_lost_records_total", "Offsets that damage made unreadable.")?,
+            batch_size: r.gauge("batch_size", "Rows of the last batch.")?,
+            wal_pending_records: r
+                .gauge("wal_pending_records", "Records committed and not yet in the table.")?,
+            wal_disk_bytes: r.gauge("wal_disk_bytes", "Bytes of the log's generations on disk.")?,
+            wal_max_bytes: r.gauge("wal_max_bytes", "Bytes at which the log counts as full.")?,
+            wal_left_bytes: r.gauge(
+                "wal_left_bytes",
+                "Bytes that the log may still grow by, by its own limit and its filesystem's.",
+            )?,
+            wal_oldest_pending_seconds: r.float_gauge(
+                "wal_oldest_pending_seconds",
+                "Age of the oldest pending record, 0 if none.",
+            )?,
+            wal_full: r.gauge("wal_full", "1 while the log is full and the broker left.")?,
+            dead_letters: r.gauge("dead_letters", "Dead letters in the store.")?,
+            db_up: r.gauge("db_up", "1 while PostgreSQL answers.")?,
+            mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
+            ingest_latency: r.histogram(
+                "ingest_latency_seconds",
+                "One batch insert.",
+                INSERT_SECONDS,
+            )?,
+            wal_commit: r.histogram(
+                "wal_commit_seconds",
+                "One commit of the log, fdatasync included.",
+                COMMIT_SECONDS,
+            )?,
+            wal_commit_records: r.histogram(
+                "wal_commit_records",
+                "Records a commit.",
+                COMMIT_RECORDS,
+            )?,
+            end_to_end_latency: r.histogram(
+                "end_to_end_latency_seconds",
+                "Receipt of a message to its rows committed in PostgreSQL.",
+                END_TO_END_SECONDS,
+            )?,
+            registry: registry.clone(),
+        };
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        Ok(metrics)
+    }
+
+    /// Makes the counters of rejections and dead letters read 0 for each of these label values.
+    pub fn declare<'l>(
+        &self,
+        reasons: impl IntoIterator<Item = &'l str>,
+        stages: impl IntoIterator<Item = &'l str>,
+    ) {
+        for reason in reasons {
+            self.rejections.with_label_values(&[reason]);
+        }
+        for stage in stages {
+            self.dead_letters_total.with_label_values(&[stage]);
+        }
+    }
+
+    /// Counts a rejection, in total and by its rule.
+    pub fn rejected(&self, reason: &'static str) {
+        self.invalid_messages.inc();
+        self.rejections.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a dead letter, by the stage that turned the reading away.
+    pub fn dead_lettered(&self, stage: &'static str) {
+        self.dead_letters_total.with_label_values(&[stage]).inc();
+    }
+
+    /// All commits since the start, by how long they took.
+    #[must_use]
+    pub fn commits(&self) -> Spread {
+        Spread::of(&self.wal_commit, COMMIT_SECONDS)
+    }
+
+    /// All records stored since the start, by how long they took from receipt.
+    #[must_use]
+    pub fn ends_to_end(&self) -> Spread {
+        Spread::of(&self.end_to_end_latency, END_TO_END_SECONDS)
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// If a metric has no valid text form.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// A histogram at one moment: how many observations there were up to each bound, and in all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spread {
+    /// Upper ones, in seconds.
+    bounds: &'static [f64],
+    /// One more than there are bounds.
+    cumulative: Vec<u64>,
+}
+
+impl Spread {
+    fn of(histogram: &Histogram, bounds: &'static [f64]) -> Self {
+        let metric = histogram.metric();
+        let histogram = metric.get_histogram();
+        let buckets = histogram.get_bucket().iter().map(Bucket::cumulative_count);
+        let cumulative = buckets.chain([histogram.get_sample_count()]).collect();
+        Self { bounds, cumulative }
+    }
+
+    /// The value below which the share `q` of what was observed after `earlier` lies, as Prometheus'
+    /// `histogram_quantile` has it; `None` if nothing was.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts, for a value that is an estimate")]
+    pub fn quantile_since(&self, earlier: &Self, q: f64) -> Option<f64> {
+        let counts: Vec<f64> = self
+            .cumulative
+            .iter()
+            .zip(&earlier.cumulative)
+            .map(|(now, then)| now.saturating_sub(*then) as f64)
+            .collect();
+        let all = *counts.last()?;
+        if all == 0.0 {
+            return None;
+        }
+        let wanted = q * all;
+        let mut below = (0.0, 0.0);
+        for (bound, count) in self.bounds.iter().zip(&counts) {
+            if *count >= wanted && *count > below.1 {
+                let share = (wanted - below.1) / (count - below.1);
+                return Some(below.0 + (bound - below.0) * share);
+            }
+            below = (*bound, *count);
+        }
+        self.bounds.last().copied()
+    }
+}
+
+#[cfg(test)]
+impl Spread {
+    pub(crate) fn of_counts(bounds: &'static [f64], cumulative: &[u64]) -> Self {
+        Self { bounds, cumulative: cumulative.to_vec() }
+    }
+}
+
+struct Builder<'r> {
+    registry: &'r Registry,
+}
+
+impl Builder<'_> {
+    fn add<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: M,
+    ) -> prometheus::Result<M> {
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.add(IntCounter::new(format!("ingestor_{name}"), help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(format!("ingestor_{name}"), help), &[label])?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::new(format!("ingestor_{name}"), help)?)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.add(Gauge::new(format!("ingestor_{name}"), help)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        let opts = HistogramOpts::new(format!("ingestor_{name}"), help).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(opts)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: &[f64] = &[1.0, 2.0, 4.0];
+
+    fn quantile(counts: &[u64], q: f64) -> Option<f64> {
+        let nothing = Spread::of_counts(BOUNDS, &[0; 4]);
+        Spread::of_counts(BOUNDS, counts).quantile_since(&nothing, q)
+    }
+
+    #[test]
+    fn a_quantile_lies_within_its_bucket_in_proportion() {
+        assert_eq!(quantile(&[0, 0, 0, 0], 0.5), None);
+        assert_eq!(quantile(&[4, 4, 4, 4], 0.5), Some(0.5));
+        assert_eq!(quantile(&[0, 4, 4, 4], 0.5), Some(1.5));
+        assert_eq!(quantile(&[2, 2, 4, 4], 0.75), Some(3.0));
+        assert_eq!(quantile(&[2, 2, 4, 4], 0.5), Some(1.0));
+        // Above the last bound nothing more is known.
+        assert_eq!(quantile(&[0, 0, 0, 4], 0.5), Some(4.0));
+    }
+
+    #[test]
+    fn only_what_was_observed_since_counts() {
+        let earlier = Spread::of_counts(BOUNDS, &[10, 10, 10, 10]);
+        let now = Spread::of_counts(BOUNDS, &[10, 10, 14, 14]);
+        assert_eq!(now.quantile_since(&earlier, 0.5), Some(3.0));
+        assert_eq!(now.quantile_since(&now, 0.5), None);
+    }
+
+    #[test]
+    fn histograms_are_read_as_they_are() {
+        let metrics = Metrics::new().unwrap();
+        let before = metrics.commits();
+        assert_eq!(metrics.commits().quantile_since(&before, 0.99), None);
+        metrics.wal_commit.observe(0.004);
+        let after = metrics.commits().quantile_since(&before, 1.0).unwrap();
+        assert!((0.002..=0.005).contains(&after), "{after}");
+        assert_eq!(metrics.ends_to_end(), metrics.ends_to_end());
+    }
+}

@@ -1,0 +1,8 @@
+//! What every room stands on, and what knows none of them.
+
+pub mod activity;
+pub mod metrics;
+pub(crate) mod number;
+pub mod retry;
+pub mod settings;
+pub mod time;

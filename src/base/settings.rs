@@ -1,0 +1,278 @@
+//! Where settings come from, and the list of what is wrong with them.
+//!
+//! Environment over `Rocket.toml` over defaults. Everything is read, checked and reported at once,
+//! before anything else happens. A setting has one name: `MQTT_BROKER` in the environment,
+//! `mqtt_broker` in `Rocket.toml`. An empty environment variable counts as not set, as compose files
+//! leave them. Secrets are kept in [`Secret`], which never prints itself.
+//!
+//! Which settings there are is known to the rooms that use them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rocket::figment::providers::{Format, Toml};
+use rocket::figment::value::{Dict, Map, Value};
+use rocket::figment::{Profile, Provider};
+
+/// A value that must not appear in a log or an error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `value`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one call that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands for it where settings are shown; nothing if it is empty.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        if self.0.is_empty() { String::new() } else { "***".to_owned() }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Everything that is wrong with the configuration, one line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Mistakes(pub Vec<String>);
+
+/// The sources, and the mistakes found in them so far.
+pub struct Sources {
+    env: BTreeMap<String, String>,
+    file: Dict,
+    /// Every key of the file, those of other profiles included.
+    keys: BTreeSet<String>,
+    known: BTreeSet<String>,
+    mistakes: Vec<String>,
+}
+
+impl Sources {
+    /// This process's environment and its `Rocket.toml`.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let mut mistakes = Vec::new();
+        let env: BTreeMap<String, String> =
+            std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect();
+        let named = env.get("ROCKET_CONFIG").cloned();
+        let path = PathBuf::from(named.as_deref().unwrap_or("Rocket.toml"));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                if named.is_some() || error.kind() != std::io::ErrorKind::NotFound {
+                    mistakes.push(format!("{}: {error}", path.display()));
+                }
+                String::new()
+            }
+        };
+        let mut sources = Self::new(env, &text);
+        sources.mistakes.append(&mut mistakes);
+        sources
+    }
+
+    /// Given variables and the text of a `Rocket.toml`.
+    #[must_use]
+    pub fn new(env: BTreeMap<String, String>, toml: &str) -> Self {
+        let mut mistakes = Vec::new();
+        let profile = env
+            .get("ROCKET_PROFILE")
+            .map_or(rocket::Config::DEFAULT_PROFILE, |name| Profile::new(name));
+        let profiles = Toml::string(toml).nested().data().unwrap_or_else(|error| {
+            // The rest of the message quotes the file, and with it perhaps a secret.
+            let text = error.to_string();
+            mistakes.push(format!("Rocket.toml: {}", text.lines().next().unwrap_or_default()));
+            Map::new()
+        });
+        let keys = profiles.values().flat_map(|dict| dict.keys().cloned()).collect();
+        let file = merged(&profiles, &profile);
+        let env = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        Self { env, file, keys, known: BTreeSet::new(), mistakes }
+    }
+
+    /// Adds a mistake to the list.
+    pub fn mistake(&mut self, what: impl Into<String>) {
+        self.mistakes.push(what.into());
+    }
+
+    /// How many mistakes there are so far.
+    #[must_use]
+    pub fn mistakes(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    /// Whether the variable `name` is set.
+    #[must_use]
+    pub fn is_in_environment(&self, name: &str) -> bool {
+        self.env.contains_key(name)
+    }
+
+    /// A text that is not blank.
+    pub fn text(&mut self, name: &str, default: &str) -> String {
+        let text = self.raw(name).unwrap_or_else(|| default.to_owned());
+        if text.trim().is_empty() {
+            self.mistake(format!("{name}: is blank"));
+        }
+        text.trim().to_owned()
+    }
+
+    fn raw(&mut self, name: &str) -> Option<String> {
+        let key = name.to_lowercase();
+        self.known.insert(key.clone());
+        if let Some(value) = self.env.get(name) {
+            return Some(value.clone());
+        }
+        match self.file.get(&key)? {
+            Value::String(_, text) => Some(text.clone()),
+            Value::Bool(_, value) => Some(value.to_string()),
+            Value::Num(_, number) => number
+                .to_i128()
+                .map(|whole| whole.to_string())
+                .or_else(|| number.to_u128().map(|whole| whole.to_string()))
+                .or_else(|| number.to_f64().map(|float| float.to_string())),
+            _ => {
+                self.mistake(format!("{key} in Rocket.toml: expected a plain value"));
+                None
+            }
+        }
+    }
+
+    /// An optional setting that is `expected`.
+    pub fn optional<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        let text = self.raw(name)?;
+        let parsed = text.trim().parse().ok();
+        if parsed.is_none() {
+            self.mistake(format!("{name}: expected {expected}, found `{text}`"));
+        }
+        parsed
+    }
+
+    /// A setting that is `expected`.
+    pub fn value<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
+        self.optional(name, expected).unwrap_or(default)
+    }
+
+    /// A whole number within `range`.
+    pub fn number<T>(&mut self, name: &str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let Some(value) = self.optional(name, &expected) else { return default };
+        if !range.contains(&value) {
+            self.mistake(format!("{name}: expected {expected}, found `{value}`"));
+            return default;
+        }
+        value
+    }
+
+    /// A number that is neither infinite nor NaN.
+    pub fn finite(&mut self, name: &str, default: f64) -> f64 {
+        let value: f64 = self.value(name, default, "a number");
+        if value.is_finite() {
+            return value;
+        }
+        self.mistake(format!("{name}: expected a finite number, found `{value}`"));
+        default
+    }
+
+    /// A path to a file that can be read.
+    pub fn readable_file(&mut self, name: &str) -> Option<PathBuf> {
+        let path: PathBuf = self.optional(name, "a file")?;
+        if let Err(error) = std::fs::File::open(&path) {
+            self.mistake(format!("{name}: cannot read {}: {error}", path.display()));
+        }
+        Some(path)
+    }
+
+    /// The secret `name`, or what stands in the file that `<name>_FILE` names, less its last
+    /// line break.
+    pub fn optional_secret(&mut self, name: &str) -> Option<String> {
+        let file_name = format!("{name}_FILE");
+        let file: Option<PathBuf> = self.optional(&file_name, "a file");
+        match (self.raw(name), file) {
+            (Some(_), Some(_)) => {
+                self.mistake(format!("{name} and {file_name} are both set, set one"));
+                None
+            }
+            (value, None) => value,
+            (None, Some(path)) => self.secret_file(&file_name, &path),
+        }
+    }
+
+    fn secret_file(&mut self, name: &str, path: &Path) -> Option<String> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let secret = text.strip_suffix('\n').unwrap_or(&text);
+                let secret = secret.strip_suffix('\r').unwrap_or(secret);
+                if secret.is_empty() {
+                    self.mistake(format!("{name}: {} is empty", path.display()));
+                }
+                Some(secret.to_owned())
+            }
+            Err(error) => {
+                self.mistake(format!("{name}: cannot read {}: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// What `Rocket.toml` says of `keys`, as it stands there.
+    pub fn entries(&mut self, keys: &[&str]) -> Dict {
+        self.known.extend(keys.iter().map(|key| (*key).to_owned()));
+        let is_asked_for = |key: &String| keys.contains(&key.as_str());
+        self.file
+            .iter()
+            .filter(|(key, _)| is_asked_for(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The mistakes in what was asked for.
+    ///
+    /// # Errors
+    /// If there are any.
+    pub fn mistakes_so_far(self) -> Result<(), Mistakes> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
+    }
+
+    /// The mistakes, those of unknown keys included; to be called last.
+    ///
+    /// # Errors
+    /// If there are any.
+    pub fn finish(mut self) -> Result<(), Mistakes> {
+        for key in &self.keys {
+            if !self.known.contains(key) {
+                self.mistakes.push(format!("{key} in Rocket.toml: unknown key"));
+            }
+        }
+        self.mistakes_so_far()
+    }
+}
+
+fn lossy(text: &OsStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// The values of the default profile, over them those of `selected`, over both the global ones.
+fn merged(profiles: &Map<Profile, Dict>, selected: &Profile) -> Dict {
+    [&Profile::Default, selected, &Profile::Global]
+        .into_iter()
+        .filter_map(|profile| profiles.get(profile))
+        .flat_map(|dict| dict.iter().map(|(key, value)| (key.clone(), value.clone())))
+        .collect()
+}

@@ -1,0 +1,110 @@
+//! Instants: the wall clock of this machine, to the microsecond.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// An instant as microseconds since the Unix epoch, the resolution of PostgreSQL's `timestamptz`.
+///
+/// Displayed as RFC 3339 in UTC with `Z`, with as many decimals as needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The instant this many microseconds after the Unix epoch, or `None` outside the years
+    /// −262143 to 262142, which is what a calendar date is known for here.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        DateTime::<Utc>::from_timestamp_micros(micros).map(|_| Self(micros))
+    }
+
+    /// The instant this many milliseconds after the Unix epoch; `None` as in [`Self::from_micros`].
+    #[must_use]
+    pub fn from_millis(millis: i64) -> Option<Self> {
+        millis.checked_mul(1_000).and_then(Self::from_micros)
+    }
+
+    /// Reads RFC 3339 with any offset; what is finer than a microsecond is cut off.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        DateTime::parse_from_rfc3339(text).ok().map(|at| Self(at.timestamp_micros()))
+    }
+
+    /// The clock of this machine.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = SystemTime::now();
+        let micros = match now.duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => {
+                i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
+            }
+        };
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Seconds from `earlier` to `self`, negative if it lies ahead.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a duration for a person or a histogram")]
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 / 1e6
+    }
+}
+
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(timestamp: Timestamp) -> Self {
+        // Every value but the machine's own clock went through `from_micros`, so it is in range.
+        DateTime::from_timestamp_micros(timestamp.0).unwrap_or_default()
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self(at.timestamp_micros())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at: DateTime<Utc> = (*self).into();
+        f.write_str(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_converted_to_utc_and_microseconds_are_kept() {
+        let at = Timestamp::from_rfc3339("2025-10-05T14:34:56.1234569+02:00").unwrap();
+        assert_eq!(at.to_string(), "2025-10-05T12:34:56.123456Z");
+    }
+
+    #[test]
+    fn whole_seconds_are_shown_without_decimals() {
+        assert_eq!(
+            Timestamp::from_millis(1_759_667_696_000).unwrap().to_string(),
+            "2025-10-05T12:34:56Z"
+        );
+    }
+
+    #[test]
+    fn instants_without_a_calendar_date_are_refused() {
+        assert_eq!(Timestamp::from_millis(i64::MAX), None);
+        assert_eq!(Timestamp::from_micros(i64::MIN), None);
+    }
+}

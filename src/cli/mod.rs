@@ -1,0 +1,4 @@
+//! The commands beside the service itself.
+
+pub mod health;
+pub mod wal;

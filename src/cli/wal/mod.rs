@@ -1,0 +1,292 @@
+//! `ingestor wal`: what an operator asks a log while the service is down. Reads only; answers on
+//! standard output, and says on standard error what keeps an answer from being whole.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::app::config::Config;
+use crate::base::number::with_commas;
+use crate::base::settings::Mistakes;
+use crate::telemetry::Reading;
+use crate::wal::inspect::{ExaminedGeneration, InspectError, Inspection, Scope};
+use crate::wal::{Offset, OffsetRange};
+
+mod progress;
+mod stats;
+mod table;
+mod verify;
+
+use progress::Progress;
+
+/// What `ingestor wal` is told.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[arg(long, global = true, value_name = "DIR", help = WAL_DIR_HELP)]
+    wal_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what waits, since when, and what is damaged
+    Stats {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show records, oldest first
+    Records(RecordsArguments),
+    /// Check every block: exit code 0 if all is right, 1 if something is not, and where
+    Verify,
+    /// Write readings as messages, one JSON object a line
+    Export {
+        #[command(flatten)]
+        all: All,
+    },
+}
+
+#[derive(Args)]
+struct RecordsArguments {
+    /// Offset to begin at
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    from: Offset,
+    /// Most records to show
+    #[arg(long, value_name = "RECORDS", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Only those of this device
+    #[arg(long, value_name = "DEVICE_ID")]
+    device: Option<String>,
+    /// As one JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    all: All,
+}
+
+#[derive(Args)]
+struct All {
+    /// Also what is in the database already and can still be read
+    #[arg(long)]
+    all: bool,
+}
+
+impl All {
+    fn scope(&self) -> Scope {
+        if self.all { Scope::Everything } else { Scope::Pending }
+    }
+}
+
+const WAL_DIR_HELP: &str =
+    "A log, its quarantine, or one generation of either [default: WAL_DIR of the configuration]";
+
+const AFTER_HELP: &str = "\
+Nothing is written, whatever you ask: all of this is safe on a read-only mount. While it runs, no
+ingestor can start on that log, and it refuses a log that an ingestor holds; what is in quarantine can
+be looked at any time. Of the configuration only WAL_DIR is read.
+
+`records` and `export` give what is pending: acknowledged, and not yet in the database as far as the log
+knows. Sending it twice does no harm, the table keeps one row per device and time. Of a generation in
+quarantine they give everything that can be read, as nothing knows any more what of it is pending.
+Offsets that damage took are passed over and reported, and `export` then ends with exit code 1.
+
+  Is it damaged, and where?   ingestor wal verify
+  Back into a broker:         ingestor wal export | mosquitto_pub -l -q 1 -t telemetry/export
+  Into a file:                ingestor wal export > readings.ndjson
+  What damage has left:       ingestor wal export --wal-dir data/wal/quarantine
+
+Exit codes: 0 all is right, 64 bad arguments, 1 anything else, in a line or more on standard error.";
+
+/// Runs the command; its exit code.
+///
+/// # Errors
+/// If the configuration does not even say where the log is.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
+    let dir = arguments.wal_dir.clone().map_or_else(Config::load_wal_dir, Ok)?;
+    let answered =
+        Inspection::open(&dir).map_err(Failure::from).and_then(|log| match &arguments.command {
+            Command::Stats { json } => stats::run(&log, *json),
+            Command::Records(arguments) => records(&log, arguments),
+            Command::Verify => verify::run(&log),
+            Command::Export { all } => export(&log, all.scope()),
+        });
+    Ok(match answered {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("ingestor: {failure}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Log(#[from] InspectError),
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn output() -> BufWriter<io::StdoutLock<'static>> {
+    BufWriter::with_capacity(64 * 1_024, io::stdout().lock())
+}
+
+fn export(log: &Inspection, scope: Scope) -> Result<ExitCode, Failure> {
+    let mut out = output();
+    let progress = Progress::of_output(2 * log.file_bytes());
+    let missing = each_reading(log, scope, 0, &progress, |_, reading| {
+        write_line(&mut out, reading)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    out.flush()?;
+    progress.end();
+    Ok(if missing.report() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A record as `--json` shows it.
+#[derive(Serialize)]
+struct Record<'r> {
+    offset: Offset,
+    #[serde(flatten)]
+    reading: &'r Reading,
+}
+
+fn records(log: &Inspection, arguments: &RecordsArguments) -> Result<ExitCode, Failure> {
+    let RecordsArguments { from, limit, device, json, all } = arguments;
+    let mut out = output();
+    if !json {
+        table::write_header(&mut out)?;
+    }
+    let mut left = *limit;
+    let mut more = None;
+    let progress = Progress::of_output(2 * log.file_bytes());
+    let missing = each_reading(log, all.scope(), *from, &progress, |offset, reading| {
+        if device.as_ref().is_some_and(|device| *device != reading.device_id) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if left == 0 {
+            more = Some(offset);
+            return Ok(ControlFlow::Break(()));
+        }
+        left -= 1;
+        if *json {
+            write_line(&mut out, &Record { offset, reading })?;
+        } else {
+            table::write_record(&mut out, offset, reading)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    out.flush()?;
+    progress.end();
+    missing.report();
+    if let Some(offset) = more {
+        eprintln!("there is more: go on with --from {offset}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
+    serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
+    Ok(out.write_all(b"\n")?)
+}
+
+/// Calls `each` with every record in `scope` from offset `from` on, in order, until it has enough;
+/// what could not be read on the way.
+fn each_reading(
+    log: &Inspection,
+    scope: Scope,
+    from: Offset,
+    progress: &Progress,
+    mut each: impl FnMut(Offset, &Reading) -> Result<ControlFlow<()>, Failure>,
+) -> Result<Missing, Failure> {
+    let mut missing = Missing::default();
+    let read = |bytes| progress.advance(bytes);
+    let mut next = from;
+    for generation in log.generations(from, &read)? {
+        let generation = generation?;
+        if !generation.belongs_to_log() {
+            // What ended up behind its end has the offsets of other records.
+            next = from;
+        }
+        next = next.max(generation.from(scope));
+        missing.add(&generation, next);
+        let bytes = generation.bytes_a_block(next);
+        for (offsets, block) in generation.blocks(next) {
+            progress.advance(bytes);
+            let Some(block) = block else {
+                missing.ranges.push(offsets);
+                continue;
+            };
+            for (offset, reading) in (block.first..).zip(&block.readings) {
+                if offset < next {
+                    continue;
+                }
+                next = offset + 1;
+                if each(offset, reading)?.is_break() {
+                    missing.ranges.retain(|range| range.from < next);
+                    return Ok(missing);
+                }
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// What keeps an answer from being whole.
+#[derive(Default)]
+struct Missing {
+    ranges: Vec<OffsetRange>,
+    newer_versions: Vec<u16>,
+}
+
+impl Missing {
+    fn add(&mut self, generation: &ExaminedGeneration, from: Offset) {
+        let ranges = generation.missing().iter().filter(|range| range.to >= from);
+        self.ranges
+            .extend(ranges.map(|range| OffsetRange { from: range.from.max(from), ..*range }));
+        self.newer_versions.extend(generation.newer_versions());
+    }
+
+    /// Says so on standard error; whether there was something to say.
+    fn report(mut self) -> bool {
+        self.newer_versions.sort_unstable();
+        self.newer_versions.dedup();
+        for version in &self.newer_versions {
+            eprintln!(
+                "ingestor: some blocks are of version {version}, written by a newer version of this program: only that can read them"
+            );
+        }
+        if !self.ranges.is_empty() {
+            eprintln!("ingestor: {}; `ingestor wal verify` says where", unreadable(&self.ranges));
+        }
+        !self.ranges.is_empty() || !self.newer_versions.is_empty()
+    }
+}
+
+/// The first few of many ranges, in words.
+fn unreadable(ranges: &[OffsetRange]) -> String {
+    const SHOWN: usize = 3;
+    let records = ranges.iter().map(OffsetRange::records).sum();
+    let mut text = format!("{} records cannot be read, offsets", with_commas(records));
+    for (at, OffsetRange { from, to }) in ranges.iter().take(SHOWN).enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        // Writing to a string does not fail.
+        write!(text, "{comma} {from} to {to}").ok();
+    }
+    if ranges.len() > SHOWN {
+        write!(text, " and {} more ranges", ranges.len() - SHOWN).ok();
+    }
+    text
+}

@@ -1,0 +1,26 @@
+//! How much the store may take.
+
+use crate::base::settings::Sources;
+
+const MIB: u64 = 1024 * 1024;
+
+/// How much the store may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes on disk.
+    pub max_bytes: u64,
+}
+
+impl Settings {
+    /// Reads them.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self { max_bytes: from.number("DEAD_LETTER_MAX_BYTES", 64 * MIB, MIB..=1 << 32) }
+    }
+
+    /// Every setting as name and value.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        vec![("DEAD_LETTER_MAX_BYTES", self.max_bytes.to_string())]
+    }
+}

@@ -1,0 +1,181 @@
+//! HTTP: the only rocket files.
+//!
+//! | route | file |
+//! |---|---|
+//! | `GET /`, `GET /assets/…` | `page` |
+//! | `GET /api/v1/telemetry` | `telemetry` |
+//! | `GET /api/v1/devices` | `devices` |
+//! | `GET /api/v1/status`, `GET /api/v1/status/history` | `status` |
+//! | `GET /api/v1/openapi.json` | `openapi` |
+//! | `GET /metrics` | `metrics` |
+//! | `GET /health/live`, `GET /health/ready` | `health` |
+//! | `GET /admin/…`, `POST /admin/…`, `DELETE /admin/…` | `admin` |
+//!
+//! Handlers hold an [`AppState`] and nothing else. Every error, whatever its status and whoever
+//! found it, is `{"error":"…"}` (`error`). Query strings are read here and not by Rocket's
+//! forms, which drop what they do not know and answer what they cannot read with a page
+//! (`query`, `instant`). `HEAD` is answered wherever `GET` is.
+//!
+//! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
+//! the page, which is for a browser, is in it nowhere.
+//!
+//! Connections, and what bounds them, are in `server`.
+//! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
+//! say which server it is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rocket::figment::Figment;
+use rocket::local::asynchronous::Client;
+use rocket::{Build, Rocket, Route};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::metrics::Metrics;
+use crate::base::settings::Secret;
+use crate::dead_letters::DeadLetters;
+use crate::flusher::Control;
+use crate::postgres::Database;
+use crate::status::health::Health;
+use crate::status::history::History;
+use crate::wal::Log;
+
+mod admin;
+mod devices;
+mod error;
+mod headers;
+mod health;
+mod instant;
+mod metrics;
+mod openapi;
+mod page;
+mod query;
+mod server;
+mod settings;
+mod status;
+mod telemetry;
+
+pub use admin::Replayer;
+pub use settings::{GRACE_SECS, Settings};
+
+use settings::{check_settings, figment};
+
+/// What handlers may use.
+#[derive(Clone)]
+pub struct AppState {
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// What `/health/ready` shows.
+    pub health: Arc<Health>,
+    /// What rates and charts are made of.
+    pub history: Arc<History>,
+    /// Where telemetry and devices are read.
+    pub database: Database,
+    /// Brings gauges that are only worth computing when somebody looks up to date; called before
+    /// `/metrics` is rendered. It must not block.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// What `/admin` asks for; `None`: nobody may use it.
+    pub admin_token: Option<Secret>,
+    /// What waits to be flushed.
+    pub log: Log,
+    /// The flusher's handle.
+    pub flusher: Arc<Control>,
+    /// What was rejected.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Puts what was rejected back.
+    pub replayer: Arc<Replayer>,
+}
+
+/// Why HTTP does not run; each ends the process.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is in use, is not this machine's, or needs a right: correct `HTTP_ADDR`.
+    #[error("cannot listen on {address} (HTTP_ADDR): {reason}")]
+    Bind {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The operating system's.
+        reason: String,
+    },
+    /// A value among Rocket's own keys in `Rocket.toml`: correct it.
+    #[error("Rocket.toml: {0}")]
+    Settings(String),
+    /// The server ended by itself, or could not be started: nothing that a setting causes.
+    #[error("the HTTP server failed: {0}")]
+    Server(String),
+}
+
+/// The server, listening.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Running {
+    /// Where it listens; the port is a real one, also if 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks it to stop: no new connections, twice [`GRACE_SECS`] for those that there are.
+    /// [`Self::finished`] tells when it has.
+    pub fn shutdown(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until it has ended, whether asked to or not. Cancellation-safe; to be called until
+    /// it has returned once, and not again.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if it ended by a failure.
+    pub async fn finished(&mut self) -> Result<(), Error> {
+        (&mut self.server).await.map_err(|panic| Error::Server(panic.to_string()))
+    }
+}
+
+/// Starts the server on the current runtime; when this returns it is listening.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn serve(settings: &Settings, state: AppState) -> Result<Running, Error> {
+    check_settings(&settings.rocket).map_err(Error::Settings)?;
+    let rocket = Client::untracked(build(figment(&settings.rocket, settings.address), state)).await;
+    let rocket = rocket.map_err(|error| Error::Server(error.to_string()))?;
+    let bind = |error: std::io::Error| Error::Bind {
+        address: settings.address,
+        reason: error.to_string(),
+    };
+    let server = server::Server::bind(settings.address, rocket).await.map_err(bind)?;
+    let address = server.address().map_err(bind)?;
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(server.run(stop.clone()));
+    tracing::info!(%address, "listening for HTTP");
+    Ok(Running { address, stop, server })
+}
+
+fn build(figment: Figment, state: AppState) -> Rocket<Build> {
+    let rocket = rocket::custom(figment)
+        .manage(state)
+        .attach(headers::shield())
+        .attach(headers::fairing())
+        .register("/", error::catchers());
+    mounts().into_iter().fold(rocket, |rocket, (base, routes)| rocket.mount(base, routes))
+}
+
+/// Every route, and where it is mounted.
+fn mounts() -> Vec<(&'static str, Vec<Route>)> {
+    vec![
+        ("/", page::routes()),
+        ("/api/v1", telemetry::routes()),
+        ("/api/v1", devices::routes()),
+        ("/api/v1", status::routes()),
+        ("/api/v1", openapi::routes()),
+        ("/metrics", metrics::routes()),
+        ("/health", health::routes()),
+        ("/admin", admin::routes()),
+    ]
+}

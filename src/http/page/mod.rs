@@ -1,0 +1,102 @@
+//! `GET /`: the operator page, for somebody who stands in front of the box.
+//!
+//! It is a handful of files inside the binary, which a browser asks for one by one, so that its
+//! Content-Security-Policy can forbid whatever else a page could load or run. The page asks
+//! `/api/v1/status` once a second and builds what it shows out of text alone.
+
+use rocket::http::{ContentType, Header};
+use rocket::{Responder, Route, get, routes};
+
+use super::error::ApiError;
+
+pub(super) fn routes() -> Vec<Route> {
+    routes![page, asset]
+}
+
+/// Itself and nothing else, and no script or style that stands in the page or in an attribute.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Media type and content of the files below `/assets`.
+const ASSETS: &[(&str, ContentType, &str)] = &[
+    ("admin.js", ContentType::JavaScript, include_str!("admin.js")),
+    ("charts.js", ContentType::JavaScript, include_str!("charts.js")),
+    ("devices.js", ContentType::JavaScript, include_str!("devices.js")),
+    ("dom.js", ContentType::JavaScript, include_str!("dom.js")),
+    ("format.js", ContentType::JavaScript, include_str!("format.js")),
+    ("icon.svg", ContentType::SVG, include_str!("icon.svg")),
+    ("live.js", ContentType::JavaScript, include_str!("live.js")),
+    ("main.js", ContentType::JavaScript, include_str!("main.js")),
+    ("now.js", ContentType::JavaScript, include_str!("now.js")),
+    ("page.css", ContentType::CSS, include_str!("page.css")),
+    ("server.js", ContentType::JavaScript, include_str!("server.js")),
+    ("uplot-license.txt", ContentType::Plain, include_str!("uplot/LICENSE")),
+    ("uplot.css", ContentType::CSS, include_str!("uplot/uPlot.min.css")),
+    ("uplot.js", ContentType::JavaScript, include_str!("uplot/uPlot.iife.min.js")),
+];
+
+const PAGE: &str = include_str!("index.html");
+
+/// A file with its policy.
+#[derive(Responder)]
+struct File {
+    content: (ContentType, &'static str),
+    policy: Header<'static>,
+}
+
+impl File {
+    fn new(kind: ContentType, text: &'static str) -> Self {
+        Self { content: (kind, text), policy: Header::new("Content-Security-Policy", POLICY) }
+    }
+}
+
+#[get("/")]
+fn page() -> File {
+    File::new(ContentType::HTML, PAGE)
+}
+
+#[get("/assets/<file>")]
+fn asset(file: &str) -> Result<File, ApiError> {
+    let found = ASSETS.iter().find(|(name, _, _)| *name == file);
+    let (_, kind, text) =
+        found.ok_or(ApiError::NotFound("there is no such file; open `/` for the page"))?;
+    Ok(File::new(kind.clone(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_BYTES: usize = 200 * 1_000;
+
+    #[test]
+    fn all_of_it_is_small() {
+        let bytes: usize = ASSETS.iter().map(|(_, _, text)| text.len()).sum();
+        assert!(bytes + PAGE.len() < MAX_BYTES, "{bytes}");
+    }
+
+    #[test]
+    fn what_a_file_asks_for_is_there() {
+        let all = ASSETS.iter().map(|(_, _, text)| *text).chain([PAGE]);
+        let mut asked = 0;
+        for text in all {
+            for name in text.split("\"assets/").skip(1).chain(text.split("from \"./").skip(1)) {
+                let name = name.split('"').next().unwrap();
+                assert!(ASSETS.iter().any(|(known, _, _)| *known == name), "{name}");
+                asked += 1;
+            }
+        }
+        assert!(asked > ASSETS.len() / 2, "{asked}");
+    }
+
+    #[test]
+    fn nothing_is_markup_but_the_page_itself() {
+        let ours = ASSETS.iter().filter(|(name, _, _)| !name.starts_with("uplot"));
+        for (name, _, text) in ours {
+            for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                assert!(!text.contains(way), "{name}: {way}");
+            }
+        }
+        assert!(!PAGE.contains("style=") && !PAGE.contains("onclick"));
+    }
+}

@@ -1,0 +1,154 @@
+//! Where HTTP is served, and to whom.
+
+use std::net::SocketAddr;
+
+use rocket::figment::Figment;
+use rocket::figment::providers::Serialized;
+use rocket::figment::value::Dict;
+
+use crate::base::settings::{Secret, Sources};
+
+/// The keys of `Rocket.toml` that belong to Rocket itself (Rocket 0.5, "Configuration"), less
+/// `address` and `port`, for which there is `http_addr`, and the TLS that is not built in.
+const ROCKET_KEYS: [&str; 9] = [
+    "workers",
+    "max_blocking",
+    "keep_alive",
+    "ip_header",
+    "limits",
+    "temp_dir",
+    "log_level",
+    "cli_colors",
+    "shutdown",
+];
+
+/// Where HTTP is served, and to whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Bearer token of `/admin`; `None`: admin answers 403.
+    pub admin_token: Option<Secret>,
+    /// Rocket's own keys of `Rocket.toml`, handed on as they are.
+    pub rocket: Dict,
+}
+
+impl Settings {
+    /// Reads them.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self {
+            address: Self::read_address(from),
+            admin_token: from.optional_secret("ADMIN_TOKEN").map(Secret::new),
+            rocket: read_rocket(from),
+        }
+    }
+
+    /// Reads the address alone.
+    #[must_use]
+    pub fn read_address(from: &mut Sources) -> SocketAddr {
+        let default = SocketAddr::from(([0, 0, 0, 0], 8080));
+        from.value("HTTP_ADDR", default, "an address such as 0.0.0.0:8080")
+    }
+
+    /// Every setting as name and value, secrets redacted.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let token = self.admin_token.as_ref();
+        vec![
+            ("HTTP_ADDR", self.address.to_string()),
+            ("ADMIN_TOKEN", token.map_or(String::new(), Secret::redacted)),
+        ]
+    }
+}
+
+fn read_rocket(from: &mut Sources) -> Dict {
+    let settings = from.entries(&ROCKET_KEYS);
+    if let Err(problem) = check_settings(&settings) {
+        // Behind this comes the place in our own source.
+        let problem = problem.split(" in ").next().unwrap_or_default();
+        from.mistake(format!("Rocket.toml: {problem}"));
+    }
+    settings
+}
+
+/// For requests that are being answered when the server is asked to stop, in seconds; as much
+/// again is left to clients that are slow to take their answer.
+pub const GRACE_SECS: u32 = 1;
+
+/// Whether Rocket can read its own keys of `Rocket.toml`.
+///
+/// # Errors
+/// A line that names the key.
+pub(super) fn check_settings(rocket: &Dict) -> Result<(), String> {
+    figment(rocket, SocketAddr::from(([0, 0, 0, 0], 0)))
+        .extract::<rocket::Config>()
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+/// Our defaults, over them what `Rocket.toml` says, over both what is not for anybody to choose:
+/// signals and the address are the supervisor's and `HTTP_ADDR`'s.
+pub(super) fn figment(rocket: &Dict, address: SocketAddr) -> Figment {
+    let quiet = rocket::Config {
+        log_level: rocket::config::LogLevel::Off,
+        cli_colors: false,
+        ip_header: None,
+        ..rocket::Config::release_default()
+    };
+    Figment::from(quiet)
+        .merge(("shutdown.grace", GRACE_SECS))
+        .merge(("shutdown.mercy", GRACE_SECS))
+        .merge(Serialized::globals(rocket))
+        .merge(("shutdown.ctrlc", false))
+        .merge(("shutdown.signals", Vec::<String>::new()))
+        .merge(("shutdown.force", false))
+        .merge(("ident", false))
+        .merge(("address", address.ip()))
+        .merge(("port", address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rocket::figment::value::Value;
+
+    use super::*;
+
+    fn dict<const N: usize>(entries: [(&str, Value); N]) -> Dict {
+        entries.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    fn read(rocket: &Dict) -> rocket::Config {
+        figment(rocket, "[::1]:8081".parse().unwrap()).extract().unwrap()
+    }
+
+    #[test]
+    fn what_rocket_cannot_read_is_named() {
+        let problem = check_settings(&dict([("keep_alive", Value::from("soon"))])).unwrap_err();
+        assert!(problem.contains("keep_alive"), "{problem}");
+        assert_eq!(check_settings(&Dict::new()), Ok(()));
+    }
+
+    #[test]
+    fn rocket_toml_overrides_our_defaults() {
+        let shutdown = dict([("grace", Value::from(7u32))]);
+        let config =
+            read(&dict([("keep_alive", Value::from(9u32)), ("shutdown", Value::from(shutdown))]));
+        assert_eq!((config.keep_alive, config.shutdown.grace), (9, 7));
+        assert_eq!(config.shutdown.mercy, GRACE_SECS);
+        assert_eq!(config.ip_header, None);
+    }
+
+    #[test]
+    fn signals_the_banner_and_the_address_are_not_rockets_to_choose() {
+        let shutdown = dict([("ctrlc", Value::from(true))]);
+        let config = read(&dict([
+            ("shutdown", Value::from(shutdown)),
+            ("ident", Value::from("somebody")),
+            ("port", Value::from(1u16)),
+        ]));
+        assert!(!config.shutdown.ctrlc && config.shutdown.signals.is_empty());
+        assert_eq!(config.ident, rocket::config::Ident::none());
+        assert_eq!((config.address.to_string().as_str(), config.port), ("::1", 8_081));
+    }
+}

@@ -1,0 +1,24 @@
+//! How much may wait for the intake.
+
+use crate::base::settings::Sources;
+
+/// How much may wait for the intake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Deliveries held in memory between MQTT and the log.
+    pub channel_size: usize,
+}
+
+impl Settings {
+    /// Reads them.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self { channel_size: from.number("CHANNEL_SIZE", 50_000, 1..=10_000_000) }
+    }
+
+    /// Every setting as name and value.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        vec![("CHANNEL_SIZE", self.channel_size.to_string())]
+    }
+}

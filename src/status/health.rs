@@ -1,0 +1,298 @@
+//! The state of the parts, as their owners report it and as `/health/ready` shows it.
+//!
+//! Each part reports its own state and nobody else's, so an atomic each is enough. A setter says
+//! whether anything changed, so that its caller can log one line a change; the first report is
+//! always a change. The gauges of the metrics follow.
+//!
+//! Since when a part is in its state is an age, by the clock that nobody sets.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::base::metrics::Metrics;
+
+/// Whether the log accepts writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u64)]
+pub enum WalState {
+    /// It does.
+    Ok = 1,
+    /// Not until there is room again.
+    Full = 2,
+    /// Not any more: a commit failed, and the process is about to end. This state is final.
+    Failed = 3,
+}
+
+/// The state of the parts, shared by all of them.
+pub struct Health {
+    metrics: Metrics,
+    started: Instant,
+    mqtt: Part,
+    wal: Part,
+    database: Part,
+    stopping: AtomicBool,
+}
+
+/// How long each part has been in its state.
+#[derive(Clone, Copy, Debug)]
+pub struct Ages {
+    /// Connected, or not.
+    pub mqtt: Duration,
+    /// Ok, full or failed.
+    pub wal: Duration,
+    /// Up, or down.
+    pub database: Duration,
+}
+
+/// Nothing reported yet.
+const UNKNOWN: u64 = 0;
+const UP: u64 = 1;
+const DOWN: u64 = 2;
+
+/// A state in the lowest byte, and above it how many milliseconds after the start it began: one
+/// value, so that nobody sees a state with another's age.
+struct Part(AtomicU64);
+
+const STATE_BITS: u32 = 8;
+
+impl Part {
+    fn new(state: u64) -> Self {
+        Self(AtomicU64::new(state))
+    }
+
+    fn state(&self) -> u64 {
+        self.0.load(Ordering::Acquire) & ((1 << STATE_BITS) - 1)
+    }
+
+    fn since(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Acquire) >> STATE_BITS)
+    }
+
+    /// Returns whether that is news. It is no news of what is `fixed`.
+    fn set(&self, state: u64, fixed: Option<u64>, now: Duration) -> bool {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX >> STATE_BITS) << STATE_BITS;
+        let update = |before: u64| {
+            let was = before & ((1 << STATE_BITS) - 1);
+            // What was never up has been down since the start.
+            let since = if (was, state) == (UNKNOWN, DOWN) { 0 } else { now };
+            (was != state && Some(was) != fixed).then_some(since | state)
+        };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
+    }
+}
+
+impl Health {
+    /// Nothing is known to work yet, but the log: a process that cannot open it does not start.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            started: Instant::now(),
+            mqtt: Part::new(UNKNOWN),
+            wal: Part::new(WalState::Ok as u64),
+            database: Part::new(UNKNOWN),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The source is connected to the broker, or is not. Returns whether that is news.
+    pub fn set_mqtt_connected(&self, connected: bool) -> bool {
+        self.metrics.mqtt_connected.set(connected.into());
+        self.mqtt.set(up_or_down(connected), None, self.started.elapsed())
+    }
+
+    /// The database answered the flusher, or failed it. Returns whether that is news.
+    pub fn set_database_up(&self, up: bool) -> bool {
+        self.metrics.db_up.set(up.into());
+        self.database.set(up_or_down(up), None, self.started.elapsed())
+    }
+
+    /// The log's state. Returns whether that is news.
+    pub fn set_wal(&self, state: WalState) -> bool {
+        let failed = WalState::Failed as u64;
+        let changed = self.wal.set(state as u64, Some(failed), self.started.elapsed());
+        self.metrics.wal_full.set((self.wal() == WalState::Full).into());
+        changed
+    }
+
+    /// The process is about to end: not ready from now on. Returns whether that is news.
+    pub fn set_stopping(&self) -> bool {
+        !self.stopping.swap(true, Ordering::AcqRel)
+    }
+
+    /// The log's state.
+    #[must_use]
+    pub fn wal(&self) -> WalState {
+        match self.wal.state() {
+            state if state == WalState::Failed as u64 => WalState::Failed,
+            state if state == WalState::Full as u64 => WalState::Full,
+            _ => WalState::Ok,
+        }
+    }
+
+    /// Whether the broker is connected.
+    #[must_use]
+    pub fn is_mqtt_connected(&self) -> bool {
+        self.mqtt.state() == UP
+    }
+
+    /// Whether the database answered when it was last used.
+    #[must_use]
+    pub fn is_database_up(&self) -> bool {
+        self.database.state() == UP
+    }
+
+    /// Whether the process is about to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// How long each part has been in its state; what was never up has been down since the start.
+    #[must_use]
+    pub fn ages(&self) -> Ages {
+        let now = self.started.elapsed();
+        let age = |part: &Part| now.saturating_sub(part.since());
+        Ages { mqtt: age(&self.mqtt), wal: age(&self.wal), database: age(&self.database) }
+    }
+
+    /// Whether messages can be taken: the broker is connected and the log accepts writes. The
+    /// database has no say in it.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.report().is_ready()
+    }
+
+    /// All of it, for `/health/ready`.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let (mqtt, wal) = (self.is_mqtt_connected(), self.wal());
+        let ready = mqtt && wal == WalState::Ok && !self.is_stopping();
+        Report {
+            status: if ready { "ready" } else { "not_ready" },
+            mqtt: if mqtt { "connected" } else { "disconnected" },
+            wal,
+            database: if self.is_database_up() { "up" } else { "down" },
+        }
+    }
+}
+
+/// The body of `/health/ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// `ready` or `not_ready`.
+    pub status: &'static str,
+    /// `connected` or `disconnected`.
+    pub mqtt: &'static str,
+    /// `ok`, `full` or `failed`.
+    pub wal: WalState,
+    /// `up` or `down`.
+    pub database: &'static str,
+}
+
+impl Report {
+    /// Whether `status` is `ready`.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
+}
+
+fn up_or_down(up: bool) -> u64 {
+    if up { UP } else { DOWN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health() -> Health {
+        Health::new(Metrics::new().unwrap())
+    }
+
+    #[test]
+    fn the_body_is_that_of_the_contract() {
+        let health = health();
+        assert_eq!(
+            serde_json::to_string(&health.report()).unwrap(),
+            r#"{"status":"not_ready","mqtt":"disconnected","wal":"ok","database":"down"}"#
+        );
+        health.set_mqtt_connected(true);
+        health.set_database_up(true);
+        assert_eq!(
+            serde_json::to_string(&health.report()).unwrap(),
+            r#"{"status":"ready","mqtt":"connected","wal":"ok","database":"up"}"#
+        );
+    }
+
+    #[test]
+    fn a_database_outage_is_not_unreadiness_but_all_else_is() {
+        let health = health();
+        health.set_mqtt_connected(true);
+        health.set_database_up(false);
+        assert!(health.ready());
+        health.set_wal(WalState::Full);
+        assert!(!health.ready());
+        health.set_wal(WalState::Ok);
+        assert!(health.ready());
+        health.set_mqtt_connected(false);
+        assert!(!health.ready());
+        health.set_mqtt_connected(true);
+        health.set_stopping();
+        assert!(!health.ready());
+    }
+
+    #[test]
+    fn the_first_report_and_every_change_are_news_and_repetition_is_not() {
+        let health = health();
+        assert!(health.set_database_up(false));
+        assert!(!health.set_database_up(false));
+        assert!(health.set_database_up(true));
+        assert!(health.set_mqtt_connected(false));
+        assert!(health.set_mqtt_connected(true));
+        assert!(!health.set_mqtt_connected(true));
+        assert!(!health.set_wal(WalState::Ok));
+        assert!(health.set_wal(WalState::Full));
+        assert!(health.set_stopping());
+        assert!(!health.set_stopping());
+    }
+
+    #[test]
+    fn an_age_begins_with_a_change_and_not_with_a_repetition() {
+        let part = Part::new(UNKNOWN);
+        let at = Duration::from_millis;
+        part.set(DOWN, None, at(700));
+        assert_eq!((part.state(), part.since()), (DOWN, at(0)));
+        part.set(UP, None, at(1_500));
+        part.set(UP, None, at(9_000));
+        assert_eq!((part.state(), part.since()), (UP, at(1_500)));
+        part.set(DOWN, None, at(10_000));
+        assert_eq!((part.state(), part.since()), (DOWN, at(10_000)));
+        part.set(UP, Some(DOWN), at(11_000));
+        assert_eq!((part.state(), part.since()), (DOWN, at(10_000)));
+    }
+
+    #[test]
+    fn gauges_follow() {
+        let metrics = Metrics::new().unwrap();
+        let health = Health::new(metrics.clone());
+        health.set_mqtt_connected(true);
+        health.set_database_up(true);
+        health.set_wal(WalState::Full);
+        let gauges = [&metrics.mqtt_connected, &metrics.db_up, &metrics.wal_full];
+        assert_eq!(gauges.map(prometheus::IntGauge::get), [1, 1, 1]);
+        health.set_wal(WalState::Ok);
+        assert_eq!(metrics.wal_full.get(), 0);
+    }
+
+    #[test]
+    fn a_failed_log_stays_failed() {
+        let health = health();
+        assert!(health.set_wal(WalState::Failed));
+        assert!(!health.set_wal(WalState::Ok));
+        assert_eq!(health.wal(), WalState::Failed);
+    }
+}

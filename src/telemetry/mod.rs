@@ -1,0 +1,9 @@
+//! What a reading is, from the bytes of a payload to a value that may be stored. Pure: no I/O, no
+//! clock but the one that is handed in.
+
+pub mod decode;
+mod reading;
+pub mod rejection;
+pub mod validate;
+
+pub use reading::Reading;

@@ -1,0 +1,255 @@
+//! The bounds a well-formed reading must keep to; pure functions.
+
+use super::reading::Reading;
+use super::rejection::{Reason, Rejection};
+use crate::base::settings::Sources;
+use crate::base::time::Timestamp;
+
+/// Longest `device_id`, in characters.
+pub const DEVICE_ID_MAX_CHARS: usize = 128;
+
+/// An inclusive range of a measured value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Lowest accepted value.
+    pub min: f64,
+    /// Highest accepted value.
+    pub max: f64,
+}
+
+impl Bounds {
+    fn check(self, value: f64, name: &str, reason: Reason) -> Result<(), Rejection> {
+        if value >= self.min && value <= self.max {
+            return Ok(());
+        }
+        let message = format!("{name} {value} is outside {} to {}", self.min, self.max);
+        Err(Rejection::new(reason, message))
+    }
+}
+
+/// The rules of the contract's configuration table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// °C.
+    pub temperature: Bounds,
+    /// %.
+    pub humidity: Bounds,
+    /// %.
+    pub battery: Bounds,
+    /// How far ahead of the clock a timestamp may be, in seconds.
+    pub max_future_secs: u32,
+    /// The oldest accepted timestamp.
+    pub oldest_timestamp: Timestamp,
+}
+
+impl Rules {
+    /// Reads them.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self {
+            temperature: read_bounds(from, "TEMPERATURE", -50.0, 100.0),
+            humidity: read_bounds(from, "HUMIDITY", 0.0, 100.0),
+            battery: read_bounds(from, "BATTERY", 0.0, 100.0),
+            max_future_secs: from.number("VALIDATE_MAX_FUTURE_SECS", 86_400, 0..=u32::MAX),
+            oldest_timestamp: read_oldest_timestamp(from),
+        }
+    }
+
+    /// Every rule as name and value.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("VALIDATE_TEMPERATURE_MIN", self.temperature.min.to_string()),
+            ("VALIDATE_TEMPERATURE_MAX", self.temperature.max.to_string()),
+            ("VALIDATE_HUMIDITY_MIN", self.humidity.min.to_string()),
+            ("VALIDATE_HUMIDITY_MAX", self.humidity.max.to_string()),
+            ("VALIDATE_BATTERY_MIN", self.battery.min.to_string()),
+            ("VALIDATE_BATTERY_MAX", self.battery.max.to_string()),
+            ("VALIDATE_MAX_FUTURE_SECS", self.max_future_secs.to_string()),
+            ("VALIDATE_OLDEST_TIMESTAMP", self.oldest_timestamp.to_string()),
+        ]
+    }
+}
+
+fn read_bounds(from: &mut Sources, what: &str, min: f64, max: f64) -> Bounds {
+    let (min_name, max_name) = (format!("VALIDATE_{what}_MIN"), format!("VALIDATE_{what}_MAX"));
+    let bounds = Bounds { min: from.finite(&min_name, min), max: from.finite(&max_name, max) };
+    if bounds.min > bounds.max {
+        from.mistake(format!("{min_name} is above {max_name}"));
+    }
+    bounds
+}
+
+fn read_oldest_timestamp(from: &mut Sources) -> Timestamp {
+    let text =
+        from.value("VALIDATE_OLDEST_TIMESTAMP", "2000-01-01T00:00:00Z".to_owned(), "RFC 3339");
+    Timestamp::from_rfc3339(&text).unwrap_or_else(|| {
+        from.mistake("VALIDATE_OLDEST_TIMESTAMP: expected RFC 3339, such as 2000-01-01T00:00:00Z");
+        Timestamp::now()
+    })
+}
+
+/// The clock of this machine, and whether it can be right.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    now: Timestamp,
+    plausible: bool,
+}
+
+impl Clock {
+    /// The clock now. It is plainly wrong while it reads a time before the binary was built, as
+    /// on a box without a battery that has not reached a time server yet.
+    #[must_use]
+    pub fn read() -> Self {
+        Self::at(Timestamp::now())
+    }
+
+    fn at(now: Timestamp) -> Self {
+        Self { now, plausible: now >= built_at() }
+    }
+
+    /// Whether rules about the future can be applied.
+    #[must_use]
+    pub fn is_plausible(self) -> bool {
+        self.plausible
+    }
+
+    /// What the clock reads.
+    #[must_use]
+    pub fn now(self) -> Timestamp {
+        self.now
+    }
+}
+
+/// When this binary was built; `SOURCE_DATE_EPOCH` if that was set.
+#[must_use]
+pub fn built_at() -> Timestamp {
+    let seconds = env!("BUILD_UNIX_SECONDS").parse::<i64>().unwrap_or(0);
+    Timestamp::from_millis(seconds.saturating_mul(1_000)).unwrap_or_else(Timestamp::now)
+}
+
+/// Checks `reading` against `rules`.
+///
+/// # Errors
+/// The first rule it breaks, identity before time before values.
+pub fn validate(reading: &Reading, rules: &Rules, clock: Clock) -> Result<(), Rejection> {
+    device_id(&reading.device_id)?;
+    timestamp(reading.timestamp, rules, clock)?;
+    rules.temperature.check(reading.temperature, "temperature", Reason::TemperatureOutOfRange)?;
+    rules.humidity.check(reading.humidity, "humidity", Reason::HumidityOutOfRange)?;
+    rules.battery.check(reading.battery, "battery", Reason::BatteryOutOfRange)
+}
+
+fn device_id(id: &str) -> Result<(), Rejection> {
+    if id.is_empty() {
+        return Err(Rejection::new(Reason::DeviceIdEmpty, "device_id is empty"));
+    }
+    // A character has at least one byte, so most ids need no counting.
+    if id.len() > DEVICE_ID_MAX_CHARS && id.chars().count() > DEVICE_ID_MAX_CHARS {
+        let message = format!("device_id is longer than {DEVICE_ID_MAX_CHARS} characters");
+        return Err(Rejection::new(Reason::DeviceIdTooLong, message));
+    }
+    if id.chars().any(char::is_control) {
+        let message = "device_id holds a control character";
+        return Err(Rejection::new(Reason::DeviceIdControlCharacter, message));
+    }
+    Ok(())
+}
+
+fn timestamp(at: Timestamp, rules: &Rules, clock: Clock) -> Result<(), Rejection> {
+    if at < rules.oldest_timestamp {
+        let message = format!("timestamp {at} is before {}", rules.oldest_timestamp);
+        return Err(Rejection::new(Reason::TimestampTooOld, message));
+    }
+    if clock.plausible && at.seconds_since(clock.now) > f64::from(rules.max_future_secs) {
+        let message = format!(
+            "timestamp {at} is more than {} s ahead of the clock ({})",
+            rules.max_future_secs, clock.now
+        );
+        return Err(Rejection::new(Reason::TimestampInFuture, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules {
+            temperature: Bounds { min: -50.0, max: 100.0 },
+            humidity: Bounds { min: 0.0, max: 100.0 },
+            battery: Bounds { min: 0.0, max: 100.0 },
+            max_future_secs: 60,
+            oldest_timestamp: Timestamp::from_rfc3339("2000-01-01T00:00:00Z").unwrap(),
+        }
+    }
+
+    fn good() -> Reading {
+        Reading {
+            device_id: "a".to_owned(),
+            timestamp: Timestamp::from_rfc3339("2025-10-05T12:34:56Z").unwrap(),
+            temperature: 20.0,
+            humidity: 50.0,
+            battery: 50.0,
+        }
+    }
+
+    fn reason(change: impl FnOnce(&mut Reading)) -> Option<Reason> {
+        let mut reading = good();
+        change(&mut reading);
+        validate(&reading, &rules(), Clock::read()).err().map(|rejection| rejection.reason)
+    }
+
+    #[test]
+    fn both_ends_of_a_range_are_inside() {
+        for value in [-50.0, 100.0] {
+            assert_eq!(reason(|r| r.temperature = value), None);
+        }
+        assert_eq!(reason(|r| r.temperature = -50.000_001), Some(Reason::TemperatureOutOfRange));
+        assert_eq!(reason(|r| r.humidity = 100.1), Some(Reason::HumidityOutOfRange));
+        assert_eq!(reason(|r| r.battery = -0.1), Some(Reason::BatteryOutOfRange));
+    }
+
+    #[test]
+    fn a_value_that_is_not_a_number_is_outside_every_range() {
+        assert_eq!(reason(|r| r.battery = f64::NAN), Some(Reason::BatteryOutOfRange));
+    }
+
+    #[test]
+    fn a_device_id_is_counted_in_characters() {
+        assert_eq!(reason(|r| r.device_id = "é".repeat(128)), None);
+        assert_eq!(reason(|r| r.device_id = "é".repeat(129)), Some(Reason::DeviceIdTooLong));
+        assert_eq!(reason(|r| r.device_id.clear()), Some(Reason::DeviceIdEmpty));
+        let control = |r: &mut Reading| r.device_id = "a\u{0}b".to_owned();
+        assert_eq!(reason(control), Some(Reason::DeviceIdControlCharacter));
+    }
+
+    #[test]
+    fn a_timestamp_may_lead_the_clock_by_the_configured_seconds_only() {
+        let ahead = |secs: i64| {
+            move |r: &mut Reading| {
+                let now = Timestamp::now().as_micros();
+                r.timestamp = Timestamp::from_micros(now + secs * 1_000_000).unwrap();
+            }
+        };
+        assert_eq!(reason(ahead(50)), None);
+        assert_eq!(reason(ahead(70)), Some(Reason::TimestampInFuture));
+    }
+
+    #[test]
+    fn the_future_is_not_judged_by_a_clock_that_reads_a_time_before_the_build() {
+        let clock = Clock::at(Timestamp::from_millis(0).unwrap());
+        assert!(!clock.is_plausible());
+        assert_eq!(validate(&good(), &rules(), clock), Ok(()));
+    }
+
+    #[test]
+    fn the_oldest_timestamp_itself_is_accepted() {
+        assert_eq!(reason(|r| r.timestamp = rules().oldest_timestamp), None);
+        let older = |r: &mut Reading| {
+            r.timestamp = Timestamp::from_rfc3339("1999-12-31T23:59:59.999999Z").unwrap();
+        };
+        assert_eq!(reason(older), Some(Reason::TimestampTooOld));
+    }
+}

@@ -1,0 +1,195 @@
+//! The traits under the log: a place that holds generations, and a generation as it is written
+//! and as it is read.
+//!
+//! Two implementations: [`sled`](super::engine::sled) on disk, [`memory`](super::engine::memory) with fault
+//! switches for tests. Everything above them (offsets, rotation, order, what is lost) is written
+//! once, in [`log`](super::log).
+
+use std::sync::Arc;
+
+use super::error::WalError;
+use super::frame::{Block, Offset, OffsetRange};
+use crate::base::time::Timestamp;
+
+/// A place that holds generations, each named by the offset of its first record.
+pub trait Storage: Send + Sync + 'static {
+    /// The generations there are, oldest first.
+    ///
+    /// # Errors
+    /// If the place cannot be listed.
+    fn list(&self) -> Result<Vec<Offset>, WalError>;
+
+    /// Makes a new, empty generation, the newest. When this returns, its name and files are
+    /// durable, so that a commit to it needs to sync its contents only.
+    ///
+    /// # Errors
+    /// If it cannot be made, or not be made durable.
+    fn create(&self, first: Offset) -> Result<Arc<dyn Active>, WalError>;
+
+    /// Opens a generation that nobody writes to any more. Damage is no error: what it took is in
+    /// [`Sealed::lost`].
+    ///
+    /// # Errors
+    /// If not even its raw bytes can be read.
+    fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError>;
+
+    /// Deletes a generation; needs no free space.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    fn delete(&self, first: Offset) -> Result<(), WalError>;
+
+    /// Moves a damaged generation out of the log, to be looked at by a person. Of one that is not
+    /// there any more only the report is kept.
+    ///
+    /// # Errors
+    /// If it cannot be moved.
+    fn quarantine(&self, first: Offset, report: &Quarantined) -> Result<(), WalError>;
+
+    /// What was moved out of the log, oldest first.
+    fn quarantined(&self) -> Vec<Quarantined>;
+
+    /// Bytes of what was moved out of the log.
+    fn quarantine_bytes(&self) -> u64;
+
+    /// Deletes the oldest damaged generation in quarantine, but for its report; never one that is
+    /// there because its version is unknown. Returns whether there was one.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    fn evict_quarantined(&self) -> Result<bool, WalError>;
+
+    /// Bytes that a generation takes on disk.
+    fn disk_bytes(&self, first: Offset) -> u64;
+
+    /// Bytes that are free for the log.
+    ///
+    /// # Errors
+    /// If the filesystem does not say.
+    fn free_bytes(&self) -> Result<u64, WalError>;
+
+    /// Remembers how far the log is committed and flushed. Not synced: each follows what it
+    /// speaks of, so it is true if it is there, and behind after a power cut.
+    fn note(&self, positions: Positions);
+
+    /// Makes the note durable, as far as the disk lets it. Before a generation goes, so that a power
+    /// cut leaves no note that says that its records are still to be flushed.
+    fn settle_note(&self);
+
+    /// What [`Self::note`] was last told, if that is still known.
+    fn noted(&self) -> Option<Positions>;
+}
+
+/// A generation as it is read, whether it is still written to or not.
+pub trait Generation: Send + Sync {
+    /// The block that holds `offset`, or the first one behind it.
+    ///
+    /// # Errors
+    /// If the store failed.
+    fn block_at(&self, offset: Offset) -> Result<Option<Block>, WalError>;
+
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> u64;
+}
+
+/// The newest generation. One thread writes while another reads.
+pub trait Active: Generation {
+    /// Adds a block. It is not durable before [`Self::sync`] returns.
+    ///
+    /// # Errors
+    /// If the store failed; then nothing may be added to this generation any more.
+    fn insert(&self, first: Offset, frame: &[u8]) -> Result<(), WalError>;
+
+    /// Makes every block inserted so far durable: it survives a power cut.
+    ///
+    /// # Errors
+    /// If that is not certain; then nothing may be added to this generation any more, and the
+    /// sync must not be tried again, because the kernel reports lost pages only once.
+    fn sync(&self) -> Result<(), WalError>;
+
+    /// Gives up the blocks that end at or below `flushed`, an offset that a *durable* block of
+    /// this generation carries in its header. Their space may be written over at once, so without
+    /// that block a power cut would leave a hole that looks like damage.
+    ///
+    /// # Errors
+    /// If the store failed; then nothing may be added to this generation any more.
+    fn remove_below(&self, flushed: Offset) -> Result<(), WalError>;
+
+    /// The same generation, to be read.
+    fn as_generation(self: Arc<Self>) -> Arc<dyn Generation>;
+}
+
+/// How far the log had come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// Every record below is durable.
+    pub committed: Offset,
+    /// Every record below is in PostgreSQL or in the dead-letter store.
+    pub flushed: Offset,
+}
+
+/// What is known of a generation from elsewhere, when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Every record below was flushed and is not looked for.
+    pub flushed: Offset,
+    /// Every record below was committed and must be there.
+    pub committed: Offset,
+    /// Where the next generation begins, if there is one: nothing from there on belongs to this.
+    pub end: Option<Offset>,
+}
+
+/// A generation that is only read.
+pub struct Sealed {
+    /// Its blocks.
+    pub generation: Arc<dyn Generation>,
+    /// Every record below was flushed, as far as this generation and [`Known`] tell; may lie
+    /// before it.
+    pub flushed: Offset,
+    /// One past its last record, whether that can be read or not.
+    pub end: Offset,
+    /// How many records of it wait to be flushed and can be read.
+    pub records: u64,
+    /// Bytes of all its readable blocks.
+    pub block_bytes: u64,
+    /// Committed and not flushed, but gone, or not to be read by this version.
+    pub lost: Vec<OffsetRange>,
+    /// The newest version of its blocks that this one does not know, if there are such.
+    pub unknown_version: Option<u16>,
+}
+
+/// The name of a generation's directory.
+#[must_use]
+pub fn generation_id(first: Offset) -> String {
+    format!("{first:020}")
+}
+
+/// What became of a damaged generation.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Quarantined {
+    /// The name of its directory in the log.
+    pub id: String,
+    /// When the damage was found, RFC 3339.
+    pub at: String,
+    /// Records that were read back from it.
+    pub salvaged_records: u64,
+    /// Offsets that could not be.
+    pub lost_ranges: Vec<OffsetRange>,
+    /// The version of its blocks, if that is why: nothing is broken then, and a newer program can
+    /// read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_version: Option<u16>,
+}
+
+impl Quarantined {
+    /// A report of the generation that begins at `first`, as of now.
+    pub(super) fn new(first: Offset, lost_ranges: Vec<OffsetRange>) -> Self {
+        Self {
+            id: generation_id(first),
+            at: Timestamp::now().to_string(),
+            salvaged_records: 0,
+            lost_ranges,
+            unknown_version: None,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Where the log is, and how much it may take.
+
+use std::path::PathBuf;
+
+use crate::base::settings::Sources;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The write-ahead log's place and limits, all in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The directory; generations, dead letters and the quarantine lie in it.
+    pub dir: PathBuf,
+    /// Bytes on disk at which the log counts as full.
+    pub max_bytes: u64,
+    /// Free bytes on the filesystem under which the log counts as full.
+    pub min_free_bytes: u64,
+    /// Size at which a new generation starts.
+    pub generation_bytes: u64,
+}
+
+impl Settings {
+    /// Reads them.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self {
+            dir: Self::read_dir(from),
+            max_bytes: from.number("WAL_MAX_BYTES", 1_024 * MIB, 4 * MIB..=1 << 50),
+            min_free_bytes: from.number("WAL_MIN_FREE_BYTES", 64 * MIB, 0..=1 << 50),
+            generation_bytes: from.number("WAL_GENERATION_BYTES", 64 * MIB, MIB..=1 << 32),
+        }
+    }
+
+    /// Reads the directory alone.
+    #[must_use]
+    pub fn read_dir(from: &mut Sources) -> PathBuf {
+        from.value("WAL_DIR", PathBuf::from("data/wal"), "a directory")
+    }
+
+    /// Every setting as name and value.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("WAL_DIR", self.dir.display().to_string()),
+            ("WAL_MAX_BYTES", self.max_bytes.to_string()),
+            ("WAL_MIN_FREE_BYTES", self.min_free_bytes.to_string()),
+            ("WAL_GENERATION_BYTES", self.generation_bytes.to_string()),
+        ]
+    }
+}
