@@ -80,8 +80,20 @@ make_passwords() {
     password postgres-password
     password grafana-password
     password admin-token
-    keep database-url ||
-        printf 'postgres://iot:%s@postgres:5432/iotdb\n' "$(cat "$DIR/postgres-password")" | put database-url
+    make_database_login
+}
+
+# The password of the role iot, once by itself and once in the connection string. A connection string
+# that was there before is what counts: the database has its password.
+make_database_login() {
+    local url=postgres://iot:%s@postgres:5432/iotdb
+    if [[ ! -e $DIR/database-password && -e $DIR/database-url ]]; then
+        say "  $DIR/database-password"
+        sed -n 's|^postgres://[^:]*:\([^@]*\)@.*|\1|p' "$DIR/database-url" | put database-password
+    fi
+    password database-password
+    # shellcheck disable=SC2059 # the format is ours
+    keep database-url || printf "$url\n" "$(<"$DIR/database-password")" | put database-url
 }
 
 make_certificates() {
@@ -131,24 +143,21 @@ login() {
     password "mqtt-$1"
     touch "$DIR/mqtt-passwords"
     if ! cut -d: -f1 "$DIR/mqtt-passwords" | grep -qxF -- "$1"; then
-        hash=$(password_hash "$(cat "$DIR/mqtt-$1")")
+        hash=$(password_hash <"$DIR/mqtt-$1")
         { cat "$DIR/mqtt-passwords" && printf '%s:%s\n' "$1" "$hash"; } | put mqtt-passwords
     fi
 }
 
-# As mosquitto_passwd makes it: PBKDF2 with SHA-512, salt and hash in base64.
+# As mosquitto_passwd makes it: PBKDF2 with SHA-512, salt and hash in base64. The password comes by
+# standard input: what stands in a command line can be read by everybody on the machine.
 password_hash() {
-    local iterations=101 salt hash
-    salt=$(openssl rand -hex 12)
-    hash=$(openssl kdf -keylen 64 -kdfopt digest:SHA512 -kdfopt "pass:$1" -kdfopt "hexsalt:$salt" \
-        -kdfopt "iter:$iterations" -binary PBKDF2 | openssl base64 -A)
-    printf '%s' "\$7\$$iterations\$$(bytes "$salt" | openssl base64 -A)\$$hash"
-}
-
-# bytes HEX: what its digits stand for.
-bytes() {
-    # shellcheck disable=SC2001 # each pair of them, which ${…//} cannot say
-    printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"
+    python3 -c '
+import base64, hashlib, os, sys
+iterations, salt = 101, os.urandom(12)
+secret = sys.stdin.buffer.read().rstrip(b"\n")
+digest = hashlib.pbkdf2_hmac("sha512", secret, salt, iterations)
+salt, digest = (base64.b64encode(part).decode() for part in (salt, digest))
+print(f"$7${iterations}${salt}${digest}")'
 }
 
 main() {
@@ -159,14 +168,14 @@ main() {
     chmod 700 "$DIR"
     make_passwords
     if [[ -n $SECURE ]]; then
-        need_commands openssl=openssl
+        need_commands openssl=openssl python3=python3
         make_certificates
         login ingestor
         login sensor-001
     fi
     local device
     for device in "${DEVICES[@]}"; do
-        need_commands openssl=openssl
+        need_commands python3=python3
         login "$device"
     done
     say "the secrets are in $DIR"

@@ -47,8 +47,11 @@ read_arguments() {
 
 from_packages() {
     [[ -d /run/systemd/system ]] || fail "systemd does not run here; without it, there is --docker"
+    local is_ours=''
+    command -v pg_lsclusters >/dev/null || is_ours=yes
     need_commands postgres=postgresql mosquitto=mosquitto
     start_postgresql_service
+    [[ -z $is_ours ]] || tune_postgresql
     make_database
     configure_broker
     restart_ingestor
@@ -68,6 +71,19 @@ start_postgresql_service() {
     say "  PostgreSQL runs, listening on: $addresses"
     [[ $addresses =~ ^(localhost|127\.0\.0\.1|)$ ]] ||
         complain "  somebody opened it to other machines; see that pg_hba.conf lets in only whom it should"
+}
+
+# For many devices: README, "Sizing". Not for a PostgreSQL that was there before.
+tune_postgresql() {
+    local data tenth_mb
+    data=$(as_postgres 'show data_directory')
+    tenth_mb=$(($(as_root df --output=size -BM "$data" | tail -n 1 | tr -dc 0-9) / 10))
+    ((tenth_mb <= 8192)) || tenth_mb=8192
+    ((tenth_mb >= 1024)) || tenth_mb=1024
+    as_postgres "alter system set wal_compression = on"
+    as_postgres "alter system set max_wal_size = '${tenth_mb}MB'"
+    as_postgres 'select pg_reload_conf()' >/dev/null
+    say "  wal_compression is on, max_wal_size is $tenth_mb MB"
 }
 
 # as_postgres SQL [DATABASE]: the bare values. The statement is not seen in the list of processes.

@@ -9,6 +9,7 @@ use iot_ingestor::app::{self, logging};
 use iot_ingestor::base::settings::Mistakes;
 use iot_ingestor::cli;
 use iot_ingestor::cli::health::{self, Question};
+use rustix::fs::Mode;
 
 /// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
 const BAD_CONFIGURATION: u8 = 64;
@@ -113,6 +114,8 @@ fn bad_configuration(Mistakes(mistakes): Mistakes) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    // The log and the dead letters hold what devices measured: for this user alone, whoever starts it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let outcome = logging::init(&config.logging).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::http::Answer;
@@ -272,4 +274,23 @@ fn no_secret_is_in_the_log_however_much_it_says_nor_in_any_answer() {
     assert_eq!(output.status.code(), Some(64));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(said.contains("DATABASE_URL") && !said.contains(SECRETS[0]), "{said}");
+}
+
+fn assert_private(dir: &Path) -> usize {
+    let entries: Vec<_> = std::fs::read_dir(dir).unwrap().map(Result::unwrap).collect();
+    let files = entries.iter().map(|entry| {
+        let metadata = entry.metadata().unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", entry.path().display());
+        if metadata.is_dir() { assert_private(&entry.path()) } else { 1 }
+    });
+    files.sum()
+}
+
+#[test]
+fn the_log_is_for_its_user_alone_whatever_the_umask() {
+    // The tests run with the usual one, which lets everybody read.
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", 1);
+    let _ingestor = service.start();
+    assert!(assert_private(&service.wal_dir()) >= 3);
 }

@@ -12,6 +12,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
         --auth-host=scram-sha-256 ${POSTGRES_INITDB_ARGS:-}
     pg_ctl start --wait --options="-c listen_addresses=''"
     psql -U "$POSTGRES_USER" -d postgres -c "create database $POSTGRES_DB"
+    for script in /docker-entrypoint-initdb.d/*.sh; do
+        if [ -x "$script" ]; then "$script"; fi
+    done
     pg_ctl stop --wait --mode=fast
     echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
 fi
