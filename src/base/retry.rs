@@ -10,68 +10,74 @@ const JITTER: f64 = 0.5;
 
 /// Growing, jittered pauses without end.
 #[derive(Debug)]
-pub struct Backoff(ExponentialBackoff);
+pub struct Backoff {
+    /// Without the crate's own jitter, whose randomness cannot be seeded.
+    intervals: ExponentialBackoff,
+    random: fastrand::Rng,
+}
 
 impl Backoff {
-    /// The first pause takes at most `first`, the longest at most `cap`, jitter included.
+    /// The first pause takes at most `first`, the longest at most `cap`, jitter included, which
+    /// comes from `random`: the same seed gives the same pauses.
     #[must_use]
-    pub fn new(first: Duration, cap: Duration) -> Self {
-        let mut backoff = ExponentialBackoff {
+    pub fn new(first: Duration, cap: Duration, random: fastrand::Rng) -> Self {
+        let mut intervals = ExponentialBackoff {
             initial_interval: first.div_f64(1.0 + JITTER),
             max_interval: cap.div_f64(1.0 + JITTER),
-            randomization_factor: JITTER,
+            randomization_factor: 0.0,
             multiplier: 2.0,
             // The default gives up after 15 minutes.
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
-        backoff.reset();
-        Self(backoff)
+        intervals.reset();
+        Self { intervals, random }
     }
 
     /// How long to pause now.
     pub fn next_pause(&mut self) -> Duration {
-        self.0.next_backoff().unwrap_or(self.0.max_interval)
+        let interval = self.intervals.next_backoff().unwrap_or(self.intervals.max_interval);
+        interval.mul_f64(1.0 + JITTER * (2.0 * self.random.f64() - 1.0))
     }
 
     /// Starts over, after something worked.
     pub fn reset(&mut self) {
-        self.0.reset();
+        self.intervals.reset();
     }
 }
 
-/// Whether to try again what may well be in vain: after each time that it was, twice as many chances
-/// are passed over as before, up to [`Reluctance::MOST`].
+/// A circuit breaker that counts chances instead of time: after each failure it lets twice as many
+/// chances pass as before, up to [`Breaker::MOST_SKIPPED`], before it allows another.
 #[derive(Debug, Default)]
-pub(crate) struct Reluctance {
-    to_pass_over: u32,
-    /// Times in vain, one after the other, up to the exponent of [`Self::MOST`].
-    in_vain: u32,
+pub(crate) struct Breaker {
+    to_skip: u32,
+    /// Failures one after the other, up to the exponent of [`Self::MOST_SKIPPED`].
+    failures: u32,
 }
 
-impl Reluctance {
-    const MOST: u32 = 1 << 6;
+impl Breaker {
+    const MOST_SKIPPED: u32 = 1 << 6;
 
     /// Whether to take this chance.
-    pub(crate) fn tries(&mut self) -> bool {
-        match self.to_pass_over.checked_sub(1) {
+    pub(crate) fn allows(&mut self) -> bool {
+        match self.to_skip.checked_sub(1) {
             Some(left) => {
-                self.to_pass_over = left;
+                self.to_skip = left;
                 false
             }
             None => true,
         }
     }
 
-    /// It was in vain.
-    pub(crate) fn in_vain(&mut self) {
-        self.to_pass_over = 1 << self.in_vain;
-        self.in_vain = (self.in_vain + 1).min(Self::MOST.trailing_zeros());
+    /// The chance that was taken brought nothing.
+    pub(crate) fn failed(&mut self) {
+        self.to_skip = 1 << self.failures;
+        self.failures = (self.failures + 1).min(Self::MOST_SKIPPED.trailing_zeros());
     }
 
-    /// It was not.
-    pub(crate) fn worth_it(&mut self) {
-        self.in_vain = 0;
+    /// The chance that was taken was worth it.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
     }
 }
 
@@ -82,7 +88,7 @@ mod tests {
     #[test]
     fn pauses_start_short_grow_to_the_cap_and_never_end() {
         let (first, cap) = (Duration::from_millis(250), Duration::from_secs(30));
-        let mut backoff = Backoff::new(first, cap);
+        let mut backoff = Backoff::new(first, cap, fastrand::Rng::with_seed(1));
         assert!(backoff.next_pause() <= first);
         let pauses: Vec<_> = (0..1_000).map(|_| backoff.next_pause()).collect();
         assert!(pauses.iter().all(|pause| *pause <= cap));
@@ -92,19 +98,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_vain_is_tried_less_and_less_often() {
-        let mut reluctance = Reluctance::default();
-        let mut tries = 0;
+    fn the_same_seed_gives_the_same_pauses() {
+        let pauses = |seed| {
+            let (first, cap) = (Duration::from_millis(250), Duration::from_secs(30));
+            let mut backoff = Backoff::new(first, cap, fastrand::Rng::with_seed(seed));
+            std::array::from_fn::<_, 20, _>(|_| backoff.next_pause())
+        };
+        assert_eq!(pauses(7), pauses(7));
+        assert_ne!(pauses(7), pauses(8));
+    }
+
+    #[test]
+    fn after_each_failure_a_breaker_skips_more_chances_up_to_a_limit() {
+        let mut breaker = Breaker::default();
+        let mut taken = 0;
         for _ in 0..1_000 {
-            if reluctance.tries() {
-                tries += 1;
-                reluctance.in_vain();
+            if breaker.allows() {
+                taken += 1;
+                breaker.failed();
             }
         }
         // After 1, 2, 4, … 64, then after every 64.
-        assert_eq!(tries, 7 + (1_000 - 127 - 7_u32).div_ceil(65));
-        while !reluctance.tries() {}
-        reluctance.worth_it();
-        assert!((0..10).all(|_| reluctance.tries()));
+        assert_eq!(taken, 7 + (1_000 - 127 - 7_u32).div_ceil(65));
+        while !breaker.allows() {}
+        breaker.succeeded();
+        assert!((0..10).all(|_| breaker.allows()));
     }
 }

@@ -180,7 +180,7 @@ impl Flusher {
             failed: BTreeMap::new(),
             ended: BTreeMap::new(),
             flushed,
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, fastrand::Rng::new()),
             schema_ready: false,
             retry_at: None,
             probing: true,

@@ -1,18 +1,18 @@
-//! How long to gather a group.
+//! How long a group lingers for more messages.
 //!
 //! A commit costs a fifth of a millisecond of processor time, and tens of kilobytes written to the
 //! disk, however small its group is. With a disk that syncs quickly, a dense stream would be
 //! committed five messages at a time, and most of the work would be commits. So while messages
 //! come densely, the group waits for more of them, no longer than anybody would notice.
 //!
-//! Whoever waits in vain does so less and less often: a broker with a narrow window sends nothing
+//! A linger that brings nothing is tried less and less often: a broker with a narrow window sends nothing
 //! more before it has acks.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::base::retry::Reluctance;
+use crate::base::retry::Breaker;
 
 /// Between two looks; longer than the pauses of the source, in which nothing comes.
 const STEP: Duration = Duration::from_micros(600);
@@ -20,19 +20,19 @@ const STEP: Duration = Duration::from_micros(600);
 /// Messages that have to come in a step, or it is not worth another: 16,000 a second.
 const DENSE: usize = 10;
 
-/// What gathering adds at most to the wait of the first message for its ack, and a step.
+/// What lingering adds at most to the wait of the first message for its ack, and a step.
 const LONGEST: Duration = Duration::from_millis(2);
 
 /// Decides how long to wait.
 #[derive(Default)]
-pub(super) struct Gathering {
-    reluctance: Reluctance,
+pub(super) struct Linger {
+    breaker: Breaker,
 }
 
-impl Gathering {
+impl Linger {
     /// Waits while messages come densely and fewer than `most` are there; how many there are then.
     pub(super) fn wait<T>(&mut self, inbound: &mpsc::Receiver<T>, most: usize) -> usize {
-        if !self.reluctance.tries() {
+        if !self.breaker.allows() {
             return inbound.len().min(most);
         }
         let deadline = Instant::now() + LONGEST;
@@ -44,9 +44,9 @@ impl Gathering {
             is_dense = there - before >= DENSE;
         }
         if is_dense {
-            self.reluctance.worth_it();
+            self.breaker.succeeded();
         } else {
-            self.reluctance.in_vain();
+            self.breaker.failed();
         }
         there.min(most)
     }
@@ -68,11 +68,11 @@ mod tests {
             }
             sender
         });
-        let mut gathering = Gathering::default();
+        let mut linger = Linger::default();
         let mut gathered = 0;
         let deadline = Instant::now() + Duration::from_secs(10);
         while gathered < 100 && Instant::now() < deadline {
-            gathered = gathering.wait(&inbound, 100);
+            gathered = linger.wait(&inbound, 100);
         }
         assert_eq!(gathered, 100);
         publisher.join().unwrap();

@@ -30,7 +30,7 @@ mod settings;
 
 pub use settings::Settings;
 
-use linger::Gathering;
+use linger::Linger;
 use queue::{Acks, Delivery, Inbound, Replay, Replayed};
 
 /// Most messages in one group: bounds the wait of the first for its ack.
@@ -88,11 +88,11 @@ impl Intake {
     /// If something could not be made durable.
     pub fn run(mut self) -> Result<(), IntakeError> {
         let mut inbound = Vec::with_capacity(GROUP_MESSAGES);
-        let mut gathering = Gathering::default();
+        let mut linger = Linger::default();
         let mut clock_was_plausible = true;
         while self.inbound.blocking_recv_many(&mut inbound, GROUP_MESSAGES) > 0 {
             self.activity.begin();
-            let more = gathering.wait(&self.inbound, GROUP_MESSAGES - inbound.len());
+            let more = linger.wait(&self.inbound, GROUP_MESSAGES - inbound.len());
             if more > 0 {
                 self.inbound.blocking_recv_many(&mut inbound, more);
             }

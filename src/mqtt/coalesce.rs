@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::retry::Reluctance;
+use crate::base::retry::Breaker;
 
 /// What this adds at most to the wait of a message to be read, and once more to that of its ack.
 pub(crate) const PAUSE: Duration = Duration::from_micros(500);
@@ -15,23 +15,23 @@ pub(crate) const PAUSE: Duration = Duration::from_micros(500);
 /// Messages within a [`PAUSE`] that make one worth while: 16,000 a second.
 const DENSE: u32 = 8;
 
-/// Decides when to pause.
+/// Decides when to leave the socket alone, as interrupts are coalesced.
 #[derive(Default)]
-pub(super) struct Pacing {
+pub(super) struct Coalescing {
     /// When the first of `messages` came.
     since: Option<Instant>,
     /// So many have come within a [`PAUSE`], and since the last.
     messages: u32,
     /// Nothing has been read since the last pause.
     has_paused: bool,
-    reluctance: Reluctance,
+    breaker: Breaker,
 }
 
-impl Pacing {
+impl Coalescing {
     /// A message was read.
     pub(super) fn received(&mut self, now: Instant) {
         if std::mem::take(&mut self.has_paused) {
-            self.reluctance.worth_it();
+            self.breaker.succeeded();
         }
         if self.since.is_none_or(|since| now.duration_since(since) > PAUSE) {
             (self.since, self.messages) = (Some(now), 0);
@@ -54,10 +54,10 @@ impl Pacing {
     pub(super) fn drained(&mut self) -> Option<Duration> {
         self.messages = 0;
         if std::mem::take(&mut self.has_paused) {
-            self.reluctance.in_vain();
+            self.breaker.failed();
             return None;
         }
-        self.has_paused = self.reluctance.tries();
+        self.has_paused = self.breaker.allows();
         self.has_paused.then_some(PAUSE)
     }
 }
@@ -66,52 +66,52 @@ impl Pacing {
 mod tests {
     use super::*;
 
-    fn receive(pacing: &mut Pacing, at: Instant, messages: u32) {
+    fn receive(coalescing: &mut Coalescing, at: Instant, messages: u32) {
         for _ in 0..messages {
-            pacing.received(at);
+            coalescing.received(at);
         }
     }
 
     #[test]
     fn a_dense_stream_is_paused_for_and_a_sparse_one_is_not() {
-        let mut pacing = Pacing::default();
+        let mut coalescing = Coalescing::default();
         let mut now = Instant::now();
         for _ in 0..100 {
-            receive(&mut pacing, now, 1);
+            receive(&mut coalescing, now, 1);
             now += Duration::from_millis(1);
-            assert!(!pacing.is_due());
+            assert!(!coalescing.is_due());
         }
         for _ in 0..100 {
-            receive(&mut pacing, now, DENSE);
-            assert!(pacing.is_due());
-            assert_eq!(pacing.drained(), Some(PAUSE));
+            receive(&mut coalescing, now, DENSE);
+            assert!(coalescing.is_due());
+            assert_eq!(coalescing.drained(), Some(PAUSE));
             now += PAUSE;
         }
     }
 
     #[test]
     fn a_broker_that_waits_for_acks_is_paused_for_less_and_less_often() {
-        let mut pacing = Pacing::default();
+        let mut coalescing = Coalescing::default();
         let mut now = Instant::now();
         let mut pauses = 0;
         for _ in 0..1_000 {
-            receive(&mut pacing, now, 20);
-            if pacing.drained().is_some() {
+            receive(&mut coalescing, now, 20);
+            if coalescing.drained().is_some() {
                 pauses += 1;
-                assert!(pacing.is_due());
-                assert_eq!(pacing.drained(), None);
+                assert!(coalescing.is_due());
+                assert_eq!(coalescing.drained(), None);
             }
             now += Duration::from_millis(1);
         }
         assert!((8..30).contains(&pauses), "{pauses}");
         // Until it sends more than that.
-        receive(&mut pacing, now, 20);
-        while pacing.drained().is_none() {
-            receive(&mut pacing, now, 20);
+        receive(&mut coalescing, now, 20);
+        while coalescing.drained().is_none() {
+            receive(&mut coalescing, now, 20);
         }
         for _ in 0..10 {
-            receive(&mut pacing, now, 20);
-            assert_eq!(pacing.drained(), Some(PAUSE));
+            receive(&mut coalescing, now, 20);
+            assert_eq!(coalescing.drained(), Some(PAUSE));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What owns the connection: it polls, forwards, and writes the acks that are queued. It has a thread
 //! to itself, with a runtime of its own: nothing else that wakes up costs it a switch of threads, and
-//! it can leave the socket alone for a moment (`pacing`).
+//! it can leave the socket alone for a moment (`coalesce`).
 //!
 //! It waits for nobody but the intake's queue: when that is full it stops polling, and TCP tells
 //! the broker. Nothing is dropped on the way: what is not forwarded is not acknowledged either,
@@ -23,7 +23,7 @@ use rumqttc::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::coalesce::Pacing;
+use super::coalesce::Coalescing;
 use super::diagnosis::{Takeover, Window};
 use super::settings::Settings;
 use super::tls;
@@ -94,7 +94,7 @@ pub struct Source {
     last_error: Option<String>,
     window: Window,
     takeover: Takeover,
-    pacing: Pacing,
+    coalescing: Coalescing,
 }
 
 /// Why the session woke up.
@@ -147,14 +147,14 @@ impl Source {
             config,
             parts,
             budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, fastrand::Rng::new()),
             connections: 0,
             connected_at: None,
             has_acked: false,
             last_error: None,
             window: Window::default(),
             takeover: Takeover::default(),
-            pacing: Pacing::default(),
+            coalescing: Coalescing::default(),
         })
     }
 
@@ -227,7 +227,7 @@ impl Source {
                 let mut poll = pin!(self.events.poll());
                 tokio::select! {
                     biased;
-                    () = self.acks.queued(), if connected && !self.pacing.has_paused() => Wake::Acks,
+                    () = self.acks.queued(), if connected && !self.coalescing.has_paused() => Wake::Acks,
                     () = stop.cancelled(), if !stopping => {
                         if !connected {
                             return End::Stop;
@@ -243,7 +243,7 @@ impl Source {
                         Wake::Leave(End::Full)
                     }
                     event = &mut poll => Wake::Event(event),
-                    () = std::future::ready(()), if connected && self.pacing.is_due() => Wake::Drained,
+                    () = std::future::ready(()), if connected && self.coalescing.is_due() => Wake::Drained,
                 }
             };
             let outcome = match event {
@@ -253,7 +253,7 @@ impl Source {
                 }
                 Wake::Acks => self.write_acks().await,
                 Wake::Drained => {
-                    if let Some(pause) = self.pacing.drained() {
+                    if let Some(pause) = self.coalescing.drained() {
                         // The thread is ours. A timer would not do: what comes would wake it.
                         std::thread::sleep(pause);
                         // Has the runtime look at the socket.
@@ -340,7 +340,7 @@ impl Source {
     /// Hands a message to the intake, waiting for its place; false if the intake is gone.
     async fn forward(&mut self, publish: Publish) -> bool {
         self.parts.metrics.messages.inc();
-        self.pacing.received(Instant::now());
+        self.coalescing.received(Instant::now());
         if publish.dup {
             self.parts.metrics.redeliveries.inc();
         }
@@ -408,7 +408,7 @@ impl Source {
     async fn end_connection(&mut self) {
         let epoch = self.acks.end_epoch();
         self.window = Window::default();
-        self.pacing = Pacing::default();
+        self.coalescing = Coalescing::default();
         self.events.clean();
         // A subscribe of the old connection is not for the next.
         self.events.pending.clear();
