@@ -24,7 +24,9 @@ use crate::status::health::Health;
 use crate::wal::{Log, Offset};
 
 mod batch;
+pub mod plan;
 mod settings;
+pub mod sink;
 
 pub use settings::Settings;
 
