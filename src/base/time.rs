@@ -1,7 +1,12 @@
-//! Instants: the wall clock of this machine, to the microsecond.
+//! Time: [`Timestamp`], an instant of the wall clock to the microsecond, and [`Clock`], where both kinds
+//! of time come from.
+//!
+//! What decides takes the time as an argument. What has to ask for it takes a [`Clock`], so that a test
+//! or a simulation sets the time and the same seed gives the same run.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -84,6 +89,75 @@ impl serde::Serialize for Timestamp {
     }
 }
 
+/// Where the time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// Time since a moment that is the same for as long as this clock is used. Never goes back, and is
+    /// not set by anybody: durations are measured with it.
+    fn monotonic(&self) -> Duration;
+
+    /// The time of day, which can be set, so it may jump in both directions.
+    fn wall(&self) -> Timestamp;
+}
+
+/// The clocks of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A clock that stands still until it is moved, for tests and simulations. Clones are the same clock.
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    state: Arc<Mutex<(Duration, Timestamp)>>,
+}
+
+impl ManualClock {
+    /// A clock that reads `wall`, with its monotonic time at 0.
+    #[must_use]
+    pub fn at(wall: Timestamp) -> Self {
+        Self { state: Arc::new(Mutex::new((Duration::ZERO, wall))) }
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (monotonic, wall) = *state;
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        *state = (monotonic + by, Timestamp(wall.0.saturating_add(micros)));
+    }
+
+    /// Sets the time of day, as an operator or a time server does.
+    pub fn set_wall(&self, wall: Timestamp) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = wall;
+    }
+}
+
+impl Clock for ManualClock {
+    fn monotonic(&self) -> Duration {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +180,17 @@ mod tests {
     fn instants_without_a_calendar_date_are_refused() {
         assert_eq!(Timestamp::from_millis(i64::MAX), None);
         assert_eq!(Timestamp::from_micros(i64::MIN), None);
+    }
+
+    #[test]
+    fn a_manual_clock_passes_only_when_it_is_moved_and_its_time_of_day_can_be_set_back() {
+        let start = Timestamp::from_millis(1_000).unwrap();
+        let clock = ManualClock::at(start);
+        let same = clock.clone();
+        clock.advance(Duration::from_millis(1_500));
+        assert_eq!(same.monotonic(), Duration::from_millis(1_500));
+        assert_eq!(same.wall(), Timestamp::from_millis(2_500).unwrap());
+        same.set_wall(start);
+        assert_eq!((clock.monotonic(), clock.wall()), (Duration::from_millis(1_500), start));
     }
 }
