@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use super::logging;
 use crate::base::settings::{Mistakes, Sources};
-use crate::postgres::DatabaseUrl;
 use crate::telemetry::validate::Rules;
-use crate::{dead_letters, flusher, http, intake, mqtt, wal};
+use crate::{dead_letters, flusher, http, intake, mqtt, postgres, wal};
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// PostgreSQL.
-    pub database_url: DatabaseUrl,
+    pub database: postgres::Settings,
     /// The broker.
     pub mqtt: mqtt::Settings,
     /// The API and the page.
@@ -69,7 +68,7 @@ impl Config {
     pub fn from_sources(mut from: Sources) -> Result<Self, Mistakes> {
         let grace_secs = |from: &mut Sources| from.number("SHUTDOWN_GRACE_SECS", 10, 1..=3_600);
         let config = Self {
-            database_url: DatabaseUrl::read(&mut from),
+            database: postgres::Settings::read(&mut from),
             mqtt: mqtt::Settings::read(&mut from),
             http: http::Settings::read(&mut from),
             flusher: flusher::Settings::read(&mut from),
@@ -97,7 +96,7 @@ impl Config {
     /// Every setting as `NAME=value`, secrets redacted.
     #[must_use]
     pub fn describe(&self) -> Vec<(&'static str, String)> {
-        let mut all = vec![("DATABASE_URL", self.database_url.to_string())];
+        let mut all = self.database.describe();
         all.extend(self.mqtt.describe());
         all.extend(self.http.describe());
         all.extend(self.flusher.describe());
@@ -108,6 +107,12 @@ impl Config {
         all.push(("SHUTDOWN_GRACE_SECS", self.shutdown_grace.as_secs().to_string()));
         all.extend(self.logging.describe());
         all
+    }
+
+    /// What is allowed and unwise, a line each; said at start and by `check-config`.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.database.warnings()
     }
 }
 

@@ -93,6 +93,9 @@ struct Service {
 
 impl Service {
     async fn start(config: Config) -> anyhow::Result<Self> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         let metrics = Metrics::new()?;
         metrics.declare(
             Reason::ALL.iter().map(|reason| reason.as_str()),
@@ -105,7 +108,7 @@ impl Service {
         let dead_letter_bytes = config.dead_letters.max_bytes;
         let dead_letters =
             Arc::new(DeadLetters::open(&dead_letters_dir, dead_letter_bytes, &metrics)?);
-        let database = Database::new(&config.database_url, config.flusher.connections)?;
+        let database = Database::new(&config.database, config.flusher.connections)?;
         let control = Arc::new(Control::default());
         let (sender, inbound) = mpsc::channel(config.intake.channel_size);
 

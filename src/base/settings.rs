@@ -121,6 +121,12 @@ impl Sources {
         self.env.contains_key(name)
     }
 
+    /// A variable that is no setting of ours, as a library reads it.
+    #[must_use]
+    pub fn environment(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str)
+    }
+
     /// A text that is not blank.
     pub fn text(&mut self, name: &str, default: &str) -> String {
         let text = self.raw(name).unwrap_or_else(|| default.to_owned());

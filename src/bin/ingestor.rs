@@ -52,7 +52,8 @@ const AFTER_HELP: &str = "\
 Configuration: environment variables override Rocket.toml (same names in lower case, section
 [default]), which overrides the defaults. `ingestor check-config` shows what is in force.
 
-  DATABASE_URL  MQTT_BROKER  MQTT_PORT  MQTT_TOPIC  MQTT_CLIENT_ID  MQTT_USERNAME  MQTT_PASSWORD
+  DATABASE_URL  DATABASE_CONNECT_TIMEOUT_SECS
+  MQTT_BROKER  MQTT_PORT  MQTT_TOPIC  MQTT_CLIENT_ID  MQTT_USERNAME  MQTT_PASSWORD
   MQTT_TLS  MQTT_CA_FILE  MQTT_CLIENT_CERT_FILE  MQTT_CLIENT_KEY_FILE  MQTT_MAX_PAYLOAD_BYTES
   HTTP_ADDR  BATCH_SIZE  BATCH_TIMEOUT_MS  FLUSH_CONNECTIONS  CHANNEL_SIZE
   WAL_DIR  WAL_MAX_BYTES  WAL_MIN_FREE_BYTES  WAL_GENERATION_BYTES  DEAD_LETTER_MAX_BYTES
@@ -78,6 +79,9 @@ fn main() -> ExitCode {
         Command::CheckConfig => with_config(|config| {
             for (name, value) in config.describe() {
                 println!("{name}={value}");
+            }
+            for warning in config.warnings() {
+                eprintln!("warning: {warning}");
             }
             ExitCode::SUCCESS
         }),

@@ -22,8 +22,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::connection_string::ConnectionString;
 use super::failure::Failure;
-use super::settings::DatabaseUrl;
 
 /// Longest wait for a lease, whether for a place among the connections or for the server.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -44,20 +44,18 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(url: &DatabaseUrl) -> Result<Self, Failure> {
-        let options = PgConnectOptions::from_str(url.expose()).map_err(|_| {
-            Failure::unavailable("the driver cannot read the connection string in DATABASE_URL")
-        })?;
+    pub(super) fn new(string: &ConnectionString) -> Result<Self, Failure> {
+        let unreadable =
+            || Failure::unavailable("the driver cannot read the connection string in DATABASE_URL");
+        let host = string.hosts().first().ok_or_else(unreadable)?;
+        let options = PgConnectOptions::from_str(&host.url).map_err(|_| unreadable())?;
         // The driver hands the brackets of an IPv6 address to the resolver.
         let host = options.get_host().trim_matches(['[', ']']).to_owned();
         let mut options = options.host(&host).disable_statement_logging();
         if options.get_application_name().is_none() {
             options = options.application_name("iot-ingestor");
         }
-        let keeps_session = !url::Url::parse(url.expose()).is_ok_and(|url| {
-            url.query_pairs().any(|(key, value)| key == "statement-cache-capacity" && value == "0")
-        });
-        Ok(Self { options, keeps_session })
+        Ok(Self { options, keeps_session: !string.denies_sessions() })
     }
 
     /// Opens a connection and makes `settings` for its session.

@@ -32,6 +32,7 @@ use std::time::Duration;
 use connections::Connections;
 use insert::Duplicates;
 
+mod connection_string;
 mod connections;
 mod failure;
 mod insert;
@@ -40,6 +41,7 @@ mod schema;
 mod settings;
 mod table;
 
+pub use connection_string::ConnectionString;
 pub use failure::Failure;
 pub use insert::Inserted;
 pub use queries::{
@@ -47,7 +49,7 @@ pub use queries::{
     Total,
 };
 pub use schema::MIGRATE_TIMEOUT;
-pub use settings::DatabaseUrl;
+pub use settings::Settings;
 
 /// Longest wait for one batch to be written, connecting included.
 pub const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -90,8 +92,8 @@ impl Database {
     ///
     /// # Errors
     /// If the driver cannot read the connection string, which its own check rules out.
-    pub fn new(url: &DatabaseUrl, flush_connections: usize) -> Result<Self, Failure> {
-        let server = connections::Server::new(url)?;
+    pub fn new(settings: &Settings, flush_connections: usize) -> Result<Self, Failure> {
+        let server = connections::Server::new(&settings.url)?;
         // One more than there are batches, for `ping`.
         let places = flush_connections + 1;
         let writes = Connections::new(server.clone(), places, WRITE_SETTINGS);

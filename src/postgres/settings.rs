@@ -1,81 +1,197 @@
-//! Where the database is and how to log in.
+//! Where the database is, how to log in, and how long to wait for it.
 
 use std::fmt;
-use std::str::FromStr;
+use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-
+use super::connection_string::{ConnectionString, HostString, Problems};
 use crate::base::settings::Sources;
 
-/// The PostgreSQL connection string; shown without its password.
+/// How to reach the database.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The whole string, password included, for the driver alone.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
+pub struct Settings {
+    /// The PostgreSQL connection string; shown without its password.
+    pub url: ConnectionString,
+    /// Longest wait for a connection, all addresses together.
+    pub connect_timeout: Duration,
+    /// Variables of PostgreSQL's own clients that fill what `url` leaves open, as they are shown.
+    variables: Vec<(&'static str, String)>,
 }
 
-impl FromStr for DatabaseUrl {
-    type Err = String;
+/// What the driver takes from the environment where the connection string is silent (sqlx 0.9,
+/// `options/mod.rs`).
+const VARIABLES: [&str; 12] = [
+    "PGHOSTADDR",
+    "PGHOST",
+    "PGPORT",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGDATABASE",
+    SSL_MODE,
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGAPPNAME",
+];
+/// Added to the `options` of the string.
+const OPTIONS: &str = "PGOPTIONS";
+const SSL_MODE: &str = "PGSSLMODE";
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let url = url::Url::parse(text)
-            .map_err(|_| "not a URL of the form postgres://user:password@host:5432/db")?;
-        let is_postgres = matches!(url.scheme(), "postgres" | "postgresql");
-        if !is_postgres || !text[url.scheme().len()..].starts_with("://") {
-            return Err("must start with postgres:// or postgresql://".to_owned());
-        }
-        if url.path().contains('@') {
-            // A user and a password that landed there would be shown.
-            return Err("the host is missing before the name of the database".to_owned());
-        }
-        check_url(text)?;
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(mut url) = url::Url::parse(&self.0) else {
-            return f.write_str("***");
-        };
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return f.write_str("***");
-        }
-        if url.query_pairs().any(|(key, _)| key == "password") {
-            url.set_query(Some("***"));
-        }
-        f.write_str(url.as_str())
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl DatabaseUrl {
-    /// Reads it.
+impl Settings {
+    /// Reads them.
     #[must_use]
     pub fn read(from: &mut Sources) -> Self {
-        let text = from
-            .optional_secret("DATABASE_URL")
-            .unwrap_or_else(|| "postgres://iot:pass@localhost:5432/iotdb".to_owned());
-        text.trim().parse().unwrap_or_else(|problem| {
-            from.mistake(format!("DATABASE_URL: {problem}"));
-            Self(String::new())
-        })
+        let text = from.optional_secret("DATABASE_URL");
+        let text = text.as_deref().map_or(DEFAULT, str::trim);
+        let url = text.parse().unwrap_or_else(|Problems(problems)| {
+            for problem in problems {
+                from.mistake(format!("DATABASE_URL: {problem}"));
+            }
+            ConnectionString::default()
+        });
+        let variables = variables(&url, from);
+        let seconds = from.number("DATABASE_CONNECT_TIMEOUT_SECS", 15, 1..=600);
+        Self { url, connect_timeout: Duration::from_secs(seconds), variables }
+    }
+
+    /// Every setting as `NAME=value`, secrets redacted.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let mut all = vec![("DATABASE_URL", self.url.to_string())];
+        all.extend(self.variables.clone());
+        let seconds = self.connect_timeout.as_secs().to_string();
+        all.push(("DATABASE_CONNECT_TIMEOUT_SECS", seconds));
+        all
+    }
+
+    /// What is allowed and unwise, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.unproven_server().into_iter().collect()
+    }
+
+    /// That somebody on the way could read along, or pose as the database.
+    fn unproven_server(&self) -> Option<String> {
+        let mode = self.url.parameter("sslmode").or_else(|| self.variable(SSL_MODE));
+        let mode = mode.unwrap_or("prefer").to_ascii_lowercase();
+        let far = self.url.hosts().iter().find_map(|host| {
+            let host = host.host.as_deref();
+            let host = host.or_else(|| self.variable("PGHOSTADDR")).or(self.variable("PGHOST"))?;
+            (!HostString::is_this_machine(host)).then_some(host)
+        })?;
+        let what = match mode.as_str() {
+            "verify-full" => return None,
+            "verify-ca" => "takes any host's certificate of that authority for the database's",
+            "require" => "encrypts, but takes anybody's certificate for the database's",
+            _ => "may send readings and login in plain text",
+        };
+        Some(format!(
+            "sslmode={mode} to {far} {what}; set DATABASE_URL={} (and sslrootcert=FILE if its \
+             authority is your own)",
+            self.url.shown_with("sslmode", "verify-full")
+        ))
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// Whether the driver can read this connection string.
-fn check_url(url: &str) -> Result<(), String> {
-    PgConnectOptions::from_str(url)
-        .map(|_| ())
-        .map_err(|_| "the driver cannot read this connection string".to_owned())
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("url", &self.url)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) const DEFAULT: &str = "postgres://iot:pass@localhost:5432/iotdb";
+
+/// Those that take effect.
+fn variables(url: &ConnectionString, from: &mut Sources) -> Vec<(&'static str, String)> {
+    let mut shown = Vec::new();
+    for name in VARIABLES.into_iter().chain([OPTIONS]) {
+        let Some(value) = from.environment(name).map(str::to_owned) else { continue };
+        if url.overrides(name) {
+            continue;
+        }
+        // The driver would pass over one that it cannot read.
+        if name == SSL_MODE
+            && format!("{DEFAULT}?sslmode={value}").parse::<ConnectionString>().is_err()
+        {
+            from.mistake(format!("{SSL_MODE}: `{value}` is no mode; did you mean verify-full?"));
+        }
+        if name == "PGPORT" && value.parse::<u16>().is_err() {
+            from.mistake(format!("{name}: expected a port, found `{value}`"));
+        }
+        shown.push((name, if name == "PGPASSWORD" { "***".to_owned() } else { value }));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(env: &[(&str, &str)]) -> Settings {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut from = Sources::new(env.collect(), "");
+        let settings = Settings::read(&mut from);
+        from.finish().unwrap();
+        settings
+    }
+
+    #[test]
+    fn whoever_could_read_along_or_pose_as_the_database_is_warned_of_with_the_line_to_set() {
+        for query in ["", "?sslmode=disable", "?sslmode=require", "?sslmode=verify-ca"] {
+            let url = format!("postgres://iot:hunter2@db.example/x{query}");
+            let warnings = read(&[("DATABASE_URL", &url)]).warnings();
+            assert_eq!(warnings.len(), 1, "{query}");
+            let line = "DATABASE_URL=postgres://iot:***@db.example/x?sslmode=verify-full";
+            assert!(warnings[0].contains(line), "{warnings:?}");
+        }
+        let far = read(&[("DATABASE_URL", "postgres://localhost,db.example/x")]);
+        assert_eq!(far.warnings().len(), 1);
+    }
+
+    #[test]
+    fn a_database_that_proves_itself_or_is_on_this_machine_is_no_warning() {
+        for url in [
+            "postgres://u@db.example/x?sslmode=verify-full",
+            "postgres://u@localhost/x",
+            "postgres://u@127.0.0.2:5433/x",
+            "postgres://u@[::1]/x",
+            "postgres://u@/x?host=/run/postgresql",
+        ] {
+            assert_eq!(read(&[("DATABASE_URL", url)]).warnings(), [""; 0], "{url}");
+        }
+        let url = ("DATABASE_URL", "postgres://u@db.example/x");
+        assert!(read(&[url, ("PGSSLMODE", "verify-full")]).warnings().is_empty());
+    }
+
+    #[test]
+    fn variables_that_take_effect_are_shown_and_those_that_do_not_are_not() {
+        let shown = read(&[
+            ("DATABASE_URL", "postgres://u@db/x?sslmode=verify-full"),
+            ("PGSSLMODE", "disable"),
+            ("PGOPTIONS", "-c search_path=other"),
+            ("PGPASSWORD", "hunter2"),
+        ])
+        .describe();
+        let names: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            ["DATABASE_URL", "PGPASSWORD", "PGOPTIONS", "DATABASE_CONNECT_TIMEOUT_SECS"]
+        );
+        assert!(!format!("{shown:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_mode_in_the_environment_that_would_be_passed_over_is_a_mistake() {
+        let env = [("PGSSLMODE".to_owned(), "verify_full".to_owned())];
+        let mut from = Sources::new(env.into_iter().collect(), "");
+        let _settings = Settings::read(&mut from);
+        assert_eq!(from.mistakes(), 1);
+    }
 }

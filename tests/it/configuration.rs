@@ -30,6 +30,7 @@ fn check_config_shows_every_setting_of_the_contract_and_no_secret() {
     assert!(!shown.contains("hunter2") && !text(&output.stderr).contains("hunter2"), "{shown}");
     for line in [
         "DATABASE_URL=postgres://iot:***@db.example:5433/telemetry",
+        "DATABASE_CONNECT_TIMEOUT_SECS=15",
         "MQTT_BROKER=localhost",
         "MQTT_PORT=1883",
         "MQTT_TOPIC=a/#,$share/g/b/+",
@@ -115,6 +116,55 @@ fn every_mistake_is_reported_at_once_a_line_each_before_anything_else_happens() 
         assert_eq!(shown.lines().count(), named.len(), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(!service.wal_dir().exists(), "{arguments:?} has made the log");
+    }
+}
+
+#[test]
+fn a_parameter_of_the_connection_string_that_would_be_dropped_is_refused_by_its_nearest_name() {
+    for (parameter, nearest) in [
+        ("ssl=true", "sslmode"),
+        ("sslmod=verify-full", "sslmode"),
+        ("SSLMODE=verify-full", "sslmode"),
+        ("sslmode=verify_full", "verify-full"),
+        ("target_session_attr=read-write", "target_session_attrs"),
+    ] {
+        let url = format!("postgres://iot:hunter2@db.example/iotdb?{parameter}");
+        let service = Service::bare().set("DATABASE_URL", url);
+        for arguments in [&["check-config"][..], &[]] {
+            let output = service.run(INGESTOR, arguments);
+            assert_eq!(code(&output), 64, "{parameter}: {output:?}");
+            let said = text(&output.stderr);
+            assert!(said.contains("DATABASE_URL") && said.contains(nearest), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_database_elsewhere_that_does_not_prove_itself_is_one_warning_with_the_line_to_set() {
+    let line = "DATABASE_URL=postgres://iot:***@db.invalid:5433/iotdb?sslmode=verify-full";
+    let url = |query: &str| format!("postgres://iot:hunter2@db.invalid:5433/iotdb{query}");
+    let service = Service::new(&url(""), 1);
+    let output = service.run(INGESTOR, &["check-config"]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.lines().count() == 1 && said.contains(line), "{said}");
+    let ingestor = service.start();
+    let warnings = ingestor.log_of("sslmode=prefer");
+    assert!(warnings.len() == 1 && warnings[0].to_string().contains(line), "{warnings:?}");
+    assert_eq!(warnings[0]["level"], "WARN");
+    for (url, mode) in [
+        (url("?sslmode=verify-full"), "disable"),
+        (url(""), "verify-full"),
+        ("postgres://iot:hunter2@localhost/iotdb".to_owned(), "disable"),
+    ] {
+        let service = Service::new(&url, 1).set("PGSSLMODE", mode).set("PGOPTIONS", "-c a.b=c");
+        let output = service.run(INGESTOR, &["check-config"]);
+        assert_eq!(text(&output.stderr), "", "{url}");
+        let shown = text(&output.stdout);
+        assert!(shown.contains("\nPGOPTIONS=-c a.b=c\n"), "{shown}");
+        let in_effect = !url.contains("sslmode");
+        assert_eq!(shown.contains(&format!("\nPGSSLMODE={mode}\n")), in_effect, "{shown}");
     }
 }
 
