@@ -24,6 +24,7 @@ use crate::mqtt::{Source, SourceParts};
 use crate::postgres::Database;
 use crate::status::health::{Health, WalState};
 use crate::status::history::History;
+use crate::telemetry::admit::Admission;
 use crate::telemetry::rejection::{Reason, Stage};
 use crate::wal::{self, Limits, Log, SledStorage, Writer};
 
@@ -112,12 +113,12 @@ impl Service {
         let control = Arc::new(Control::default());
         let (sender, inbound) = mpsc::channel(config.intake.channel_size);
 
-        let replayer = Replayer::new(
-            sender.downgrade(),
-            Arc::clone(&dead_letters),
-            config.rules.clone(),
-            config.mqtt.max_payload_bytes,
-        );
+        let admission = Admission {
+            max_payload_bytes: config.mqtt.max_payload_bytes,
+            rules: config.rules.clone(),
+        };
+        let replayer =
+            Replayer::new(sender.downgrade(), Arc::clone(&dead_letters), admission.clone());
         let state = AppState {
             metrics: metrics.clone(),
             health: Arc::clone(&health),
@@ -153,8 +154,7 @@ impl Service {
             room: log.room(),
             dead_letters: Arc::clone(&dead_letters),
             acks: source.acks(),
-            rules: config.rules.clone(),
-            max_payload_bytes: config.mqtt.max_payload_bytes,
+            admission,
             metrics: metrics.clone(),
             activity: intake_activity.clone(),
         };

@@ -160,10 +160,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a rejection, in total and by its rule.
-    pub fn rejected(&self, reason: &'static str) {
-        self.invalid_messages.inc();
-        self.rejections.with_label_values(&[reason]).inc();
+    /// Counts readings that were rejected, in total and by the rule that they broke.
+    pub fn rejected(&self, reason: &'static str, readings: u64) {
+        self.invalid_messages.inc_by(readings);
+        self.rejections.with_label_values(&[reason]).inc_by(readings);
     }
 
     /// Counts a dead letter, by the stage that turned the reading away.

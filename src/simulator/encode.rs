@@ -154,7 +154,7 @@ mod tests {
     use crate::telemetry::Reading;
     use crate::telemetry::decode::decode;
     use crate::telemetry::rejection::Reason;
-    use crate::telemetry::validate::{Bounds, Clock, Rules, validate};
+    use crate::telemetry::validate::{Bounds, Rules, TimeOfDay, validate};
 
     fn rules() -> Rules {
         Rules {
@@ -169,8 +169,9 @@ mod tests {
     fn outcome(payload: &[u8]) -> Result<Reading, Reason> {
         let mut outcomes = Vec::new();
         decode(payload, |_, outcome| {
-            let valid = outcome
-                .and_then(|reading| validate(&reading, &rules(), Clock::read()).map(|()| reading));
+            let valid = outcome.and_then(|reading| {
+                validate(&reading, &rules(), TimeOfDay::read()).map(|()| reading)
+            });
             outcomes.push(valid.map_err(|rejection| rejection.reason));
         });
         assert_eq!(outcomes.len(), 1, "{}", String::from_utf8_lossy(payload));

@@ -1,6 +1,7 @@
 //! What a reading is, from the bytes of a payload to a value that may be stored. Pure: no I/O, no
 //! clock but the one that is handed in.
 
+pub mod admit;
 pub mod decode;
 mod reading;
 pub mod rejection;

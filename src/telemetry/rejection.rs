@@ -101,6 +101,41 @@ reasons! {
     TimestampTooOld => "timestamp_too_old", Validate;
 }
 
+/// How many readings broke which rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally(Vec<(Reason, u64)>);
+
+impl Tally {
+    /// Counts one more.
+    pub fn add(&mut self, reason: Reason) {
+        match self.0.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((reason, 1)),
+        }
+    }
+
+    /// Each rule that was broken, and how often.
+    pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// How many readings those were.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (reason, count)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}{count} {}", reason.as_str())?;
+        }
+        Ok(())
+    }
+}
+
 /// A reading turned away by decoding or validation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -89,14 +89,14 @@ fn read_oldest_timestamp(from: &mut Sources) -> Timestamp {
     })
 }
 
-/// The clock of this machine, and whether it can be right.
+/// What the clock of this machine reads, and whether it can be right.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct TimeOfDay {
     now: Timestamp,
     plausible: bool,
 }
 
-impl Clock {
+impl TimeOfDay {
     /// The clock now. It is plainly wrong while it reads a time before the binary was built, as
     /// on a box without a battery that has not reached a time server yet.
     #[must_use]
@@ -104,7 +104,9 @@ impl Clock {
         Self::at(Timestamp::now())
     }
 
-    fn at(now: Timestamp) -> Self {
+    /// A clock that reads `now`.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
         Self { now, plausible: now >= built_at() }
     }
 
@@ -132,7 +134,7 @@ pub fn built_at() -> Timestamp {
 ///
 /// # Errors
 /// The first rule it breaks, identity before time before values.
-pub fn validate(reading: &Reading, rules: &Rules, clock: Clock) -> Result<(), Rejection> {
+pub fn validate(reading: &Reading, rules: &Rules, clock: TimeOfDay) -> Result<(), Rejection> {
     device_id(&reading.device_id)?;
     timestamp(reading.timestamp, rules, clock)?;
     rules.temperature.check(reading.temperature, "temperature", Reason::TemperatureOutOfRange)?;
@@ -156,7 +158,7 @@ fn device_id(id: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn timestamp(at: Timestamp, rules: &Rules, clock: Clock) -> Result<(), Rejection> {
+fn timestamp(at: Timestamp, rules: &Rules, clock: TimeOfDay) -> Result<(), Rejection> {
     if at < rules.oldest_timestamp {
         let message = format!("timestamp {at} is before {}", rules.oldest_timestamp);
         return Err(Rejection::new(Reason::TimestampTooOld, message));
@@ -198,7 +200,7 @@ mod tests {
     fn reason(change: impl FnOnce(&mut Reading)) -> Option<Reason> {
         let mut reading = good();
         change(&mut reading);
-        validate(&reading, &rules(), Clock::read()).err().map(|rejection| rejection.reason)
+        validate(&reading, &rules(), TimeOfDay::read()).err().map(|rejection| rejection.reason)
     }
 
     #[test]
@@ -239,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_future_is_not_judged_by_a_clock_that_reads_a_time_before_the_build() {
-        let clock = Clock::at(Timestamp::from_millis(0).unwrap());
+        let clock = TimeOfDay::at(Timestamp::from_millis(0).unwrap());
         assert!(!clock.is_plausible());
         assert_eq!(validate(&good(), &rules(), clock), Ok(()));
     }

@@ -20,8 +20,8 @@ use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 use crate::intake::queue::{Inbound, Replay, Replayed};
 use crate::telemetry::Reading;
-use crate::telemetry::decode::decode;
-use crate::telemetry::validate::{Clock, Rules, validate};
+use crate::telemetry::admit::Admission;
+use crate::telemetry::validate::TimeOfDay;
 
 /// Letters that are read, and put back, at once.
 const STEP: usize = 32;
@@ -154,22 +154,20 @@ pub struct Replayer {
     /// Weak, or the intake would wait for more at the end of the process.
     inbound: mpsc::WeakSender<Inbound>,
     dead_letters: Arc<DeadLetters>,
-    rules: Rules,
-    max_payload_bytes: usize,
+    admission: Admission,
     /// One replay at a time, so that no letter goes into the log twice.
     turn: Mutex<()>,
 }
 
 impl Replayer {
-    /// Replays through `inbound`, by the rules that messages have to keep to.
+    /// Replays through `inbound`, by what messages have to keep to.
     #[must_use]
     pub fn new(
         inbound: mpsc::WeakSender<Inbound>,
         dead_letters: Arc<DeadLetters>,
-        rules: Rules,
-        max_payload_bytes: usize,
+        admission: Admission,
     ) -> Self {
-        Self { inbound, dead_letters, rules, max_payload_bytes, turn: Mutex::new(()) }
+        Self { inbound, dead_letters, admission, turn: Mutex::new(()) }
     }
 
     /// Replays the letter `id`; returns the number of its readings.
@@ -222,30 +220,14 @@ impl Replayer {
 
     /// The readings in a letter, if all of them are good now; else the first one's fault.
     fn read(&self, letter: &DeadLetter) -> Result<Vec<Reading>, String> {
-        let DeadLetter { payload, .. } = letter;
-        if payload.len() > self.max_payload_bytes {
-            return Err(format!(
-                "the payload has {} bytes, {} are allowed",
-                payload.len(),
-                self.max_payload_bytes
-            ));
-        }
-        let clock = Clock::read();
-        let mut readings = Vec::new();
-        let mut fault = None;
-        decode(payload, |_, outcome| {
-            match outcome.and_then(|r| validate(&r, &self.rules, clock).map(|()| r)) {
-                Ok(reading) => readings.push(reading),
-                Err(rejection) => fault = fault.take().or(Some(rejection.message)),
+        let kept = letter.payload.len();
+        self.admission.admit_all(&letter.payload, TimeOfDay::read()).map_err(|rejection| {
+            if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
+                format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
+            } else {
+                rejection.message
             }
-        });
-        match fault {
-            None => Ok(readings),
-            Some(fault) if payload.len() >= PAYLOAD_MAX_BYTES => Err(format!(
-                "{fault}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept"
-            )),
-            Some(fault) => Err(fault),
-        }
+        })
     }
 
     /// Puts readings into the log; when this returns they are durable.

@@ -1,0 +1,503 @@
+//! Decides what becomes of a group: what is appended, what is rejected, and then, once the disks
+//! have answered, what is acknowledged. No I/O and no clock: [`Group::step`] says what is to be
+//! done, and [`Group::heard`] is told how it went.
+//!
+//! Always in this order, with nothing left out: the rejected readings are made durable in the
+//! dead-letter store, then the accepted ones in the log, and only then the group is acknowledged,
+//! in the order of receipt. Letters come first because a message that is delivered again doubles
+//! them, while the table's key makes one row of a reading that is in the log twice: whatever fails
+//! behind them is seldom, and nothing is acknowledged then.
+//!
+//! A disk without space may have some again, so the group is given up and the broker keeps it. Any
+//! other failure leaves unknown what is durable: nothing is tried again, the process ends, and the
+//! broker delivers all of it to the next one.
+//!
+//! A message is rejected within bounds whatever it holds: the first [`LETTERS_A_MESSAGE`] of its
+//! bad readings make a letter each, and one more letter counts the rest and keeps the whole.
+
+use std::iter::Peekable;
+use std::vec;
+
+use bytes::Bytes;
+
+use super::queue::{Delivery, Inbound, Replay};
+use crate::base::time::Timestamp;
+use crate::dead_letters::{NewDeadLetter, PAYLOAD_MAX_BYTES};
+use crate::telemetry::Reading;
+use crate::telemetry::admit::Admission;
+use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
+use crate::telemetry::validate::TimeOfDay;
+
+/// Most messages in one group: bounds the wait of the first for its ack.
+pub const GROUP_MESSAGES: usize = 4_096;
+
+/// Most bytes of topics and payloads in one group: bounds its memory. A larger message comes alone.
+pub const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Letters that one message makes at most, the one that sums up the rest aside.
+pub const LETTERS_A_MESSAGE: usize = 100;
+
+/// What is to be made durable in one go, and who is told then.
+#[derive(Default)]
+pub struct Group {
+    deliveries: Vec<Delivery>,
+    replays: Vec<Replay>,
+    readings: Vec<(Timestamp, Reading)>,
+    letters: Vec<Letter>,
+    /// Readings that messages brought, those of replays not among them.
+    accepted: u64,
+    rejected: Tally,
+    progress: Progress,
+}
+
+/// A rejected reading of a delivery.
+struct Letter {
+    /// Index of the delivery.
+    of: usize,
+    stage: Stage,
+    reason: String,
+    payload: Bytes,
+}
+
+#[derive(Default)]
+enum Progress {
+    #[default]
+    Begun,
+    LettersStored,
+    Committed,
+    DiskFull,
+    Failed,
+}
+
+/// What is to be done next.
+pub enum Step<'g> {
+    /// Make these durable in the dead-letter store, all or none of them counted as such; then
+    /// [`Group::heard`].
+    StoreLetters {
+        /// Never empty.
+        letters: Vec<NewDeadLetter<'g>>,
+        /// What they are counted as: more readings than letters, where one letter sums up many.
+        rejected: &'g Tally,
+    },
+    /// Append these to the log and commit; then [`Group::heard`].
+    Commit {
+        /// With the time of their receipt.
+        readings: vec::Drain<'g, (Timestamp, Reading)>,
+    },
+    /// Everything is durable: acknowledge the deliveries in their order, and answer the replays.
+    Acknowledge {
+        /// In the order of receipt.
+        deliveries: &'g [Delivery],
+        /// Put back by an operator.
+        replays: vec::Drain<'g, Replay>,
+        /// How many readings the deliveries have brought into the log.
+        accepted: u64,
+    },
+    /// There was no space: acknowledge nothing, leave the deliveries to the broker, and tell the
+    /// replays.
+    GiveUp {
+        /// In the order of receipt.
+        deliveries: &'g [Delivery],
+        /// Put back by an operator.
+        replays: vec::Drain<'g, Replay>,
+    },
+    /// It is unknown what is durable: acknowledge nothing and end the process.
+    Stop,
+}
+
+/// How a [`Step::StoreLetters`] or a [`Step::Commit`] went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it survives a power cut.
+    Durable,
+    /// None of it does, for want of space.
+    DiskFull,
+    /// Nobody knows.
+    Failed,
+}
+
+impl Group {
+    /// Takes from what waits, which must not be empty, as much as makes a group.
+    pub fn gather(
+        waiting: &mut Peekable<impl Iterator<Item = Inbound>>,
+        admission: &Admission,
+        clock: TimeOfDay,
+    ) -> Self {
+        let mut group = Self::default();
+        let mut bytes = 0;
+        let mut fits = |taken: usize, inbound: &Inbound| {
+            bytes += size(inbound);
+            taken == 0 || (taken < GROUP_MESSAGES && bytes <= GROUP_BYTES)
+        };
+        while let Some(inbound) = waiting.next_if(|inbound| fits(group.len(), inbound)) {
+            match inbound {
+                Inbound::Message(delivery) => group.admit(delivery, admission, clock),
+                Inbound::Replay(replay) => group.put_back(replay, clock),
+            }
+        }
+        group
+    }
+
+    /// A group of what comes while the log is full: nothing of it is stored.
+    pub fn refused(waiting: impl Iterator<Item = Inbound>) -> Self {
+        let mut group = Self { progress: Progress::DiskFull, ..Self::default() };
+        for inbound in waiting {
+            match inbound {
+                Inbound::Message(delivery) => group.deliveries.push(delivery),
+                Inbound::Replay(replay) => group.replays.push(replay),
+            }
+        }
+        group
+    }
+
+    /// What is to be done now.
+    pub fn step(&mut self) -> Step<'_> {
+        if matches!(self.progress, Progress::Begun) && self.letters.is_empty() {
+            self.progress = Progress::LettersStored;
+        }
+        if matches!(self.progress, Progress::LettersStored) && self.readings.is_empty() {
+            self.progress = Progress::Committed;
+        }
+        match self.progress {
+            Progress::Begun => {
+                Step::StoreLetters { letters: self.letters(), rejected: &self.rejected }
+            }
+            Progress::LettersStored => Step::Commit { readings: self.readings.drain(..) },
+            Progress::Committed => Step::Acknowledge {
+                deliveries: &self.deliveries,
+                replays: self.replays.drain(..),
+                accepted: self.accepted,
+            },
+            Progress::DiskFull => {
+                Step::GiveUp { deliveries: &self.deliveries, replays: self.replays.drain(..) }
+            }
+            Progress::Failed => Step::Stop,
+        }
+    }
+
+    /// Takes note of how the present step went. Only that of [`Step::StoreLetters`] and of
+    /// [`Step::Commit`] is asked for; a group that is settled stays so.
+    pub fn heard(&mut self, outcome: Outcome) {
+        self.progress = match (&self.progress, outcome) {
+            (Progress::Begun, Outcome::Durable) => Progress::LettersStored,
+            (Progress::LettersStored, Outcome::Durable) => Progress::Committed,
+            (Progress::Begun | Progress::LettersStored, Outcome::DiskFull) => Progress::DiskFull,
+            (Progress::Begun | Progress::LettersStored, Outcome::Failed) => Progress::Failed,
+            (Progress::Committed | Progress::DiskFull | Progress::Failed, _) => return,
+        };
+    }
+
+    fn len(&self) -> usize {
+        self.deliveries.len() + self.replays.len()
+    }
+
+    fn admit(&mut self, delivery: Delivery, admission: &Admission, clock: TimeOfDay) {
+        let (of, before) = (self.deliveries.len(), self.letters.len());
+        let received_at = delivery.received_at;
+        let payload = &delivery.payload;
+        let mut rest: Option<(Stage, Tally)> = None;
+        admission.admit(payload, clock, |raw, outcome| match outcome {
+            Ok(reading) => {
+                self.accepted += 1;
+                self.readings.push((received_at, reading));
+            }
+            Err(rejection) => {
+                let (reason, stage) = (rejection.reason, rejection.reason.stage());
+                self.rejected.add(reason);
+                if self.letters.len() - before < LETTERS_A_MESSAGE {
+                    let (reason, payload) = (explain(rejection, raw), payload.slice_ref(raw));
+                    self.letters.push(Letter { of, stage, reason, payload });
+                } else {
+                    rest.get_or_insert((stage, Tally::default())).1.add(reason);
+                }
+            }
+        });
+        if let Some((stage, rest)) = rest {
+            let reason = sum_up(&rest, payload);
+            self.letters.push(Letter { of, stage, reason, payload: payload.clone() });
+        }
+        self.deliveries.push(delivery);
+    }
+
+    fn put_back(&mut self, mut replay: Replay, clock: TimeOfDay) {
+        self.readings.extend(replay.readings.drain(..).map(|reading| (clock.now(), reading)));
+        self.replays.push(replay);
+    }
+
+    fn letters(&self) -> Vec<NewDeadLetter<'_>> {
+        self.letters.iter().map(|letter| letter.of(&self.deliveries[letter.of])).collect()
+    }
+}
+
+impl Letter {
+    fn of<'g>(&'g self, delivery: &'g Delivery) -> NewDeadLetter<'g> {
+        NewDeadLetter {
+            received_at: delivery.received_at,
+            topic: &delivery.topic,
+            stage: self.stage,
+            reason: self.reason.clone(),
+            payload: &self.payload,
+        }
+    }
+}
+
+fn size(inbound: &Inbound) -> usize {
+    match inbound {
+        Inbound::Message(delivery) => delivery.topic.len() + delivery.payload.len(),
+        Inbound::Replay(_) => 0,
+    }
+}
+
+/// What the letter says; also what becomes of a payload that is too long for it.
+fn explain(rejection: Rejection, payload: &[u8]) -> String {
+    match rejection.reason {
+        Reason::PayloadTooLarge => {
+            let kept = payload.len().min(PAYLOAD_MAX_BYTES);
+            format!("{rejection}; its first {kept} are kept")
+        }
+        _ => rejection.message,
+    }
+}
+
+/// What the letter says that stands for all the readings of a message beyond the first hundred.
+fn sum_up(rest: &Tally, payload: &[u8]) -> String {
+    let count = rest.total();
+    let kept = if payload.len() > PAYLOAD_MAX_BYTES {
+        format!("the first {PAYLOAD_MAX_BYTES} bytes of the message are")
+    } else {
+        "the whole message is".to_owned()
+    };
+    format!("{count} more readings of this message were rejected ({rest}); {kept} kept here")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::base::settings::Sources;
+    use crate::intake::queue::AckToken;
+    use crate::telemetry::validate::Rules;
+
+    const GOOD: &str = r#"{"device_id":"a","timestamp":"2025-10-05T12:34:56Z","temperature":1,"humidity":2,"battery":3}"#;
+
+    fn admission() -> Admission {
+        let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
+        Admission { max_payload_bytes: 65_536, rules }
+    }
+
+    fn clock() -> TimeOfDay {
+        TimeOfDay::at(Timestamp::from_rfc3339("2030-01-01T00:00:00Z").unwrap())
+    }
+
+    fn delivery(packet_id: u16, payload: impl Into<Bytes>) -> Inbound {
+        Inbound::Message(Delivery {
+            topic: format!("telemetry/{packet_id}"),
+            payload: payload.into(),
+            received_at: Timestamp::from_micros(i64::from(packet_id)).unwrap(),
+            ack: AckToken { epoch: 1, packet_id: Some(packet_id) },
+            budget: None,
+        })
+    }
+
+    fn replay() -> Inbound {
+        let readings = admission().admit_all(GOOD.as_bytes(), clock()).unwrap();
+        Inbound::Replay(Replay { readings, done: oneshot::channel().0 })
+    }
+
+    fn gather(inbound: Vec<Inbound>) -> Group {
+        Group::gather(&mut inbound.into_iter().peekable(), &admission(), clock())
+    }
+
+    /// What a group asked for, in its order.
+    #[derive(Debug, Default, PartialEq)]
+    struct Asked {
+        steps: Vec<&'static str>,
+        letters: Vec<(String, String)>,
+        rejected: u64,
+        readings: usize,
+        told: Vec<u16>,
+    }
+
+    /// Answers the steps of `group` with `outcomes`, then with success.
+    fn carry_out(mut group: Group, outcomes: &[Outcome]) -> Asked {
+        let mut asked = Asked::default();
+        let mut outcomes = outcomes.iter().copied();
+        let packet_ids = |deliveries: &[Delivery]| {
+            deliveries.iter().filter_map(|delivery| delivery.ack.packet_id).collect()
+        };
+        loop {
+            match group.step() {
+                Step::StoreLetters { letters, rejected } => {
+                    asked.steps.push("letters");
+                    asked.rejected = rejected.total();
+                    let letters = letters.into_iter();
+                    asked.letters.extend(letters.map(|l| (l.topic.to_owned(), l.reason)));
+                }
+                Step::Commit { readings } => {
+                    asked.steps.push("commit");
+                    asked.readings = readings.count();
+                }
+                Step::Acknowledge { deliveries, .. } => {
+                    asked.steps.push("acknowledge");
+                    asked.told = packet_ids(deliveries);
+                    return asked;
+                }
+                Step::GiveUp { deliveries, .. } => {
+                    asked.steps.push("give up");
+                    asked.told = packet_ids(deliveries);
+                    return asked;
+                }
+                Step::Stop => {
+                    asked.steps.push("stop");
+                    return asked;
+                }
+            }
+            group.heard(outcomes.next().unwrap_or(Outcome::Durable));
+        }
+    }
+
+    #[test]
+    fn letters_come_before_the_commit_and_acks_behind_both_in_the_order_of_receipt() {
+        let group = gather(vec![delivery(7, GOOD), delivery(3, "{"), replay(), delivery(5, GOOD)]);
+        let asked = carry_out(group, &[]);
+        assert_eq!(asked.steps, ["letters", "commit", "acknowledge"]);
+        assert_eq!((asked.told, asked.readings), (vec![7, 3, 5], 3));
+        assert_eq!(asked.letters.len(), 1);
+        assert_eq!(asked.letters[0].0, "telemetry/3");
+    }
+
+    #[test]
+    fn what_needs_no_disk_is_not_written_to_it() {
+        assert_eq!(
+            carry_out(gather(vec![delivery(1, GOOD)]), &[]).steps,
+            ["commit", "acknowledge"]
+        );
+        assert_eq!(
+            carry_out(gather(vec![delivery(1, "7")]), &[]).steps,
+            ["letters", "acknowledge"]
+        );
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_acknowledged_and_nothing_tried_again() {
+        let group = || gather(vec![delivery(1, GOOD), delivery(2, "{")]);
+        let asked = carry_out(group(), &[Outcome::Failed]);
+        assert_eq!((asked.steps, asked.told), (vec!["letters", "stop"], vec![]));
+        let asked = carry_out(group(), &[Outcome::Durable, Outcome::Failed]);
+        assert_eq!((asked.steps, asked.told), (vec!["letters", "commit", "stop"], vec![]));
+    }
+
+    #[test]
+    fn a_full_disk_gives_the_whole_group_up_and_writes_no_more_of_it() {
+        let group = || gather(vec![delivery(1, GOOD), delivery(2, "{")]);
+        let asked = carry_out(group(), &[Outcome::DiskFull]);
+        assert_eq!((asked.steps, asked.told), (vec!["letters", "give up"], vec![1, 2]));
+        let asked = carry_out(group(), &[Outcome::Durable, Outcome::DiskFull]);
+        assert_eq!((asked.steps, asked.told), (vec!["letters", "commit", "give up"], vec![1, 2]));
+    }
+
+    #[test]
+    fn while_the_log_is_full_nothing_is_stored() {
+        let inbound = vec![delivery(1, GOOD), replay(), delivery(2, "{")];
+        let asked = carry_out(Group::refused(inbound.into_iter()), &[]);
+        assert_eq!((asked.steps, asked.told), (vec!["give up"], vec![1, 2]));
+    }
+
+    #[test]
+    fn a_settled_group_stays_settled_whatever_is_heard() {
+        let mut group = gather(vec![delivery(1, GOOD)]);
+        assert!(matches!(group.step(), Step::Commit { .. }));
+        group.heard(Outcome::Failed);
+        group.heard(Outcome::Durable);
+        assert!(matches!(group.step(), Step::Stop));
+    }
+
+    #[test]
+    fn a_group_ends_before_its_bytes_do_and_a_larger_message_comes_alone() {
+        let third = vec![b' '; GROUP_BYTES / 3];
+        let large = vec![b' '; GROUP_BYTES + 1];
+        let inbound = [&third, &third, &third, &large, &third].map(Clone::clone);
+        let mut waiting = (0..).zip(inbound).map(|(id, p)| delivery(id, p)).peekable();
+        let mut groups = Vec::new();
+        while waiting.peek().is_some() {
+            groups.push(Group::gather(&mut waiting, &admission(), clock()).deliveries.len());
+        }
+        // The topics count as well.
+        assert_eq!(groups, [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn of_a_message_full_of_rejected_readings_a_hundred_are_letters_and_one_more_counts_the_rest() {
+        let payload = format!("[{}{}{GOOD}]", "0,".repeat(150), "{},".repeat(17));
+        let whole = payload.clone();
+        let mut group = gather(vec![delivery(1, payload), delivery(2, "[1,2]")]);
+        let Step::StoreLetters { letters, rejected } = group.step() else { panic!("no letters") };
+        assert_eq!(letters.len(), LETTERS_A_MESSAGE + 1 + 2);
+        assert_eq!(rejected.total(), 150 + 17 + 2);
+        let last = &letters[LETTERS_A_MESSAGE];
+        assert_eq!(last.payload, whole.as_bytes());
+        assert_eq!(
+            last.reason,
+            "67 more readings of this message were rejected (50 not_an_object, 17 missing_field); the whole message is kept here"
+        );
+        assert_eq!(letters[99].payload, b"0");
+    }
+
+    fn payload() -> impl Strategy<Value = (String, usize, usize)> {
+        // As text, with how many readings of it are good and bad.
+        prop_oneof![
+            Just((GOOD.to_owned(), 1, 0)),
+            Just(("{".to_owned(), 0, 1)),
+            (0_usize..4, 0_usize..130).prop_map(|(good, bad)| {
+                let elements = std::iter::repeat_n(GOOD, good);
+                let elements: Vec<_> = elements.chain(std::iter::repeat_n("0", bad)).collect();
+                let is_empty = good + bad == 0;
+                (format!("[{}]", elements.join(",")), good, bad + usize::from(is_empty))
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_group_is_acknowledged_if_and_only_if_every_reading_of_it_is_durable(
+            payloads in prop::collection::vec(payload(), 1..20),
+            outcomes in prop::collection::vec(
+                prop_oneof![
+                    3 => Just(Outcome::Durable),
+                    1 => Just(Outcome::DiskFull),
+                    1 => Just(Outcome::Failed),
+                ],
+                2,
+            ),
+        ) {
+            let good: usize = payloads.iter().map(|(_, good, _)| good).sum();
+            let bad: usize = payloads.iter().map(|(_, _, bad)| bad).sum();
+            let of_one = |bad: usize| bad.min(LETTERS_A_MESSAGE) + usize::from(bad > LETTERS_A_MESSAGE);
+            let letters: usize = payloads.iter().map(|(_, _, bad)| of_one(*bad)).sum();
+            let ids: Vec<u16> = (0..).take(payloads.len()).collect();
+            let inbound = ids.iter().zip(payloads).map(|(id, (text, ..))| delivery(*id, text));
+            let asked = carry_out(gather(inbound.collect()), &outcomes);
+
+            let needed = usize::from(bad > 0) + usize::from(good > 0);
+            let heard = &outcomes[..needed];
+            let last = *asked.steps.last().unwrap();
+            let failure = heard.iter().find(|outcome| **outcome != Outcome::Durable);
+            match failure {
+                None => {
+                    prop_assert_eq!(last, "acknowledge");
+                    prop_assert_eq!(asked.readings, good);
+                    prop_assert_eq!(asked.letters.len(), letters);
+                    prop_assert_eq!(asked.rejected, bad as u64);
+                }
+                Some(Outcome::DiskFull) => prop_assert_eq!(last, "give up"),
+                Some(_) => prop_assert_eq!(last, "stop"),
+            }
+            let told = if last == "stop" { Vec::new() } else { ids };
+            prop_assert_eq!(asked.told, told);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The intake's thread: the shell around [`Group`], which owns the log's writer.
+//!
+//! It waits for one delivery, takes whatever else has arrived, and makes it durable at once. What
+//! arrives during one fdatasync is the next group; only a stream so dense that commits would be
+//! what the processor is busy with is gathered for a moment first ([`Linger`]).
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::group::{GROUP_MESSAGES, Group, Outcome, Step};
+use super::linger::Linger;
+use super::queue::{Acks, Inbound, Replayed};
+use crate::base::activity::Activity;
+use crate::base::metrics::Metrics;
+use crate::dead_letters::{DeadLetterError, DeadLetters};
+use crate::telemetry::admit::Admission;
+use crate::telemetry::validate::TimeOfDay;
+use crate::wal::{Room, WalError, Writer};
+
+/// Why the intake ended; nothing of its last group was acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The log failed.
+    #[error("the log cannot be written: {0}")]
+    Wal(#[from] WalError),
+    /// The dead-letter store failed.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+}
+
+impl IntakeError {
+    fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Wal(error) => error.is_disk_full(),
+            Self::DeadLetters(error) => error.is_disk_full(),
+        }
+    }
+}
+
+/// What the intake works with.
+pub struct Intake {
+    /// Where everything comes from; closed when the process stops.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// The log's writing end.
+    pub writer: Writer,
+    /// Whether the log takes records.
+    pub room: watch::Receiver<Room>,
+    /// Where rejected payloads go.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Where acks go.
+    pub acks: Acks,
+    /// What messages have to keep to.
+    pub admission: Admission,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Shows the watchdog that the intake is not stuck.
+    pub activity: Activity,
+}
+
+impl Intake {
+    /// Works until the deliveries end.
+    ///
+    /// # Errors
+    /// If something could not be made durable.
+    pub fn run(mut self) -> Result<(), IntakeError> {
+        let mut inbound = Vec::with_capacity(GROUP_MESSAGES);
+        let mut linger = Linger::default();
+        let mut clock_was_plausible = true;
+        while self.inbound.blocking_recv_many(&mut inbound, GROUP_MESSAGES) > 0 {
+            self.activity.begin();
+            let more = linger.wait(&self.inbound, GROUP_MESSAGES - inbound.len());
+            if more > 0 {
+                self.inbound.blocking_recv_many(&mut inbound, more);
+            }
+            let clock = TimeOfDay::read();
+            if clock.is_plausible() != clock_was_plausible {
+                clock_was_plausible = clock.is_plausible();
+                report_clock(clock);
+            }
+            let mut waiting = inbound.drain(..).peekable();
+            while waiting.peek().is_some() {
+                let group = if *self.room.borrow() == Room::Open {
+                    Group::gather(&mut waiting, &self.admission, clock)
+                } else {
+                    // Nothing is acknowledged: the source leaves the broker, which keeps it all.
+                    Group::refused(waiting.by_ref())
+                };
+                self.settle(group)?;
+            }
+            self.writer.maintain()?;
+            self.activity.end();
+        }
+        Ok(())
+    }
+
+    /// Does what the group asks for, to its end.
+    fn settle(&mut self, mut group: Group) -> Result<(), IntakeError> {
+        let mut failure = None;
+        loop {
+            self.activity.begin();
+            let done = match group.step() {
+                Step::StoreLetters { letters, rejected } => {
+                    let stored = self.dead_letters.append(&letters).map_err(IntakeError::from);
+                    if stored.is_ok() {
+                        for (reason, readings) in rejected.counts() {
+                            self.metrics.rejected(reason.as_str(), readings);
+                        }
+                    }
+                    stored
+                }
+                Step::Commit { readings } => {
+                    for (received_at, reading) in readings {
+                        self.writer.append(received_at, reading);
+                    }
+                    self.writer.commit().map_err(IntakeError::from)
+                }
+                Step::Acknowledge { deliveries, replays, accepted } => {
+                    self.metrics.valid_messages.inc_by(accepted);
+                    for replay in replays {
+                        // An operator who has gone needs no answer.
+                        replay.done.send(Replayed::Committed).ok();
+                    }
+                    self.metrics.acks.inc_by(self.acks.send(deliveries));
+                    return Ok(());
+                }
+                Step::GiveUp { deliveries, replays } => {
+                    self.acks.give_up(deliveries);
+                    for replay in replays {
+                        replay.done.send(Replayed::Full).ok();
+                    }
+                    return Ok(());
+                }
+                Step::Stop => return failure.map_or(Ok(()), Err),
+            };
+            group.heard(match done {
+                Ok(()) => Outcome::Durable,
+                Err(error) if error.is_disk_full() => {
+                    tracing::warn!(
+                        %error,
+                        "the disk is full: messages were not stored and not acknowledged, the broker keeps them"
+                    );
+                    Outcome::DiskFull
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    Outcome::Failed
+                }
+            });
+        }
+    }
+}
+
+fn report_clock(clock: TimeOfDay) {
+    if clock.is_plausible() {
+        tracing::info!(clock = %clock.now(), "the clock is plausible again: timestamps in the future are rejected again");
+    } else {
+        tracing::warn!(
+            clock = %clock.now(),
+            "the clock reads a time before this program was built: timestamps in the future are accepted until it is set"
+        );
+    }
+}
