@@ -1,10 +1,12 @@
-//! Log lines for an operator: JSON for machines, text on a terminal, both on standard error.
+//! Log lines for an operator: JSON for machines, text on a terminal, both on standard error, which is
+//! never waited for ([`Output`]). A panic is a log line too.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::base::output::Output;
 use crate::base::settings::Sources;
 
 /// How log lines look.
@@ -62,18 +64,18 @@ pub fn read_filter(from: &mut Sources) -> String {
     filter
 }
 
-/// Installs the process's log output.
+/// Installs `output` as the process's log output.
 ///
 /// # Errors
 /// If `filter` is not a filter, or an output is installed already.
-pub fn init(settings: &Settings) -> anyhow::Result<()> {
+pub fn init(settings: &Settings, output: &Output) -> anyhow::Result<()> {
     let Settings { filter, format } = settings;
     let on_terminal = std::io::stderr().is_terminal();
     let fallback = if on_terminal { LogFormat::Text } else { LogFormat::Json };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(quieted(filter))?)
         .with_ansi(on_terminal)
-        .with_writer(std::io::stderr);
+        .with_writer(output.clone());
     let installed = match (*format).unwrap_or(fallback) {
         LogFormat::Json => builder
             .json()
@@ -83,7 +85,18 @@ pub fn init(settings: &Settings) -> anyhow::Result<()> {
             .try_init(),
         LogFormat::Text => builder.with_target(false).try_init(),
     };
-    installed.map_err(|error| anyhow::anyhow!(error))
+    installed.map_err(|error| anyhow::anyhow!(error))?;
+    // The standard one waits until standard error takes it.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = message.unwrap_or_default();
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(thread = thread.name(), place, "a thread panicked: {message}");
+    }));
+    Ok(())
 }
 
 /// What libraries log of themselves is said by our own lines, in an operator's words, so they are

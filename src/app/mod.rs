@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
+use crate::base::output::Output;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::{self, Control, Flusher};
 use crate::http::{self, AppState, Replayer};
@@ -48,9 +49,9 @@ const HTTP_GRACE: Duration = Duration::from_millis(2_200);
 ///
 /// # Errors
 /// If it cannot start, or a part of it failed; then it has stopped in order nevertheless.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, output: &Output) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
-    let mut service = Service::start(config).await?;
+    let mut service = Service::start(config, output).await?;
     watchdog::notify_ready();
     let failure = tokio::select! {
         name = stop_signals.next() => {
@@ -93,7 +94,7 @@ struct Service {
 }
 
 impl Service {
-    async fn start(config: Config) -> anyhow::Result<Self> {
+    async fn start(config: Config, output: &Output) -> anyhow::Result<Self> {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -124,7 +125,7 @@ impl Service {
             health: Arc::clone(&health),
             history: Arc::clone(&history),
             database: database.clone(),
-            refresh: refresh(&log, &history, &metrics),
+            refresh: refresh(&log, &history, &metrics, output),
             admin_token: config.http.admin_token.clone(),
             log: log.clone(),
             flusher: Arc::clone(&control),
@@ -251,9 +252,15 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
     Ok((writer, log))
 }
 
-/// Brings the gauges up to date that are computed only when somebody looks.
-fn refresh(log: &Log, history: &Arc<History>, metrics: &Metrics) -> Arc<dyn Fn() + Send + Sync> {
+/// Brings what is computed only when somebody looks up to date.
+fn refresh(
+    log: &Log,
+    history: &Arc<History>,
+    metrics: &Metrics,
+    output: &Output,
+) -> Arc<dyn Fn() + Send + Sync> {
     let (log, history, metrics) = (log.clone(), Arc::clone(history), metrics.clone());
+    let output = output.clone();
     Arc::new(move || {
         let space = history.space(&log);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -261,6 +268,8 @@ fn refresh(log: &Log, history: &Arc<History>, metrics: &Metrics) -> Arc<dyn Fn()
         metrics.wal_disk_bytes.set(gauge(space.used_bytes));
         metrics.wal_left_bytes.set(gauge(space.left_bytes()));
         metrics.wal_oldest_pending_seconds.set(log.oldest_pending_seconds());
+        let dropped = output.dropped().saturating_sub(metrics.log_lines_dropped.get());
+        metrics.log_lines_dropped.inc_by(dropped);
     })
 }
 

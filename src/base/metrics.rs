@@ -27,6 +27,7 @@ pub struct Metrics {
     dead_letters_total: IntCounterVec,
     pub dead_letters_evicted: IntCounter,
     pub mqtt_reconnects: IntCounter,
+    pub log_lines_dropped: IntCounter,
     pub wal_salvaged_records: IntCounter,
     pub wal_lost_records: IntCounter,
     pub batch_size: IntGauge,
@@ -96,6 +97,8 @@ impl Metrics {
             )?,
             mqtt_reconnects: r
                 .counter("mqtt_reconnects_total", "Connections to the broker after the first.")?,
+            log_lines_dropped: r
+                .counter("log_lines_dropped_total", "Lines of the log output that nobody took.")?,
             wal_salvaged_records: r.counter(
                 "wal_salvaged_records_total",
                 "Records read back from damaged generations.",

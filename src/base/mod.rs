@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod metrics;
 pub(crate) mod number;
+pub mod output;
 pub mod retry;
 pub mod settings;
 pub mod time;

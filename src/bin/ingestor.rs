@@ -1,11 +1,13 @@
 //! The service. Arguments → configuration → logging → run → exit code.
 
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use iot_ingestor::app::config::Config;
 use iot_ingestor::app::{self, logging};
+use iot_ingestor::base::output::Output;
 use iot_ingestor::base::settings::Mistakes;
 use iot_ingestor::cli;
 use iot_ingestor::cli::health::{self, Question};
@@ -65,68 +67,91 @@ DATABASE_URL, MQTT_PASSWORD and ADMIN_TOKEN can be given as files: DATABASE_URL_
 Exit codes: 0 stopped as asked, 64 bad arguments or configuration, 1 any other failure.";
 
 fn main() -> ExitCode {
+    let output = Output::start();
+    let code = answer(&output);
+    output.finish();
+    code
+}
+
+fn answer(output: &Output) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version count as errors too, but belong to standard output.
-            let printed = error.print().is_ok();
-            let wanted = !error.use_stderr() && printed;
-            return if wanted { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) };
+            let wanted = !error.use_stderr();
+            return match error.print() {
+                Err(error) if wanted => printed(Err(error), output),
+                _ if wanted => ExitCode::SUCCESS,
+                _ => ExitCode::from(BAD_CONFIGURATION),
+            };
         }
     };
+    let bad_configuration = |mistakes| bad_configuration(&mistakes, output);
     match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => with_config(run),
-        Command::CheckConfig => with_config(|config| {
-            for (name, value) in config.describe() {
-                println!("{name}={value}");
-            }
-            for warning in config.warnings() {
-                eprintln!("warning: {warning}");
-            }
-            ExitCode::SUCCESS
-        }),
+        Command::Run => Config::load().map_or_else(bad_configuration, |config| run(config, output)),
+        Command::CheckConfig => {
+            Config::load().map_or_else(bad_configuration, |config| check_config(&config, output))
+        }
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
-        Command::Health { ready } => Config::load_http_addr()
-            .map_or_else(bad_configuration, |address| {
-                ask_health(address, if ready { Question::Ready } else { Question::Live })
-            }),
+        Command::Health { ready } => {
+            Config::load_http_addr().map_or_else(bad_configuration, |address| {
+                let question = if ready { Question::Ready } else { Question::Live };
+                ask_health(address, question, output)
+            })
+        }
     }
 }
 
-fn ask_health(address: SocketAddr, question: Question) -> ExitCode {
+fn check_config(config: &Config, output: &Output) -> ExitCode {
+    let shown: Vec<_> =
+        config.describe().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    for warning in config.warnings() {
+        output.line(&format!("warning: {warning}"));
+    }
+    printed(std::io::stdout().write_all(shown.concat().as_bytes()), output)
+}
+
+fn ask_health(address: SocketAddr, question: Question, output: &Output) -> ExitCode {
     match health::ask(address, question) {
-        Ok(answer) => {
-            println!("{}", answer.body);
-            if answer.is_yes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+        Ok(answer) => match printed(writeln!(std::io::stdout(), "{}", answer.body), output) {
+            _ if !answer.is_yes => ExitCode::FAILURE,
+            code => code,
+        },
         Err(error) => {
-            eprintln!("ingestor: {error}");
+            output.line(&format!("ingestor: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn with_config(go_on: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    Config::load().map_or_else(bad_configuration, go_on)
+/// Whether what was asked for could be printed; who stops reading has seen enough.
+fn printed(outcome: std::io::Result<()>, output: &Output) -> ExitCode {
+    match outcome {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            output.line(&format!("ingestor: cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
-fn bad_configuration(Mistakes(mistakes): Mistakes) -> ExitCode {
+fn bad_configuration(Mistakes(mistakes): &Mistakes, output: &Output) -> ExitCode {
     for mistake in mistakes {
-        eprintln!("configuration: {mistake}");
+        output.line(&format!("configuration: {mistake}"));
     }
     ExitCode::from(BAD_CONFIGURATION)
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, output: &Output) -> ExitCode {
     // The log and the dead letters hold what devices measured: for this user alone, whoever starts it.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let outcome = logging::init(&config.logging).and_then(|()| {
+    let outcome = logging::init(&config.logging, output).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("runtime")
             .enable_all()
             .build()?;
-        let outcome = runtime.block_on(app::run(config));
+        let outcome = runtime.block_on(app::run(config, output));
         // What hangs beyond the grace is not waited for.
         runtime.shutdown_background();
         outcome
@@ -134,7 +159,7 @@ fn run(config: Config) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ingestor: {error:#}");
+            output.line(&format!("ingestor: {error:#}"));
             ExitCode::FAILURE
         }
     }

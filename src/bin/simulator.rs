@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use iot_ingestor::app::logging::{self, LogFormat};
+use iot_ingestor::base::output::Output;
 use iot_ingestor::simulator::{self, Settings, Stop, Summary};
 
 const BAD_CONFIGURATION: u8 = 64;
@@ -22,6 +23,13 @@ many were published and acknowledged. A broker that is down is waited for.";
 struct Arguments {}
 
 fn main() -> ExitCode {
+    let output = Output::start();
+    let code = answer(&output);
+    output.finish();
+    code
+}
+
+fn answer(output: &Output) -> ExitCode {
     if let Err(error) = Arguments::try_parse() {
         // Help and version count as errors too, but belong to standard output.
         let printed = error.print().is_ok();
@@ -31,28 +39,28 @@ fn main() -> ExitCode {
     let settings = match Settings::load() {
         Ok(settings) => settings,
         Err(mistakes) => {
-            eprintln!("{mistakes}");
+            output.line(&mistakes.to_string());
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match run(&settings) {
+    match run(&settings, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("simulator: {error:#}");
+            output.line(&format!("simulator: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(settings: &Settings) -> anyhow::Result<()> {
-    let output =
+fn run(settings: &Settings, output: &Output) -> anyhow::Result<()> {
+    let log =
         logging::Settings { filter: settings.log_filter.clone(), format: Some(LogFormat::Text) };
-    logging::init(&output)?;
+    logging::init(&log, output)?;
     // One task does all the work, a second thread would only pass it around.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary: Summary = runtime.block_on(async {
         let stop = Stop::on_signals().context("cannot listen for signals")?;
-        Ok::<_, anyhow::Error>(simulator::run(settings, &stop).await?)
+        Ok::<_, anyhow::Error>(simulator::run(settings, &stop, output).await?)
     })?;
     writeln!(std::io::stdout(), "{summary}").context("cannot print the summary")
 }

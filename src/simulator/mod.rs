@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rumqttc::ConnectReturnCode;
 
+use crate::base::output::Output;
+
 mod device;
 mod encode;
 mod fleet;
@@ -75,8 +77,8 @@ pub enum Error {
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn run(settings: &Settings, stop: &Stop) -> Result<Summary, Error> {
-    let progress = Progress::new();
+pub async fn run(settings: &Settings, stop: &Stop, output: &Output) -> Result<Summary, Error> {
+    let progress = Progress::new(output);
     let mut publisher = Publisher::new(settings, &progress)?;
     tokio::select! {
         outcome = publisher.run(stop) => outcome?,

@@ -1,10 +1,12 @@
 //! The counts while the simulator runs: one line in place on a terminal, else a line now and then.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::base::output::Output;
 
 const ON_TERMINAL: Duration = Duration::from_secs(1);
 const ELSEWHERE: Duration = Duration::from_secs(5);
@@ -16,16 +18,18 @@ pub(super) struct Progress {
     pub(super) connected: Cell<bool>,
     in_place: bool,
     line_open: Cell<bool>,
+    output: Output,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(output: &Output) -> Self {
         Self {
             published: Cell::new(0),
             acked: Cell::new(0),
             connected: Cell::new(false),
             in_place: stderr().is_terminal(),
             line_open: Cell::new(false),
+            output: output.clone(),
         }
     }
 
@@ -52,7 +56,7 @@ impl Progress {
     /// Removes the line in place, so that a log line does not end up behind it.
     pub(super) fn clear(&self) {
         if self.line_open.take() {
-            write_stderr("\r\x1b[K");
+            self.output.push(b"\r\x1b[K".to_vec());
         }
     }
 
@@ -62,15 +66,9 @@ impl Progress {
         let line = format!("published {published} · acked {acked} · {rate} msg/s{broker}");
         if self.in_place {
             self.line_open.set(true);
-            write_stderr(&format!("\r{line}\x1b[K"));
+            self.output.push(format!("\r{line}\x1b[K").into_bytes());
         } else {
-            write_stderr(&format!("{line}\n"));
+            self.output.line(&line);
         }
     }
-}
-
-/// Without the panic of `eprint!`: nobody reading the progress is no reason to end.
-fn write_stderr(text: &str) {
-    let mut stderr = stderr().lock();
-    stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
 }

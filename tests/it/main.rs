@@ -25,6 +25,7 @@ mod exposure;
 mod failing_writes;
 mod full_log;
 mod hostile;
+mod log_output;
 mod openapi;
 mod page;
 mod path;

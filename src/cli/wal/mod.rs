@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::app::config::Config;
 use crate::base::number::with_commas;
+use crate::base::output::complain;
 use crate::base::settings::Mistakes;
 use crate::telemetry::Reading;
 use crate::wal::inspect::{ExaminedGeneration, InspectError, Inspection, Scope};
@@ -125,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            eprintln!("ingestor: {failure}");
+            complain(&format!("ingestor: {failure}"));
             ExitCode::FAILURE
         }
     })
@@ -192,7 +193,7 @@ fn records(log: &Inspection, arguments: &RecordsArguments) -> Result<ExitCode, F
     progress.end();
     missing.report();
     if let Some(offset) = more {
-        eprintln!("there is more: go on with --from {offset}");
+        complain(&format!("there is more: go on with --from {offset}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -264,12 +265,13 @@ impl Missing {
         self.newer_versions.sort_unstable();
         self.newer_versions.dedup();
         for version in &self.newer_versions {
-            eprintln!(
+            complain(&format!(
                 "ingestor: some blocks are of version {version}, written by a newer version of this program: only that can read them"
-            );
+            ));
         }
         if !self.ranges.is_empty() {
-            eprintln!("ingestor: {}; `ingestor wal verify` says where", unreadable(&self.ranges));
+            let unreadable = unreadable(&self.ranges);
+            complain(&format!("ingestor: {unreadable}; `ingestor wal verify` says where"));
         }
         !self.ranges.is_empty() || !self.newer_versions.is_empty()
     }

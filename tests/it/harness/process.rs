@@ -71,12 +71,18 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command`, its standard error and output in `<name>.log` and `<name>.out` of `dir`.
-    pub(crate) fn spawn(name: &str, dir: &Path, mut command: Command) -> Self {
+    pub(crate) fn spawn(name: &str, dir: &Path, command: Command) -> Self {
+        let log = File::create(dir.join(format!("{name}.log"))).unwrap();
+        Self::spawn_onto(log.into(), name, dir, command)
+    }
+
+    /// As [`Self::spawn`], with another standard error.
+    pub(crate) fn spawn_onto(stderr: Stdio, name: &str, dir: &Path, mut command: Command) -> Self {
         let log = dir.join(format!("{name}.log"));
         let child = command
             .stdin(Stdio::null())
             .stdout(File::create(dir.join(format!("{name}.out"))).unwrap())
-            .stderr(File::create(&log).unwrap())
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         Self { name: name.to_owned(), child, log }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::http::{self, Answer};
 use super::process::{Process, children_of, guarded};
-use super::{PATIENCE, Scratch, eventually, try_within, within};
+use super::{PATIENCE, Scratch, eventually, ports, try_within, within};
 
 /// The service, told its process id as systemd does; that changes nothing but with `WATCHDOG_USEC`.
 const AS_SYSTEMD: [&str; 3] = ["sh", "-c", r#"WATCHDOG_PID=$$ exec "$0""#];
@@ -132,15 +132,31 @@ impl Service {
         self.dir().join("strace.log")
     }
 
+    /// Starts it with that as its standard error, on a port of its own, and waits for nothing.
+    #[track_caller]
+    pub(crate) fn launch_onto(&self, stderr: Stdio) -> Ingestor {
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let service = self.clone().set("HTTP_ADDR", address);
+        self.starts.set(self.starts.get() + 1);
+        let name = format!("ingestor-{}", self.starts.get());
+        let mut command = guarded(&self.program);
+        service.prepare(&mut command);
+        let process = Process::spawn_onto(stderr, &name, self.dir(), command);
+        self.of(process, address)
+    }
+
     fn spawn(&self, mut command: Command) -> Ingestor {
         self.starts.set(self.starts.get() + 1);
         self.prepare(&mut command);
         let name = format!("ingestor-{}", self.starts.get());
         let process = Process::spawn(&name, self.dir(), command);
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.of(process, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn of(&self, process: Process, address: SocketAddr) -> Ingestor {
         let scratch = Rc::clone(&self.scratch);
         let (pid, patience) = (process.pid(), self.patience);
-        Ingestor { pid, process, address: nowhere, patience, _scratch: scratch }
+        Ingestor { pid, process, address, patience, _scratch: scratch }
     }
 
     /// What is in its dead-letter store, oldest first.
