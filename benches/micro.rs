@@ -22,15 +22,13 @@ fn readings() -> Vec<Reading> {
         .map(|n: i64| Reading {
             device_id: format!("sensor-{:03}", n % 1_000),
             timestamp: Timestamp::from_millis(1_759_667_696_000 + n).unwrap_or_else(Timestamp::now),
-            temperature: hundredths(2_000..2_300),
-            humidity: hundredths(4_500..5_000),
-            battery: hundredths(8_000..8_100),
+            values: [2_000..2_300, 4_500..5_000, 8_000..8_100].map(&mut hundredths),
         })
         .collect()
 }
 
 fn json(reading: &Reading) -> String {
-    let Reading { device_id, timestamp, temperature, humidity, battery } = reading;
+    let Reading { device_id, timestamp, values: [temperature, humidity, battery] } = reading;
     format!(
         r#"{{"device_id":"{device_id}","timestamp":"{timestamp}","temperature":{temperature},"humidity":{humidity},"battery":{battery}}}"#
     )

@@ -100,7 +100,7 @@ impl Service {
         }
         let metrics = Metrics::new()?;
         metrics.declare(
-            Reason::ALL.iter().map(|reason| reason.as_str()),
+            Reason::all().map(Reason::as_str),
             Stage::ALL.iter().map(|stage| stage.as_str()),
         );
         let health = Arc::new(Health::new(metrics.clone()));

@@ -160,14 +160,7 @@ async fn refuse(
 
 /// The reading as it could have been published.
 fn as_payload(reading: &Reading) -> String {
-    serde_json::json!({
-        "device_id": reading.device_id,
-        "timestamp": reading.timestamp,
-        "temperature": reading.temperature,
-        "humidity": reading.humidity,
-        "battery": reading.battery,
-    })
-    .to_string()
+    serde_json::json!(reading).to_string()
 }
 
 /// Runs work that blocks on the disk; if that fails, the batch is tried again later.

@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::error::ApiError;
+use super::measured::Measured;
 use super::query::RawQuery;
 use crate::base::time::Timestamp;
 use crate::postgres::DeviceFilter;
@@ -94,26 +95,19 @@ pub(super) struct Answer {
 /// A device's latest reading.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Device)]
-struct Item {
+struct Device {
     #[schema(example = "sensor-001")]
     device_id: String,
     /// When it measured last, in UTC.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     last_seen: Timestamp,
-    /// °C.
-    #[schema(example = 23.5)]
-    temperature: f64,
-    /// %.
-    #[schema(example = 65.2)]
-    humidity: f64,
-    /// %.
-    #[schema(example = 87.3)]
-    battery: f64,
 }
+
+type Item = Measured<Device>;
 
 impl From<Reading> for Item {
     fn from(reading: Reading) -> Self {
-        let Reading { device_id, timestamp, temperature, humidity, battery } = reading;
-        Self { device_id, last_seen: timestamp, temperature, humidity, battery }
+        let Reading { device_id, timestamp, values } = reading;
+        Self::new(Device { device_id, last_seen: timestamp }, values)
     }
 }

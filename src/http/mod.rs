@@ -47,6 +47,7 @@ mod error;
 mod headers;
 mod health;
 mod instant;
+mod measured;
 mod metrics;
 mod openapi;
 mod page;

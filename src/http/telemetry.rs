@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::error::ApiError;
+use super::measured::Measured;
 use super::query::{Parameters, RawQuery, bad};
 use crate::base::time::Timestamp;
 use crate::postgres::{Cursor, Position, TelemetryFilter};
@@ -127,26 +128,19 @@ pub(super) struct Answer {
 /// One measurement of one device.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Reading)]
-struct Item {
+struct Measurement {
     #[schema(example = "sensor-001")]
     device_id: String,
     /// When the device measured, in UTC.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     timestamp: Timestamp,
-    /// °C.
-    #[schema(example = 23.5)]
-    temperature: f64,
-    /// %.
-    #[schema(example = 65.2)]
-    humidity: f64,
-    /// %.
-    #[schema(example = 87.3)]
-    battery: f64,
 }
+
+type Item = Measured<Measurement>;
 
 impl From<Reading> for Item {
     fn from(reading: Reading) -> Self {
-        let Reading { device_id, timestamp, temperature, humidity, battery } = reading;
-        Self { device_id, timestamp, temperature, humidity, battery }
+        let Reading { device_id, timestamp, values } = reading;
+        Self::new(Measurement { device_id, timestamp }, values)
     }
 }

@@ -1,30 +1,34 @@
 //! Writing a batch, once or as often as it takes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::failure::{Failure, within};
-use super::{Database, INSERT_TIMEOUT};
+use super::{Database, INSERT_TIMEOUT, table};
 use crate::telemetry::Reading;
+use crate::telemetry::fields::COUNT;
 
 /// Fails with a unique violation if a row is there already.
-const INSERT_NEW: &str = "
-    insert into telemetry (device_id, ts, temperature, humidity, battery)
-    select device_id, ts, temperature, humidity, battery
-    from unnest($1::text[], $2::timestamptz[], $3::float8[], $4::float8[], $5::float8[])
-        as batch (device_id, ts, temperature, humidity, battery)";
+static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
+    let columns = table::columns();
+    let number = |at: usize| format!(", ${}::float8[]", at + 3);
+    let numbers: String = (0..COUNT).map(number).collect();
+    format!(
+        "
+    insert into telemetry ({columns})
+    select {columns}
+    from unnest($1::text[], $2::timestamptz[]{numbers})
+        as batch ({columns})"
+    )
+});
 
 /// Passes over rows that are there already. It looks for each row before it inserts it, and
 /// announces and confirms it, which costs a quarter of PostgreSQL's time.
-const INSERT_MISSING: &str = "
-    insert into telemetry (device_id, ts, temperature, humidity, battery)
-    select device_id, ts, temperature, humidity, battery
-    from unnest($1::text[], $2::timestamptz[], $3::float8[], $4::float8[], $5::float8[])
-        as batch (device_id, ts, temperature, humidity, battery)
-    on conflict (device_id, ts) do nothing";
+static INSERT_MISSING: LazyLock<String> =
+    LazyLock::new(|| format!("{}\n    on conflict (device_id, ts) do nothing", *INSERT_NEW));
 
 const UNIQUE_VIOLATION: &str = "23505";
 
@@ -117,12 +121,12 @@ impl Database {
         connection: &mut PgConnection,
     ) -> Result<u64, Failure> {
         if !self.duplicates.are_expected() {
-            match batch.execute(INSERT_NEW, connection).await {
+            match batch.execute(&INSERT_NEW, connection).await {
                 Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {}
                 outcome => return outcome,
             }
         }
-        let inserted = batch.execute(INSERT_MISSING, connection).await?;
+        let inserted = batch.execute(&INSERT_MISSING, connection).await?;
         self.duplicates.note(batch.device_ids.len() as u64 - inserted);
         Ok(inserted)
     }
@@ -133,9 +137,8 @@ impl Database {
 struct Columns<'r> {
     device_ids: Vec<&'r str>,
     timestamps: Vec<DateTime<Utc>>,
-    temperatures: Vec<f64>,
-    humidities: Vec<f64>,
-    batteries: Vec<f64>,
+    /// A column for each field.
+    values: [Vec<f64>; COUNT],
 }
 
 impl<'r> Columns<'r> {
@@ -145,12 +148,11 @@ impl<'r> Columns<'r> {
         statement: &'static str,
         connection: &mut PgConnection,
     ) -> Result<u64, Failure> {
-        sqlx::query(statement)
-            .bind(&self.device_ids)
-            .bind(&self.timestamps)
-            .bind(&self.temperatures)
-            .bind(&self.humidities)
-            .bind(&self.batteries)
+        let mut query = sqlx::query(statement).bind(&self.device_ids).bind(&self.timestamps);
+        for column in &self.values {
+            query = query.bind(column);
+        }
+        query
             .execute(connection)
             .await
             .map(|done| done.rows_affected())
@@ -164,16 +166,14 @@ impl<'r> Columns<'r> {
         let mut columns = Self {
             device_ids: Vec::with_capacity(rows.len()),
             timestamps: Vec::with_capacity(rows.len()),
-            temperatures: Vec::with_capacity(rows.len()),
-            humidities: Vec::with_capacity(rows.len()),
-            batteries: Vec::with_capacity(rows.len()),
+            values: std::array::from_fn(|_| Vec::with_capacity(rows.len())),
         };
         for row in rows {
             columns.device_ids.push(&row.device_id);
             columns.timestamps.push(row.timestamp.into());
-            columns.temperatures.push(row.temperature);
-            columns.humidities.push(row.humidity);
-            columns.batteries.push(row.battery);
+            for (column, value) in columns.values.iter_mut().zip(row.values) {
+                column.push(value);
+            }
         }
         columns
     }
@@ -183,15 +183,12 @@ impl<'r> Columns<'r> {
 mod tests {
     use super::*;
     use crate::base::time::Timestamp;
-    use crate::postgres::table::COLUMNS;
 
     fn reading(device_id: &str, millis: i64, temperature: f64) -> Reading {
         Reading {
             device_id: device_id.to_owned(),
             timestamp: Timestamp::from_millis(millis).unwrap(),
-            temperature,
-            humidity: 0.0,
-            battery: 0.0,
+            values: [temperature, 0.0, 0.0],
         }
     }
 
@@ -205,15 +202,18 @@ mod tests {
         ];
         let columns = Columns::of(&readings.iter().collect::<Vec<_>>());
         assert_eq!(columns.device_ids, ["a", "a", "b", "b"]);
-        assert_eq!(columns.temperatures, [4.0, 2.0, 1.0, 3.0]);
+        assert_eq!(columns.values[0], [4.0, 2.0, 1.0, 3.0]);
     }
 
     #[test]
     fn the_statements_fill_the_columns_of_a_reading() {
-        let columns = COLUMNS.join(", ");
-        for statement in [INSERT_NEW, INSERT_MISSING] {
-            assert!(statement.contains(&format!("insert into telemetry ({columns})")));
-        }
+        let expected = "
+    insert into telemetry (device_id, ts, temperature, humidity, battery)
+    select device_id, ts, temperature, humidity, battery
+    from unnest($1::text[], $2::timestamptz[], $3::float8[], $4::float8[], $5::float8[])
+        as batch (device_id, ts, temperature, humidity, battery)
+    on conflict (device_id, ts) do nothing";
+        assert_eq!(*INSERT_MISSING, expected);
     }
 
     #[test]

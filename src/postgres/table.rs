@@ -1,7 +1,23 @@
 //! What `migrations/` says of the table, for whoever has to name a part of it.
 
+use crate::telemetry::fields::{COUNT, FIELDS};
+
 /// The columns that a reading fills.
-pub(super) const COLUMNS: [&str; 5] = ["device_id", "ts", "temperature", "humidity", "battery"];
+pub(super) const COLUMNS: [&str; 2 + COUNT] = {
+    let mut columns = ["device_id"; 2 + COUNT];
+    columns[1] = "ts";
+    let mut at = 0;
+    while at < COUNT {
+        columns[2 + at] = FIELDS[at].name;
+        at += 1;
+    }
+    columns
+};
 
 /// As PostgreSQL names the constraint.
 pub(super) const PRIMARY_KEY: &str = "telemetry_pkey";
+
+/// The same as a list in SQL.
+pub(super) fn columns() -> String {
+    COLUMNS.join(", ")
+}

@@ -5,6 +5,7 @@ use std::f64::consts::TAU;
 use fastrand::Rng;
 
 use crate::base::time::Timestamp;
+use crate::telemetry::fields::COUNT;
 
 const DAY_SECS: f64 = 86_400.0;
 /// How fast the weather forgets.
@@ -19,12 +20,16 @@ pub(super) type Hundredths = i32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) timestamp: Timestamp,
-    /// °C.
-    pub(super) temperature: Hundredths,
-    /// %.
-    pub(super) humidity: Hundredths,
-    /// %.
-    pub(super) battery: Hundredths,
+    /// In the order of [`FIELDS`](crate::telemetry::fields::FIELDS).
+    pub(super) values: [Hundredths; COUNT],
+}
+
+impl Sample {
+    /// The same, but for the value of one field.
+    pub(super) fn with(mut self, field: usize, value: Hundredths) -> Self {
+        self.values[field] = value;
+        self
+    }
 }
 
 pub(super) struct Device {
@@ -98,9 +103,11 @@ impl Device {
         let humidity = character.mean_humidity - 2.2 * warmth + 0.2 * bell(rng);
         Sample {
             timestamp,
-            temperature: hundredths(temperature),
-            humidity: hundredths(humidity.clamp(5.0, 99.0)),
-            battery: hundredths((self.battery + 0.02 * bell(rng)).clamp(0.0, 100.0)),
+            values: [
+                hundredths(temperature),
+                hundredths(humidity.clamp(5.0, 99.0)),
+                hundredths((self.battery + 0.02 * bell(rng)).clamp(0.0, 100.0)),
+            ],
         }
     }
 
@@ -174,9 +181,9 @@ mod tests {
     fn values_stay_in_the_contracts_bounds_for_months() {
         for number in 1..=50 {
             for sample in samples(number, 60, 600) {
-                assert!((-5_000..=10_000).contains(&sample.temperature), "{sample:?}");
-                assert!((0..=10_000).contains(&sample.humidity), "{sample:?}");
-                assert!((0..=10_000).contains(&sample.battery), "{sample:?}");
+                assert!((-5_000..=10_000).contains(&sample.values[0]), "{sample:?}");
+                assert!((0..=10_000).contains(&sample.values[1]), "{sample:?}");
+                assert!((0..=10_000).contains(&sample.values[2]), "{sample:?}");
             }
         }
     }
@@ -194,9 +201,9 @@ mod tests {
     #[test]
     fn neighbouring_readings_are_close() {
         for pair in samples(3, 2, 1).windows(2) {
-            assert!((pair[0].temperature - pair[1].temperature).abs() < 100, "{pair:?}");
-            assert!((pair[0].humidity - pair[1].humidity).abs() < 300, "{pair:?}");
-            assert!((pair[0].battery - pair[1].battery).abs() < 20, "{pair:?}");
+            assert!((pair[0].values[0] - pair[1].values[0]).abs() < 100, "{pair:?}");
+            assert!((pair[0].values[1] - pair[1].values[1]).abs() < 300, "{pair:?}");
+            assert!((pair[0].values[2] - pair[1].values[2]).abs() < 20, "{pair:?}");
         }
     }
 
@@ -208,15 +215,15 @@ mod tests {
             let values: Vec<_> = all.iter().filter(at_hour).map(value).collect();
             values.iter().map(|&v| i64::from(v)).sum::<i64>() / i64::try_from(values.len()).unwrap()
         };
-        assert!(mean(2, |s| s.temperature) + 200 < mean(14, |s| s.temperature));
-        assert!(mean(2, |s| s.humidity) > mean(14, |s| s.humidity) + 200);
+        assert!(mean(2, |s| s.values[0]) + 200 < mean(14, |s| s.values[0]));
+        assert!(mean(2, |s| s.values[1]) > mean(14, |s| s.values[1]) + 200);
     }
 
     #[test]
     fn a_battery_falls_and_is_charged_again() {
         let all = samples(5, 10, 600);
-        let lowest = all.iter().map(|s| s.battery).min().unwrap();
-        let highest = all.iter().map(|s| s.battery).max().unwrap();
+        let lowest = all.iter().map(|s| s.values[2]).min().unwrap();
+        let highest = all.iter().map(|s| s.values[2]).max().unwrap();
         assert!(lowest < 2_100 && highest > 9_100, "{lowest} to {highest}");
     }
 }

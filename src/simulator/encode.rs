@@ -1,6 +1,7 @@
 //! Samples as payloads: good ones quickly, and spoilt ones in every way that devices find.
 
 use crate::base::time::Timestamp;
+use crate::telemetry::fields::FIELDS;
 
 use super::device::{Hundredths, Sample};
 
@@ -60,12 +61,13 @@ impl Encoder {
         out.extend_from_slice(device_id.as_bytes());
         out.extend_from_slice(b"\",\"timestamp\":\"");
         self.push_timestamp(&mut out, sample.timestamp);
-        out.extend_from_slice(b"\",\"temperature\":");
-        push_hundredths(&mut out, sample.temperature);
-        out.extend_from_slice(b",\"humidity\":");
-        push_hundredths(&mut out, sample.humidity);
-        out.extend_from_slice(b",\"battery\":");
-        push_hundredths(&mut out, sample.battery);
+        out.push(b'"');
+        for (field, value) in FIELDS.iter().zip(sample.values) {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(field.name.as_bytes());
+            out.extend_from_slice(b"\":");
+            push_hundredths(&mut out, value);
+        }
         out.push(b'}');
         out
     }
@@ -73,9 +75,9 @@ impl Encoder {
     /// `sample` with `flaw`.
     pub(super) fn spoil(&mut self, device_id: &str, sample: Sample, flaw: Flaw) -> Vec<u8> {
         let spoilt = match flaw {
-            Flaw::TooHot => Sample { temperature: 85_000, ..sample },
-            Flaw::TooDamp => Sample { humidity: 10_001, ..sample },
-            Flaw::BatteryNegative => Sample { battery: -100, ..sample },
+            Flaw::TooHot => sample.with(0, 85_000),
+            Flaw::TooDamp => sample.with(1, 10_001),
+            Flaw::BatteryNegative => sample.with(2, -100),
             _ => sample,
         };
         let device_id = if flaw == Flaw::NoDevice { "" } else { device_id };
@@ -154,13 +156,11 @@ mod tests {
     use crate::telemetry::Reading;
     use crate::telemetry::decode::decode;
     use crate::telemetry::rejection::Reason;
-    use crate::telemetry::validate::{Bounds, Rules, TimeOfDay, validate};
+    use crate::telemetry::validate::{Rules, TimeOfDay, validate};
 
     fn rules() -> Rules {
         Rules {
-            temperature: Bounds { min: -50.0, max: 100.0 },
-            humidity: Bounds { min: 0.0, max: 100.0 },
-            battery: Bounds { min: 0.0, max: 100.0 },
+            bounds: FIELDS.map(|field| field.bounds),
             max_future_secs: 86_400,
             oldest_timestamp: Timestamp::from_rfc3339("2000-01-01T00:00:00Z").unwrap(),
         }
@@ -180,7 +180,7 @@ mod tests {
 
     fn sample() -> Sample {
         let timestamp = Timestamp::from_micros(1_759_667_696_000_001).unwrap();
-        Sample { timestamp, temperature: -305, humidity: 6_520, battery: 10_000 }
+        Sample { timestamp, values: [-305, 6_520, 10_000] }
     }
 
     #[test]
@@ -196,11 +196,11 @@ mod tests {
         for step in 0..3_000 {
             let micros = sample().timestamp.as_micros() + i64::from(step) * 777_777;
             let timestamp = Timestamp::from_micros(micros).unwrap();
-            let sample = Sample { timestamp, temperature: step - 1_500, ..sample() };
+            let sample = Sample { timestamp, ..sample() }.with(0, step - 1_500);
             let reading = outcome(&encoder.encode("sensor-001", sample)).unwrap();
             assert_eq!(reading.timestamp, timestamp);
             let temperature = f64::from(step - 1_500) / 100.0;
-            assert_eq!(reading.temperature.to_bits(), (temperature + 0.0).to_bits());
+            assert_eq!(reading.values[0].to_bits(), (temperature + 0.0).to_bits());
         }
     }
 
@@ -209,9 +209,9 @@ mod tests {
         let reasons = Flaw::ALL
             .map(|flaw| outcome(&Encoder::new().spoil("sensor-001", sample(), flaw)).unwrap_err());
         let expected = [
-            Reason::TemperatureOutOfRange,
-            Reason::HumidityOutOfRange,
-            Reason::BatteryOutOfRange,
+            Reason::OutOfRange(0),
+            Reason::OutOfRange(1),
+            Reason::OutOfRange(2),
             Reason::MissingField,
             Reason::DuplicateField,
             Reason::WrongType,

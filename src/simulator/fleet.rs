@@ -130,9 +130,9 @@ mod tests {
             let payload = fleet.publish().payload;
             crate::telemetry::decode::decode(&payload, |_, outcome| {
                 let flawed = |r: &crate::telemetry::Reading| {
-                    r.temperature > 100.0
-                        || r.humidity > 100.0
-                        || r.battery < 0.0
+                    r.values[0] > 100.0
+                        || r.values[1] > 100.0
+                        || r.values[2] < 0.0
                         || r.device_id.is_empty()
                         || r.timestamp.seconds_since(Timestamp::now()).abs() > 86_400.0
                 };

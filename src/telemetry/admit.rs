@@ -84,7 +84,7 @@ mod tests {
         let hot = GOOD.replace("\"temperature\":1", "\"temperature\":1000");
         let payload = format!("[{GOOD},{hot},7,{GOOD}]");
         let rejection = admission(1_000).admit_all(payload.as_bytes(), clock()).unwrap_err();
-        assert_eq!(rejection.reason, Reason::TemperatureOutOfRange);
+        assert_eq!(rejection.reason, Reason::OutOfRange(0));
         let payload = format!("[{GOOD},{GOOD}]");
         assert_eq!(admission(1_000).admit_all(payload.as_bytes(), clock()).unwrap().len(), 2);
     }

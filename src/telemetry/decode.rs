@@ -11,6 +11,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::fields::{COUNT, FIELDS, Values};
 use super::reading::Reading;
 use super::rejection::{Reason, Rejection};
 use crate::base::time::Timestamp;
@@ -65,16 +66,40 @@ fn syntax(error: &serde_json::Error) -> Rejection {
 /// no reason has to be read back out of an error message.
 struct Element(Result<Reading, Rejection>);
 
-#[derive(serde::Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Field {
+/// A key of the object.
+enum Key {
     DeviceId,
     Timestamp,
-    Temperature,
-    Humidity,
-    Battery,
-    #[serde(other)]
+    /// Index into [`FIELDS`].
+    Measured(usize),
     Unknown,
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_identifier(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(match key {
+            "device_id" => Key::DeviceId,
+            "timestamp" => Key::Timestamp,
+            _ => FIELDS
+                .iter()
+                .position(|field| field.name == key)
+                .map_or(Key::Unknown, Key::Measured),
+        })
+    }
 }
 
 impl<'de> Deserialize<'de> for Element {
@@ -94,14 +119,12 @@ impl<'de> Visitor<'de> for ElementVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Element, A::Error> {
         let mut fields = Fields::default();
-        while let Some(field) = map.next_key::<Field>()? {
-            match field {
-                Field::DeviceId => fields.device_id.set(map.next_value()?),
-                Field::Timestamp => fields.timestamp.set(map.next_value()?),
-                Field::Temperature => fields.temperature.set(map.next_value()?),
-                Field::Humidity => fields.humidity.set(map.next_value()?),
-                Field::Battery => fields.battery.set(map.next_value()?),
-                Field::Unknown => {
+        while let Some(key) = map.next_key::<Key>()? {
+            match key {
+                Key::DeviceId => fields.device_id.set(map.next_value()?),
+                Key::Timestamp => fields.timestamp.set(map.next_value()?),
+                Key::Measured(at) => fields.measured[at].set(map.next_value()?),
+                Key::Unknown => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -148,20 +171,18 @@ fn not_an_object(found: &str) -> Element {
 struct Fields<'de> {
     device_id: Slot<'de>,
     timestamp: Slot<'de>,
-    temperature: Slot<'de>,
-    humidity: Slot<'de>,
-    battery: Slot<'de>,
+    measured: [Slot<'de>; COUNT],
 }
 
 impl Fields<'_> {
     fn into_reading(self) -> Result<Reading, Rejection> {
-        Ok(Reading {
-            device_id: self.device_id.take("device_id")?.into_text("device_id")?,
-            timestamp: self.timestamp.take("timestamp")?.into_timestamp()?,
-            temperature: self.temperature.take("temperature")?.into_number("temperature")?,
-            humidity: self.humidity.take("humidity")?.into_number("humidity")?,
-            battery: self.battery.take("battery")?.into_number("battery")?,
-        })
+        let device_id = self.device_id.take("device_id")?.into_text("device_id")?;
+        let timestamp = self.timestamp.take("timestamp")?.into_timestamp()?;
+        let mut values = Values::default();
+        for ((value, slot), field) in values.iter_mut().zip(self.measured).zip(&FIELDS) {
+            *value = slot.take(field.name)?.into_number(field.name)?;
+        }
+        Ok(Reading { device_id, timestamp, values })
     }
 }
 
@@ -345,9 +366,7 @@ mod tests {
         let expected = Reading {
             device_id: "sensor-001".to_owned(),
             timestamp: Timestamp::from_millis(1_759_667_696_000).unwrap(),
-            temperature: 23.5,
-            humidity: 65.2,
-            battery: 87.3,
+            values: [23.5, 65.2, 87.3],
         };
         assert_eq!(outcomes(payload), [Ok(expected)]);
     }
@@ -355,7 +374,7 @@ mod tests {
     #[test]
     fn integer_milliseconds_and_integer_values_are_read() {
         let reading = outcomes(with("temperature", "-3").as_bytes()).remove(0).unwrap();
-        assert_eq!(reading.temperature.to_bits(), (-3.0_f64).to_bits());
+        assert_eq!(reading.values[0].to_bits(), (-3.0_f64).to_bits());
         assert_eq!(reading.timestamp.to_string(), "2025-10-05T12:34:56Z");
     }
 
@@ -365,7 +384,7 @@ mod tests {
             let text = text.replace('_', "");
             let reading = outcomes(with("humidity", &text).as_bytes()).remove(0).unwrap();
             assert_eq!(
-                reading.humidity.to_bits(),
+                reading.values[1].to_bits(),
                 text.parse::<f64>().unwrap().to_bits(),
                 "{text}"
             );

@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod decode;
+pub mod fields;
 mod reading;
 pub mod rejection;
 pub mod validate;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::fields::{COUNT, FIELDS};
+
 /// Where on its way a reading was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -41,22 +43,32 @@ macro_rules! reasons {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])* $variant,)+
+            /// A value is out of bounds; index into [`FIELDS`].
+            OutOfRange(usize),
         }
 
         impl Reason {
             /// All reasons, for counters that must read 0 from the start.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub fn all() -> impl Iterator<Item = Self> {
+                [$(Self::$variant,)+].into_iter().chain((0..COUNT).map(Self::OutOfRange))
+            }
 
             /// The reason's name in metrics.
             #[must_use]
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
+                match self {
+                    $(Self::$variant => $name,)+
+                    Self::OutOfRange(at) => FIELDS[at].rejection,
+                }
             }
 
             /// The stage that applies this rule.
             #[must_use]
             pub fn stage(self) -> Stage {
-                match self { $(Self::$variant => Stage::$stage,)+ }
+                match self {
+                    $(Self::$variant => Stage::$stage,)+
+                    Self::OutOfRange(_) => Stage::Validate,
+                }
             }
         }
     };
@@ -89,12 +101,6 @@ reasons! {
     DeviceIdTooLong => "device_id_too_long", Validate;
     /// `device_id` holds a control character.
     DeviceIdControlCharacter => "device_id_control_character", Validate;
-    /// Outside `VALIDATE_TEMPERATURE_MIN/_MAX`.
-    TemperatureOutOfRange => "temperature_out_of_range", Validate;
-    /// Outside `VALIDATE_HUMIDITY_MIN/_MAX`.
-    HumidityOutOfRange => "humidity_out_of_range", Validate;
-    /// Outside `VALIDATE_BATTERY_MIN/_MAX`.
-    BatteryOutOfRange => "battery_out_of_range", Validate;
     /// Further ahead than `VALIDATE_MAX_FUTURE_SECS`.
     TimestampInFuture => "timestamp_in_future", Validate;
     /// Before `VALIDATE_OLDEST_TIMESTAMP`.

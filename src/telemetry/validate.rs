@@ -1,5 +1,6 @@
 //! The bounds a well-formed reading must keep to; pure functions.
 
+use super::fields::{Bounds, COUNT, FIELDS, Field};
 use super::reading::Reading;
 use super::rejection::{Reason, Rejection};
 use crate::base::settings::Sources;
@@ -8,34 +9,11 @@ use crate::base::time::Timestamp;
 /// Longest `device_id`, in characters.
 pub const DEVICE_ID_MAX_CHARS: usize = 128;
 
-/// An inclusive range of a measured value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bounds {
-    /// Lowest accepted value.
-    pub min: f64,
-    /// Highest accepted value.
-    pub max: f64,
-}
-
-impl Bounds {
-    fn check(self, value: f64, name: &str, reason: Reason) -> Result<(), Rejection> {
-        if value >= self.min && value <= self.max {
-            return Ok(());
-        }
-        let message = format!("{name} {value} is outside {} to {}", self.min, self.max);
-        Err(Rejection::new(reason, message))
-    }
-}
-
 /// The rules of the contract's configuration table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// °C.
-    pub temperature: Bounds,
-    /// %.
-    pub humidity: Bounds,
-    /// %.
-    pub battery: Bounds,
+    /// Of each of [`FIELDS`].
+    pub bounds: [Bounds; COUNT],
     /// How far ahead of the clock a timestamp may be, in seconds.
     pub max_future_secs: u32,
     /// The oldest accepted timestamp.
@@ -47,9 +25,7 @@ impl Rules {
     #[must_use]
     pub fn read(from: &mut Sources) -> Self {
         Self {
-            temperature: read_bounds(from, "TEMPERATURE", -50.0, 100.0),
-            humidity: read_bounds(from, "HUMIDITY", 0.0, 100.0),
-            battery: read_bounds(from, "BATTERY", 0.0, 100.0),
+            bounds: FIELDS.map(|field| read_bounds(from, &field)),
             max_future_secs: from.number("VALIDATE_MAX_FUTURE_SECS", 86_400, 0..=u32::MAX),
             oldest_timestamp: read_oldest_timestamp(from),
         }
@@ -58,24 +34,24 @@ impl Rules {
     /// Every rule as name and value.
     #[must_use]
     pub fn describe(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("VALIDATE_TEMPERATURE_MIN", self.temperature.min.to_string()),
-            ("VALIDATE_TEMPERATURE_MAX", self.temperature.max.to_string()),
-            ("VALIDATE_HUMIDITY_MIN", self.humidity.min.to_string()),
-            ("VALIDATE_HUMIDITY_MAX", self.humidity.max.to_string()),
-            ("VALIDATE_BATTERY_MIN", self.battery.min.to_string()),
-            ("VALIDATE_BATTERY_MAX", self.battery.max.to_string()),
-            ("VALIDATE_MAX_FUTURE_SECS", self.max_future_secs.to_string()),
-            ("VALIDATE_OLDEST_TIMESTAMP", self.oldest_timestamp.to_string()),
-        ]
+        let of_field = |(field, bounds): (&Field, &Bounds)| {
+            [
+                (field.min_setting, bounds.min.to_string()),
+                (field.max_setting, bounds.max.to_string()),
+            ]
+        };
+        let mut all: Vec<_> = FIELDS.iter().zip(&self.bounds).flat_map(of_field).collect();
+        all.push(("VALIDATE_MAX_FUTURE_SECS", self.max_future_secs.to_string()));
+        all.push(("VALIDATE_OLDEST_TIMESTAMP", self.oldest_timestamp.to_string()));
+        all
     }
 }
 
-fn read_bounds(from: &mut Sources, what: &str, min: f64, max: f64) -> Bounds {
-    let (min_name, max_name) = (format!("VALIDATE_{what}_MIN"), format!("VALIDATE_{what}_MAX"));
-    let bounds = Bounds { min: from.finite(&min_name, min), max: from.finite(&max_name, max) };
+fn read_bounds(from: &mut Sources, field: &Field) -> Bounds {
+    let Field { bounds: Bounds { min, max }, min_setting, max_setting, .. } = *field;
+    let bounds = Bounds { min: from.finite(min_setting, min), max: from.finite(max_setting, max) };
     if bounds.min > bounds.max {
-        from.mistake(format!("{min_name} is above {max_name}"));
+        from.mistake(format!("{min_setting} is above {max_setting}"));
     }
     bounds
 }
@@ -137,9 +113,15 @@ pub fn built_at() -> Timestamp {
 pub fn validate(reading: &Reading, rules: &Rules, clock: TimeOfDay) -> Result<(), Rejection> {
     device_id(&reading.device_id)?;
     timestamp(reading.timestamp, rules, clock)?;
-    rules.temperature.check(reading.temperature, "temperature", Reason::TemperatureOutOfRange)?;
-    rules.humidity.check(reading.humidity, "humidity", Reason::HumidityOutOfRange)?;
-    rules.battery.check(reading.battery, "battery", Reason::BatteryOutOfRange)
+    let mut values = rules.bounds.into_iter().zip(reading.values).enumerate();
+    match values.find(|(_, (bounds, value))| !bounds.contain(*value)) {
+        None => Ok(()),
+        Some((at, (Bounds { min, max }, value))) => {
+            let name = FIELDS[at].name;
+            let message = format!("{name} {value} is outside {min} to {max}");
+            Err(Rejection::new(Reason::OutOfRange(at), message))
+        }
+    }
 }
 
 fn device_id(id: &str) -> Result<(), Rejection> {
@@ -179,9 +161,7 @@ mod tests {
 
     fn rules() -> Rules {
         Rules {
-            temperature: Bounds { min: -50.0, max: 100.0 },
-            humidity: Bounds { min: 0.0, max: 100.0 },
-            battery: Bounds { min: 0.0, max: 100.0 },
+            bounds: FIELDS.map(|field| field.bounds),
             max_future_secs: 60,
             oldest_timestamp: Timestamp::from_rfc3339("2000-01-01T00:00:00Z").unwrap(),
         }
@@ -191,9 +171,7 @@ mod tests {
         Reading {
             device_id: "a".to_owned(),
             timestamp: Timestamp::from_rfc3339("2025-10-05T12:34:56Z").unwrap(),
-            temperature: 20.0,
-            humidity: 50.0,
-            battery: 50.0,
+            values: [20.0, 50.0, 50.0],
         }
     }
 
@@ -206,16 +184,16 @@ mod tests {
     #[test]
     fn both_ends_of_a_range_are_inside() {
         for value in [-50.0, 100.0] {
-            assert_eq!(reason(|r| r.temperature = value), None);
+            assert_eq!(reason(|r| r.values[0] = value), None);
         }
-        assert_eq!(reason(|r| r.temperature = -50.000_001), Some(Reason::TemperatureOutOfRange));
-        assert_eq!(reason(|r| r.humidity = 100.1), Some(Reason::HumidityOutOfRange));
-        assert_eq!(reason(|r| r.battery = -0.1), Some(Reason::BatteryOutOfRange));
+        assert_eq!(reason(|r| r.values[0] = -50.000_001), Some(Reason::OutOfRange(0)));
+        assert_eq!(reason(|r| r.values[1] = 100.1), Some(Reason::OutOfRange(1)));
+        assert_eq!(reason(|r| r.values[2] = -0.1), Some(Reason::OutOfRange(2)));
     }
 
     #[test]
     fn a_value_that_is_not_a_number_is_outside_every_range() {
-        assert_eq!(reason(|r| r.battery = f64::NAN), Some(Reason::BatteryOutOfRange));
+        assert_eq!(reason(|r| r.values[2] = f64::NAN), Some(Reason::OutOfRange(2)));
     }
 
     #[test]

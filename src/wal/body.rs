@@ -9,18 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
+use crate::telemetry::fields::COUNT;
 
 /// The version that is written; all from 1 to this are read.
 pub(super) const VERSION: u16 = 2;
+
+/// Fields of a reading in versions 1 and 2. Frozen: with other fields there have to be other versions.
+const BUILT_IN: usize = 3;
+const _: () = assert!(BUILT_IN == COUNT);
 
 /// Version 1 of a record. Frozen.
 #[derive(Deserialize)]
 struct RecordV1 {
     device_id: String,
     timestamp_micros: i64,
-    temperature: f64,
-    humidity: f64,
-    battery: f64,
+    /// Temperature, humidity, battery.
+    values: [f64; BUILT_IN],
 }
 
 /// Version 2 of a body: what is alike stands together. Frozen.
@@ -30,9 +34,8 @@ struct ColumnsV2<'r> {
     device_ids: Vec<&'r str>,
     /// Each from the one before it, wrapping; the first from 0.
     timestamp_steps_micros: Vec<i64>,
-    temperatures: Vec<f64>,
-    humidities: Vec<f64>,
-    batteries: Vec<f64>,
+    /// Temperatures, humidities, batteries.
+    values: [Vec<f64>; BUILT_IN],
 }
 
 impl<'r> ColumnsV2<'r> {
@@ -45,18 +48,17 @@ impl<'r> ColumnsV2<'r> {
         Self {
             device_ids: readings.iter().map(|reading| reading.device_id.as_str()).collect(),
             timestamp_steps_micros: readings.iter().map(step).collect(),
-            temperatures: readings.iter().map(|reading| reading.temperature).collect(),
-            humidities: readings.iter().map(|reading| reading.humidity).collect(),
-            batteries: readings.iter().map(|reading| reading.battery).collect(),
+            values: std::array::from_fn(|field| {
+                readings.iter().map(|reading| reading.values[field]).collect()
+            }),
         }
     }
 
     /// `None` if the columns do not belong together, or a time cannot be.
     fn readings(self) -> Option<Vec<Reading>> {
         let count = self.device_ids.len();
-        let numbers = [&self.temperatures, &self.humidities, &self.batteries];
         if self.timestamp_steps_micros.len() != count
-            || numbers.iter().any(|column| column.len() != count)
+            || self.values.iter().any(|column| column.len() != count)
         {
             return None;
         }
@@ -66,9 +68,7 @@ impl<'r> ColumnsV2<'r> {
             Some(Reading {
                 device_id: device_id.to_owned(),
                 timestamp: Timestamp::from_micros(micros)?,
-                temperature: self.temperatures[at],
-                humidity: self.humidities[at],
-                battery: self.batteries[at],
+                values: std::array::from_fn(|field| self.values[field][at]),
             })
         };
         self.device_ids.iter().copied().enumerate().map(reading).collect()
@@ -103,9 +103,7 @@ fn readings_v1(records: Vec<RecordV1>) -> Option<Vec<Reading>> {
         Some(Reading {
             device_id: record.device_id,
             timestamp: Timestamp::from_micros(record.timestamp_micros)?,
-            temperature: record.temperature,
-            humidity: record.humidity,
-            battery: record.battery,
+            values: record.values,
         })
     };
     records.into_iter().map(reading).collect()
@@ -118,7 +116,7 @@ mod tests {
     fn reading(device_id: &str) -> Reading {
         let timestamp = Timestamp::from_millis(1_759_667_696_000).unwrap();
         let device_id = device_id.to_owned();
-        Reading { device_id, timestamp, temperature: 1.0, humidity: 65.2, battery: 87.3 }
+        Reading { device_id, timestamp, values: [1.0, 65.2, 87.3] }
     }
 
     #[test]
@@ -127,9 +125,9 @@ mod tests {
         let shorten: [fn(&mut ColumnsV2<'_>); 5] = [
             |columns| columns.device_ids.truncate(1),
             |columns| columns.timestamp_steps_micros.truncate(1),
-            |columns| columns.temperatures.truncate(1),
-            |columns| columns.humidities.truncate(1),
-            |columns| columns.batteries.truncate(1),
+            |columns| columns.values[0].truncate(1),
+            |columns| columns.values[1].truncate(1),
+            |columns| columns.values[2].truncate(1),
         ];
         for shorten in shorten {
             let mut columns = ColumnsV2::of(&readings);

@@ -329,7 +329,7 @@ mod tests {
     fn reading(device_id: &str, value: f64) -> Reading {
         let timestamp = Timestamp::from_millis(1_759_667_696_000).unwrap();
         let device_id = device_id.to_owned();
-        Reading { device_id, timestamp, temperature: value, humidity: 65.2, battery: 87.3 }
+        Reading { device_id, timestamp, values: [value, 65.2, 87.3] }
     }
 
     fn encode(first: Offset, readings: &[Reading]) -> Vec<(Offset, usize, Vec<u8>)> {

@@ -57,9 +57,7 @@ impl Model {
         Reading {
             device_id: format!("device-{}", self.made % 7),
             timestamp: Timestamp::from_millis(1_759_667_696_000 + i64::from(self.made)).unwrap(),
-            temperature: f64::from(self.made) * 0.37,
-            humidity: 1.0 / f64::from(self.made),
-            battery: 50.0,
+            values: [f64::from(self.made) * 0.37, 1.0 / f64::from(self.made), 50.0],
         }
     }
 

@@ -311,9 +311,7 @@ mod tests {
         let reading = |n: usize| Reading {
             device_id: format!("device-{n}"),
             timestamp: at,
-            temperature: 1.0,
-            humidity: 2.0,
-            battery: 3.0,
+            values: [1.0, 2.0, 3.0],
         };
         let mut encoder = frame::Encoder::new().unwrap();
         let mut all = Vec::new();

@@ -25,7 +25,7 @@ pub(crate) fn payload(data: &[u8]) {
 
 fn written_down(reading: &Reading) -> String {
     let text = serde_json::to_string(&reading.device_id).unwrap_or_default();
-    let Reading { temperature, humidity, battery, timestamp, .. } = reading;
+    let Reading { values: [temperature, humidity, battery], timestamp, .. } = reading;
     format!(
         r#"{{"device_id":{text},"timestamp":"{timestamp}","temperature":{temperature:?},"humidity":{humidity:?},"battery":{battery:?}}}"#
     )

@@ -116,5 +116,5 @@ fn of_ours(number: u64) -> Reading {
     let crate::harness::Reading { device_id, micros, temperature, humidity, battery } =
         reading(number);
     let timestamp = Timestamp::from_micros(micros).unwrap();
-    Reading { device_id, timestamp, temperature, humidity, battery }
+    Reading { device_id, timestamp, values: [temperature, humidity, battery] }
 }

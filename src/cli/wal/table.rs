@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 
 use crate::telemetry::Reading;
+use crate::telemetry::fields::FIELDS;
 use crate::wal::Offset;
 
 pub(super) fn write_header(out: &mut impl Write) -> io::Result<()> {
-    let [temperature, humidity, battery] = ["TEMPERATURE", "HUMIDITY", "BATTERY"];
-    writeln!(
-        out,
-        "{:>12}  {:<27}  {temperature:>20}  {humidity:>20}  {battery:>20}  DEVICE",
-        "OFFSET", "TIMESTAMP"
-    )
+    write!(out, "{:>12}  {:<27}", "OFFSET", "TIMESTAMP")?;
+    for field in FIELDS {
+        write!(out, "  {:>20}", field.name.to_uppercase())?;
+    }
+    writeln!(out, "  DEVICE")
 }
 
 /// Each as it comes, so the widths are fixed; the device, which can be long, is the last.
@@ -20,10 +20,11 @@ pub(super) fn write_record(
     offset: Offset,
     reading: &Reading,
 ) -> io::Result<()> {
-    let Reading { device_id, timestamp, temperature, humidity, battery } = reading;
+    let Reading { device_id, timestamp, values } = reading;
     let timestamp = timestamp.to_string();
-    writeln!(
-        out,
-        "{offset:>12}  {timestamp:<27}  {temperature:>20}  {humidity:>20}  {battery:>20}  {device_id}"
-    )
+    write!(out, "{offset:>12}  {timestamp:<27}")?;
+    for value in values {
+        write!(out, "  {value:>20}")?;
+    }
+    writeln!(out, "  {device_id}")
 }

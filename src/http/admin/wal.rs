@@ -11,6 +11,7 @@ use super::token::Operator;
 use crate::base::time::Timestamp;
 use crate::http::AppState;
 use crate::http::error::ApiError;
+use crate::http::measured::Measured;
 use crate::http::query::RawQuery;
 use crate::telemetry::Reading;
 use crate::wal::log::GenerationStats;
@@ -130,7 +131,7 @@ impl Page {
 /// A reading in the log.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalRecord)]
-struct Record {
+struct Numbered {
     /// Its number in the log, never used twice.
     #[schema(example = 6)]
     offset: u64,
@@ -139,21 +140,14 @@ struct Record {
     /// In UTC.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     timestamp: Timestamp,
-    /// °C.
-    #[schema(example = 23.5)]
-    temperature: f64,
-    /// %.
-    #[schema(example = 65.2)]
-    humidity: f64,
-    /// %.
-    #[schema(example = 87.3)]
-    battery: f64,
 }
+
+type Record = Measured<Numbered>;
 
 impl Record {
     fn of(offset: u64, reading: &Reading) -> Self {
-        let Reading { device_id, timestamp, temperature, humidity, battery } = reading.clone();
-        Self { offset, device_id, timestamp, temperature, humidity, battery }
+        let Reading { device_id, timestamp, values } = reading.clone();
+        Self::new(Numbered { offset, device_id, timestamp }, values)
     }
 }
 

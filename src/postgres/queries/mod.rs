@@ -12,13 +12,17 @@
 //!   late, the planner would walk the index on `ts` past everything newer; hence `any(array[…])`.
 //!   A device's `ts` is unique, so this is the order of `ts desc, id desc` too.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Postgres, QueryBuilder, Row as _};
 
 use super::failure::{Failure, within};
-use super::{Database, QUERY_TIMEOUT};
+use super::{Database, QUERY_TIMEOUT, table};
 use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
+use crate::telemetry::fields::Values;
 
 pub use cursor::Cursor;
 
@@ -86,8 +90,6 @@ pub struct DevicePage {
     pub total: u64,
 }
 
-type Row = (i64, String, DateTime<Utc>, f64, f64, f64);
-
 impl Database {
     /// Up to `limit` readings from `position` on.
     ///
@@ -102,7 +104,7 @@ impl Database {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             // One more than asked for tells whether there is a next page.
-            let mut rows: Vec<Row> = page(filter, position, i64::from(limit) + 1)
+            let mut rows: Vec<TelemetryRow> = page(filter, position, i64::from(limit) + 1)
                 .build_query_as()
                 .fetch_all(lease.connection())
                 .await
@@ -125,9 +127,9 @@ impl Database {
                 }
             };
             lease.keep();
-            let last = rows.last().map(|row| Cursor { ts: row.2.into(), id: row.0 });
+            let last = rows.last().map(|row| Cursor { ts: row.reading.timestamp, id: row.id });
             Ok(TelemetryPage {
-                readings: rows.into_iter().map(reading).collect(),
+                readings: rows.into_iter().map(|row| row.reading).collect(),
                 total: Total {
                     rows: total.min(u64::from(TOTAL_EXACT_UP_TO)),
                     exact: total <= u64::from(TOTAL_EXACT_UP_TO),
@@ -152,7 +154,8 @@ impl Database {
     ) -> Result<DevicePage, Failure> {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
-            let sql = if filter.newest_first { DEVICES_BY_AGE } else { DEVICES_BY_NAME };
+            let sql: &'static str =
+                if filter.newest_first { &DEVICES_BY_AGE } else { &DEVICES_BY_NAME };
             let rows: Vec<DeviceRow> = sqlx::query_as(sql)
                 .bind(i64::from(offset))
                 .bind(i64::from(limit))
@@ -163,7 +166,7 @@ impl Database {
             lease.keep();
             Ok(DevicePage {
                 total: rows.first().map_or(0, |row| row.total.unsigned_abs()),
-                latest: rows.into_iter().filter_map(DeviceRow::reading).collect(),
+                latest: rows.into_iter().filter_map(|row| row.reading).collect(),
             })
         })
         .await
@@ -171,10 +174,8 @@ impl Database {
 }
 
 fn page(filter: &TelemetryFilter, position: Position, limit: i64) -> QueryBuilder<Postgres> {
-    let mut sql = matching(
-        "select id, device_id, ts, temperature, humidity, battery from telemetry where true",
-        filter,
-    );
+    let columns = table::columns();
+    let mut sql = matching(&format!("select id, {columns} from telemetry where true"), filter);
     if let Position::After(Cursor { ts, id }) = position {
         sql.push(" and (ts, id) < (").push_bind(DateTime::<Utc>::from(ts));
         sql.push(", ").push_bind(id).push(")");
@@ -230,16 +231,9 @@ fn matching(select: &str, filter: &TelemetryFilter) -> QueryBuilder<Postgres> {
     sql
 }
 
-fn reading((_, device_id, ts, temperature, humidity, battery): Row) -> Reading {
-    Reading { device_id, timestamp: ts.into(), temperature, humidity, battery }
-}
-
 /// `device`: the devices that match. A loose index scan: each step of the recursion is one descent
 /// of the unique index, to the first device behind the one before.
-macro_rules! devices {
-    ($rest:literal) => {
-        concat!(
-            "
+const DEVICES: &str = "
     with recursive step (device_id) as (
         (select device_id from telemetry order by device_id limit 1)
         union all
@@ -257,15 +251,13 @@ macro_rules! devices {
         select device_id from step
         where device_id is not null
             and ($3::text is null or strpos(lower(device_id), lower($3)) > 0)
-    ),",
-            $rest
-        )
-    };
-}
+    ),";
 
 /// Looks up the latest readings of the page alone. There is always a row, for the total.
-const DEVICES_BY_NAME: &str = devices!(
-    "
+static DEVICES_BY_NAME: LazyLock<String> = LazyLock::new(|| {
+    let columns = table::columns();
+    format!(
+        "{DEVICES}
     page as (
         select device_id from device order by device_id offset $1 limit $2
     )
@@ -273,23 +265,26 @@ const DEVICES_BY_NAME: &str = devices!(
     from (select count(*) as total from device) as known
     left join page on true
     left join lateral (
-        select device_id, ts, temperature, humidity, battery
+        select {columns}
         from telemetry
         where telemetry.device_id = any(array[page.device_id])
         order by telemetry.device_id desc, telemetry.ts desc
         limit 1
     ) as latest on true
     order by page.device_id"
-);
+    )
+});
 
 /// Looks up the latest readings of all: one more descent of the index a device.
-const DEVICES_BY_AGE: &str = devices!(
-    "
+static DEVICES_BY_AGE: LazyLock<String> = LazyLock::new(|| {
+    let columns = table::columns();
+    format!(
+        "{DEVICES}
     page as (
         select latest.*
         from device
         cross join lateral (
-            select device_id, ts, temperature, humidity, battery
+            select {columns}
             from telemetry
             where telemetry.device_id = any(array[device.device_id])
             order by telemetry.device_id desc, telemetry.ts desc
@@ -301,27 +296,41 @@ const DEVICES_BY_AGE: &str = devices!(
     from (select count(*) as total from device) as known
     left join page on true
     order by page.ts desc, page.device_id"
-);
+    )
+});
 
-/// All but the total is null if the page is empty.
-#[derive(sqlx::FromRow)]
+/// A total, and a reading, which is null if the page is empty.
 struct DeviceRow {
     total: i64,
-    device_id: Option<String>,
-    ts: Option<DateTime<Utc>>,
-    temperature: Option<f64>,
-    humidity: Option<f64>,
-    battery: Option<f64>,
+    reading: Option<Reading>,
 }
 
-impl DeviceRow {
-    fn reading(self) -> Option<Reading> {
-        Some(Reading {
-            device_id: self.device_id?,
-            timestamp: self.ts?.into(),
-            temperature: self.temperature?,
-            humidity: self.humidity?,
-            battery: self.battery?,
-        })
+impl FromRow<'_, PgRow> for DeviceRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let is_there = row.try_get::<Option<String>, _>(1)?.is_some();
+        let reading = is_there.then(|| reading(row)).transpose()?;
+        Ok(Self { total: row.try_get(0)?, reading })
     }
+}
+
+/// A row of the table.
+struct TelemetryRow {
+    id: i64,
+    reading: Reading,
+}
+
+impl FromRow<'_, PgRow> for TelemetryRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self { id: row.try_get(0)?, reading: reading(row)? })
+    }
+}
+
+/// The reading that stands in all columns but the first, in the order of [`table::COLUMNS`].
+fn reading(row: &PgRow) -> sqlx::Result<Reading> {
+    let mut values = Values::default();
+    for (at, value) in values.iter_mut().enumerate() {
+        *value = row.try_get(3 + at)?;
+    }
+    let timestamp = row.try_get::<DateTime<Utc>, _>(2)?.into();
+    Ok(Reading { device_id: row.try_get(1)?, timestamp, values })
 }

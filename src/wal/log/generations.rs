@@ -233,8 +233,7 @@ mod tests {
     fn append(writer: &mut Writer) {
         let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
         let device_id = "device".to_owned();
-        let (temperature, humidity, battery) = (1.0, 2.0, 3.0);
-        writer.append(at, Reading { device_id, timestamp: at, temperature, humidity, battery });
+        writer.append(at, Reading { device_id, timestamp: at, values: [1.0, 2.0, 3.0] });
     }
 
     #[test]

@@ -199,8 +199,7 @@ mod tests {
         let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
         for _ in 0..count {
             let device_id = "device".to_owned();
-            let (temperature, humidity, battery) = (1.0, 2.0, 3.0);
-            writer.append(at, Reading { device_id, timestamp: at, temperature, humidity, battery });
+            writer.append(at, Reading { device_id, timestamp: at, values: [1.0, 2.0, 3.0] });
         }
         writer.commit().unwrap();
     }
