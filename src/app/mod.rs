@@ -147,7 +147,7 @@ impl Service {
             health: Arc::clone(&health),
             metrics: metrics.clone(),
         };
-        let source = Source::new(config.mqtt.clone(), parts).map_err(anyhow::Error::msg)?;
+        let source = Source::new(config.mqtt.clone(), parts);
         let intake_activity = Activity::default();
         let intake = Intake {
             inbound,

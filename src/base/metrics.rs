@@ -81,7 +81,7 @@ impl Metrics {
                 "Readings rejected by decoding or validation.",
             )?,
             rejections,
-            acks: r.counter("acks_total", "PUBACKs handed to the connection.")?,
+            acks: r.counter("acks_total", "PUBACKs and PUBRECs written to the broker.")?,
             redeliveries: r
                 .counter("redeliveries_total", "Messages received with the DUP flag.")?,
             db_inserts: r.counter("db_inserts_total", "Rows inserted.")?,

@@ -196,7 +196,7 @@ impl Group {
         let received_at = delivery.received_at;
         let payload = &delivery.payload;
         let mut rest: Option<(Stage, Tally)> = None;
-        admission.admit(payload, clock, |raw, outcome| match outcome {
+        let mut take = |raw, outcome: Result<Reading, Rejection>| match outcome {
             Ok(reading) => {
                 self.accepted += 1;
                 self.readings.push((received_at, reading));
@@ -211,7 +211,13 @@ impl Group {
                     rest.get_or_insert((stage, Tally::default())).1.add(reason);
                 }
             }
-        });
+        };
+        match delivery.topic.fault() {
+            None => admission.admit(payload, clock, take),
+            Some(fault) => {
+                take(payload, Err(Rejection::new(Reason::InvalidTopic, fault.to_string())));
+            }
+        }
         if let Some((stage, rest)) = rest {
             let reason = sum_up(&rest, payload);
             self.letters.push(Letter { of, stage, reason, payload: payload.clone() });
@@ -293,12 +299,12 @@ mod tests {
         TimeOfDay::at(Timestamp::from_rfc3339("2030-01-01T00:00:00Z").unwrap())
     }
 
-    fn delivery(packet_id: u16, payload: impl Into<Bytes>) -> Inbound {
+    fn delivery(position: u16, payload: impl Into<Bytes>) -> Inbound {
         Inbound::Message(Delivery {
-            topic: format!("telemetry/{packet_id}"),
+            topic: format!("telemetry/{position}").as_str().into(),
             payload: payload.into(),
-            received_at: Timestamp::from_micros(i64::from(packet_id)).unwrap(),
-            ack: AckToken { epoch: 1, packet_id: Some(packet_id) },
+            received_at: Timestamp::from_micros(i64::from(position)).unwrap(),
+            ack: AckToken { epoch: 1, position: Some(position.into()) },
             budget: None,
         })
     }
@@ -319,15 +325,15 @@ mod tests {
         letters: Vec<(String, String)>,
         rejected: u64,
         readings: usize,
-        told: Vec<u16>,
+        told: Vec<u64>,
     }
 
     /// Answers the steps of `group` with `outcomes`, then with success.
     fn carry_out(mut group: Group, outcomes: &[Outcome]) -> Asked {
         let mut asked = Asked::default();
         let mut outcomes = outcomes.iter().copied();
-        let packet_ids = |deliveries: &[Delivery]| {
-            deliveries.iter().filter_map(|delivery| delivery.ack.packet_id).collect()
+        let positions = |deliveries: &[Delivery]| {
+            deliveries.iter().filter_map(|delivery| delivery.ack.position).collect()
         };
         loop {
             match group.step() {
@@ -343,12 +349,12 @@ mod tests {
                 }
                 Step::Acknowledge { deliveries, .. } => {
                     asked.steps.push("acknowledge");
-                    asked.told = packet_ids(deliveries);
+                    asked.told = positions(deliveries);
                     return asked;
                 }
                 Step::GiveUp { deliveries, .. } => {
                     asked.steps.push("give up");
-                    asked.told = packet_ids(deliveries);
+                    asked.told = positions(deliveries);
                     return asked;
                 }
                 Step::Stop => {
@@ -431,6 +437,16 @@ mod tests {
     }
 
     #[test]
+    fn a_message_whose_topic_is_none_is_one_letter_and_acknowledged() {
+        let Inbound::Message(mut delivery) = delivery(1, GOOD) else { unreachable!() };
+        delivery.topic = Bytes::from_static(b"telemetry/\xff").into();
+        let asked = carry_out(gather(vec![Inbound::Message(delivery)]), &[]);
+        assert_eq!(asked.steps, ["letters", "acknowledge"]);
+        let letter = ("telemetry/\u{fffd}".to_owned(), "the topic is not UTF-8".to_owned());
+        assert_eq!((asked.letters, asked.told), (vec![letter], vec![1]));
+    }
+
+    #[test]
     fn of_a_message_full_of_rejected_readings_a_hundred_are_letters_and_one_more_counts_the_rest() {
         let payload = format!("[{}{}{GOOD}]", "0,".repeat(150), "{},".repeat(17));
         let whole = payload.clone();
@@ -497,6 +513,7 @@ mod tests {
                 Some(_) => prop_assert_eq!(last, "stop"),
             }
             let told = if last == "stop" { Vec::new() } else { ids };
+            let told: Vec<u64> = told.into_iter().map(u64::from).collect();
             prop_assert_eq!(asked.told, told);
         }
     }

@@ -121,7 +121,7 @@ impl Intake {
                         // An operator who has gone needs no answer.
                         replay.done.send(Replayed::Committed).ok();
                     }
-                    self.metrics.acks.inc_by(self.acks.send(deliveries));
+                    self.acks.send(deliveries);
                     return Ok(());
                 }
                 Step::GiveUp { deliveries, replays } => {

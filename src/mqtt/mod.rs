@@ -1,11 +1,17 @@
-//! The MQTT side. The files here are the only ones that know rumqttc.
+//! The MQTT side: from the broker to the intake's queue, and the acks back.
 //!
-//! [`driver`] polls the connection and hands out deliveries, `diagnosis` knows what a badly set up
-//! broker looks like, [`tls`] makes the transport.
+//! [`session`] decides, without a connection or a clock, on [`packet`]s; `connection` is the port to
+//! the network, and its codec the only file here that knows rumqttc; [`driver`] does what the
+//! session says, and `inlet` hands deliveries to the intake.
 
 mod coalesce;
+mod connection;
 mod diagnosis;
 pub mod driver;
+mod inlet;
+pub mod packet;
+mod report;
+pub mod session;
 mod settings;
 pub mod tls;
 

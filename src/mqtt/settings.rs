@@ -98,7 +98,8 @@ fn tls(from: &mut Sources) -> Option<Tls> {
     let is_wanted = wanted == Some(true) || ca_file.is_some() || client_auth.is_some();
     let tls = is_wanted.then_some(Tls { ca_file, client_auth });
     if from.mistakes() == before
-        && let Err(problem) = super::tls::transport(tls.as_ref())
+        && let Some(tls) = &tls
+        && let Err(problem) = super::tls::client_config(tls)
     {
         from.mistake(problem);
     }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -17,21 +16,11 @@ pub struct Tls {
     pub client_auth: Option<(PathBuf, PathBuf)>,
 }
 
-/// The transport for a broker reached with `tls`, or without.
+/// What the handshake goes by, from the files as they are now.
 ///
 /// # Errors
 /// A sentence that names the file that does not hold what it should.
-pub fn transport(tls: Option<&Tls>) -> Result<Transport, String> {
-    match tls {
-        None => Ok(Transport::Tcp),
-        Some(tls) => {
-            let config = Arc::new(client_config(tls)?);
-            Ok(Transport::Tls(TlsConfiguration::Rustls(config)))
-        }
-    }
-}
-
-fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
+pub fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rumqttc::{
     ConnectionError, Disconnect, EventLoop, MqttOptions, NetworkOptions, Publish, Request,
+    Transport,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -55,7 +56,10 @@ impl<'a> Publisher<'a> {
         if let Some((user, password)) = &settings.login {
             options.set_credentials(user, password.expose());
         }
-        options.set_transport(tls::transport(settings.tls.as_ref()).map_err(Error::Tls)?);
+        if let Some(tls) = &settings.tls {
+            let config = tls::client_config(tls).map_err(Error::Tls)?;
+            options.set_transport(Transport::tls_with_config(config.into()));
+        }
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         let mut event_loop = EventLoop::new(options, 1);

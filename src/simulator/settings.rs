@@ -169,7 +169,7 @@ impl<L: Fn(&str) -> Option<String>> Variables<L> {
 
     fn tls(&mut self) -> Option<Tls> {
         let tls = Tls { ca_file: Some(self.text("MQTT_CA_FILE")?.into()), client_auth: None };
-        if let Err(problem) = crate::mqtt::tls::transport(Some(&tls)) {
+        if let Err(problem) = crate::mqtt::tls::client_config(&tls) {
             self.mistakes.push(problem);
         }
         Some(tls)

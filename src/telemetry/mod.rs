@@ -6,6 +6,7 @@ pub mod decode;
 pub mod fields;
 mod reading;
 pub mod rejection;
+pub mod topic;
 pub mod validate;
 
 pub use reading::Reading;

@@ -77,6 +77,8 @@ macro_rules! reasons {
 reasons! {
     /// Longer than `MQTT_MAX_PAYLOAD_BYTES`.
     PayloadTooLarge => "payload_too_large", Decode;
+    /// The topic is none that MQTT allows.
+    InvalidTopic => "invalid_topic", Decode;
     /// Not UTF-8.
     NotUtf8 => "not_utf8", Decode;
     /// Not JSON.

@@ -1,0 +1,209 @@
+//! Packets as bytes. The only file of the service that knows rumqttc.
+//!
+//! rumqttc 0.25.1 reads and writes all packets but one here. Its client is not used, and its reading
+//! of PUBLISH neither:
+//! - its codec fails on a topic that is not UTF-8 (`mqttbytes/mod.rs`, `read_mqtt_string`), and with it
+//!   the connection: the broker delivers the message again, for ever, and nothing behind it;
+//! - its state machine fails on a PUBREL whose PUBLISH it has not seen (`state.rs`,
+//!   `handle_incoming_pubrel`), as an earlier client may have left in the session;
+//! - it acknowledges a message of QoS 2 by a PUBACK, if at all, when acks are manual;
+//! - its event loop prints packets at debug level and in its errors, a CONNECT with the password among
+//!   them, and takes no other address of a name than the first that connects.
+
+use bytes::{Buf, Bytes, BytesMut};
+use rumqttc::{
+    ConnectReturnCode, Packet, PubAck, PubComp, PubRec, PubRel, QoS, Subscribe, SubscribeFilter,
+    SubscribeReasonCode, Unsubscribe,
+};
+
+use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
+use crate::telemetry::topic::Topic;
+
+/// The largest packet that there is: a limit of our own would make the broker deliver a larger one
+/// again and again.
+const MAX_PACKET_BYTES: usize = 268_435_455 + 5;
+
+const PUBLISH: u8 = 3;
+
+/// What came is not MQTT 3.1.1. Holds nothing of what came.
+#[derive(Debug, thiserror::Error)]
+#[error("what the broker sent is not MQTT 3.1.1: {0}")]
+pub(super) struct Malformed(String);
+
+impl Malformed {
+    fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
+
+/// The answer to a CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnAck {
+    Accepted { session_present: bool },
+    Refused(&'static str),
+}
+
+/// Whom the broker is told that we are.
+pub(super) struct Identity<'a> {
+    pub(super) client_id: &'a str,
+    pub(super) login: Option<(&'a str, &'a str)>,
+    pub(super) keep_alive_secs: u16,
+}
+
+/// Bytes of the packet that `bytes` begin with; `None` if they do not say yet.
+///
+/// # Errors
+/// If they begin with none.
+pub(super) fn packet_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    Ok(header(bytes)?.map(|(length, rest)| length + rest))
+}
+
+/// Length of the fixed header, and of what follows it.
+fn header(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let mut rest = 0;
+    for (at, digit) in bytes.iter().skip(1).enumerate() {
+        rest |= usize::from(digit & 0x7f) << (7 * at);
+        if digit & 0x80 == 0 {
+            return Ok(Some((at + 2, rest)));
+        }
+        if at == 3 {
+            return Err(Malformed::new("a length of more than four bytes"));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the first packet off `bytes`, which must hold the whole of it.
+///
+/// # Errors
+/// If it is none that a broker sends.
+pub(super) fn decode(bytes: &mut BytesMut) -> Result<Received, Malformed> {
+    if bytes.first().is_some_and(|first| first >> 4 == PUBLISH) {
+        return publish(bytes);
+    }
+    Ok(match Packet::read(bytes, MAX_PACKET_BYTES).map_err(rumqttc_error)? {
+        Packet::PubRel(packet) => Received::PubRel(packet.pkid),
+        Packet::PubRec(packet) => Received::PubRec(packet.pkid),
+        Packet::SubAck(packet) => Received::SubAck {
+            packet_id: packet.pkid,
+            granted: packet.return_codes.into_iter().map(granted).collect(),
+        },
+        Packet::UnsubAck(packet) => Received::UnsubAck(packet.pkid),
+        Packet::PingResp | Packet::PubAck(_) | Packet::PubComp(_) => Received::Other,
+        _ => return Err(Malformed::new("a packet that no broker sends here")),
+    })
+}
+
+/// MQTT 3.1.1, 3.3, with any bytes as the topic.
+fn publish(bytes: &mut BytesMut) -> Result<Received, Malformed> {
+    let Some((header, rest)) = header(bytes)? else {
+        return Err(Malformed::new("a packet that is cut off"));
+    };
+    let mut packet = bytes.split_to(header + rest).freeze();
+    let flags = packet[0];
+    packet.advance(header);
+    let topic_length = usize::from(number(&mut packet)?);
+    if topic_length > packet.len() {
+        return Err(Malformed::new("a topic that is longer than its packet"));
+    }
+    let topic = Topic::from(packet.split_to(topic_length));
+    let qos = match (flags >> 1) & 3 {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce(packet_id(&mut packet)?),
+        2 => Qos::ExactlyOnce(packet_id(&mut packet)?),
+        _ => return Err(Malformed::new("a message of QoS 3")),
+    };
+    Ok(Received::Publish(Publish { topic, payload: packet, qos, dup: flags & 8 != 0 }))
+}
+
+fn packet_id(packet: &mut Bytes) -> Result<u16, Malformed> {
+    match number(packet)? {
+        0 => Err(Malformed::new("a packet id of 0")),
+        id => Ok(id),
+    }
+}
+
+fn number(packet: &mut Bytes) -> Result<u16, Malformed> {
+    packet.try_get_u16().map_err(|_| Malformed::new("a packet that is too short"))
+}
+
+fn granted(code: SubscribeReasonCode) -> Granted {
+    match code {
+        SubscribeReasonCode::Success(QoS::AtMostOnce) => Granted::QosZero,
+        SubscribeReasonCode::Success(_) => Granted::Yes,
+        SubscribeReasonCode::Failure => Granted::Refused,
+    }
+}
+
+/// Takes the CONNACK off `bytes`, which must hold the whole of it.
+///
+/// # Errors
+/// If it is another packet.
+pub(super) fn connack(bytes: &mut BytesMut) -> Result<ConnAck, Malformed> {
+    let Packet::ConnAck(connack) = Packet::read(bytes, MAX_PACKET_BYTES).map_err(rumqttc_error)?
+    else {
+        return Err(Malformed::new("no CONNACK"));
+    };
+    Ok(match connack.code {
+        ConnectReturnCode::Success => {
+            ConnAck::Accepted { session_present: connack.session_present }
+        }
+        ConnectReturnCode::RefusedProtocolVersion => {
+            ConnAck::Refused("it does not speak MQTT 3.1.1")
+        }
+        ConnectReturnCode::BadClientId => ConnAck::Refused("it does not take MQTT_CLIENT_ID"),
+        ConnectReturnCode::ServiceUnavailable => ConnAck::Refused("it is not available"),
+        ConnectReturnCode::BadUserNamePassword => ConnAck::Refused("BadUserNamePassword"),
+        ConnectReturnCode::NotAuthorized => ConnAck::Refused("NotAuthorized"),
+    })
+}
+
+/// Appends a CONNECT for a persistent session.
+///
+/// # Errors
+/// If something in it is too long.
+pub(super) fn connect(identity: &Identity<'_>, bytes: &mut BytesMut) -> Result<(), Malformed> {
+    let mut connect = rumqttc::Connect::new(identity.client_id);
+    connect.clean_session = false;
+    connect.keep_alive = identity.keep_alive_secs;
+    if let Some((user, password)) = identity.login {
+        connect.set_login(user, password);
+    }
+    write(&Packet::Connect(connect), bytes)
+}
+
+/// Appends `packet`.
+///
+/// # Errors
+/// If it is too long.
+pub(super) fn encode(packet: Sent, bytes: &mut BytesMut) -> Result<(), Malformed> {
+    let packet = match packet {
+        Sent::Answer(Answer::PubAck(id)) => Packet::PubAck(PubAck::new(id)),
+        Sent::Answer(Answer::PubRec(id)) => Packet::PubRec(PubRec::new(id)),
+        Sent::Answer(Answer::PubRel(id)) => Packet::PubRel(PubRel::new(id)),
+        Sent::Answer(Answer::PubComp(id)) => Packet::PubComp(PubComp::new(id)),
+        Sent::Subscribe { packet_id, filters } => {
+            let filters = filters.into_iter();
+            let filters = filters.map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+            let mut subscribe = Subscribe::new_many(filters);
+            subscribe.pkid = packet_id;
+            Packet::Subscribe(subscribe)
+        }
+        Sent::Unsubscribe { packet_id, filters } => {
+            Packet::Unsubscribe(Unsubscribe { pkid: packet_id, topics: filters })
+        }
+        Sent::Ping => Packet::PingReq,
+        Sent::Disconnect => Packet::Disconnect,
+    };
+    write(&packet, bytes)
+}
+
+fn write(packet: &Packet, bytes: &mut BytesMut) -> Result<(), Malformed> {
+    packet.write(bytes, MAX_PACKET_BYTES).map(drop).map_err(rumqttc_error)
+}
+
+/// rumqttc's messages name the rule and at most a number, never what was in the packet.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn rumqttc_error(error: rumqttc::Error) -> Malformed {
+    Malformed(error.to_string())
+}

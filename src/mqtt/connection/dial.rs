@@ -1,0 +1,127 @@
+//! From the name of the broker to a connection that it has accepted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::Connection;
+use super::codec::{ConnAck, Identity};
+use crate::mqtt::session::{KEEP_ALIVE, Loss};
+use crate::mqtt::settings::Settings;
+use crate::mqtt::tls;
+
+/// Longest wait for a connection, the broker's CONNACK included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Makes connections, one after the other.
+pub(in crate::mqtt) struct Dialer {
+    settings: Settings,
+    /// Index of the address that is tried first.
+    first: usize,
+}
+
+impl Dialer {
+    pub(in crate::mqtt) fn new(settings: Settings) -> Self {
+        Self { settings, first: 0 }
+    }
+
+    /// Connects; returns whether the broker knew the session. Can be dropped at any time.
+    pub(in crate::mqtt) async fn open(&mut self) -> Result<(Connection, bool), Loss> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        timeout_at(deadline, self.open_by(deadline)).await.unwrap_or_else(|_| {
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            Err(Loss::new(format!(
+                "no answer within {seconds} s: a broker that is overloaded, or no MQTT broker"
+            )))
+        })
+    }
+
+    /// Tries the addresses of the broker in turn. The first that takes a connection has all the time
+    /// that is left; if that was in vain, the next attempt begins behind it.
+    async fn open_by(&mut self, deadline: Instant) -> Result<(Connection, bool), Loss> {
+        let Settings { broker, port, .. } = &self.settings;
+        let found = lookup_host((broker.as_str(), *port)).await;
+        let found = found.map_err(|error| Loss::new(format!("its name is not found: {error}")))?;
+        let addresses: Vec<SocketAddr> = found.collect();
+        let first = self.first;
+        let mut failure = Loss::new("its name has no address");
+        for (at, left) in (0..addresses.len()).rev().enumerate() {
+            let index = (first + at) % addresses.len();
+            let share = deadline.saturating_duration_since(Instant::now())
+                / u32::try_from(left + 1).unwrap_or(u32::MAX);
+            let connected = timeout(share, TcpStream::connect(addresses[index])).await;
+            let tcp = match connected {
+                Ok(Ok(tcp)) => tcp,
+                Ok(Err(error)) => {
+                    failure = Loss::new(error.to_string());
+                    continue;
+                }
+                Err(_) => {
+                    failure = Loss::new("no answer to the attempt to connect");
+                    continue;
+                }
+            };
+            // For the case that this one never answers.
+            self.first = index + 1;
+            match self.greet(tcp).await {
+                Ok((connection, ConnAck::Accepted { session_present })) => {
+                    self.first = index;
+                    return Ok((connection, session_present));
+                }
+                Ok((_, ConnAck::Refused(why))) => {
+                    return Err(Loss::new(format!("the broker refused the connection: {why}")));
+                }
+                Err(loss) => failure = loss,
+            }
+        }
+        if addresses.len() > 1 {
+            failure.error =
+                format!("{} (the last of {} addresses)", failure.error, addresses.len());
+        }
+        Err(failure)
+    }
+
+    async fn greet(&self, tcp: TcpStream) -> Result<(Connection, ConnAck), Loss> {
+        tcp.set_nodelay(true).map_err(|error| Loss::new(error.to_string()))?;
+        let mut connection = match &self.settings.tls {
+            None => Connection::new(tcp),
+            Some(tls) => {
+                let config = tls::client_config(tls).map_err(Loss::new)?;
+                let name = ServerName::try_from(self.settings.broker.clone());
+                let name = name.map_err(|_| Loss::new("MQTT_BROKER is no name that TLS knows"))?;
+                let connector = TlsConnector::from(Arc::new(config));
+                let tls = connector.connect(name, tcp).await;
+                Connection::new(tls.map_err(|error| Loss::new(no_tls(&error)))?)
+            }
+        };
+        let login = self.settings.login.as_ref();
+        let identity = Identity {
+            client_id: &self.settings.client_id,
+            login: login.map(|(user, password)| (user.as_str(), password.expose())),
+            keep_alive_secs: u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX),
+        };
+        let answer = connection.greet(&identity).await?;
+        Ok((connection, answer))
+    }
+}
+
+/// Why there is no TLS connection.
+fn no_tls(error: &io::Error) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "what listens there does not speak TLS: another MQTT_PORT, or MQTT_TLS=false and no MQTT_CA_FILE".to_owned()
+        }
+        Some(cause) => format!("TLS: {cause}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the connection was closed instead of a TLS handshake".to_owned()
+        }
+        None => format!("TLS: {error}"),
+    }
+}

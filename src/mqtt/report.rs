@@ -1,0 +1,57 @@
+//! What an operator reads of the connection: one line a change.
+
+use super::session::Change;
+use super::settings::Settings;
+
+/// Logs `change`.
+pub(super) fn report(settings: &Settings, change: Change) {
+    match change {
+        Change::Connected { session_present, session_lost, .. } => {
+            tracing::info!(
+                broker = %format_args!("{}:{}", settings.broker, settings.port),
+                client_id = settings.client_id,
+                session_resumed = session_present,
+                "connected to the broker"
+            );
+            if session_lost {
+                tracing::warn!(
+                    "the broker did not know our session: what was published while we were away is lost unless it was kept elsewhere; give the broker persistence, and this client id to nobody else (Mosquitto: persistence true)"
+                );
+            }
+        }
+        Change::Takeover => tracing::warn!(
+            client_id = settings.client_id,
+            "the broker has closed several sessions soon after they began: most likely another client uses the same client id, and the two throw each other out; set MQTT_CLIENT_ID to a value of its own"
+        ),
+        Change::NarrowWindow(width) => tracing::warn!(
+            messages_in_flight = width,
+            "the broker sends no more than {width} messages before it waits for acks, although more wait: commits stay small and throughput low; raise its limit (Mosquitto: max_inflight_messages)"
+        ),
+        Change::StayingAway(reason) => tracing::warn!(
+            reason,
+            "the log is full: staying away from the broker, which keeps the session's messages; the log goes on draining, and the connection comes back by itself"
+        ),
+        Change::Returning => {
+            tracing::info!("the log has room again: returning to the broker");
+        }
+        Change::Subscribed(filter) => tracing::info!(filter, "subscribed"),
+        Change::QosZero(filter) => tracing::error!(
+            filter,
+            "the broker granted QoS 0 only: messages that are lost on the way will not be sent again; asking for it again with growing pauses"
+        ),
+        Change::Refused(filter) => tracing::error!(
+            filter,
+            "the broker refused the subscription: no messages of it will come; check its access rules; asking for it again with growing pauses"
+        ),
+        Change::Unanswered(filters) => tracing::error!(
+            filters = filters.join(","),
+            "the broker does not answer the subscription: no messages of it may come; asking for it again with growing pauses"
+        ),
+        Change::Unsubscribed(filters) => tracing::info!(
+            filters = filters.join(","),
+            "unsubscribed from what MQTT_TOPIC does not name any more"
+        ),
+        // With the pause before the next attempt, which the driver knows to keep.
+        Change::Lost { .. } | Change::Unreachable { .. } => {}
+    }
+}
