@@ -10,7 +10,7 @@ usage() {
     cat <<'TEXT'
 Usage: scripts/test.sh [--fast] [FILTER...]
 
-Installs what is missing (PostgreSQL, Mosquitto, strace, openssl, faketime and Python from Debian's or
+Installs what is missing (PostgreSQL, PgBouncer, Mosquitto, strace, openssl, faketime and Python from Debian's or
 Ubuntu's packages, Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo, and
 schemathesis with pip into target/tools) and runs every check.
 
@@ -44,7 +44,7 @@ prepare() {
     need_cargo
     # The compiler is for the crates with C in them.
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
-        mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients psql=postgresql-client \
+        mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients psql=postgresql-client pgbouncer=pgbouncer \
         strace=strace openssl=openssl setpriv=util-linux faketime=faketime \
         python3=python3,python3-venv
     # Ubuntu has it as a snap alone, which a test cannot start.

@@ -8,136 +8,112 @@
 //! that nothing bounds, so a half-open connection would hold its place for many minutes.
 //!
 //! Here a [`Lease`] owns its connection, and dropping it closes the connection. Only
-//! [`Lease::keep`] puts one back, and that is called after an answer. No task runs in the
-//! background.
+//! [`Lease::keep`] puts one back, and that is called after an answer. A connection that is being
+//! opened when its caller gives up is finished and put with the idle ones: over a long way that takes
+//! more time than a query may.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::connection_string::ConnectionString;
 use super::failure::Failure;
+use super::server::Server;
+use super::session::{Session, Setting};
 
-/// Longest wait for a lease, whether for a place among the connections or for the server.
-const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest wait for an idle connection to prove that it still works; leaves time for a new one.
+/// Longest wait for a place among the connections.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for an idle connection to prove that it still works, or so many of its round trips;
+/// leaves time for a new one.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
+const PING_ROUND_TRIPS: u32 = 4;
 /// Firewalls forget connections that are idle for longer, without telling either end.
 const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
 /// So that a failover, or a new address in DNS, reaches a connection that never idles.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
-/// Where the database is and how to log in.
-#[derive(Clone)]
-pub(super) struct Server {
-    options: PgConnectOptions,
-    /// A session is ours from one statement to the next: false behind PgBouncer in transaction
-    /// mode.
-    keeps_session: bool,
-}
-
-impl Server {
-    pub(super) fn new(string: &ConnectionString) -> Result<Self, Failure> {
-        let unreadable =
-            || Failure::unavailable("the driver cannot read the connection string in DATABASE_URL");
-        let host = string.hosts().first().ok_or_else(unreadable)?;
-        let options = PgConnectOptions::from_str(&host.url).map_err(|_| unreadable())?;
-        // The driver hands the brackets of an IPv6 address to the resolver.
-        let host = options.get_host().trim_matches(['[', ']']).to_owned();
-        let mut options = options.host(&host).disable_statement_logging();
-        if options.get_application_name().is_none() {
-            options = options.application_name("iot-ingestor");
-        }
-        Ok(Self { options, keeps_session: !string.denies_sessions() })
-    }
-
-    /// Opens a connection and makes `settings` for its session.
-    pub(super) async fn connect(&self, settings: &'static str) -> Result<PgConnection, Failure> {
-        let failed = |error| Failure::of_connection(&self.address(), error);
-        let mut connection = self.options.connect().await.map_err(failed)?;
-        if self.keeps_session {
-            sqlx::raw_sql(settings).execute(&mut connection).await.map_err(failed)?;
-        }
-        Ok(connection)
-    }
-
-    fn address(&self) -> Cow<'_, str> {
-        let (host, port) = (self.options.get_host(), self.options.get_port());
-        match self.options.get_socket() {
-            Some(socket) => socket.to_string_lossy(),
-            None if host.contains(':') => format!("[{host}]:{port}").into(),
-            None => format!("{host}:{port}").into(),
-        }
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.address())
-    }
-}
-
 /// Up to a number of connections to one server, opened when they are needed.
 #[derive(Clone)]
 pub(super) struct Connections {
     server: Server,
-    settings: &'static str,
+    settings: &'static [Setting],
+    /// How long an idle connection is believed to work without a question.
+    trust: Duration,
     places: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Idle>>>,
+    idle: Home,
 }
 
+type Home = Arc<Mutex<Vec<Idle>>>;
+
 struct Idle {
-    connection: PgConnection,
+    session: Session,
     opened: Instant,
     since: Instant,
 }
 
 impl Connections {
-    pub(super) fn new(server: Server, most: usize, settings: &'static str) -> Self {
-        Self { server, settings, places: Arc::new(Semaphore::new(most)), idle: Arc::default() }
+    pub(super) fn new(
+        server: Server,
+        most: usize,
+        settings: &'static [Setting],
+        trust: Duration,
+    ) -> Self {
+        Self {
+            server,
+            settings,
+            trust,
+            places: Arc::new(Semaphore::new(most)),
+            idle: Arc::default(),
+        }
     }
 
     pub(super) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// A connection that has just answered: an idle one, or else a new one.
+    /// A connection that has answered just now: an idle one, or else a new one.
     ///
-    /// Cancellation-safe: whatever was begun is closed.
+    /// Cancellation-safe: a connection that is being opened is for the next caller.
     ///
     /// # Errors
-    /// [`Failure::Unavailable`], after [`LEASE_TIMEOUT`] at the latest.
+    /// [`Failure::Unavailable`], after the time for connecting and a little more at the latest.
     pub(super) async fn lease(&self) -> Result<Lease, Failure> {
-        match timeout(LEASE_TIMEOUT, self.lease_in_time()).await {
-            Ok(outcome) => outcome,
-            Err(_) if self.places.available_permits() == 0 => {
-                Err(Failure::unavailable("all connections to the database are busy"))
+        let place = timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_owned());
+        let place = match place.await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return Err(Failure::unavailable("the connections are closed")),
+            Err(_) => {
+                return Err(Failure::unavailable(
+                    "all connections to the database are busy, or still being opened",
+                ));
             }
-            Err(_) => Err(Failure::unavailable(format!(
-                "{} did not answer within {} s",
-                self.server.address(),
-                LEASE_TIMEOUT.as_secs()
-            ))),
+        };
+        match self.usable_idle().await {
+            Some(Idle { session, opened, .. }) => {
+                Ok(Lease { session, opened, home: Arc::clone(&self.idle), place })
+            }
+            None => self.open(place).await,
         }
     }
 
-    async fn lease_in_time(&self) -> Result<Lease, Failure> {
-        let place = Arc::clone(&self.places)
-            .acquire_owned()
-            .await
-            .map_err(|_| Failure::unavailable("the connections are closed"))?;
-        let (connection, opened) = match self.usable_idle().await {
-            Some(idle) => (idle.connection, idle.opened),
-            None => (self.server.connect(self.settings).await?, Instant::now()),
-        };
-        Ok(Lease { connection, opened, home: Arc::clone(&self.idle), place })
+    async fn open(&self, place: OwnedSemaphorePermit) -> Result<Lease, Failure> {
+        let (server, settings, home) = (self.server.clone(), self.settings, Arc::clone(&self.idle));
+        let (done, outcome) = oneshot::channel();
+        tokio::spawn(async move {
+            let opened = server.connect(settings).await.map(|session| Lease {
+                session,
+                opened: Instant::now(),
+                home,
+                place,
+            });
+            // Nobody waits for it any more.
+            if let Err(Ok(lease)) = done.send(opened) {
+                lease.keep();
+            }
+        });
+        outcome.await.unwrap_or_else(|_| Err(Failure::unavailable("connecting was broken off")))
     }
 
     async fn usable_idle(&self) -> Option<Idle> {
@@ -147,7 +123,11 @@ impl Connections {
                 break idle;
             }
         };
-        if matches!(timeout(PING_TIMEOUT, idle.connection.ping()).await, Ok(Ok(()))) {
+        if idle.since.elapsed() < self.trust {
+            return Some(idle);
+        }
+        let patience = PING_TIMEOUT.max(idle.session.round_trip() * PING_ROUND_TRIPS);
+        if matches!(timeout(patience, idle.session.ping()).await, Ok(Ok(()))) {
             return Some(idle);
         }
         // What ended this one has most likely ended its neighbours.
@@ -164,21 +144,22 @@ impl fmt::Debug for Connections {
 
 /// A connection for one use. Dropping it closes it.
 pub(super) struct Lease {
-    connection: PgConnection,
+    session: Session,
     opened: Instant,
-    home: Arc<Mutex<Vec<Idle>>>,
+    home: Home,
     place: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
+    pub(super) fn session(&mut self) -> &mut Session {
+        &mut self.session
     }
 
-    /// Puts the connection back. To be called only when the last statement has been answered.
+    /// Puts the connection back. To be called only when the last statement has been answered, and
+    /// what was begun has been ended.
     pub(super) fn keep(self) {
-        let Self { connection, opened, home, place } = self;
-        lock(&home).push(Idle { connection, opened, since: Instant::now() });
+        let Self { session, opened, home, place } = self;
+        lock(&home).push(Idle { session, opened, since: Instant::now() });
         // Only now, so that whoever waits for the place finds the connection.
         drop(place);
     }

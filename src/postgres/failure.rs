@@ -6,7 +6,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
 use super::table::{COLUMNS, PRIMARY_KEY};
@@ -95,16 +94,8 @@ impl Failure {
     }
 
     /// No error met while migrating speaks of the rows, whatever its class.
-    pub(super) fn of_migration(error: MigrateError) -> Self {
-        match error {
-            MigrateError::Execute(error) => {
-                Self::of_statement(error).into_unavailable("cannot prepare the schema: ")
-            }
-            MigrateError::ExecuteMigration(error, version) => {
-                Self::of_statement(error).into_unavailable(&format!("migration {version}: "))
-            }
-            other => Self::unavailable(format!("cannot prepare the schema: {other}")),
-        }
+    pub(super) fn while_migrating(self) -> Self {
+        self.into_unavailable("cannot prepare the schema: ")
     }
 
     fn into_unavailable(self, during: &str) -> Self {
@@ -175,9 +166,6 @@ fn advice(code: &str) -> Option<&'static str> {
         "23505" => "set the sequence of telemetry.id above its highest id, with setval",
         "23502" => "a column that readings do not have needs a default",
         "25006" => "this server is read-only: point DATABASE_URL at the primary",
-        "26000" | "42P05" => {
-            "behind PgBouncer in transaction mode, add statement-cache-capacity=0 to DATABASE_URL"
-        }
         "28000" | "28P01" => "check the user and the password in DATABASE_URL, and pg_hba.conf",
         "3D000" => "create the database, or correct its name in DATABASE_URL",
         "42501" => {

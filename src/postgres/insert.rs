@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use super::failure::{Failure, within};
-use super::{Database, INSERT_TIMEOUT, table};
+use super::session::Session;
+use super::{Database, INSERT_LIMIT, INSERT_TIMEOUT, table};
 use crate::telemetry::Reading;
 use crate::telemetry::fields::COUNT;
 
@@ -107,26 +107,30 @@ impl Database {
 
     async fn insert_in_time(&self, batch: &Columns<'_>) -> Result<u64, Failure> {
         let mut lease = self.writes.lease().await?;
-        let outcome = self.write(batch, lease.connection()).await;
-        // A refused value leaves the connection in order, and the halves of the batch follow.
-        if matches!(outcome, Ok(_) | Err(Failure::Data { .. })) {
-            lease.keep();
+        let session = lease.session();
+        session.begin(INSERT_LIMIT).await?;
+        let outcome = self.write(batch, session).await;
+        match outcome {
+            Ok(_) => session.end().await?,
+            // A refused value leaves the connection in order, and the halves of the batch follow.
+            Err(Failure::Data { .. }) => session.abandon().await?,
+            Err(_) => return outcome,
         }
+        lease.keep();
         outcome
     }
 
-    async fn write(
-        &self,
-        batch: &Columns<'_>,
-        connection: &mut PgConnection,
-    ) -> Result<u64, Failure> {
+    async fn write(&self, batch: &Columns<'_>, session: &mut Session) -> Result<u64, Failure> {
         if !self.duplicates.are_expected() {
-            match batch.execute(&INSERT_NEW, connection).await {
-                Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {}
+            match batch.execute(&INSERT_NEW, session).await {
+                Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {
+                    session.abandon().await?;
+                    session.begin(INSERT_LIMIT).await?;
+                }
                 outcome => return outcome,
             }
         }
-        let inserted = batch.execute(&INSERT_MISSING, connection).await?;
+        let inserted = batch.execute(&INSERT_MISSING, session).await?;
         self.duplicates.note(batch.device_ids.len() as u64 - inserted);
         Ok(inserted)
     }
@@ -146,14 +150,17 @@ impl<'r> Columns<'r> {
     async fn execute(
         &self,
         statement: &'static str,
-        connection: &mut PgConnection,
+        session: &mut Session,
     ) -> Result<u64, Failure> {
-        let mut query = sqlx::query(statement).bind(&self.device_ids).bind(&self.timestamps);
+        let mut query = sqlx::query(statement)
+            .persistent(session.keeps_statements())
+            .bind(&self.device_ids)
+            .bind(&self.timestamps);
         for column in &self.values {
             query = query.bind(column);
         }
         query
-            .execute(connection)
+            .execute(session.connection())
             .await
             .map(|done| done.rows_affected())
             .map_err(Failure::of_statement)

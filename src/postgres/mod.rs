@@ -21,16 +21,14 @@
 //!
 //! # PgBouncer
 //!
-//! In session mode it needs nothing. In transaction mode, add `statement-cache-capacity=0` to
-//! the connection string: statements are then not prepared by name, and no settings are made
-//! that would outlive the transaction and reach other clients. Set `statement_timeout` on the
-//! role instead, and prepare the schema once over a direct connection, because the migration
-//! lock belongs to a session.
+//! It needs nothing, in session and in transaction mode: see `session`.
 
 use std::time::Duration;
 
 use connections::Connections;
 use insert::Duplicates;
+use server::Server;
+use session::Setting;
 
 mod connection_string;
 mod connections;
@@ -38,6 +36,8 @@ mod failure;
 mod insert;
 mod queries;
 mod schema;
+mod server;
+mod session;
 mod settings;
 mod table;
 
@@ -57,26 +57,33 @@ pub const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// time to say so.
 pub const QUERY_TIMEOUT: Duration = Duration::from_millis(2_800);
 
-/// Beside the time: the log is trimmed on the word of a commit, so a commit must mean the disk, also
-/// where the server was told otherwise for speed.
-const WRITE_SETTINGS: &str = "
-    set statement_timeout = '28s';
-    set jit = off;
-    select set_config('synchronous_commit', 'on', false)
-    where current_setting('synchronous_commit') = 'off'";
-const SCHEMA_SETTINGS: &str = "set statement_timeout = '290s'";
-/// Beside the time: one plan for each query, the one that `queries` writes it for, also before
-/// the table has statistics; made for the parameters at hand, without compiling it and without
-/// workers, either of which takes longer than the query.
-const QUERY_SETTINGS: &str = "
-    set statement_timeout = '2600ms';
-    set enable_seqscan = off;
-    set enable_bitmapscan = off;
-    set enable_sort = off;
-    set plan_cache_mode = force_custom_plan;
-    set jit = off;
-    set max_parallel_workers_per_gather = 0";
+/// What PostgreSQL is told of these, so that it gives up first and says why.
+const INSERT_LIMIT: Duration = Duration::from_secs(28);
+const QUERY_LIMIT: Duration = Duration::from_millis(2_600);
+/// The log is trimmed on the word of a commit, so a commit must mean the disk, also where the server
+/// was told otherwise for speed.
+const WRITE_SETTINGS: &[Setting] = &[
+    ("jit", "'off'"),
+    (
+        "synchronous_commit",
+        "case current_setting('synchronous_commit') when 'off' then 'on' \
+         else current_setting('synchronous_commit') end",
+    ),
+];
+/// One plan for each query, the one that `queries` writes it for, also before the table has
+/// statistics; made for the parameters at hand, without compiling it and without workers, either of
+/// which takes longer than the query.
+const QUERY_SETTINGS: &[Setting] = &[
+    ("enable_seqscan", "'off'"),
+    ("enable_bitmapscan", "'off'"),
+    ("enable_sort", "'off'"),
+    ("plan_cache_mode", "'force_custom_plan'"),
+    ("jit", "'off'"),
+    ("max_parallel_workers_per_gather", "'0'"),
+];
 const QUERY_CONNECTIONS: usize = 4;
+/// A batch that meets a connection which was cut is sent again, a query is not.
+const TRUSTED_FOR_WRITES: Duration = Duration::from_secs(1);
 
 /// The database as both halves of the service see it. Cloning is cheap and shares connections.
 #[derive(Clone, Debug)]
@@ -93,11 +100,11 @@ impl Database {
     /// # Errors
     /// If the driver cannot read the connection string, which its own check rules out.
     pub fn new(settings: &Settings, flush_connections: usize) -> Result<Self, Failure> {
-        let server = connections::Server::new(&settings.url)?;
+        let server = Server::new(settings)?;
         // One more than there are batches, for `ping`.
         let places = flush_connections + 1;
-        let writes = Connections::new(server.clone(), places, WRITE_SETTINGS);
-        let queries = Connections::new(server, QUERY_CONNECTIONS, QUERY_SETTINGS);
+        let writes = Connections::new(server.clone(), places, WRITE_SETTINGS, TRUSTED_FOR_WRITES);
+        let queries = Connections::new(server, QUERY_CONNECTIONS, QUERY_SETTINGS, Duration::ZERO);
         Ok(Self { writes, queries, duplicates: Duplicates::default() })
     }
 
@@ -107,8 +114,9 @@ impl Database {
     /// [`Failure::Unavailable`] if it does not within [`QUERY_TIMEOUT`].
     pub async fn ping(&self) -> Result<(), Failure> {
         failure::within(QUERY_TIMEOUT, async {
-            // A lease is always of a connection that has just answered.
-            self.writes.lease().await?.keep();
+            let mut lease = self.writes.lease().await?;
+            lease.session().ping().await?;
+            lease.keep();
             Ok(())
         })
         .await

@@ -1,17 +1,34 @@
 //! The migrations of `migrations/`, applied by the service itself.
+//!
+//! sqlx's own way is not taken: its table `_sqlx_migrations` may be another application's, whose rows
+//! stop it, and its lock belongs to a session, which a pooler does not keep. Here everything happens
+//! in one transaction, under a lock that ends with it, and is noted in a table of our own.
 
 use std::collections::HashMap;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use sqlx::PgConnection;
-use sqlx::migrate::Migrator;
+use sqlx::AssertSqlSafe;
+use sqlx::migrate::{Migration, Migrator};
 
 use super::failure::{Failure, within};
-use super::{Database, QUERY_TIMEOUT, SCHEMA_SETTINGS};
+use super::session::{Session, Setting};
+use super::table::MIGRATIONS_TABLE;
+use super::{Database, QUERY_TIMEOUT};
 
 /// Longest wait for migrations: another ingestor may hold their lock, and an index on a table that
 /// was there before takes its time.
 pub const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
+const MIGRATE_LIMIT: Duration = Duration::from_secs(290);
+const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
+
+/// The driver's, of earlier versions of this service, or of somebody else.
+const FORMER_TABLE: &str = "_sqlx_migrations";
+
+/// One for all ingestors of a database: "iot-inge" in ASCII.
+const LOCK: i64 = 0x696f_742d_696e_6765;
+
+const SETTINGS: &[Setting] = &[];
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -20,64 +37,124 @@ impl Database {
     ///
     /// Changes nothing, and needs no right to, if every migration is applied already; those of a
     /// newer version do no harm. A role that may not migrate uses the table as it finds it.
-    /// Several ingestors may do this at once: sqlx holds an advisory lock. Cancellation-safe:
-    /// each migration is a transaction.
+    /// Several ingestors may do this at once. Cancellation-safe: all of it is one transaction.
     ///
     /// # Errors
-    /// Always [`Failure::Unavailable`]: after [`QUERY_TIMEOUT`] at the latest if the database does
-    /// not answer, after [`MIGRATE_TIMEOUT`] if there is something to migrate.
+    /// Always [`Failure::Unavailable`]: soon if the database does not answer, after
+    /// [`MIGRATE_TIMEOUT`] if there is something to migrate.
     pub async fn prepare_schema(&self) -> Result<(), Failure> {
-        let (mut connection, prepared) = within(QUERY_TIMEOUT, async {
-            // Not one of those for batches, whose statements may not take as long as migrations.
-            let mut connection = self.writes.server().connect(SCHEMA_SETTINGS).await?;
-            let prepared = is_prepared(&mut connection).await;
-            Ok((connection, prepared))
-        })
-        .await?;
-        let outcome = match prepared {
-            Ok(true) => Ok(()),
-            Ok(false) => within(MIGRATE_TIMEOUT, migrate(&mut connection)).await,
-            Err(failure) => Err(failure),
-        };
-        match outcome {
+        // Not one of those for batches, whose statements may not take as long as migrations.
+        let mut session = self.writes.server().connect(SETTINGS).await?;
+        let noted = within(QUERY_TIMEOUT, noted(&mut session)).await?;
+        if not_in(&noted).is_empty() {
+            return Ok(());
+        }
+        match within(MIGRATE_TIMEOUT, apply(&mut session, noted)).await {
             Err(failure)
                 if failure.sqlstate() == Some("42501")
-                    && within(QUERY_TIMEOUT, has_table(&mut connection)).await? =>
+                    && within(QUERY_TIMEOUT, self.has_table()).await? =>
             {
                 tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
                 Ok(())
             }
-            outcome => outcome,
+            outcome => outcome.map_err(Failure::while_migrating),
         }
+    }
+
+    async fn has_table(&self) -> Result<bool, Failure> {
+        let mut session = self.writes.server().connect(SETTINGS).await?;
+        session.begin(LOOK_LIMIT).await?;
+        let found = sqlx::query_scalar("select to_regclass('telemetry') is not null")
+            .persistent(false)
+            .fetch_one(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        session.end().await?;
+        Ok(found)
     }
 }
 
-async fn migrate(connection: &mut PgConnection) -> Result<(), Failure> {
-    // `run` less its generic argument, for which the compiler cannot prove that the future is
-    // `Send`, so that nothing that awaits it could be spawned.
-    MIGRATIONS.run_direct(None, connection, false).await.map_err(Failure::of_migration)
-}
+/// Checksums by version.
+type Applied = HashMap<i64, Vec<u8>>;
 
-/// Whether all of our migrations are applied. Asked before sqlx is, which would create its own
-/// table in any case, and refuse one that a newer version has migrated.
-async fn is_prepared(connection: &mut PgConnection) -> Result<bool, Failure> {
-    let applied = sqlx::query_as::<_, (i64, Vec<u8>)>(
-        "select version, checksum from _sqlx_migrations where success",
-    );
-    let applied: HashMap<i64, Vec<u8>> =
-        match applied.fetch_all(connection).await.map_err(Failure::of_statement) {
-            Ok(rows) => rows.into_iter().collect(),
-            Err(failure) if failure.is_missing_table() => return Ok(false),
+/// What our table or, of an earlier version, the driver's says is applied.
+async fn noted(session: &mut Session) -> Result<Applied, Failure> {
+    let mut applied = Applied::new();
+    for table in [FORMER_TABLE, MIGRATIONS_TABLE] {
+        session.begin(LOOK_LIMIT).await?;
+        match read(session, table).await {
+            Ok(rows) => {
+                session.end().await?;
+                applied.extend(rows);
+            }
+            // Not there, not for us to read, or somebody else's and of another shape.
+            Err(failure) if failure.is_configuration() || failure.is_missing_table() => {
+                session.abandon().await?;
+            }
             Err(failure) => return Err(failure),
-        };
-    Ok(MIGRATIONS.iter().all(|migration| {
-        applied.get(&migration.version).is_some_and(|checksum| *checksum == *migration.checksum)
-    }))
+        }
+    }
+    Ok(applied)
 }
 
-async fn has_table(connection: &mut PgConnection) -> Result<bool, Failure> {
-    sqlx::query_scalar("select to_regclass('telemetry') is not null")
-        .fetch_one(connection)
+/// What a table says was applied, by version.
+async fn read(session: &mut Session, table: &str) -> Result<Vec<(i64, Vec<u8>)>, Failure> {
+    let sql = format!("select version::bigint, checksum::bytea from {table} where success");
+    sqlx::query_as(AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch_all(session.connection())
         .await
         .map_err(Failure::of_statement)
+}
+
+async fn apply(session: &mut Session, mut applied: Applied) -> Result<(), Failure> {
+    let limit = MIGRATE_LIMIT.as_millis();
+    session
+        .run(format!(
+            "begin;
+            select set_config('statement_timeout', '{limit}ms', true);
+            select pg_advisory_xact_lock({LOCK});
+            create table if not exists {MIGRATIONS_TABLE} (
+                version bigint primary key,
+                description text not null,
+                checksum bytea not null,
+                success boolean not null default true,
+                applied_at timestamptz not null default now()
+            )"
+        ))
+        .await?;
+    // Whoever held the lock before us may have applied them.
+    applied.extend(read(session, MIGRATIONS_TABLE).await?);
+    let mut sql = String::new();
+    for migration in not_in(&applied) {
+        sql.push_str(migration.sql.as_str());
+        write!(
+            sql,
+            ";
+            insert into {MIGRATIONS_TABLE} (version, description, checksum)
+            values ({}, '{}', '\\x{}')
+            on conflict (version) do update set checksum = excluded.checksum;",
+            migration.version,
+            migration.description.replace('\'', "''"),
+            Hex(&migration.checksum)
+        )
+        .ok();
+    }
+    session.run(sql + "commit").await
+}
+
+fn not_in(applied: &Applied) -> Vec<&'static Migration> {
+    let is_missing = |migration: &&Migration| {
+        let checksum = applied.get(&migration.version);
+        checksum.is_none_or(|checksum| checksum[..] != migration.checksum[..])
+    };
+    MIGRATIONS.iter().filter(is_missing).collect()
+}
+
+struct Hex<'b>(&'b [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }

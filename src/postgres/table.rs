@@ -17,6 +17,9 @@ pub(super) const COLUMNS: [&str; 2 + COUNT] = {
 /// As PostgreSQL names the constraint.
 pub(super) const PRIMARY_KEY: &str = "telemetry_pkey";
 
+/// Where the service notes which migrations it has applied.
+pub(super) const MIGRATIONS_TABLE: &str = "_iot_ingestor_migrations";
+
 /// The same as a list in SQL.
 pub(super) fn columns() -> String {
     COLUMNS.join(", ")

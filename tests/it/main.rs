@@ -31,6 +31,7 @@ mod page;
 mod path;
 mod preflight;
 mod probe;
+mod reach;
 mod simulator;
 mod status;
 mod stop;

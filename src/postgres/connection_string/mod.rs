@@ -34,7 +34,6 @@ impl ConnectionString {
         &self.hosts
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "hosts are tried one by one next"))]
     pub(super) fn target(&self) -> TargetSession {
         self.target
     }

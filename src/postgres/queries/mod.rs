@@ -19,7 +19,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Postgres, QueryBuilder, Row as _};
 
 use super::failure::{Failure, within};
-use super::{Database, QUERY_TIMEOUT, table};
+use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT, table};
 use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
 use crate::telemetry::fields::Values;
@@ -103,10 +103,14 @@ impl Database {
     ) -> Result<TelemetryPage, Failure> {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let named = session.keeps_statements();
             // One more than asked for tells whether there is a next page.
             let mut rows: Vec<TelemetryRow> = page(filter, position, i64::from(limit) + 1)
                 .build_query_as()
-                .fetch_all(lease.connection())
+                .persistent(named)
+                .fetch_all(session.connection())
                 .await
                 .map_err(Failure::of_statement)?;
             let has_next = rows.len() > limit as usize;
@@ -120,12 +124,14 @@ impl Database {
                 _ => {
                     let counted: i64 = count(filter)
                         .build_query_scalar()
-                        .fetch_one(lease.connection())
+                        .persistent(named)
+                        .fetch_one(session.connection())
                         .await
                         .map_err(Failure::of_statement)?;
                     counted.unsigned_abs()
                 }
             };
+            session.end().await?;
             lease.keep();
             let last = rows.last().map(|row| Cursor { ts: row.reading.timestamp, id: row.id });
             Ok(TelemetryPage {
@@ -154,15 +160,20 @@ impl Database {
     ) -> Result<DevicePage, Failure> {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let named = session.keeps_statements();
             let sql: &'static str =
                 if filter.newest_first { &DEVICES_BY_AGE } else { &DEVICES_BY_NAME };
             let rows: Vec<DeviceRow> = sqlx::query_as(sql)
                 .bind(i64::from(offset))
                 .bind(i64::from(limit))
                 .bind(filter.name_contains.as_deref())
-                .fetch_all(lease.connection())
+                .persistent(named)
+                .fetch_all(session.connection())
                 .await
                 .map_err(Failure::of_statement)?;
+            session.end().await?;
             lease.keep();
             Ok(DevicePage {
                 total: rows.first().map_or(0, |row| row.total.unsigned_abs()),

@@ -11,6 +11,7 @@ pub(crate) mod backlog;
 pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod mosquitto;
+pub(crate) mod pgbouncer;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod process;
@@ -19,18 +20,21 @@ pub(crate) mod readings;
 pub(crate) mod scratch;
 pub(crate) mod scripted;
 pub(crate) mod service;
+pub(crate) mod silent;
 pub(crate) mod simulator;
 pub(crate) mod visible;
 pub(crate) mod wire;
 
 pub(crate) use browser::Browser;
 pub(crate) use mosquitto::Mosquitto;
+pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Postgres;
 pub(crate) use publisher::{Load, Publisher};
 pub(crate) use readings::{Reading, array, reading, readings};
 pub(crate) use scratch::Scratch;
 pub(crate) use scripted::ScriptedBroker;
 pub(crate) use service::{Ingestor, Service};
+pub(crate) use silent::Silent;
 pub(crate) use simulator::Simulator;
 
 /// Longer than anything here takes, even on a busy machine.

@@ -52,6 +52,25 @@ impl Postgres {
         Self { scratch, process: None, fsync, password, port: ports::free() }
     }
 
+    /// A running standby of this one, which it follows asynchronously.
+    pub(crate) fn start_standby(&self) -> Self {
+        let scratch = Scratch::new();
+        give_to_server(scratch.path());
+        let mut backup = guarded_server(bin_dir().join("pg_basebackup"));
+        backup.arg("-D").arg(scratch.path().join("data")).current_dir("/");
+        backup.args(["-R", "-X", "stream", "-c", "fast", "-U", "iot", "-h", "127.0.0.1", "-p"]);
+        run(backup.arg(self.port.to_string()).env("PGPASSWORD", &self.password));
+        let (password, port) = (self.password.clone(), ports::free());
+        let mut standby = Self { scratch, process: None, fsync: self.fsync, password, port };
+        standby.launch();
+        standby
+    }
+
+    /// Makes a standby a server of its own.
+    pub(crate) fn promote(&self) {
+        self.session().rows("select pg_promote()");
+    }
+
     /// Starts it and waits until it takes statements.
     pub(crate) fn launch(&mut self) {
         self.launch_unawaited();
@@ -114,6 +133,10 @@ impl Postgres {
 
     pub(crate) fn pid(&self) -> Pid {
         self.process.as_ref().expect("it does not run").pid()
+    }
+
+    pub(crate) fn password(&self) -> &str {
+        &self.password
     }
 
     /// For the owner of the database.
@@ -179,13 +202,25 @@ impl Postgres {
         self.try_connect("iot", &self.password).expect("a connection to PostgreSQL")
     }
 
+    /// As the owner, by way of what listens there.
+    #[track_caller]
+    pub(crate) fn session_on(&self, port: u16) -> Session {
+        Self::connect(port, "iot", &self.password).expect("a connection by way of a pooler")
+    }
+
     fn try_connect(&self, role: &str, password: &str) -> Result<Session, sqlx::Error> {
+        Self::connect(self.port, role, password)
+    }
+
+    fn connect(port: u16, role: &str, password: &str) -> Result<Session, sqlx::Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let options = PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
-            .port(self.port)
+            .port(port)
             .username(role)
             .password(password)
+            // Which PgBouncer would not take.
+            .extra_float_digits(None)
             .database("iotdb");
         let connection = runtime.block_on(options.connect())?;
         Ok(Session { runtime, connection })
@@ -217,6 +252,13 @@ impl Session {
         let statements = sqlx::raw_sql(AssertSqlSafe(sql));
         let outcome = self.runtime.block_on(statements.execute(&mut self.connection));
         outcome.unwrap_or_else(|error| panic!("{error}: {sql}"));
+    }
+
+    /// The one text of the one row, without a statement that is prepared.
+    #[track_caller]
+    pub(crate) fn text(&mut self, sql: &str) -> String {
+        let query = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut self.connection);
+        self.runtime.block_on(query).unwrap_or_else(|error| panic!("{error}: {sql}")).get(0)
     }
 
     #[track_caller]

@@ -1,0 +1,95 @@
+//! A connection, and how far it can be relied on.
+//!
+//! Behind a pooler (PgBouncer as Debian ships it, and others) each transaction may meet another
+//! session of PostgreSQL: a statement that was prepared by name is not there any more, or is there
+//! already, and a setting that was made reaches another client. Whether a session is ours is found
+//! out when it is opened (see `server`), and where it is not, whatever has to hold for a statement is
+//! said in the statement's own transaction.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::failure::Failure;
+
+/// A setting of PostgreSQL, as an expression of SQL.
+pub(super) type Setting = (&'static str, &'static str);
+
+/// An open connection.
+pub(super) struct Session {
+    connection: PgConnection,
+    /// Whether PostgreSQL's session lasts as long as the connection.
+    is_ours: bool,
+    settings: &'static [Setting],
+    /// What the session was told last; `None` if it was told nothing.
+    limit: Option<Duration>,
+    /// The time that one question and its answer took when it was opened.
+    round_trip: Duration,
+}
+
+impl Session {
+    /// `connection`, in which the settings were made already if it `is_ours`.
+    pub(super) fn new(
+        connection: PgConnection,
+        is_ours: bool,
+        settings: &'static [Setting],
+        round_trip: Duration,
+    ) -> Self {
+        Self { connection, is_ours, settings, limit: None, round_trip }
+    }
+
+    pub(super) fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// To be asked only between [`Self::begin`] and [`Self::end`].
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// Whether a statement may be prepared by name, which is faster and lasts as long as the session.
+    pub(super) fn keeps_statements(&self) -> bool {
+        self.is_ours
+    }
+
+    /// Makes ready for statements, none of which PostgreSQL lets run for longer than `limit`.
+    pub(super) async fn begin(&mut self, limit: Duration) -> Result<(), Failure> {
+        let told = format!("'{}ms'", limit.as_millis());
+        if self.is_ours {
+            if self.limit != Some(limit) {
+                // Not valid until it was answered.
+                self.limit = None;
+                self.run(format!("set statement_timeout = {told}")).await?;
+                self.limit = Some(limit);
+            }
+            return Ok(());
+        }
+        let mut sql = format!("begin; select set_config('statement_timeout', {told}, true)");
+        for (name, value) in self.settings {
+            write!(sql, ", set_config('{name}', {value}, true)").ok();
+        }
+        self.run(sql).await
+    }
+
+    /// What was written is committed when this returns, and the connection can be used again.
+    pub(super) async fn end(&mut self) -> Result<(), Failure> {
+        if self.is_ours { Ok(()) } else { self.run("commit".to_owned()).await }
+    }
+
+    /// Takes back what was begun, as after a statement that was refused.
+    pub(super) async fn abandon(&mut self) -> Result<(), Failure> {
+        if self.is_ours { Ok(()) } else { self.run("rollback".to_owned()).await }
+    }
+
+    /// Whether the other side still answers.
+    pub(super) async fn ping(&mut self) -> Result<(), Failure> {
+        self.connection.ping().await.map_err(Failure::of_statement)
+    }
+
+    /// Runs statements that are written here and answer nothing, without a time limit of their own.
+    pub(super) async fn run(&mut self, sql: String) -> Result<(), Failure> {
+        let run = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection);
+        run.await.map(drop).map_err(Failure::of_statement)
+    }
+}

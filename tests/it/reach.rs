@@ -1,0 +1,134 @@
+//! Ways to the database: names and hosts of which some do not answer, and poolers.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Mosquitto, PgBouncer, Postgres, Publisher, Service, Silent, eventually, eventually_eq, readings,
+};
+
+#[test]
+fn a_host_that_drops_packets_holds_up_neither_rows_nor_queries() {
+    let (silent, postgres, broker) = (Silent::start(), Postgres::start(), Mosquitto::start());
+    let login = format!("postgres://iot:{}", postgres.password());
+    let url = format!("{login}@{},127.0.0.1:{}/iotdb", silent.address, postgres.port);
+    let mut ingestor = Service::new(&url, broker.port).start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..1_000);
+    let began = Instant::now();
+    postgres.await_exactly(&readings(0..1_000));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let page = ingestor.get("/api/v1/telemetry");
+    assert_eq!((page.status, page.json()["total"].clone()), (200, 1_000.into()));
+}
+
+#[test]
+fn without_any_host_that_answers_the_log_names_each() {
+    let (silent, broker) = (Silent::start(), Mosquitto::start());
+    let url = format!("postgres://iot:x@127.0.0.1:1,{}/iotdb", silent.address);
+    let service = Service::new(&url, broker.port).set("DATABASE_CONNECT_TIMEOUT_SECS", 1);
+    let ingestor = service.start();
+    eventually("the log says so", || {
+        let line = ingestor.log_of("the database does not take rows").first()?.to_string();
+        assert!(line.contains("127.0.0.1:1"), "{line}");
+        Some(())
+    });
+}
+
+#[test]
+fn rows_go_to_the_host_that_takes_writes_and_follow_it_when_the_standby_becomes_that() {
+    let mut primary = Postgres::start();
+    let (standby, broker) = (primary.start_standby(), Mosquitto::start());
+    let url = format!(
+        "postgres://iot:{}@127.0.0.1:{},127.0.0.1:{}/iotdb?target_session_attrs=read-write",
+        primary.password(),
+        standby.port,
+        primary.port
+    );
+    let mut ingestor = Service::new(&url, broker.port).start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..1_000);
+    primary.await_exactly(&readings(0..1_000));
+    eventually_eq("the standby has followed", &1_000, || standby.count());
+    primary.kill();
+    devices.publish_readings(1_000..2_000);
+    standby.promote();
+    standby.await_exactly(&readings(0..2_000));
+    eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
+}
+
+#[test]
+fn behind_pgbouncer_everything_works_without_a_setting() {
+    // As many sessions as are shipped, and so few that clients share them all the time.
+    for (mode, sessions) in [("session", 20), ("transaction", 20), ("transaction", 2)] {
+        let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+        let pgbouncer = PgBouncer::start(&postgres, mode, sessions);
+        let service = Service::new(&pgbouncer.url(&postgres), broker.port);
+        for start in 0..2 {
+            let mut ingestor = service.start();
+            ingestor.await_ready();
+            let stored = start * 6_000;
+            let mut devices = Publisher::connect(broker.port);
+            devices.publish_readings(stored..stored + 3_000);
+            // Some of these are there already.
+            devices.publish_readings(stored + 2_000..stored + 6_000);
+            postgres.await_exactly(&readings(0..stored + 6_000));
+            for path in ["telemetry", "telemetry?device_id=device-1", "devices", "devices?limit=1"]
+            {
+                for _ in 0..10 {
+                    let answer = ingestor.get(&format!("/api/v1/{path}"));
+                    assert_eq!(answer.status, 200, "{mode}: {path}: {answer:?}");
+                }
+            }
+            eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
+            assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0, "{mode}");
+            assert_eq!(ingestor.log_of("a pooler stands before the database").len(), 1);
+            ingestor.stop();
+        }
+        // No setting of ours has reached a session that others will use.
+        let mut others = postgres.session_on(pgbouncer.port());
+        for _ in 0..10 {
+            let row = others.text(
+                "select current_setting('statement_timeout') || current_setting('jit') \
+                 || current_setting('enable_seqscan')",
+            );
+            assert_eq!(row, "0onon", "{mode}");
+        }
+    }
+}
+
+#[test]
+fn another_applications_migrations_stop_nothing_and_our_former_table_is_taken_over() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(
+        "create table _sqlx_migrations (version bigint primary key, description text not null, \
+         installed_on timestamptz not null default now(), success boolean not null, \
+         checksum bytea not null, execution_time bigint not null);
+         insert into _sqlx_migrations values (1, 'theirs', now(), true, '\\x00', 1), \
+         (2, 'half done', now(), false, '\\x00', 1), (99, 'theirs', now(), true, '\\x00', 1)",
+    );
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..100);
+    postgres.await_exactly(&readings(0..100));
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+    ingestor.stop();
+    // As an earlier version has left it, for a role that may do no more than write.
+    postgres.execute(
+        "truncate telemetry;
+         delete from _sqlx_migrations;
+         insert into _sqlx_migrations select version, description, now(), success, checksum, 1 \
+         from _iot_ingestor_migrations;
+         drop table _iot_ingestor_migrations;
+         create role writer login password 'secret';
+         grant select, insert on telemetry to writer;
+         grant usage on sequence telemetry_id_seq to writer;
+         grant select on _sqlx_migrations to writer",
+    );
+    let mut ingestor = Service::new(&postgres.url_of("writer", "secret"), broker.port).start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(100..200);
+    postgres.await_exactly(&readings(100..200));
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+    assert!(ingestor.log_of("this role may not migrate").is_empty());
+}
