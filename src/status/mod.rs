@@ -2,3 +2,15 @@
 
 pub mod health;
 pub mod history;
+mod snapshot;
+mod summary;
+
+pub(crate) use snapshot::{Parts, Snapshot};
+
+/// The state of the whole now, summed up in words.
+pub(crate) fn snapshot(parts: &Parts<'_>) -> Snapshot {
+    let mut snapshot = Snapshot::take(parts);
+    let moment = summary::Moment::of(parts.health, parts.history);
+    (snapshot.level, snapshot.summary) = summary::of(&snapshot, moment);
+    snapshot
+}

@@ -3,24 +3,11 @@
 //! What matters most comes first: the log that can take no more, then what nobody receives, then
 //! what the database does not get, then how long it takes. Figures are rounded as a person would.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
-use super::Status;
+use super::health::{Health, WalState};
+use super::history::History;
+use super::snapshot::{Level, SHORT, Snapshot};
 use crate::base::number::with_commas;
 use crate::flusher::State as Flushing;
-use crate::status::health::WalState;
-
-/// `ok`: nothing to do. `warning`: nothing is lost, and somebody should look. `critical`: readings
-/// do not come in, or soon will not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = Level)]
-pub(super) enum Level {
-    Ok,
-    Warning,
-    Critical,
-}
 
 /// With less time than this before the log is full, somebody has to hurry.
 const HURRY_SECONDS: f64 = 3_600.0;
@@ -31,7 +18,7 @@ const SILENCE_SECONDS: f64 = 300.0;
 /// A share of rejected readings that is more than a stray device.
 const MANY_REJECTED: f64 = 0.1;
 
-/// What a [`Status`] does not show.
+/// What a [`Snapshot`] does not show.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Moment {
     pub(super) is_stopping: bool,
@@ -41,7 +28,17 @@ pub(super) struct Moment {
     pub(super) stored_within: Option<f64>,
 }
 
-pub(super) fn of(status: &Status, moment: Moment) -> (Level, String) {
+impl Moment {
+    pub(super) fn of(health: &Health, history: &History) -> Self {
+        Self {
+            is_stopping: health.is_stopping(),
+            committed_within: history.commits(SHORT).p99,
+            stored_within: history.ends_to_end(SHORT).p99,
+        }
+    }
+}
+
+pub(super) fn of(status: &Snapshot, moment: Moment) -> (Level, String) {
     let is_connected = status.broker.state == "connected";
     let is_up = status.database.state == "up";
     let is_paused = status.flusher == Flushing::Paused;
@@ -78,7 +75,7 @@ pub(super) fn of(status: &Status, moment: Moment) -> (Level, String) {
 }
 
 /// Broker, log and database are there.
-fn working(status: &Status, moment: Moment) -> (Level, String) {
+fn working(status: &Snapshot, moment: Moment) -> (Level, String) {
     let pending = status.pending_records;
     if let Some(seconds) = status.drained_in_seconds {
         let text = format!(
@@ -136,7 +133,7 @@ fn flowing(readings_a_second: f64, moment: Moment) -> String {
     )
 }
 
-fn full(status: &Status, is_up: bool) -> String {
+fn full(status: &Snapshot, is_up: bool) -> String {
     let text = format!(
         "The log has been full for {}: the ingestor has left the broker, which keeps what comes in \
          until there is room.",
@@ -151,7 +148,7 @@ fn full(status: &Status, is_up: bool) -> String {
 }
 
 /// Why the database gets nothing.
-fn no_rows(status: &Status, is_up: bool) -> String {
+fn no_rows(status: &Snapshot, is_up: bool) -> String {
     let down_for = duration(status.database.since.for_seconds);
     if is_up {
         "Writing to the database is paused.".to_owned()
@@ -163,7 +160,7 @@ fn no_rows(status: &Status, is_up: bool) -> String {
 }
 
 /// What waits, and how much longer it can.
-fn waiting(status: &Status) -> String {
+fn waiting(status: &Snapshot) -> String {
     let pending = status.pending_records;
     let safe = match pending {
         0 => "Nothing waits in the log".to_owned(),
@@ -221,7 +218,9 @@ fn duration(seconds: f64) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Broker, Database, Disk, Flow, Latencies, Log, Quantiles, Rates, Since};
+    use super::super::snapshot::{
+        Broker, Database, Disk, Flow, Latencies, Log, Quantiles, Rates, Since,
+    };
     use super::*;
     use crate::base::time::Timestamp;
 
@@ -237,9 +236,9 @@ mod tests {
     }
 
     /// All is well, at 1,200 readings a second.
-    fn well() -> Status {
+    fn well() -> Snapshot {
         let quantiles = || Quantiles { p50_seconds: None, p99_seconds: None };
-        Status {
+        Snapshot {
             summary: String::new(),
             level: Level::Ok,
             ready: true,
@@ -268,13 +267,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn must_say(change: impl FnOnce(&mut Status), level: Level, text: &str) {
+    fn must_say(change: impl FnOnce(&mut Snapshot), level: Level, text: &str) {
         let mut status = well();
         change(&mut status);
         assert_eq!(of(&status, MOMENT), (level, text.to_owned()));
     }
 
-    fn outage(status: &mut Status) {
+    fn outage(status: &mut Snapshot) {
         status.database =
             Database { state: "down", since: since(12 * 60 + 9), problem: Some("unreachable") };
         status.flusher = Flushing::BackingOff;
@@ -325,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_is_away_comes_before_a_database_that_is_away() {
-        let no_broker = |status: &mut Status| {
+        let no_broker = |status: &mut Snapshot| {
             status.broker.state = "disconnected";
             status.broker.since = since(59);
         };
@@ -398,7 +397,7 @@ mod tests {
     #[test]
     fn silence_becomes_a_warning_after_five_minutes() {
         let silent = |seconds: f64| {
-            move |status: &mut Status| {
+            move |status: &mut Snapshot| {
                 status.rates.over_10_s = flow(0.0, 0.0);
                 status.pending_records = 0;
                 status.broker.last_message_seconds = Some(seconds);
