@@ -1,7 +1,5 @@
 //! Everything that the service can be told, room by room.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::logging;
@@ -44,23 +42,6 @@ impl Config {
         Self::from_sources(Sources::of_this_process())
     }
 
-    /// Where the log is, whatever else is wrong: for those who look into it.
-    ///
-    /// # Errors
-    /// If it is not in the environment, and `Rocket.toml` cannot be read.
-    pub fn load_wal_dir() -> Result<PathBuf, Mistakes> {
-        Self::wal_dir_from_sources(Sources::of_this_process())
-    }
-
-    fn wal_dir_from_sources(mut from: Sources) -> Result<PathBuf, Mistakes> {
-        let dir = wal::Settings::read_dir(&mut from);
-        if from.is_in_environment("WAL_DIR") {
-            Ok(dir)
-        } else {
-            from.mistakes_so_far().map(|()| dir)
-        }
-    }
-
     /// As [`Self::load`], from given sources.
     ///
     /// # Errors
@@ -80,17 +61,6 @@ impl Config {
             logging: logging::Settings::read(&mut from),
         };
         from.finish().map(|()| config)
-    }
-
-    /// `HTTP_ADDR` alone, from the same places: whatever else is wrong with the configuration is
-    /// not looked at.
-    ///
-    /// # Errors
-    /// The mistake in it.
-    pub fn load_http_addr() -> Result<SocketAddr, Mistakes> {
-        let mut from = Sources::of_this_process();
-        let address = http::Settings::read_address(&mut from);
-        from.mistakes_so_far().map(|()| address)
     }
 
     /// Every setting as `NAME=value`, secrets redacted.
@@ -128,19 +98,6 @@ mod tests {
         let env: BTreeMap<String, String> =
             env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Config::from_sources(Sources::new(env, toml))
-    }
-
-    #[test]
-    fn the_place_of_the_log_is_known_whatever_else_is_wrong() {
-        let wal_dir = |env: &[(&str, &str)], toml: &str| {
-            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            Config::wal_dir_from_sources(Sources::new(env.collect(), toml))
-        };
-        let spoilt = "[default]\nmqtt_port = 0\nbatch = 1\nwal_dir = \"/from/file\"";
-        assert_eq!(wal_dir(&[], spoilt), Ok("/from/file".into()));
-        assert_eq!(wal_dir(&[("WAL_DIR", "/w"), ("HTTP_ADDR", "x")], "[half"), Ok("/w".into()));
-        assert_eq!(wal_dir(&[], ""), Ok("data/wal".into()));
-        assert!(wal_dir(&[], "[half").is_err(), "it could stand there");
     }
 
     fn mistakes(env: &[(&str, &str)], toml: &str) -> Vec<String> {

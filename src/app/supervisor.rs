@@ -10,15 +10,15 @@ use tokio::sync::mpsc;
 
 /// A piece of work that ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(super) struct Ended {
     /// Its name.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// How.
-    pub outcome: anyhow::Result<()>,
+    pub(super) outcome: anyhow::Result<()>,
 }
 
 /// Starts tasks and threads, and hears of their end.
-pub struct Supervisor {
+pub(super) struct Supervisor {
     sender: mpsc::Sender<Ended>,
     ended: mpsc::Receiver<Ended>,
     running: Vec<&'static str>,
@@ -37,7 +37,7 @@ impl Default for Supervisor {
 
 impl Supervisor {
     /// Starts a task.
-    pub fn task<F>(&mut self, name: &'static str, work: F)
+    pub(super) fn task<F>(&mut self, name: &'static str, work: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -54,7 +54,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the system has no thread left.
-    pub fn thread<F>(&mut self, name: &'static str, work: F) -> std::io::Result<()>
+    pub(super) fn thread<F>(&mut self, name: &'static str, work: F) -> std::io::Result<()>
     where
         F: FnOnce() -> anyhow::Result<()> + Send + 'static,
     {
@@ -70,7 +70,7 @@ impl Supervisor {
     }
 
     /// The next part that ends. Can be dropped and called again at any time.
-    pub async fn next_ended(&mut self) -> Option<Ended> {
+    pub(super) async fn next_ended(&mut self) -> Option<Ended> {
         if self.running.is_empty() {
             return None;
         }
@@ -81,7 +81,7 @@ impl Supervisor {
 
     /// Waits until everything called `name` has ended, for at most `patience`; what ended with an
     /// error is logged. False if it is still running.
-    pub async fn await_end(&mut self, name: &str, patience: Duration) -> bool {
+    pub(super) async fn await_end(&mut self, name: &str, patience: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + patience;
         while self.running.contains(&name) {
             match tokio::time::timeout_at(deadline, self.next_ended()).await {
@@ -101,13 +101,13 @@ impl Supervisor {
     }
 
     /// The first part that ended with an error while its end was awaited.
-    pub fn take_failure(&mut self) -> Option<Ended> {
+    pub(super) fn take_failure(&mut self) -> Option<Ended> {
         self.failure.take()
     }
 
     /// What still runs.
     #[must_use]
-    pub fn running(&self) -> &[&'static str] {
+    pub(super) fn running(&self) -> &[&'static str] {
         &self.running
     }
 }

@@ -93,12 +93,10 @@ fn answer(output: &Output) -> ExitCode {
             Config::load().map_or_else(bad_configuration, |config| check_config(&config, output))
         }
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
-        Command::Health { ready } => {
-            Config::load_http_addr().map_or_else(bad_configuration, |address| {
-                let question = if ready { Question::Ready } else { Question::Live };
-                ask_health(address, question, output)
-            })
-        }
+        Command::Health { ready } => health::address().map_or_else(bad_configuration, |address| {
+            let question = if ready { Question::Ready } else { Question::Live };
+            ask_health(address, question, output)
+        }),
     }
 }
 

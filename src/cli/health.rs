@@ -7,6 +7,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::base::settings::{Mistakes, Sources};
+use crate::http;
+
 /// Longest time for all of it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -57,6 +60,16 @@ pub enum Error {
     /// Something else listens there.
     #[error("{0} does not speak HTTP")]
     Foreign(SocketAddr),
+}
+
+/// `HTTP_ADDR`, whatever else is wrong with the configuration.
+///
+/// # Errors
+/// The mistake in it.
+pub fn address() -> Result<SocketAddr, Mistakes> {
+    let mut from = Sources::of_this_process();
+    let address = http::Settings::read_address(&mut from);
+    from.mistakes_so_far().map(|()| address)
 }
 
 /// Asks the service that was told to listen on `http_addr`; blocks for at most [`PATIENCE`].

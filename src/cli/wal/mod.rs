@@ -10,13 +10,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::app::config::Config;
 use crate::base::number::with_commas;
 use crate::base::output::complain;
-use crate::base::settings::Mistakes;
+use crate::base::settings::{Mistakes, Sources};
 use crate::telemetry::Reading;
 use crate::wal::inspect::{ExaminedGeneration, InspectError, Inspection, Scope};
-use crate::wal::{Offset, OffsetRange};
+use crate::wal::{self, Offset, OffsetRange};
 
 mod progress;
 mod stats;
@@ -111,7 +110,10 @@ Exit codes: 0 all is right, 64 bad arguments, 1 anything else, in a line or more
 /// # Errors
 /// If the configuration does not even say where the log is.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
-    let dir = arguments.wal_dir.clone().map_or_else(Config::load_wal_dir, Ok)?;
+    let dir = match &arguments.wal_dir {
+        Some(dir) => dir.clone(),
+        None => wal_dir(Sources::of_this_process())?,
+    };
     let answered =
         Inspection::open(&dir).map_err(Failure::from).and_then(|log| match &arguments.command {
             Command::Stats { json } => stats::run(&log, *json),
@@ -130,6 +132,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Where the log is, whatever else is wrong with the configuration.
+fn wal_dir(mut from: Sources) -> Result<PathBuf, Mistakes> {
+    let dir = wal::Settings::read_dir(&mut from);
+    if from.is_in_environment("WAL_DIR") { Ok(dir) } else { from.mistakes_so_far().map(|()| dir) }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -291,4 +299,22 @@ fn unreadable(ranges: &[OffsetRange]) -> String {
         write!(text, " and {} more ranges", ranges.len() - SHOWN).ok();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_the_log_is_known_whatever_else_is_wrong() {
+        let wal_dir = |env: &[(&str, &str)], toml: &str| {
+            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            super::wal_dir(Sources::new(env.collect(), toml))
+        };
+        let spoilt = "[default]\nmqtt_port = 0\nbatch = 1\nwal_dir = \"/from/file\"";
+        assert_eq!(wal_dir(&[], spoilt), Ok("/from/file".into()));
+        assert_eq!(wal_dir(&[("WAL_DIR", "/w"), ("HTTP_ADDR", "x")], "[half"), Ok("/w".into()));
+        assert_eq!(wal_dir(&[], ""), Ok("data/wal".into()));
+        assert!(wal_dir(&[], "[half").is_err(), "it could stand there");
+    }
 }

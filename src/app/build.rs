@@ -1,0 +1,94 @@
+//! Builds what the parts share; none of it runs yet, and none of it waits for the broker or the
+//! database.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use super::config::Config;
+use crate::base::metrics::Metrics;
+use crate::dead_letters::DeadLetters;
+use crate::flusher::Control;
+use crate::intake::queue::Inbound;
+use crate::postgres::Database;
+use crate::status::health::Health;
+use crate::status::history::History;
+use crate::telemetry::admit::Admission;
+use crate::telemetry::rejection::{Reason, Stage};
+use crate::wal::{self, Limits, Log, SledStorage, Writer};
+
+/// What the parts share, and the two ends of the queue between MQTT and the log.
+pub(super) struct Shared {
+    pub(super) metrics: Metrics,
+    pub(super) health: Arc<Health>,
+    pub(super) history: Arc<History>,
+    pub(super) log: Log,
+    pub(super) writer: Writer,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    pub(super) database: Database,
+    pub(super) control: Arc<Control>,
+    pub(super) admission: Admission,
+    pub(super) deliveries: mpsc::Sender<Inbound>,
+    pub(super) inbound: mpsc::Receiver<Inbound>,
+}
+
+/// Opens the log and the dead letters, and makes the rest.
+///
+/// # Errors
+/// If one of the two cannot be opened, or the database's settings are none.
+pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
+    let metrics = Metrics::new()?;
+    metrics
+        .declare(Reason::all().map(Reason::as_str), Stage::ALL.iter().map(|stage| stage.as_str()));
+    let health = Arc::new(Health::new(metrics.clone()));
+    let (writer, log) = open_log(config, &metrics)?;
+    let history = Arc::new(History::new(&metrics, &log));
+    let dead_letters_dir = config.wal.dir.join("dead-letters");
+    let dead_letters =
+        DeadLetters::open(&dead_letters_dir, config.dead_letters.max_bytes, &metrics)?;
+    let (deliveries, inbound) = mpsc::channel(config.intake.channel_size);
+    Ok(Shared {
+        health,
+        history,
+        log,
+        writer,
+        dead_letters: Arc::new(dead_letters),
+        database: Database::new(&config.database, config.flusher.connections)?,
+        control: Arc::new(Control::default()),
+        admission: Admission {
+            max_payload_bytes: config.mqtt.max_payload_bytes,
+            rules: config.rules.clone(),
+        },
+        deliveries,
+        inbound,
+        metrics,
+    })
+}
+
+fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)> {
+    let started = Instant::now();
+    let dir: &Path = &config.wal.dir;
+    let limits = Limits {
+        max_bytes: config.wal.max_bytes,
+        min_free_bytes: config.wal.min_free_bytes,
+        generation_bytes: config.wal.generation_bytes,
+    };
+    let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
+    let (writer, log) = wal::log::open(Box::new(storage), limits, metrics)
+        .with_context(|| format!("the log in {}", dir.display()))?;
+    metrics.wal_max_bytes.set(i64::try_from(limits.max_bytes).unwrap_or(i64::MAX));
+    let stats = log.stats();
+    tracing::info!(
+        dir = %dir.display(),
+        pending_records = stats.pending_records,
+        next_offset = stats.next_offset,
+        generations = stats.generations.len(),
+        disk_bytes = stats.disk_bytes,
+        open_ms = started.elapsed().as_millis(),
+        "log opened"
+    );
+    Ok((writer, log))
+}

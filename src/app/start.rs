@@ -1,0 +1,132 @@
+//! Starts the parts, each as a task or thread with a name and an owner: HTTP first, so that it can be
+//! asked from the start, then intake, source and flusher.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::build::{Shared, build};
+use super::config::Config;
+use super::housekeeping;
+use super::supervisor::Supervisor;
+use super::watchdog;
+use crate::base::activity::Activity;
+use crate::base::output::Output;
+use crate::flusher::{self, Flusher};
+use crate::http::{self, AppState, Replayer};
+use crate::intake::Intake;
+use crate::mqtt::{Source, SourceParts};
+use crate::status::health::Health;
+use crate::wal::Log;
+
+pub(super) const INTAKE: &str = "intake";
+pub(super) const SOURCE: &str = "mqtt source";
+pub(super) const FLUSHER: &str = "flusher";
+pub(super) const HTTP: &str = "http";
+
+/// All that runs, and what stops it.
+pub(super) struct Service {
+    pub(super) supervisor: Supervisor,
+    pub(super) stop_source: CancellationToken,
+    pub(super) stop_flusher: CancellationToken,
+    pub(super) intake_done: CancellationToken,
+    pub(super) http: http::Running,
+    pub(super) health: Arc<Health>,
+    pub(super) log: Log,
+    pub(super) grace: Duration,
+}
+
+/// Builds and starts all of it.
+///
+/// # Errors
+/// If a part cannot be built, or cannot be started.
+pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Service> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let shared = build(&config)?;
+    let http = http::serve(&config.http, http_state(&config, &shared, output)).await?;
+    let Shared { metrics, health, log, dead_letters, .. } = shared;
+
+    let mut supervisor = Supervisor::default();
+    supervisor.task("history", shared.history.record(metrics.clone(), log.clone()));
+    let stop_source = CancellationToken::new();
+    let intake_done = CancellationToken::new();
+    let parts = SourceParts {
+        deliveries: shared.deliveries,
+        room: log.room(),
+        stop: stop_source.clone(),
+        intake_done: intake_done.clone(),
+        has_history: log.stats().next_offset > 0,
+        health: Arc::clone(&health),
+        metrics: metrics.clone(),
+    };
+    let source = Source::new(config.mqtt, parts);
+    let intake_activity = Activity::default();
+    let intake = Intake {
+        inbound: shared.inbound,
+        writer: shared.writer,
+        room: log.room(),
+        dead_letters: Arc::clone(&dead_letters),
+        acks: source.acks(),
+        admission: shared.admission,
+        metrics: metrics.clone(),
+        activity: intake_activity.clone(),
+    };
+    supervisor.thread(INTAKE, move || intake.run().map_err(Into::into))?;
+    supervisor.thread(SOURCE, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(source.run());
+        // A lookup of the broker's name that hangs is not waited for.
+        runtime.shutdown_background();
+        Ok(())
+    })?;
+
+    let stop_flusher = CancellationToken::new();
+    let parts = flusher::Parts {
+        log: log.clone(),
+        database: shared.database,
+        dead_letters,
+        health: Arc::clone(&health),
+        metrics,
+        control: shared.control,
+    };
+    let flusher_activity = Activity::default();
+    let flusher = Flusher::new(parts, config.flusher, flusher_activity.clone());
+    supervisor.task(FLUSHER, flusher.run(stop_flusher.clone()));
+
+    let maintenance = Activity::default();
+    let work = housekeeping::run(log.clone(), Arc::clone(&health), maintenance.clone());
+    supervisor.task("housekeeping", work);
+    let watched = vec![
+        (INTAKE, intake_activity),
+        (FLUSHER, flusher_activity),
+        ("maintenance of the log", maintenance),
+    ];
+    supervisor.task("watchdog", watchdog::run(watched));
+
+    let grace = config.shutdown_grace;
+    Ok(Service { supervisor, stop_source, stop_flusher, intake_done, http, health, log, grace })
+}
+
+fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
+    let Shared { metrics, health, history, log, dead_letters, .. } = shared;
+    let replayer = Replayer::new(
+        shared.deliveries.downgrade(),
+        Arc::clone(dead_letters),
+        shared.admission.clone(),
+    );
+    AppState {
+        metrics: metrics.clone(),
+        health: Arc::clone(health),
+        history: Arc::clone(history),
+        database: shared.database.clone(),
+        refresh: housekeeping::refresh(log, history, metrics, output),
+        admin_token: config.http.admin_token.clone(),
+        log: log.clone(),
+        flusher: Arc::clone(&shared.control),
+        dead_letters: Arc::clone(dead_letters),
+        replayer: Arc::new(replayer),
+    }
+}
