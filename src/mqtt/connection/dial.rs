@@ -47,10 +47,11 @@ impl Dialer {
     async fn open_by(&mut self, deadline: Instant) -> Result<(Connection, bool), Loss> {
         let Settings { broker, port, .. } = &self.settings;
         let found = lookup_host((broker.as_str(), *port)).await;
-        let found = found.map_err(|error| Loss::new(format!("its name is not found: {error}")))?;
+        let found = found
+            .map_err(|error| Loss::before_connect(format!("its name is not found: {error}")))?;
         let addresses: Vec<SocketAddr> = found.collect();
         let first = self.first;
-        let mut failure = Loss::new("its name has no address");
+        let mut failure = Loss::before_connect("its name has no address");
         for (at, left) in (0..addresses.len()).rev().enumerate() {
             let index = (first + at) % addresses.len();
             let share = deadline.saturating_duration_since(Instant::now())
@@ -59,11 +60,11 @@ impl Dialer {
             let tcp = match connected {
                 Ok(Ok(tcp)) => tcp,
                 Ok(Err(error)) => {
-                    failure = Loss::new(error.to_string());
+                    failure = Loss::before_connect(error.to_string());
                     continue;
                 }
                 Err(_) => {
-                    failure = Loss::new("no answer to the attempt to connect");
+                    failure = Loss::before_connect("no answer to the attempt to connect");
                     continue;
                 }
             };
@@ -75,8 +76,11 @@ impl Dialer {
                     return Ok((connection, session_present));
                 }
                 Ok((_, ConnAck::Refused(why))) => {
-                    return Err(Loss::new(format!("the broker refused the connection: {why}")));
+                    let error = format!("the broker refused the connection: {why}");
+                    return Err(Loss::before_connect(error));
                 }
+                // Whatever another address says of the session, this one may have made it.
+                Err(loss) if loss.may_have_connected => return Err(loss),
                 Err(loss) => failure = loss,
             }
         }
@@ -88,16 +92,17 @@ impl Dialer {
     }
 
     async fn greet(&self, tcp: TcpStream) -> Result<(Connection, ConnAck), Loss> {
-        tcp.set_nodelay(true).map_err(|error| Loss::new(error.to_string()))?;
+        tcp.set_nodelay(true).map_err(|error| Loss::before_connect(error.to_string()))?;
         let mut connection = match &self.settings.tls {
             None => Connection::new(tcp),
             Some(tls) => {
-                let config = tls::client_config(tls).map_err(Loss::new)?;
+                let config = tls::client_config(tls).map_err(Loss::before_connect)?;
                 let name = ServerName::try_from(self.settings.broker.clone());
-                let name = name.map_err(|_| Loss::new("MQTT_BROKER is no name that TLS knows"))?;
+                let name = name
+                    .map_err(|_| Loss::before_connect("MQTT_BROKER is no name that TLS knows"))?;
                 let connector = TlsConnector::from(Arc::new(config));
                 let tls = connector.connect(name, tcp).await;
-                Connection::new(tls.map_err(|error| Loss::new(no_tls(&error)))?)
+                Connection::new(tls.map_err(|error| Loss::before_connect(no_tls(&error)))?)
             }
         };
         let login = self.settings.login.as_ref();

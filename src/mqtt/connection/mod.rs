@@ -66,7 +66,7 @@ impl Connection {
         while !self.holds_packet()? {
             if self.read().await? == 0 {
                 let error = "the broker closed the connection".to_owned();
-                return Err(Loss { error, closed_by_broker: true });
+                return Err(Loss { closed_by_broker: true, ..Loss::new(error) });
             }
         }
         Ok(())
@@ -165,5 +165,5 @@ fn malformed(malformed: Malformed) -> Loss {
 
 fn lost(error: &io::Error) -> Loss {
     let closed_by_broker = error.kind() == io::ErrorKind::ConnectionReset;
-    Loss { error: error.to_string(), closed_by_broker }
+    Loss { closed_by_broker, ..Loss::new(error.to_string()) }
 }

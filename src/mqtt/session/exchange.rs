@@ -79,12 +79,19 @@ pub struct Loss {
     pub error: String,
     /// The broker closed it, rather than the network or we.
     pub closed_by_broker: bool,
+    /// The broker may have taken our CONNECT, and have made a new session of it.
+    pub may_have_connected: bool,
 }
 
 impl Loss {
     /// A loss that is not the broker's doing.
     pub fn new(error: impl Into<String>) -> Self {
-        Self { error: error.into(), closed_by_broker: false }
+        Self { error: error.into(), closed_by_broker: false, may_have_connected: true }
+    }
+
+    /// A connection that did not come so far that the broker has accepted a CONNECT.
+    pub fn before_connect(error: impl Into<String>) -> Self {
+        Self { may_have_connected: false, ..Self::new(error) }
     }
 }
 

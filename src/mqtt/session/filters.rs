@@ -6,6 +6,10 @@
 //! why the filters are remembered beyond the process. One that is not wanted any more is given
 //! up, or the session would bring its messages for ever.
 //!
+//! A broker that has lost the session makes a new one of a CONNECT, without any filter. If its answer
+//! does not reach us, the next CONNECT finds that one, as if nothing had been lost. So from a CONNECT
+//! until its answer nothing is known to be granted.
+//!
 //! What is refused, granted with QoS 0 only, or not answered is asked for again, with growing pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +47,11 @@ enum Held {
 impl Filters {
     fn set(&mut self, filter: &str, held: Held) -> bool {
         self.0.insert(filter.to_owned(), held) != Some(held)
+    }
+
+    /// The same filters, none of them known to be granted.
+    pub(super) fn unsure(&self) -> Self {
+        Self(self.0.keys().map(|filter| (filter.clone(), Held::Asked)).collect())
     }
 
     /// Those of `wanted` that the session is not known to have.

@@ -70,6 +70,8 @@ pub struct Session {
     has_been_connected: bool,
     /// What the session at the broker has.
     held: Filters,
+    /// What it has if the broker knows it, while a CONNECT is not answered.
+    held_before: Option<Filters>,
     received: ExactlyOnce,
     backoff: Backoff,
     random: fastrand::Rng,
@@ -95,6 +97,7 @@ impl Session {
     pub fn new(mut terms: Terms, room: Room, mut random: fastrand::Rng, now: Duration) -> Self {
         Self {
             held: std::mem::take(&mut terms.remembered),
+            held_before: None,
             terms,
             epoch: 0,
             phase: Phase::Pausing(now),
@@ -150,9 +153,12 @@ impl Session {
         self.last_error = None;
         let session_lost = !session_present && (again || self.terms.has_history);
         commands.push(Command::Report(Change::Connected { again, session_present, session_lost }));
+        let held_before = self.held_before.take();
         if !session_present {
             self.received.forget();
             self.held = Filters::default();
+        } else if let Some(held) = held_before {
+            self.hold(held, commands);
         }
         let mut link = Link::new(now, self.random.fork());
         if self.room == Room::Open {
@@ -329,7 +335,7 @@ impl Session {
     }
 
     fn lost(&mut self, loss: Loss, now: Duration, commands: &mut Vec<Command>) {
-        let Loss { error, closed_by_broker } = loss;
+        let Loss { error, closed_by_broker, may_have_connected } = loss;
         let connected = match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Connected(link) => Some(link),
             Phase::Connecting => None,
@@ -338,6 +344,9 @@ impl Session {
                 return;
             }
         };
+        if let Some(held) = self.held_before.take().filter(|_| !may_have_connected) {
+            self.hold(held, commands);
+        }
         if connected.as_ref().is_some_and(|link| link.has_worked(now)) {
             self.backoff.reset();
         }
@@ -367,7 +376,16 @@ impl Session {
     fn connect(&mut self, commands: &mut Vec<Command>) {
         self.phase = Phase::Connecting;
         self.show(commands);
+        self.held_before = Some(self.held.clone());
+        self.hold(self.held.unsure(), commands);
         commands.push(Command::Connect);
+    }
+
+    fn hold(&mut self, held: Filters, commands: &mut Vec<Command>) {
+        if self.held != held {
+            self.held = held;
+            commands.push(Command::Remember(self.held.clone()));
+        }
     }
 
     fn end(&mut self, commands: &mut Vec<Command>) {

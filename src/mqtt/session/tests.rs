@@ -349,6 +349,41 @@ fn a_session_that_the_broker_knows_is_asked_only_for_what_it_may_not_have() {
 }
 
 #[test]
+fn a_session_that_the_broker_may_have_made_unnoticed_is_asked_for_every_filter() {
+    // A CONNECT that a broker without our session has taken, and whose answer is lost on the way.
+    let mut bench = Bench::connected();
+    bench.lose();
+    let commands = bench.elapse();
+    assert!(connects(&commands));
+    bench.lose();
+    bench.elapse();
+    assert_eq!(sent(&bench.connect(true)), [subscribe(1, &["a/#", "b"])]);
+
+    // The same, and the process ends before the answer.
+    let mut bench = Bench::connected();
+    bench.lose();
+    let remembered = bench.elapse().into_iter().find_map(|command| match command {
+        Command::Remember(filters) => Some(filters),
+        _ => None,
+    });
+    let remembered = remembered.expect("nothing is sure any more, before the CONNECT");
+    let topics = vec!["a/#".into(), "b".into()];
+    let mut bench = Bench::with(Terms { topics, has_history: true, remembered });
+    bench.on(Event::Elapsed);
+    assert_eq!(sent(&bench.connect(true)), [subscribe(1, &["a/#", "b"])]);
+}
+
+#[test]
+fn a_broker_that_was_not_reached_is_asked_for_nothing_again() {
+    let mut bench = Bench::connected();
+    bench.lose();
+    bench.elapse();
+    bench.on(Event::Lost(Loss::before_connect("nobody listens")));
+    bench.elapse();
+    assert_eq!(sent(&bench.connect(true)), []);
+}
+
+#[test]
 fn what_an_earlier_process_was_granted_and_is_not_wanted_any_more_is_unsubscribed() {
     let mut bench = Bench::new();
     bench.on(Event::Elapsed);
