@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::config::Config;
 use crate::base::metrics::Metrics;
+use crate::base::time::SystemClock;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::intake::queue::Inbound;
@@ -77,8 +78,9 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
         generation_bytes: config.wal.generation_bytes,
     };
     let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
-    let (writer, log) = wal::log::open(Box::new(storage), limits, metrics)
-        .with_context(|| format!("the log in {}", dir.display()))?;
+    let (writer, log) =
+        wal::log::open(Box::new(storage), Arc::new(SystemClock::default()), limits, metrics)
+            .with_context(|| format!("the log in {}", dir.display()))?;
     metrics.wal_max_bytes.set(i64::try_from(limits.max_bytes).unwrap_or(i64::MAX));
     let stats = log.stats();
     tracing::info!(

@@ -1,14 +1,15 @@
 //! The traits under the log: a place that holds generations, and a generation as it is written
 //! and as it is read.
 //!
-//! Two implementations: [`sled`](super::engine::sled) on disk, [`memory`](super::engine::memory) with fault
-//! switches for tests. Everything above them (offsets, rotation, order, what is lost) is written
-//! once, in [`log`](super::log).
+//! Two implementations: [`sled`](super::engine::sled) on disk, [`memory`](super::engine::memory) with the
+//! faults of a disk for tests and simulations. Everything above them is written once: what is lost in
+//! [`recovery`](super::recovery); offsets, rotation and order in [`log`](super::log).
 
 use std::sync::Arc;
 
 use super::error::WalError;
-use super::frame::{Block, Offset, OffsetRange};
+use super::frame::Block;
+use super::offset::{Offset, OffsetRange};
 use crate::base::time::Timestamp;
 
 /// A place that holds generations, each named by the offset of its first record.
@@ -30,8 +31,8 @@ pub trait Storage: Send + Sync + 'static {
     /// [`Sealed::lost`].
     ///
     /// # Errors
-    /// If not even its raw bytes can be read.
-    fn open(&self, first: Offset, known: Known) -> Result<Sealed, WalError>;
+    /// If the disk does not read it, see [`Bounds::unreadable`].
+    fn open(&self, first: Offset, bounds: Bounds) -> Result<Sealed, WalError>;
 
     /// Deletes a generation; needs no free space.
     ///
@@ -68,16 +69,23 @@ pub trait Storage: Send + Sync + 'static {
     /// If the filesystem does not say.
     fn free_bytes(&self) -> Result<u64, WalError>;
 
-    /// Remembers how far the log is committed and flushed. Not synced: each follows what it
+    /// Writes down how far the log is committed and flushed. Not synced: it is written after what it
     /// speaks of, so it is true if it is there, and behind after a power cut.
-    fn note(&self, positions: Positions);
+    fn write_positions(&self, positions: Positions);
 
-    /// Makes the note durable, as far as the disk lets it. Before a generation goes, so that a power
-    /// cut leaves no note that says that its records are still to be flushed.
-    fn settle_note(&self);
+    /// Makes the positions durable, as far as the disk lets it. Before a generation is deleted, so that
+    /// a power cut leaves no positions that say that its records are still to be flushed.
+    fn sync_positions(&self);
 
-    /// What [`Self::note`] was last told, if that is still known.
-    fn noted(&self) -> Option<Positions>;
+    /// What was last written, if it can still be read.
+    fn read_positions(&self) -> Option<Positions>;
+
+    /// Remembers over a restart that the generation `first` could not be read, so that the next process
+    /// opens it with [`Unreadable::IsLost`].
+    fn mark_unreadable(&self, first: Offset);
+
+    /// Whether [`Self::mark_unreadable`] was called for `first`.
+    fn is_marked_unreadable(&self, first: Offset) -> bool;
 }
 
 /// A generation as it is read, whether it is still written to or not.
@@ -128,22 +136,35 @@ pub struct Positions {
     pub flushed: Offset,
 }
 
-/// What is known of a generation from elsewhere, when it is opened.
+/// What of a generation is looked for when it is opened, and what is made of what the disk refuses.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
-    /// Every record below was flushed and is not looked for.
+pub struct Bounds {
+    /// Every record below was flushed and is not missed.
     pub flushed: Offset,
     /// Every record below was committed and must be there.
     pub committed: Offset,
     /// Where the next generation begins, if there is one: nothing from there on belongs to this.
     pub end: Option<Offset>,
+    /// What is made of a page that the disk does not read.
+    pub unreadable: Unreadable,
+}
+
+/// What is made of a page that the disk does not read, though it was asked more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Opening fails. Nothing is given up for lost, because a cable or a controller may be at fault and
+    /// not the page.
+    IsAnError,
+    /// What stood on it is lost, as with any damage: the process has been restarted since it was first
+    /// refused, and the log has to go on.
+    IsLost,
 }
 
 /// A generation that is only read.
 pub struct Sealed {
     /// Its blocks.
     pub generation: Arc<dyn Generation>,
-    /// Every record below was flushed, as far as this generation and [`Known`] tell; may lie
+    /// Every record below was flushed, as far as this generation and [`Bounds`] tell; may lie
     /// before it.
     pub flushed: Offset,
     /// One past its last record, whether that can be read or not.
@@ -182,11 +203,11 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    /// A report of the generation that begins at `first`, as of now.
-    pub(super) fn new(first: Offset, lost_ranges: Vec<OffsetRange>) -> Self {
+    /// A report of the generation that begins at `first`.
+    pub(super) fn new(first: Offset, at: Timestamp, lost_ranges: Vec<OffsetRange>) -> Self {
         Self {
             id: generation_id(first),
-            at: Timestamp::now().to_string(),
+            at: at.to_string(),
             salvaged_records: 0,
             lost_ranges,
             unknown_version: None,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::frame::OffsetRange;
+use super::offset::OffsetRange;
 
 /// What can go wrong with the log.
 #[derive(Debug, thiserror::Error)]

@@ -7,10 +7,11 @@
 //! next ≥ committed ≥ flushed ≥ trimmed
 //! ```
 //!
-//! Layers, from the bytes up: [`frame`] (what is stored), [`contract`] (the trait pair), [`engine`] (its
-//! two implementations, sled and memory), `scan` (reading what an earlier process or generation left
-//! behind), [`log`] (offsets, rotation, order). Beside them, [`inspect`] looks into a log that no process
-//! uses.
+//! Layers, from the bytes up: [`frame`] (what is stored), [`contract`] (the traits of a store of
+//! generations), `directory` (what is on disk beside the blocks), `raw` (the frames in the file of a
+//! generation that nobody writes to), `recovery` (what an earlier process left behind: how far it had
+//! come, and what is lost), [`engine`] (two stores, sled and memory), [`log`] (offsets, rotation, order).
+//! Beside them, [`inspect`] looks into a log that no process uses.
 //!
 //! What `commit` returning `Ok` means: every record appended before it survives a power cut. What
 //! an error means: nothing may be acknowledged, and the log takes nothing more in this process,
@@ -18,21 +19,26 @@
 
 mod body;
 pub mod contract;
+mod directory;
 pub mod engine;
 mod error;
+mod found;
 pub mod frame;
+mod index;
 pub mod inspect;
 pub mod log;
 #[cfg(test)]
 mod model_tests;
-mod scan;
+mod offset;
+mod raw;
+mod recovery;
 mod settings;
 mod tail;
 
 pub use contract::Quarantined;
 pub use engine::sled::SledStorage;
 pub use error::WalError;
-
-pub use frame::{Block, Offset, OffsetRange};
+pub use frame::Block;
 pub use log::{Batch, Limits, Log, Room, Writer};
+pub use offset::{Offset, OffsetRange};
 pub use settings::Settings;

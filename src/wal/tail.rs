@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::frame::{Block, Offset};
+use super::frame::Block;
+use super::offset::Offset;
 
 /// About 100 bytes a record in memory.
 const MAX_RECORDS: usize = 50_000;

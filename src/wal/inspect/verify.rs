@@ -9,9 +9,11 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::{Broken, ExaminedGeneration};
-use crate::wal::frame::{FrameError, Offset, OffsetRange};
-use crate::wal::scan::{PAGE_BYTES, Place};
+use super::generation::{Broken, ExaminedGeneration};
+use crate::wal::frame::FrameError;
+use crate::wal::index::FrameRef;
+use crate::wal::offset::{Offset, OffsetRange};
+use crate::wal::raw::PAGE_BYTES;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +88,13 @@ impl ExaminedGeneration {
         }
         let pages = self.unreadable_pages.iter();
         found.extend(pages.map(|position| Finding::UnreadablePage { position: *position }));
-        found.extend(self.broken.iter().map(|broken| self.judge(broken)));
-        for place in self.survey.frames.from(0) {
-            if self.survey.frames.read(place).is_err() {
-                let offsets = place.offsets();
-                let is_flushed = offsets.to < self.survey.flushed;
+        found.extend(self.broken.iter().map(|broken| self.finding(broken)));
+        for frame in self.blocks.frames.from(0) {
+            if self.blocks.read(frame).is_err() {
+                let offsets = frame.offsets();
+                let is_flushed = offsets.to < self.findings.flushed;
                 found.push(Finding::Block {
-                    position: place.position,
+                    position: frame.position,
                     offsets: Some(offsets),
                     error: FrameError::Body,
                     meaning: if is_flushed { Meaning::Flushed } else { Meaning::Lost },
@@ -105,7 +107,7 @@ impl ExaminedGeneration {
             blocks: *blocks,
             position: *position,
         }));
-        found.extend(self.survey.lost.iter().map(|offsets| Finding::Gap {
+        found.extend(self.findings.lost.iter().map(|offsets| Finding::Gap {
             offsets: *offsets,
             position: self.surroundings(*offsets),
             is_newer: !self.newer.is_empty(),
@@ -113,7 +115,7 @@ impl ExaminedGeneration {
         found
     }
 
-    fn judge(&self, broken: &Broken) -> Finding {
+    fn finding(&self, broken: &Broken) -> Finding {
         let Broken { position, error, claim } = broken;
         // What lies before the generation is not in it.
         let claim = claim.clone().filter(|claim| claim.start >= self.first);
@@ -125,18 +127,18 @@ impl ExaminedGeneration {
     }
 
     fn meaning(&self, position: u64, claim: Range<Offset>) -> Meaning {
-        let survey = &self.survey;
+        let (frames, findings) = (&self.blocks.frames, &self.findings);
         let overlaps = |range: &OffsetRange| range.from < claim.end && range.to >= claim.start;
-        let intact = survey.frames.from(claim.start).first();
-        if let Some(intact) = intact.filter(|place| place.offsets().from == claim.start) {
-            let is_cut_off = was_cut_off(&survey.frames.file, position, intact);
+        let intact = frames.from(claim.start).first();
+        if let Some(intact) = intact.filter(|frame| frame.offsets().from == claim.start) {
+            let is_cut_off = was_cut_off(&self.blocks.source.file, position, intact);
             return if is_cut_off { Meaning::CutOff } else { Meaning::Copied };
         }
-        if survey.lost.iter().any(overlaps) {
+        if findings.lost.iter().any(overlaps) {
             Meaning::Lost
-        } else if claim.start >= survey.end || survey.cut_off.iter().any(overlaps) {
+        } else if claim.start >= findings.end || findings.cut_off.iter().any(overlaps) {
             Meaning::CutOff
-        } else if claim.end <= survey.flushed {
+        } else if claim.end <= findings.flushed {
             Meaning::Flushed
         } else {
             Meaning::Unknown
@@ -145,11 +147,11 @@ impl ExaminedGeneration {
 
     /// The ends of the blocks before and behind missing offsets, if they lie in that order.
     fn surroundings(&self, missing: OffsetRange) -> Range<Option<u64>> {
-        let behind = self.survey.frames.from(missing.to);
-        let all = self.survey.frames.from(0);
+        let behind = self.blocks.frames.from(missing.to);
+        let all = self.blocks.frames.from(0);
         let before = all[..all.len() - behind.len()].last();
-        let start = before.map(|place| place.position + u64::from(place.frame_bytes));
-        let end = behind.first().map(|place| place.position);
+        let start = before.map(|frame| frame.position + u64::from(frame.frame_bytes));
+        let end = behind.first().map(|frame| frame.position);
         let in_order = start.zip(end).is_none_or(|(start, end)| start <= end);
         if in_order { start..end } else { None..None }
     }
@@ -157,7 +159,7 @@ impl ExaminedGeneration {
 
 /// Whether a damaged copy of the block at `intact` is one whose writing was cut off. A crash leaves
 /// each page of the file as it was to be or as it had been, and anything else hits a part of a page.
-fn was_cut_off(file: &File, position: u64, intact: &Place) -> bool {
+fn was_cut_off(file: &File, position: u64, intact: &FrameRef) -> bool {
     let bytes = intact.frame_bytes as usize;
     let (mut copy, mut whole) = (vec![0; bytes], vec![0; bytes]);
     let Ok(length) = file.read_at(&mut copy, position) else { return false };

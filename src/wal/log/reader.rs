@@ -1,76 +1,26 @@
-//! Reading, from the tail or from a generation.
+//! Reading, from the tail in memory or from a generation.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Log, Shared, judge, lock, report_lost};
-use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
-use crate::wal::WalError;
-use crate::wal::contract::generation_id;
-use crate::wal::contract::{Generation, Known, Quarantined};
-use crate::wal::frame::{Block, Offset, OffsetRange};
-
-/// Records read from the log, in order.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Where reading began.
-    pub from: Offset,
-    /// Where to read on; offsets between that are in no span are lost, and were reported.
-    pub next: Offset,
-    spans: Vec<(Arc<Block>, Range<usize>)>,
-}
-
-impl Batch {
-    /// Number of records.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.spans.iter().map(|(_, range)| range.len()).sum()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    /// Adds what `block` holds from `self.next` on and below `to`.
-    fn push(&mut self, block: Arc<Block>, to: Offset) {
-        let index = |offset: Offset| usize::try_from(offset - block.first).unwrap_or(usize::MAX);
-        let start = index(self.next.max(block.first));
-        let end = index(to.max(block.first)).min(block.readings.len());
-        if start < end {
-            self.next = block.first + end as u64;
-            self.spans.push((block, start..end));
-        } else {
-            // Everything up to `to` was lost.
-            self.next = to;
-        }
-    }
-
-    /// The records with their offsets.
-    pub fn records(&self) -> impl Iterator<Item = (Offset, &Reading)> {
-        self.spans.iter().flat_map(|(block, range)| {
-            let readings = &block.readings[range.clone()];
-            (block.first + range.start as u64..).zip(readings)
-        })
-    }
-
-    /// Receipt times, each with the number of records that came with it.
-    pub fn received_at(&self) -> impl Iterator<Item = (Timestamp, usize)> {
-        self.spans.iter().map(|(block, range)| (block.received_at, range.len()))
-    }
-}
+use super::batch::Batch;
+use super::handle::Log;
+use super::state::{Shared, lock};
+use crate::wal::contract::{Bounds, Generation, Sealed, Unreadable, generation_id};
+use crate::wal::error::WalError;
+use crate::wal::frame::Block;
+use crate::wal::offset::{Offset, OffsetRange};
+use crate::wal::recovery::bounds_of_older;
 
 impl Log {
     /// The records with offsets from `from` up to, not including, `to`, as far as they are
     /// committed. Blocks on the disk if they are no longer in memory.
     ///
     /// # Errors
-    /// If the disk fails; damage is salvaged and skipped.
+    /// If the disk fails, also when it is asked again: the caller stops, and the process that is started
+    /// in its place tries once more. Damage is no error, it is reported and passed over.
     pub fn read(&self, from: Offset, to: Offset) -> Result<Batch, WalError> {
         let to = to.min(*self.shared.committed.borrow());
-        let mut batch = Batch { from, next: from, spans: Vec::new() };
+        let mut batch = Batch::starting_at(from);
         while batch.next < to {
             let Some(block) = self.shared.block_at(batch.next)? else {
                 batch.next = self.shared.end_of_generation(batch.next).min(to);
@@ -85,7 +35,7 @@ impl Log {
     #[must_use]
     pub fn read_tail(&self, from: Offset, to: Offset) -> Option<Batch> {
         let to = to.min(*self.shared.committed.borrow());
-        let mut batch = Batch { from, next: from, spans: Vec::new() };
+        let mut batch = Batch::starting_at(from);
         let state = lock(&self.shared.state);
         while batch.next < to {
             batch.push(state.tail.get(batch.next)?, to);
@@ -97,36 +47,53 @@ impl Log {
 impl Shared {
     /// The generation `first` to be read, opened now if it is not.
     pub(super) fn generation(&self, first: Offset) -> Result<Arc<dyn Generation>, WalError> {
-        let open = || lock(&self.state).generations.get(&first).and_then(|slot| slot.open.clone());
         // Who reads on in an open one does not wait for somebody who opens another.
-        if let Some(generation) = open() {
+        if let Some(generation) = lock(&self.state).opened(first) {
             return Ok(generation);
         }
         let _opening = lock(&self.opening);
-        if let Some(generation) = open() {
+        if let Some(generation) = lock(&self.state).opened(first) {
             return Ok(generation);
         }
-        let known = {
-            let state = lock(&self.state);
-            let end = state.generations.get(&first).and_then(|slot| slot.end);
-            Known { flushed: state.flushed, committed: end.unwrap_or(first), end }
+        let bounds = self.bounds(first);
+        let open = || {
+            self.storage.open(first, bounds).inspect_err(|_| self.storage.mark_unreadable(first))
         };
-        let mut sealed = self.storage.open(first, known)?;
+        let mut sealed = open()?;
         if !sealed.lost.is_empty() {
             // sled may still have been at work in it when it was read.
-            sealed = self.storage.open(first, known)?;
+            sealed = open()?;
         }
-        if !lock(&self.state).generations.contains_key(&first) {
-            // Drained and deleted meanwhile: what is missing was flushed, not lost.
-            return Ok(sealed.generation);
+        let generation = Arc::clone(&sealed.generation);
+        self.take_sealed(first, sealed);
+        Ok(generation)
+    }
+
+    fn bounds(&self, first: Offset) -> Bounds {
+        let unreadable = if self.storage.is_marked_unreadable(first) {
+            Unreadable::IsLost
+        } else {
+            Unreadable::IsAnError
+        };
+        let state = lock(&self.state);
+        let end = state.generations.get(&first).and_then(|generation| generation.end);
+        match end {
+            Some(end) => bounds_of_older(first, end, state.flushed, unreadable),
+            // It was drained and deleted meanwhile.
+            None => Bounds { flushed: state.flushed, committed: first, end, unreadable },
         }
-        let damage = judge(first, &sealed, &self.metrics);
-        if let Some(slot) = lock(&self.state).generations.get_mut(&first) {
-            slot.open = Some(Arc::clone(&sealed.generation));
-            slot.block_bytes = sealed.block_bytes;
-            slot.damage = damage;
+    }
+
+    /// Keeps what was opened, and reports what is missing in it, unless it was drained and deleted
+    /// meanwhile: then that was flushed.
+    pub(super) fn take_sealed(&self, first: Offset, sealed: Sealed) {
+        self.report_damage(first, &sealed);
+        let mut state = lock(&self.state);
+        if let Some(generation) = state.generations.get_mut(&first) {
+            generation.end = Some(sealed.end);
+            generation.block_bytes = sealed.block_bytes;
         }
-        Ok(sealed.generation)
+        state.keep_open(first, sealed.generation);
     }
 
     /// The block that holds `offset`, or the next one if damage took that; `None` if there is no
@@ -138,45 +105,70 @@ impl Shared {
                 return Ok(Some(block));
             }
             match state.generations.range(..=offset).next_back() {
-                Some((first, slot)) => (*first, slot.end.is_none()),
+                Some((first, generation)) => (*first, generation.end.is_none()),
                 None => return Ok(None),
             }
         };
+        if !is_active {
+            return self.sealed_block_at(first, offset);
+        }
         let found = self.generation(first)?.block_at(offset);
         let holds_it = matches!(&found, Ok(Some(block)) if block.first <= offset);
         // Others than the flusher also read below what is flushed, where blocks go at any time.
-        if is_active && !holds_it && offset >= lock(&self.state).flushed {
-            // Committed, but sled cannot give it back: its file can.
-            tracing::error!(
-                generation = generation_id(first),
-                offset,
-                reason =
-                    found.err().map_or("it is not there".to_owned(), |error| error.to_string()),
-                "the newest WAL generation cannot be read back: going on in a new one, reading this one's raw file"
-            );
-            self.roll(&mut lock(&self.tip))?;
-            return Ok(self.generation(first)?.block_at(offset)?.map(Arc::new));
+        if holds_it || offset < lock(&self.state).flushed {
+            return Ok(found?.map(Arc::new));
         }
-        match found {
-            Err(WalError::Unreadable { range }) => {
-                self.report_unreadable(first, range);
-                self.block_at(range.to + 1)
-            }
-            found => Ok(found?.map(Arc::new)),
-        }
+        // Committed, but sled cannot give it back: its file can.
+        tracing::error!(
+            generation = generation_id(first),
+            offset,
+            reason = found.err().map_or("it is not there".to_owned(), |error| error.to_string()),
+            "the newest WAL generation cannot be read back: going on in a new one, reading this one's raw file"
+        );
+        self.roll(&mut lock(&self.end))?;
+        self.sealed_block_at(first, offset)
     }
 
-    /// A block was damaged after its generation was opened.
-    fn report_unreadable(&self, first: Offset, range: OffsetRange) {
-        let mut state = lock(&self.state);
-        let Some(slot) = state.generations.get_mut(&first) else { return };
-        let damage = slot.damage.get_or_insert_with(|| Quarantined::new(first, Vec::new()));
-        if damage.lost_ranges.contains(&range) {
-            return;
+    /// As [`Self::block_at`], of the generation `first`, which is only read.
+    fn sealed_block_at(
+        &self,
+        first: Offset,
+        offset: Offset,
+    ) -> Result<Option<Arc<Block>>, WalError> {
+        let generation = self.generation(first)?;
+        let mut offset = offset;
+        // What was damaged after the generation was opened, as one range for as long as it goes on.
+        let mut lost: Option<OffsetRange> = None;
+        let report = |lost: Option<OffsetRange>| {
+            if let Some(range) = lost {
+                self.report_unreadable(first, range);
+            }
+        };
+        loop {
+            match generation.block_at(offset) {
+                Err(WalError::Unreadable { range }) => {
+                    lost = match lost {
+                        Some(before) if before.to + 1 == range.from => {
+                            Some(OffsetRange { from: before.from, to: range.to })
+                        }
+                        before => {
+                            report(before);
+                            Some(range)
+                        }
+                    };
+                    offset = range.to + 1;
+                }
+                Err(error) => {
+                    report(lost);
+                    self.storage.mark_unreadable(first);
+                    return Err(error);
+                }
+                Ok(block) => {
+                    report(lost);
+                    return Ok(block.map(Arc::new));
+                }
+            }
         }
-        damage.lost_ranges.push(range);
-        drop(state);
-        report_lost(&Quarantined::new(first, vec![range]), &self.metrics);
     }
 
     /// Where the generation that holds `offset` ends.
@@ -189,11 +181,13 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
     use crate::base::metrics::Metrics;
+    use crate::base::time::{SystemClock, Timestamp};
+    use crate::telemetry::Reading;
     use crate::wal::engine::memory::MemoryStorage;
-    use crate::wal::log::open;
-    use crate::wal::{Limits, Writer};
+    use crate::wal::log::{Limits, Writer, open};
 
     fn commit(writer: &mut Writer, count: usize) {
         let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
@@ -209,7 +203,8 @@ mod tests {
         let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX };
         let metrics = Metrics::new().unwrap();
         let storage = Box::new(MemoryStorage::default());
-        let (mut writer, log) = open(storage, limits, &metrics).unwrap();
+        let (mut writer, log) =
+            open(storage, Arc::new(SystemClock::default()), limits, &metrics).unwrap();
         commit(&mut writer, 1_000);
         log.trim(900);
         commit(&mut writer, 10);

@@ -2,12 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Limits, Log, lock};
-use crate::base::time::Timestamp;
-use crate::wal::WalError;
-use crate::wal::contract::Quarantined;
-use crate::wal::contract::generation_id;
-use crate::wal::frame::Offset;
+use super::handle::Log;
+use super::state::{Limits, lock};
+use crate::wal::contract::{Quarantined, generation_id};
+use crate::wal::error::WalError;
+use crate::wal::offset::Offset;
 
 /// One generation, as `/admin/wal` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -54,19 +53,19 @@ impl Log {
             disk_bytes: self.shared.quarantine_bytes.load(Ordering::Relaxed),
             generations: Vec::with_capacity(state.generations.len()),
         };
-        for (first, slot) in &state.generations {
+        for (first, generation) in &state.generations {
             let from = state.flushed.max(*first);
-            let end = slot.end.unwrap_or(committed);
+            let end = generation.end.unwrap_or(committed);
             let unflushed = end.saturating_sub(from);
             let one = GenerationStats {
                 id: generation_id(*first),
                 first_offset: *first,
-                pending_records: unflushed.saturating_sub(slot.lost_from(from)),
-                disk_bytes: slot.bytes(),
+                pending_records: unflushed.saturating_sub(generation.lost_from(from)),
+                disk_bytes: generation.bytes(),
             };
             whole.pending_records += one.pending_records;
             whole.disk_bytes += one.disk_bytes;
-            let share = u128::from(slot.block_bytes) * u128::from(unflushed);
+            let share = u128::from(generation.block_bytes) * u128::from(unflushed);
             let pending_bytes =
                 share.checked_div(u128::from(end.saturating_sub(*first))).unwrap_or(0);
             whole.pending_bytes += u64::try_from(pending_bytes).unwrap_or(u64::MAX);
@@ -85,7 +84,7 @@ impl Log {
         }
         let in_tail = state.tail.get(state.flushed).map(|block| block.received_at);
         let since = in_tail.or(state.oldest.map(|(_, since)| since));
-        since.map_or(0.0, |since| Timestamp::now().seconds_since(since).max(0.0))
+        since.map_or(0.0, |since| self.shared.clock.wall().seconds_since(since).max(0.0))
     }
 
     /// Finds out since when the oldest pending record waits, if that takes the disk.
@@ -111,7 +110,7 @@ impl Log {
     pub fn quarantined(&self) -> Vec<Quarantined> {
         let mut all = self.shared.storage.quarantined();
         let state = lock(&self.shared.state);
-        all.extend(state.generations.values().filter_map(|slot| slot.damage.clone()));
+        all.extend(state.generations.values().filter_map(|generation| generation.damage.clone()));
         all
     }
 

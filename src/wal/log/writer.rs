@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use super::{Shared, lock};
+use super::state::{Shared, lock};
 use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
-use crate::wal::WalError;
 use crate::wal::contract::Active;
-use crate::wal::frame::{Block, Encoder, Offset};
+use crate::wal::error::WalError;
+use crate::wal::frame::{Block, Encoder};
+use crate::wal::offset::Offset;
 
 /// So many blocks are written at most before they are synced. Within a longer stretch sled rewrites
 /// pages, takes the rewritten copies for safe although only an fdatasync makes them so, and writes
-/// over the old ones: a power cut could then take blocks that were acknowledged long ago. Measured
-/// with sled 0.34.7: none overwritten in stretches of up to 140 blocks.
+/// over the old ones: a power cut could then take blocks that were acknowledged long ago.
 const BLOCKS_A_SYNC: usize = 32;
+
+/// Measured with sled 0.34.7: in stretches of up to so many blocks none is overwritten.
+const SAFE_STRETCH: usize = 140;
+
+const _: () = assert!(BLOCKS_A_SYNC * 4 <= SAFE_STRETCH);
 
 /// The writing end; there is one.
 pub struct Writer {
@@ -52,20 +56,20 @@ impl Writer {
         if shared.poisoned.load(Ordering::Acquire) {
             return Err(WalError::Poisoned);
         }
-        let started = Instant::now();
-        let mut tip = lock(&shared.tip);
-        let Some(active) = &tip.active else {
+        let started = shared.clock.monotonic();
+        let mut end = lock(&shared.end);
+        let Some(active) = &end.active else {
             self.abandon();
             return Err(WalError::DiskFull);
         };
         let flushed = lock(&shared.state).flushed;
-        let (at, encoder) = (tip.next, &mut self.encoder);
+        let (at, encoder) = (end.next, &mut self.encoder);
         let written = write(encoder, &**active, at, flushed, &self.received_at, &self.readings);
         let (cuts, block_bytes) = match written {
             Ok(written) => written,
             Err(error) if error.is_disk_full() => {
-                shared.close_full(&mut tip);
-                drop(tip);
+                shared.close_full(&mut end);
+                drop(end);
                 self.abandon();
                 return Err(WalError::DiskFull);
             }
@@ -80,22 +84,25 @@ impl Writer {
         let mut received_at = self.received_at.drain(..);
         let mut state = lock(&shared.state);
         for count in cuts {
-            let received: Vec<Timestamp> = received_at.by_ref().take(count).collect();
+            // That of the first; the others came with it, or soon after.
+            let Some(first_received_at) = received_at.next() else { break };
+            received_at.by_ref().take(count - 1).for_each(drop);
             let block = Block {
-                first: tip.next,
-                received_at: received.first().copied().unwrap_or_else(Timestamp::now),
+                first: end.next,
+                received_at: first_received_at,
                 readings: readings.by_ref().take(count).collect(),
             };
-            tip.next = block.end();
+            end.next = block.end();
             state.tail.push(block);
         }
-        if let Some(slot) = state.generations.get_mut(&tip.first) {
-            slot.block_bytes += block_bytes;
+        if let Some(active) = state.generations.get_mut(&end.first) {
+            active.block_bytes += block_bytes;
         }
         drop(state);
-        shared.note(|positions| positions.committed = tip.next);
-        shared.committed.send_replace(tip.next);
-        shared.metrics.wal_commit.observe(started.elapsed().as_secs_f64());
+        shared.write_positions(|positions| positions.committed = end.next);
+        shared.committed.send_replace(end.next);
+        let took = shared.clock.monotonic().saturating_sub(started);
+        shared.metrics.wal_commit.observe(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a histogram's value")]
         shared.metrics.wal_commit_records.observe(records as f64);
         Ok(())
@@ -117,18 +124,18 @@ impl Writer {
         if shared.poisoned.load(Ordering::Acquire) {
             return Err(WalError::Poisoned);
         }
-        let mut tip = lock(&shared.tip);
+        let mut end = lock(&shared.end);
         let removed =
-            tip.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
+            end.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
         match removed {
-            Ok(()) => shared.roll_if_due(&mut tip),
-            Err(error) if error.is_disk_full() => shared.close_full(&mut tip),
+            Ok(()) => shared.roll_if_due(&mut end),
+            Err(error) if error.is_disk_full() => shared.close_full(&mut end),
             Err(error) => {
                 shared.poisoned.store(true, Ordering::Release);
                 return Err(error);
             }
         }
-        shared.check_room(tip.active.is_some());
+        shared.check_room(end.active.is_some());
         Ok(())
     }
 }

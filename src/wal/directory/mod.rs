@@ -1,0 +1,166 @@
+//! The log's directory: everything on disk that is not inside a generation's database.
+//!
+//! ```text
+//! WAL_DIR/LOCK                    held for as long as a process uses the directory
+//! WAL_DIR/positions               how far the log is committed and flushed, see `positions`
+//! WAL_DIR/<20 digits>/            a generation, named by the offset of its first record
+//! WAL_DIR/quarantine/<20 digits>/ a damaged one, with report.json, see `quarantine`
+//! WAL_DIR/dead-letters/           not of the log, see `dead_letters`
+//! ```
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::contract::generation_id;
+use super::error::WalError;
+use super::offset::Offset;
+
+/// sled's file in a generation, the one with the blocks.
+pub(super) const DATA_FILE: &str = "db";
+
+/// The file that is locked for as long as a process uses the directory.
+pub(super) const LOCK: &str = "LOCK";
+
+/// Says that the disk did not read a generation, see [`Directory::mark_unreadable`].
+const UNREADABLE_MARK: &str = "read-error";
+
+pub(super) mod positions;
+pub(super) mod quarantine;
+
+use positions::PositionsFile;
+use quarantine::Quarantine;
+
+/// A WAL directory that this process holds.
+pub(super) struct Directory {
+    path: PathBuf,
+    pub(super) positions: PositionsFile,
+    pub(super) quarantine: Quarantine,
+    _lock: File,
+}
+
+impl Directory {
+    /// Takes the directory for this process, making it if it is not there.
+    ///
+    /// # Errors
+    /// [`WalError::Locked`] while another process holds it, [`WalError::Io`] if it cannot be used.
+    pub(super) fn open(path: &Path) -> Result<Self, WalError> {
+        let io = |what: &'static str| move |source| WalError::Io { what, source };
+        make_dir(path).map_err(io("make the WAL directory"))?;
+        let lock = options().open(path.join(LOCK)).map_err(io("open the WAL's lock file"))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => WalError::Locked { dir: path.to_owned() },
+            fs::TryLockError::Error(source) => WalError::Io { what: "lock the WAL", source },
+        })?;
+        let quarantine = Quarantine::open(path).map_err(io("make WAL/quarantine"))?;
+        let positions = PositionsFile::open(path).map_err(io("open WAL/positions"))?;
+        sync_dir(path).map_err(io("sync the WAL directory"))?;
+        Ok(Self { path: path.to_owned(), positions, quarantine, _lock: lock })
+    }
+
+    /// Where the generation `first` is.
+    pub(super) fn generation(&self, first: Offset) -> PathBuf {
+        self.path.join(generation_id(first))
+    }
+
+    /// Makes the place free where the generation `first` is to be.
+    pub(super) fn clear(&self, first: Offset) -> io::Result<()> {
+        let path = self.generation(first);
+        if path.is_dir() {
+            // Of a process that ended before its first commit.
+            fs::remove_dir_all(&path)?;
+        } else if path.exists() {
+            tracing::warn!(path = %path.display(), "a file is in the place of a WAL generation: deleting it");
+            fs::remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the name of the generation `first` and the names and contents of its files durable.
+    pub(super) fn sync_generation(&self, first: Offset) -> io::Result<()> {
+        let path = self.generation(first);
+        for entry in fs::read_dir(&path)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        sync_dir(&path)?;
+        sync_dir(&self.path)
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<Offset>, WalError> {
+        generations(&self.path)
+            .map_err(|source| WalError::Io { what: "list the WAL directory", source })
+    }
+
+    pub(super) fn delete(&self, first: Offset) -> Result<(), WalError> {
+        fs::remove_dir_all(self.generation(first))
+            .and_then(|()| sync_dir(&self.path))
+            .map_err(|source| WalError::Io { what: "delete a WAL generation", source })
+    }
+
+    /// Says to the next process that the disk did not read the generation `first`. If even that cannot be
+    /// written, the next process tries to read it as this one did.
+    pub(super) fn mark_unreadable(&self, first: Offset) {
+        let path = self.generation(first);
+        let marked = File::create(path.join(UNREADABLE_MARK)).and_then(|_| sync_dir(&path));
+        if let Err(error) = marked {
+            tracing::warn!(%error, "it was not written down that a WAL generation cannot be read");
+        }
+    }
+
+    pub(super) fn is_marked_unreadable(&self, first: Offset) -> bool {
+        self.generation(first).join(UNREADABLE_MARK).exists()
+    }
+
+    pub(super) fn free_bytes(&self) -> Result<u64, WalError> {
+        let stat = rustix::fs::statvfs(&self.path)
+            .map_err(|error| WalError::Io { what: "ask for free space", source: error.into() })?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// The generations in a directory, oldest first.
+pub(super) fn generations(dir: &Path) -> io::Result<Vec<Offset>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Some(first) = first_offset(&entry.file_name())
+        {
+            all.push(first);
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// What the name of a generation's directory says.
+pub(super) fn first_offset(name: &OsStr) -> Option<Offset> {
+    let is_id = |name: &&str| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit());
+    name.to_str().filter(is_id)?.parse().ok()
+}
+
+/// Bytes that the files in `dir` take.
+pub(super) fn bytes_in(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options
+}
+
+/// Makes `dir` and what is missing above it, durably. Its own name is made durable even if it was
+/// there: whoever made it may not have come to that.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    let dir = std::path::absolute(dir)?;
+    let missing = dir.ancestors().skip(1).take_while(|ancestor| !ancestor.exists()).count();
+    fs::create_dir_all(&dir)?;
+    dir.ancestors().skip(1).take(missing + 1).try_for_each(sync_dir)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

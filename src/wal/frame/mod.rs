@@ -1,0 +1,170 @@
+//! Blocks: what the log stores, as self-describing frames.
+//!
+//! A frame is found and checked without anything around it, so that it can be picked out of the
+//! raw file of a damaged database:
+//!
+//! | bytes | what (little-endian) |
+//! |---|---|
+//! | 0–3 | magic |
+//! | 4–5 | format version |
+//! | 6–7 | length of the body |
+//! | 8–15 | offset of the first record |
+//! | 16–23 | committed: every record below was durable when this block was written |
+//! | 24–31 | flushed: every record below was in PostgreSQL when this block was written |
+//! | 32–39 | receipt of the first record, µs since the Unix epoch |
+//! | 40–43 | number of records |
+//! | 44–47 | length of the body before compression |
+//! | 48–51 | CRC-32 of all of the above and the body |
+//! | 52– | body, compressed with zstd |
+//!
+//! What stands before the body is the same in every version, so that one that does not know a body
+//! still knows which offsets are in it. The bodies are in [`body`](super::body).
+//!
+//! A frame stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a
+//! segment (17 values each) to blob files, which it never syncs.
+
+mod decode;
+mod encode;
+mod header;
+
+pub use decode::{Block, decode};
+pub use encode::Encoder;
+pub(super) use encode::MOST_RECORDS;
+pub(super) use header::claim;
+pub use header::{FrameError, HEADER_BYTES, Header, MAGIC, MAX_FRAME_BYTES, check, envelope};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::decode::decompress;
+    use super::header::{CHECKSUM_AT, RAW_MAX_BYTES, checksum};
+    use super::*;
+    use crate::base::time::Timestamp;
+    use crate::telemetry::Reading;
+    use crate::wal::offset::Offset;
+
+    fn reading(device_id: &str, value: f64) -> Reading {
+        let timestamp = Timestamp::from_millis(1_759_667_696_000).unwrap();
+        let device_id = device_id.to_owned();
+        Reading { device_id, timestamp, values: [value, 65.2, 87.3] }
+    }
+
+    fn encode(first: Offset, readings: &[Reading]) -> Vec<(Offset, usize, Vec<u8>)> {
+        let received_at = vec![Timestamp::from_millis(1_759_667_697_000).unwrap(); readings.len()];
+        let mut frames = Vec::new();
+        Encoder::new()
+            .unwrap()
+            .encode(first, 3, &received_at, readings, &mut |at, count, frame| {
+                frames.push((at, count, frame));
+            })
+            .unwrap();
+        frames
+    }
+
+    #[test]
+    fn a_block_reads_back_as_it_was_written() {
+        let readings = vec![reading("a", 1.5), reading("ü".repeat(128).as_str(), -0.0)];
+        let frames = encode(17, &readings);
+        let (at, count, frame) = &frames[0];
+        let block = decode(frame).unwrap();
+        assert_eq!((*at, *count, block.first, block.end()), (17, 2, 17, 19));
+        assert_eq!(block.readings, readings);
+        let header = check(frame).unwrap();
+        assert_eq!((header.committed, header.flushed), (17, 3));
+    }
+
+    fn golden(hex: &str) -> Vec<u8> {
+        let pairs = hex.trim().as_bytes().chunks(2);
+        pairs
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    /// One goes back in time.
+    fn golden_readings_v2() -> Vec<Reading> {
+        let mut readings =
+            vec![reading("sensor-001", 23.5), reading("sensor-002", -7.25), reading("ü", -0.0)];
+        readings[1].timestamp = Timestamp::from_micros(1_759_667_696_000_997).unwrap();
+        readings[2].timestamp = Timestamp::from_micros(1_759_667_695_999_999).unwrap();
+        readings
+    }
+
+    /// The bytes of each version for all time: a log written by an older binary must be readable.
+    #[test]
+    fn every_version_keeps_its_bytes() {
+        let [v1, v2] = [include_str!("frame_v1.hex"), include_str!("frame_v2.hex")].map(golden);
+        assert_eq!((v1[4], v2[4]), (1, 2));
+        for bytes in [&v1, &v2] {
+            let block = decode(bytes).unwrap();
+            assert_eq!(block.first, 1_000_000);
+            assert_eq!(block.received_at.to_string(), "2025-10-05T12:34:57Z");
+            assert_eq!(check(bytes).unwrap().flushed, 3);
+        }
+        let readings = [reading("sensor-001", 23.5), reading("sensor-002", -7.25)];
+        assert_eq!(decode(&v1).unwrap().readings, readings);
+        assert_eq!(decode(&v2).unwrap().readings, golden_readings_v2());
+        // Not the bytes of the body, nor how many: another zstd may pack it tighter.
+        let written = &encode(1_000_000, &golden_readings_v2())[0].2;
+        assert_eq!((&written[..6], &written[8..48]), (&v2[..6], &v2[8..48]));
+        let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
+        assert_eq!(raw(written), raw(&v2));
+    }
+
+    #[test]
+    fn an_unknown_version_is_told_apart_from_damage() {
+        let mut frame = encode(0, &[reading("a", 1.0)]).remove(0).2;
+        frame[4] = 9;
+        assert_eq!(check(&frame), Err(FrameError::UnknownVersion(9)));
+        assert_eq!(envelope(&frame), Err(FrameError::Checksum));
+        let (head, body) = frame.split_at(HEADER_BYTES);
+        let checksum = checksum(&head[..CHECKSUM_AT], body);
+        frame[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(check(&frame), Err(FrameError::UnknownVersion(9)));
+        assert_eq!(envelope(&frame).unwrap().end(), 1);
+    }
+
+    #[test]
+    fn a_damaged_frame_claims_its_offsets_unless_that_cannot_be() {
+        let mut frame = encode(5, &[reading("a", 1.0), reading("b", 2.0)]).remove(0).2;
+        *frame.last_mut().unwrap() ^= 1;
+        assert_eq!(claim(&frame), Some(5..7));
+        frame[43] = 1;
+        assert_eq!(claim(&frame), None);
+        assert_eq!(claim(&frame[..40]), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let frame = encode(5, &[reading("a", 1.0), reading("b", 2.0)]).remove(0).2;
+        for at in 0..frame.len() * 8 {
+            let mut damaged = frame.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            assert!(decode(&damaged).is_err(), "bit {at}");
+        }
+    }
+
+    fn any_reading() -> impl Strategy<Value = Reading> {
+        ("\\PC{1,128}", any::<f64>(), any::<i32>()).prop_map(|(id, value, seconds)| Reading {
+            timestamp: Timestamp::from_millis(i64::from(seconds) * 1_000).unwrap(),
+            ..reading(&id, if value.is_nan() { 0.0 } else { value })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_are_short_and_continuous_whatever_they_hold(
+            readings in proptest::collection::vec(any_reading(), 1..600),
+        ) {
+            let mut next = 40;
+            let mut read = Vec::new();
+            for (at, count, frame) in encode(40, &readings) {
+                prop_assert!(frame.len() <= MAX_FRAME_BYTES);
+                prop_assert_eq!(at, next);
+                next += count as u64;
+                read.extend(decode(&frame).unwrap().readings);
+            }
+            prop_assert_eq!(read, readings);
+        }
+    }
+}

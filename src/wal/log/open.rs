@@ -1,0 +1,128 @@
+//! Opening the log.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use super::damage::report_lost;
+use super::handle::Log;
+use super::state::{End, Generation, Limits, Room, Shared, State, lock};
+use super::writer::Writer;
+use crate::base::metrics::Metrics;
+use crate::base::time::Clock;
+use crate::wal::contract::{Positions, Quarantined, Storage};
+use crate::wal::error::WalError;
+use crate::wal::frame::{HEADER_BYTES, MOST_RECORDS};
+use crate::wal::offset::{Offset, OffsetRange};
+use crate::wal::recovery::{Recovered, recover};
+use crate::wal::tail::Tail;
+
+/// More than a database without a record takes on disk.
+const EMPTY_BYTES: u64 = 16 * 1024;
+
+/// More records than a byte on disk can hold.
+const RECORDS_A_BYTE: u64 = 16;
+
+const _: () = assert!(MOST_RECORDS as u64 <= RECORDS_A_BYTE * HEADER_BYTES as u64);
+
+/// Opens the log in `storage`, making it if there is none.
+///
+/// Only the newest generation with a record is looked into, so this takes the same time however much
+/// waits.
+///
+/// # Errors
+/// If the storage cannot be used at all. Damage is no such reason.
+pub fn open(
+    storage: Box<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    metrics: &Metrics,
+) -> Result<(Writer, Log), WalError> {
+    let ids = storage.list()?;
+    let mut generations = BTreeMap::new();
+    for (at, first) in ids.iter().enumerate() {
+        let end = ids.get(at + 1).copied();
+        generations.insert(*first, Generation::closed(end, storage.disk_bytes(*first)));
+    }
+    let recovered =
+        recover(storage.read_positions(), &ids, |first, bounds| storage.open(first, bounds))?;
+    let Recovered { flushed, mut next, without_records, newest, gone } = recovered;
+    if let Some((first, sealed)) = without_records {
+        generations.remove(&first);
+        let disk_bytes = storage.disk_bytes(first);
+        if disk_bytes > EMPTY_BYTES {
+            let unknown_version = sealed.unknown_version;
+            let report = Quarantined {
+                unknown_version,
+                ..Quarantined::new(first, clock.wall(), Vec::new())
+            };
+            tracing::error!(
+                generation = report.id,
+                unknown_version,
+                "nothing in the newest WAL generation can be read: it is set aside in quarantine"
+            );
+            set_aside(&*storage, first, &report)?;
+            // Offsets that it may have held are not given out again.
+            next = next.saturating_add(disk_bytes.saturating_mul(RECORDS_A_BYTE));
+        }
+    }
+    if let Some(OffsetRange { from, to }) = gone {
+        let report = Quarantined::new(from, clock.wall(), vec![OffsetRange { from, to }]);
+        tracing::error!(generation = report.id, "the oldest WAL generations are gone");
+        report_lost(&report, metrics);
+        set_aside(&*storage, from, &report)?;
+    }
+    // If nothing is left, nothing waits below.
+    let flushed = if generations.is_empty() { next } else { flushed };
+    let active = match storage.create(next) {
+        Ok(active) => {
+            generations.insert(next, Generation::active(&active));
+            Some(active)
+        }
+        Err(error) if error.is_disk_full() => None,
+        Err(error) => return Err(error),
+    };
+
+    let (open, tail) = (Vec::new(), Tail::default());
+    let state = State { generations, open, flushed, tail, oldest: None };
+    let shared = Arc::new(Shared {
+        storage,
+        clock,
+        limits,
+        metrics: metrics.clone(),
+        end: Mutex::new(End { active, first: next, next }),
+        opening: Mutex::new(()),
+        state: Mutex::new(state),
+        positions: Mutex::new(Positions { committed: next, flushed }),
+        committed: watch::Sender::new(next),
+        room: watch::Sender::new(Room::Open),
+        poisoned: AtomicBool::new(false),
+        quarantine_bytes: AtomicU64::new(0),
+    });
+    if let Some((first, sealed)) = newest {
+        shared.take_sealed(first, sealed);
+    }
+    shared.measure_quarantine();
+    shared.write_positions(|_| ());
+    shared.drop_flushed(flushed);
+    let has_active = lock(&shared.end).active.is_some();
+    if !has_active {
+        shared.room.send_replace(Room::Full("its filesystem has no space left".to_owned()));
+    }
+    shared.check_room(has_active);
+    let writer = Writer::new(Arc::clone(&shared))?;
+    Ok((writer, Log { shared }))
+}
+
+/// A full disk is no reason not to start.
+fn set_aside(storage: &dyn Storage, first: Offset, report: &Quarantined) -> Result<(), WalError> {
+    match storage.quarantine(first, report) {
+        Err(error) if error.is_disk_full() => {
+            tracing::warn!(%error, generation = report.id, "it stays where it is for now");
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
