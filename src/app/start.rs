@@ -86,15 +86,16 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     let stop_flusher = CancellationToken::new();
     let parts = flusher::Parts {
         log: log.clone(),
-        database: shared.database,
+        sink: shared.database,
         dead_letters,
         health: Arc::clone(&health),
         metrics,
         control: shared.control,
     };
     let flusher_activity = Activity::default();
-    let flusher = Flusher::new(parts, config.flusher, flusher_activity.clone());
-    supervisor.task(FLUSHER, flusher.run(stop_flusher.clone()));
+    let flusher = Flusher::new(parts, &config.flusher, flusher_activity.clone());
+    let flusher = flusher.run(stop_flusher.clone());
+    supervisor.task(FLUSHER, async { flusher.await.map_err(Into::into) });
 
     let maintenance = Activity::default();
     let work = housekeeping::run(log.clone(), Arc::clone(&health), maintenance.clone());

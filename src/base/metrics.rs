@@ -23,6 +23,7 @@ pub struct Metrics {
     pub redeliveries: IntCounter,
     pub db_inserts: IntCounter,
     pub duplicates: IntCounter,
+    pub swallowed_rows: IntCounter,
     pub db_failures: IntCounter,
     dead_letters_total: IntCounterVec,
     pub dead_letters_evicted: IntCounter,
@@ -86,6 +87,10 @@ impl Metrics {
                 .counter("redeliveries_total", "Messages received with the DUP flag.")?,
             db_inserts: r.counter("db_inserts_total", "Rows inserted.")?,
             duplicates: r.counter("duplicates_total", "Rows that were in the table already.")?,
+            swallowed_rows: r.counter(
+                "swallowed_rows_total",
+                "Rows that PostgreSQL confirmed and that are not in the table.",
+            )?,
             db_failures: r.counter(
                 "db_failures_total",
                 "Failed attempts to write a batch or to prepare the schema.",

@@ -95,10 +95,44 @@ impl std::fmt::Display for Refusal {
         if let Some(code) = &self.sqlstate {
             write!(f, " ({code})")?;
         }
-        if let Some(object) = &self.object {
-            write!(f, ", by {object}")?;
+        self.object.as_ref().map_or(Ok(()), |object| write!(f, ", by {object}"))
+    }
+}
+
+impl Refusal {
+    /// With what mends it.
+    #[must_use]
+    pub fn with_advice(&self) -> String {
+        let advice = self.advice.as_ref().map_or(String::new(), |advice| format!(": {advice}"));
+        format!("{self}{advice}")
+    }
+
+    /// Of a row that was taken without an error and is not in the table.
+    #[must_use]
+    pub fn swallowed() -> Self {
+        Self {
+            sqlstate: None,
+            reason: "the row was confirmed and is not in the table".to_owned(),
+            object: Some("a trigger, a rule or a policy of telemetry".to_owned()),
+            advice: Some(
+                "look for a BEFORE trigger that returns NULL, a rule that does INSTEAD, or row \
+                 security, and let it raise an error or let the row pass"
+                    .to_owned(),
+            ),
+            is_tables: false,
         }
-        self.advice.as_ref().map_or(Ok(()), |advice| write!(f, ": {advice}"))
+    }
+
+    /// Of a row that is too slow on its own, while others are not.
+    #[must_use]
+    pub(crate) fn too_slow(error: &SinkError) -> Self {
+        Self {
+            sqlstate: None,
+            reason: format!("alone and again and again: {error}"),
+            object: None,
+            advice: Some("look for a trigger that is slow for this row".to_owned()),
+            is_tables: false,
+        }
     }
 }
 

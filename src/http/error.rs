@@ -39,7 +39,7 @@ impl ApiError {
             tracing::warn!(%failure, "a query found no table");
             return Self::unavailable("the database schema is not ready; try again in a moment");
         }
-        if failure.is_configuration() || matches!(failure, Failure::Data { .. }) {
+        if failure.is_configuration() || matches!(failure, Failure::Refused(_)) {
             return Self::internal(failure);
         }
         // An outage is the flusher's to report. It has, unless it had nothing to write.

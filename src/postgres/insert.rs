@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::failure::{Failure, within};
 use super::session::Session;
-use super::{Database, INSERT_LIMIT, INSERT_TIMEOUT, table};
+use super::{Database, table};
+use crate::flusher::sink::{Sink, SinkError, Stored};
 use crate::telemetry::Reading;
 use crate::telemetry::fields::COUNT;
 
@@ -29,6 +31,9 @@ static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
 /// announces and confirms it, which costs a quarter of PostgreSQL's time.
 static INSERT_MISSING: LazyLock<String> =
     LazyLock::new(|| format!("{}\n    on conflict (device_id, ts) do nothing", *INSERT_NEW));
+
+/// So that PostgreSQL gives up first, and says why.
+const GRACE: Duration = Duration::from_secs(2);
 
 const UNIQUE_VIOLATION: &str = "23505";
 
@@ -71,61 +76,56 @@ impl Duplicates {
     }
 }
 
-/// What became of a batch; the two add up to its length.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Inserted {
-    /// Rows that are in the table now and were not before.
-    pub inserted: u64,
-    /// Readings whose device and time were in the table already, or in the batch before them.
-    pub duplicates: u64,
-}
+impl Sink for Database {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.prepare_schema().await.map_err(SinkError::from)
+    }
 
-impl Database {
-    /// Writes `readings` in one statement: all of them are committed, or none. Where duplicates are
-    /// expected it passes over them. Else it takes the readings for new, which is faster; if one is
-    /// not, nothing is written, and the careful statement follows.
-    ///
-    /// Idempotent. Of several readings with the same device and time, the one stored first wins,
-    /// and within a batch the one that stands first.
+    async fn ping(&self) -> Result<(), SinkError> {
+        Self::ping(self).await.map_err(SinkError::from)
+    }
+
+    /// One statement: all rows are committed, or none. Where duplicates are expected it passes over
+    /// them. Else it takes the rows for new, which is faster; if one is not, nothing is written, and
+    /// the careful statement follows.
     ///
     /// Rows go in by the order of the unique key, so two batches in flight take its locks in the
     /// same order and cannot deadlock. Cancellation-safe in the sense that a batch whose future
     /// was dropped may or may not have been written, and can be sent again.
-    ///
-    /// # Errors
-    /// See [`Failure`]; after [`INSERT_TIMEOUT`] at the latest.
-    pub async fn insert(&self, readings: &[&Reading]) -> Result<Inserted, Failure> {
-        if readings.is_empty() {
-            return Ok(Inserted::default());
+    async fn insert(&self, rows: &[&Reading], limit: Duration) -> Result<Stored, SinkError> {
+        if rows.is_empty() {
+            return Ok(Stored::default());
         }
-        let batch = Columns::of(readings);
-        let outcome = within(INSERT_TIMEOUT, self.insert_in_time(&batch)).await;
+        let batch = Columns::of(rows);
+        let outcome = within(limit + GRACE, self.insert_in_time(&batch, limit)).await;
         let inserted = outcome.inspect_err(|_| self.duplicates.expect())?;
-        let all = readings.len() as u64;
-        Ok(Inserted { inserted, duplicates: all.saturating_sub(inserted) })
+        let duplicates = (rows.len() as u64).saturating_sub(inserted);
+        Ok(Stored { inserted, duplicates, swallowed: Vec::new() })
     }
+}
 
-    async fn insert_in_time(&self, batch: &Columns<'_>) -> Result<u64, Failure> {
+impl Database {
+    async fn insert_in_time(&self, batch: &Columns<'_>, limit: Duration) -> Result<u64, Failure> {
         let mut lease = self.writes.lease().await?;
         let session = lease.session();
-        session.begin(INSERT_LIMIT).await?;
-        let outcome = self.write(batch, session).await;
+        session.begin(limit).await?;
+        let outcome = self.write(batch, session, limit).await;
         match outcome {
             Ok(_) => session.end().await?,
             // A refused value leaves the connection in order, and the halves of the batch follow.
-            Err(Failure::Data { .. }) => session.abandon().await?,
+            Err(Failure::Refused(_)) => session.abandon().await?,
             Err(_) => return outcome,
         }
         lease.keep();
         outcome
     }
 
-    async fn write(&self, batch: &Columns<'_>, session: &mut Session) -> Result<u64, Failure> {
+    async fn write(&self, batch: &Columns<'_>, session: &mut Session, limit: Duration) -> Result<u64, Failure> {
         if !self.duplicates.are_expected() {
             match batch.execute(&INSERT_NEW, session).await {
                 Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {
                     session.abandon().await?;
-                    session.begin(INSERT_LIMIT).await?;
+                    session.begin(limit).await?;
                 }
                 outcome => return outcome,
             }

@@ -8,10 +8,10 @@
 //! # Time
 //!
 //! The driver sets no TCP keep-alive, so a connection that is open on this side only would be
-//! waited on for ever. Every call is therefore bounded here ([`INSERT_TIMEOUT`],
-//! [`QUERY_TIMEOUT`], …). And since PostgreSQL does not notice a client that has given up on a
-//! statement until it has an answer to send, every session has a `statement_timeout` a little
-//! below that: what waits for a lock behind a dead client does not pile up.
+//! waited on for ever. Every call is therefore bounded, here ([`QUERY_TIMEOUT`], …) or by its caller.
+//! And since PostgreSQL does not notice a client that has given up on a statement until it has an
+//! answer to send, every statement has a `statement_timeout` a little below that: what waits for a
+//! lock behind a dead client does not pile up.
 //!
 //! # Connections
 //!
@@ -43,7 +43,6 @@ mod table;
 
 pub use connection_string::ConnectionString;
 pub use failure::Failure;
-pub use insert::Inserted;
 pub use queries::{
     Cursor, DeviceFilter, DevicePage, Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage,
     Total,
@@ -51,14 +50,11 @@ pub use queries::{
 pub use schema::MIGRATE_TIMEOUT;
 pub use settings::Settings;
 
-/// Longest wait for one batch to be written, connecting included.
-pub const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the answer to a query, connecting included. The contract's 3 s, less the
 /// time to say so.
 pub const QUERY_TIMEOUT: Duration = Duration::from_millis(2_800);
 
-/// What PostgreSQL is told of these, so that it gives up first and says why.
-const INSERT_LIMIT: Duration = Duration::from_secs(28);
+/// What PostgreSQL is told of that, so that it gives up first and says why.
 const QUERY_LIMIT: Duration = Duration::from_millis(2_600);
 /// The log is trimmed on the word of a commit, so a commit must mean the disk, also where the server
 /// was told otherwise for speed.
@@ -95,7 +91,7 @@ pub struct Database {
 
 impl Database {
     /// Connects to nothing: that happens at the first use, and again whenever it is needed.
-    /// `flush_connections` is how many [`Self::insert`]s may run at once.
+    /// `flush_connections` is how many batches may be written at once.
     ///
     /// # Errors
     /// If the driver cannot read the connection string, which its own check rules out.

@@ -93,8 +93,13 @@ pub enum Command {
         /// Which, and why.
         rows: Vec<(Offset, Refusal)>,
     },
-    /// What was read for the batch is not needed any more, for now or for ever.
-    Release(BatchId),
+    /// What was read for the batch is not needed any more for now.
+    Release {
+        /// Which.
+        batch: BatchId,
+        /// Whether all of it is in the table or a letter.
+        is_done: bool,
+    },
     /// Make the database ready for rows.
     Prepare,
     /// Ask whether the database is there.
@@ -132,6 +137,11 @@ pub enum Report {
         pause: Duration,
         /// Whether it is worth a line.
         is_new: bool,
+    },
+    /// So many rows more were confirmed and are not in the table.
+    Swallowed {
+        /// Not counting those that were found so before and were tried again.
+        rows: u64,
     },
     /// There is no room for dead letters of rows that the database refuses: they stay in the log.
     NoRoomForLetters {

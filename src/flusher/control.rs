@@ -1,0 +1,121 @@
+//! Others' handle on the flusher.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What the flusher is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing waits.
+    Idle,
+    /// Batches are on their way.
+    Flushing,
+    /// The database failed or refuses rows; the next attempt comes after a pause.
+    BackingOff,
+    /// An operator has stopped it.
+    Paused,
+}
+
+/// What the flusher is doing, in full.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Status {
+    /// In a word.
+    pub state: State,
+    /// Failures since the last success.
+    pub consecutive_failures: u64,
+    /// What the last of them was.
+    pub last_error: Option<String>,
+    /// Whether that was the database turning us or our rows away, rather than not answering.
+    pub is_refused: bool,
+    /// Seconds until the next attempt, while backing off.
+    pub retry_in_seconds: Option<f64>,
+}
+
+/// See the module.
+pub struct Control {
+    wishes: watch::Sender<Wishes>,
+    shown: Mutex<Shown>,
+}
+
+/// What operators want.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    pub(super) is_paused: bool,
+    /// How often they asked for what is refused to be dead-lettered.
+    pub(super) rejects: u64,
+}
+
+/// What the flusher last said of itself.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) state: State,
+    pub(super) consecutive_failures: u64,
+    pub(super) last_error: Option<String>,
+    pub(super) is_refused: bool,
+    pub(super) retry_at: Option<Instant>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        let shown = Shown {
+            state: State::Idle,
+            consecutive_failures: 0,
+            last_error: None,
+            is_refused: false,
+            retry_at: None,
+        };
+        Self { wishes: watch::Sender::default(), shown: Mutex::new(shown) }
+    }
+}
+
+impl Control {
+    /// Starts no further batch until [`Self::resume`]; those in flight end. Returns whether that
+    /// is news.
+    pub fn pause(&self) -> bool {
+        self.set_paused(true)
+    }
+
+    /// Takes [`Self::pause`] back. Returns whether that is news.
+    pub fn resume(&self) -> bool {
+        self.set_paused(false)
+    }
+
+    /// Makes dead letters of what the database refuses, whoever is at fault, until it accepts a row
+    /// again.
+    pub fn reject(&self) {
+        self.wishes.send_modify(|wishes| wishes.rejects += 1);
+    }
+
+    /// What the flusher is doing now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shown = self.lock();
+        let until = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
+        Status {
+            state: if self.wishes.borrow().is_paused { State::Paused } else { shown.state },
+            consecutive_failures: shown.consecutive_failures,
+            last_error: shown.last_error.clone(),
+            is_refused: shown.is_refused,
+            retry_in_seconds: shown.retry_at.map(until),
+        }
+    }
+
+    fn set_paused(&self, is_paused: bool) -> bool {
+        let mut was_paused = is_paused;
+        self.wishes.send_modify(|wishes| {
+            was_paused = std::mem::replace(&mut wishes.is_paused, is_paused);
+        });
+        was_paused != is_paused
+    }
+
+    pub(super) fn wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.subscribe()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,235 @@
+//! The shell around the plan: tells it what happened, and does what it says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::control::{Control, State, Wishes};
+use super::plan::{BatchId, Command, Event, Plan, Report};
+use super::settings::Settings;
+use super::sink::{FlushError, Sink};
+use super::work::{self, Done, Rows};
+use crate::base::activity::Activity;
+use crate::base::metrics::Metrics;
+use crate::dead_letters::DeadLetters;
+use crate::status::health::Health;
+use crate::wal::{Batch, Log};
+
+/// What the flusher works with.
+#[derive(Clone)]
+pub struct Parts<S> {
+    /// Where records come from.
+    pub log: Log,
+    /// Where they go.
+    pub sink: S,
+    /// Where rows go that PostgreSQL refuses.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Where the database's state is kept.
+    pub health: Arc<Health>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Others' handle on this flusher.
+    pub control: Arc<Control>,
+}
+
+/// See the module.
+pub struct Flusher<S> {
+    parts: Parts<S>,
+    plan: Plan,
+    activity: Activity,
+    /// What the plan's time counts from.
+    started: Instant,
+    work: JoinSet<Done>,
+    /// Rows that were read and may be needed again.
+    rows: HashMap<BatchId, Arc<Batch>>,
+    wishes: Wishes,
+    outcome: Option<Result<(), FlushError>>,
+}
+
+impl<S: Sink + Clone + 'static> Flusher<S> {
+    /// A flusher that begins where the log was flushed to.
+    #[must_use]
+    pub fn new(parts: Parts<S>, settings: &Settings, activity: Activity) -> Self {
+        let plan = Plan::new(settings, parts.log.flushed(), fastrand::Rng::new());
+        Self {
+            parts,
+            plan,
+            activity,
+            started: Instant::now(),
+            work: JoinSet::new(),
+            rows: HashMap::new(),
+            wishes: Wishes::default(),
+            outcome: None,
+        }
+    }
+
+    /// Works until asked to stop, then waits for what is in flight; the caller bounds that.
+    ///
+    /// # Errors
+    /// If this machine fails: the log cannot be read, or a letter may not be durable.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), FlushError> {
+        let mut committed = self.parts.log.committed();
+        let mut wishes = self.parts.control.wishes();
+        let mut event = Event::Grown(*committed.borrow_and_update());
+        loop {
+            self.activity.begin();
+            self.handle(event).await;
+            let wanted = *wishes.borrow_and_update();
+            self.hear(wanted).await;
+            if let Some(outcome) = self.outcome.take() {
+                return outcome;
+            }
+            self.show();
+            let wake = self.started + self.plan.wake_at(self.now());
+            self.activity.end();
+            event = tokio::select! {
+                Some(done) = self.work.join_next() => self.done(done.unwrap_or_else(|e| work::panicked(e))),
+                () = tokio::time::sleep_until(wake) => Event::Tick,
+                Ok(()) = committed.changed() => Event::Grown(*committed.borrow_and_update()),
+                Ok(()) = wishes.changed() => Event::Tick,
+                () = stop.cancelled(), if !self.plan.is_stopping() => Event::Stop,
+            };
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn done(&mut self, done: Done) -> Event {
+        if let Some((batch, rows)) = done.read {
+            self.rows.insert(batch, rows);
+        }
+        done.event
+    }
+
+    async fn hear(&mut self, wishes: Wishes) {
+        let before = std::mem::replace(&mut self.wishes, wishes);
+        if wishes.is_paused != before.is_paused {
+            self.handle(if wishes.is_paused { Event::Pause } else { Event::Resume }).await;
+        }
+        if wishes.rejects != before.rejects {
+            self.handle(Event::Reject).await;
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        for command in self.plan.handle(event, self.now()) {
+            self.execute(command).await;
+        }
+    }
+
+    async fn execute(&mut self, command: Command) {
+        let Parts { log, sink, dead_letters, metrics, .. } = &self.parts;
+        let at_hand = |batch| self.rows.get(&batch).map(Arc::clone);
+        match command {
+            Command::Insert { batch, all, rows: part, limit } => {
+                let parts = (log.clone(), sink.clone(), metrics.clone());
+                let rows = Rows { batch, all, at_hand: at_hand(batch) };
+                self.work.spawn(work::insert(parts, rows, part, limit));
+            }
+            Command::Letter { batch, all, rows: refused } => {
+                let parts = (log.clone(), Arc::clone(dead_letters), metrics.clone());
+                let rows = Rows { batch, all, at_hand: at_hand(batch) };
+                self.work.spawn(work::letter(parts, rows, refused));
+            }
+            Command::Release { batch, is_done } => {
+                if let Some(rows) = self.rows.remove(&batch).filter(|_| is_done) {
+                    work::observe_latency(metrics, &rows);
+                }
+            }
+            Command::Prepare => {
+                let sink = sink.clone();
+                self.work.spawn(async move { Event::Prepared(sink.prepare().await).into() });
+            }
+            Command::Ping => {
+                let sink = sink.clone();
+                self.work.spawn(async move { Event::Ponged(sink.ping().await).into() });
+            }
+            Command::Trim(flushed) => {
+                let log = log.clone();
+                work::blocking(move || log.trim(flushed)).await;
+            }
+            Command::Report(report) => self.report(report),
+            Command::Finish(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        let Parts { log, health, metrics, .. } = &self.parts;
+        let waits = "the database does not take rows";
+        match report {
+            Report::Up { failures } => {
+                health.set_database_up(true);
+                let pending = log.stats().pending_records;
+                tracing::info!(
+                    failures,
+                    pending,
+                    "the database takes rows: flushing what waits in the log"
+                );
+            }
+            Report::Down { error, pause, is_new } => {
+                health.set_database_up(false);
+                metrics.db_failures.inc();
+                let (error, retry_in_ms) = (error.to_string(), pause.as_millis());
+                if is_new {
+                    tracing::warn!(
+                        error,
+                        retry_in_ms,
+                        "{waits}: they stay in the log; trying again, without end"
+                    );
+                } else {
+                    tracing::debug!(error, retry_in_ms, "the database still does not take rows");
+                }
+            }
+            Report::Refusing { refusal, pause, is_new } => {
+                health.set_database_up(false);
+                metrics.db_failures.inc();
+                let (error, retry_in_ms) = (refusal.to_string(), pause.as_millis());
+                if is_new {
+                    tracing::warn!(
+                        error,
+                        sqlstate = refusal.sqlstate,
+                        refused_by = refusal.object,
+                        advice = refusal.advice,
+                        retry_in_ms,
+                        "{waits}: it refuses them, which is the table's fault and not theirs; they stay in the log and go in by themselves once that is mended, or become dead letters by POST /admin/flusher/reject"
+                    );
+                } else {
+                    tracing::debug!(error, retry_in_ms, "the database still refuses rows");
+                }
+            }
+            Report::Swallowed { rows } => metrics.swallowed_rows.inc_by(rows),
+            Report::NoRoomForLetters { reason, is_new } => {
+                if is_new {
+                    tracing::warn!(
+                        reason,
+                        "no room for dead letters of rows that the database refuses: these rows stay in the log until letters are removed"
+                    );
+                }
+            }
+        }
+    }
+
+    fn show(&self) {
+        let retry_at = self.plan.retry_at().filter(|at| *at > self.now());
+        let mut shown = self.parts.control.lock();
+        shown.state = if retry_at.is_some() {
+            State::BackingOff
+        } else if self.plan.is_flushing() {
+            State::Flushing
+        } else {
+            State::Idle
+        };
+        shown.retry_at = retry_at.map(|at| self.started + at);
+        shown.consecutive_failures = self.plan.consecutive_failures();
+        shown.is_refused = self.plan.is_turned_away();
+        if shown.last_error.as_deref() != self.plan.last_error() {
+            shown.last_error = self.plan.last_error().map(str::to_owned);
+        }
+    }
+}
