@@ -61,6 +61,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         admin::wal::records,
         admin::flusher::pause,
         admin::flusher::resume,
+        admin::flusher::reject,
         admin::dead_letters::list,
         admin::dead_letters::remove,
         admin::replay::replay,

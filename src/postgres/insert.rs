@@ -120,7 +120,12 @@ impl Database {
         outcome
     }
 
-    async fn write(&self, batch: &Columns<'_>, session: &mut Session, limit: Duration) -> Result<u64, Failure> {
+    async fn write(
+        &self,
+        batch: &Columns<'_>,
+        session: &mut Session,
+        limit: Duration,
+    ) -> Result<u64, Failure> {
         if !self.duplicates.are_expected() {
             match batch.execute(&INSERT_NEW, session).await {
                 Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {

@@ -132,7 +132,8 @@ fn rows_with_ids_of_their_own_in_the_table_cost_no_reading() {
     postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
     postgres.execute(
         "insert into telemetry (id, device_id, ts, temperature, humidity, battery) \
-         select id, 'copied', now(), id, 1, 1 from generate_series(1, 1) as id",
+         select id, 'copied', now() + id * interval '1 s', 1, 1, 1 \
+         from generate_series(1, 100000) as id",
     );
     let broker = Mosquitto::start();
     let mut ingestor = Service::new(&postgres.url(), broker.port).start();

@@ -247,7 +247,7 @@ fn what_refuses_row_after_row_gets_no_letter_and_all_goes_in_once_it_is_mended()
         world.drain();
         assert_eq!(world.table.len(), 100_000);
         assert!(world.statements - before < 300, "{} statements", world.statements - before);
-        assert!(world.now - then < MINUTE);
+        assert!(world.now < then + MINUTE);
         assert!(!world.is_refusing());
     }
 }
@@ -294,7 +294,7 @@ fn what_no_row_can_help_is_kept_while_its_neighbours_go_in() {
     world.refuses_by_table = Box::new(|_| false);
     world.drain();
     assert_eq!(world.table.len(), 5_010);
-    assert!(world.now - then < 3 * MINUTE);
+    assert!(world.now < then + 3 * MINUTE);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `POST /admin/flusher/pause` and `POST /admin/flusher/resume`.
+//! `POST /admin/flusher/pause`, `POST /admin/flusher/resume` and `POST /admin/flusher/reject`.
 
 use rocket::serde::json::Json;
 use rocket::{Route, State, post, routes};
@@ -12,7 +12,7 @@ use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 
 pub(super) fn routes() -> Vec<Route> {
-    routes![pause, resume]
+    routes![pause, resume, reject]
 }
 
 /// Stop writing to the database
@@ -55,6 +55,31 @@ pub(in crate::http) fn resume(
     if state.flusher.resume() {
         tracing::info!("admin: flusher resumed");
     }
+    Ok(Json(Status::of(&state.flusher)))
+}
+
+/// Make dead letters of what the database refuses
+///
+/// While the table itself is at fault, refused readings wait in the log. This makes dead letters of
+/// them all the same, and of those that are refused after them, until the database accepts a reading
+/// again. They can be replayed.
+#[utoipa::path(
+    post,
+    tag = "admin",
+    path = "/admin/flusher/reject",
+    responses((status = 200, description = "What it is doing now.", body = Status))
+)]
+#[post("/flusher/reject")]
+pub(in crate::http) fn reject(
+    _operator: Operator,
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<Json<Status>, ApiError> {
+    query.must_be_empty()?;
+    state.flusher.reject();
+    tracing::info!(
+        "admin: what the database refuses becomes dead letters until it accepts a reading again"
+    );
     Ok(Json(Status::of(&state.flusher)))
 }
 

@@ -3,7 +3,7 @@
 //! | route | file |
 //! |---|---|
 //! | `GET /admin/wal`, `GET /admin/wal/records` | `wal` |
-//! | `POST /admin/flusher/pause`, `POST /admin/flusher/resume` | `flusher` |
+//! | `POST /admin/flusher/pause`, `POST /admin/flusher/resume`, `POST /admin/flusher/reject` | `flusher` |
 //! | `GET /admin/dead-letters`, `DELETE /admin/dead-letters/<id>` | `dead_letters` |
 //! | `POST /admin/dead-letters/<id>/replay`, `POST /admin/dead-letters/replay` | `replay` |
 //!
