@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use super::logging;
-use crate::base::settings::{Mistakes, Sources};
+use crate::base::settings::{Mistakes, Setting, Sources};
 use crate::telemetry::validate::Rules;
 use crate::{dead_letters, flusher, http, intake, mqtt, postgres, wal};
+
+/// What can be set here, and what holds if it is not.
+const SETTINGS: &[Setting] = &[Setting::new("SHUTDOWN_GRACE_SECS", "10", "longest orderly stop")];
 
 /// Everything the service can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +82,24 @@ impl Config {
         all
     }
 
+    /// Every setting there is.
+    #[must_use]
+    pub fn settings() -> Vec<Setting> {
+        [
+            postgres::SETTINGS,
+            mqtt::SETTINGS,
+            http::SETTINGS,
+            flusher::SETTINGS,
+            intake::SETTINGS,
+            wal::SETTINGS,
+            dead_letters::SETTINGS,
+            &Rules::settings(),
+            SETTINGS,
+            logging::SETTINGS,
+        ]
+        .concat()
+    }
+
     /// What is allowed and unwise, a line each; said at start and by `check-config`.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -132,8 +153,86 @@ mod tests {
 
     #[test]
     fn rockets_own_keys_are_known_and_handed_on() {
-        let config = load(&[], "[default]\nworkers = 3\nlimits = { json = \"1MiB\" }\n").unwrap();
-        assert!(config.http.rocket.contains_key("workers"));
+        let toml = "[default]\nkeep_alive = 3\nshutdown = { grace = 2, mercy = 1 }\n";
+        assert!(load(&[], toml).unwrap().http.rocket.contains_key("keep_alive"));
+    }
+
+    #[test]
+    fn keys_of_rocket_that_would_do_nothing_are_refused_with_the_reason() {
+        let toml = "[default]\nworkers = 3\nlog_level = \"off\"\nshutdown = { ctrlc = true }\n";
+        let found = mistakes(&[], toml);
+        assert_eq!(found.len(), 3, "{found:?}");
+        for part in ["workers in Rocket.toml", "set rust_log", "shutdown.ctrlc"] {
+            assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_settings_has_every_name_and_every_default_that_holds() {
+        let described = load(&[], "").unwrap().describe();
+        let named: Vec<_> = described.iter().map(|(name, _)| *name).collect();
+        let settings = Config::settings();
+        assert_eq!(settings.iter().map(|setting| setting.name).collect::<Vec<_>>(), named);
+        for (setting, (name, value)) in settings.iter().zip(described) {
+            // What differs from box to box, and what is not shown.
+            if !setting.is_secret && !setting.default.contains('<') {
+                assert_eq!(setting.default, value, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_settings() {
+        let row = |setting: &Setting| {
+            let Setting { name, default, meaning, is_secret } = setting;
+            let file = if *is_secret { " (`_FILE`)" } else { "" };
+            let default =
+                if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
+            format!("| `{name}`{file} | {default} | {meaning} |")
+        };
+        let rows: Vec<_> = Config::settings().iter().map(row).collect();
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&rows.join("\n")), "it should be\n{}", rows.join("\n"));
+    }
+
+    #[test]
+    fn the_example_of_the_environment_names_every_setting_and_shows_the_defaults() {
+        let example = include_str!("../../deploy/systemd/ingestor.env");
+        let settings = Config::settings();
+        let mut named = Vec::new();
+        for line in example.lines().filter(|line| line.contains('=') && !line.starts_with("# ")) {
+            let (name, value) = line.trim_start_matches('#').split_once('=').unwrap();
+            let of = |setting: &&Setting| {
+                let file = setting.is_secret.then(|| name.strip_suffix("_FILE")).flatten();
+                setting.name == file.unwrap_or(name)
+            };
+            let setting = settings.iter().find(of).unwrap_or_else(|| panic!("unknown: {name}"));
+            if line.starts_with('#') && setting.name == name && !setting.default.is_empty() {
+                let is_shown = value == setting.default || value.is_empty();
+                assert!(is_shown, "{line}: the default is {}", setting.default);
+            }
+            named.push(setting.name);
+        }
+        // The unit says where the log is.
+        named.push("WAL_DIR");
+        let missing: Vec<_> = settings
+            .iter()
+            .map(|setting| setting.name)
+            .filter(|name| !named.contains(name))
+            .collect();
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn the_rocket_toml_names_settings_with_their_defaults() {
+        let settings = Config::settings();
+        let example = include_str!("../../Rocket.toml");
+        for line in example.lines().filter_map(|line| line.strip_prefix("# ")) {
+            let Some((name, value)) = line.split_once(" = ") else { continue };
+            let setting = settings.iter().find(|setting| setting.name.to_lowercase() == name);
+            assert_eq!(setting.unwrap().default, value.trim_matches('"'), "{line}");
+        }
+        load(&[], example).unwrap();
     }
 
     #[test]

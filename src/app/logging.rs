@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 
 use crate::base::output::Output;
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,12 @@ impl FromStr for LogFormat {
         }
     }
 }
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::new("RUST_LOG", "info", "log filter"),
+    Setting::new("LOG_FORMAT", "", "`json` or `text`; unset: `text` on a terminal, else `json`"),
+];
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! the flusher ends its batches in flight → HTTP → the log is closed.
 
 use crate::base::output::Output;
+use crate::base::signals::StopSignals;
 
 mod build;
 pub mod config;
@@ -18,7 +19,7 @@ mod watchdog;
 
 use config::Config;
 use start::{HTTP, start};
-use stop::{StopSignals, stop};
+use stop::stop;
 use supervisor::Ended;
 
 /// Runs the service until it is asked to stop.

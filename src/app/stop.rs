@@ -1,8 +1,6 @@
-//! The orderly stop, and the signals that ask for it.
+//! The orderly stop.
 
 use std::time::{Duration, Instant};
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::start::{FLUSHER, INTAKE, SOURCE, Service};
 use super::supervisor::Ended;
@@ -47,28 +45,4 @@ pub(super) async fn stop(mut service: Service, http_runs: bool) -> Option<Ended>
         "stopped; pending readings are in the log and are flushed after the next start"
     );
     service.supervisor.take_failure()
-}
-
-/// SIGTERM and SIGINT.
-pub(super) struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    /// Listens for them from now on.
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The name of the next one.
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }

@@ -6,4 +6,5 @@ pub(crate) mod number;
 pub mod output;
 pub mod retry;
 pub mod settings;
+pub mod signals;
 pub mod time;

@@ -7,9 +7,10 @@
 //!
 //! Which settings there are is known to the rooms that use them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -47,6 +48,49 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What a setting is called, what it is if nobody sets it, and what it means: the one table of a room
+/// that help, README and examples are checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// As the environment has it; `Rocket.toml` has it in lower case.
+    pub name: &'static str,
+    /// As it would be written; empty if there is none.
+    pub default: Cow<'static, str>,
+    /// In a few words, without a full stop.
+    pub meaning: Cow<'static, str>,
+    /// Whether `<name>_FILE` may name a file that holds it.
+    pub is_secret: bool,
+}
+
+impl Setting {
+    /// One that may be seen.
+    #[must_use]
+    pub const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+        let (default, meaning) = (Cow::Borrowed(default), Cow::Borrowed(meaning));
+        Self { name, default, meaning, is_secret: false }
+    }
+
+    /// One that may not, and that a file can hold.
+    #[must_use]
+    pub const fn secret(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+        let (default, meaning) = (Cow::Borrowed(default), Cow::Borrowed(meaning));
+        Self { name, default, meaning, is_secret: true }
+    }
+}
+
+/// A line for each of `settings`, for `--help`.
+#[must_use]
+pub fn help<'s>(settings: impl IntoIterator<Item = &'s Setting>) -> String {
+    let mut text = String::new();
+    for Setting { name, default, meaning, is_secret } in settings {
+        let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
+        let file = if *is_secret { format!("; or {name}_FILE") } else { String::new() };
+        // Writing to a string does not fail.
+        writeln!(text, "  {name:<30}{meaning}{file}{default}").ok();
+    }
+    text
+}
+
 /// Everything that is wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
@@ -63,12 +107,17 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// This process's environment alone.
+    #[must_use]
+    pub fn of_environment() -> Self {
+        Self::new(environment(), "")
+    }
+
     /// This process's environment and its `Rocket.toml`.
     #[must_use]
     pub fn of_this_process() -> Self {
         let mut mistakes = Vec::new();
-        let env: BTreeMap<String, String> =
-            std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect();
+        let env = environment();
         let named = env.get("ROCKET_CONFIG").cloned();
         let path = PathBuf::from(named.as_deref().unwrap_or("Rocket.toml"));
         let text = match std::fs::read_to_string(&path) {
@@ -177,13 +226,21 @@ impl Sources {
     where
         T: FromStr + PartialOrd + Display,
     {
+        self.optional_number(name, range).unwrap_or(default)
+    }
+
+    /// A whole number within `range`, if it is set.
+    pub fn optional_number<T>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        let Some(value) = self.optional(name, &expected) else { return default };
-        if !range.contains(&value) {
-            self.mistake(format!("{name}: expected {expected}, found `{value}`"));
-            return default;
+        let value = self.optional(name, &expected)?;
+        if range.contains(&value) {
+            return Some(value);
         }
-        value
+        self.mistake(format!("{name}: expected {expected}, found `{value}`"));
+        None
     }
 
     /// A number that is neither infinite nor NaN.
@@ -248,6 +305,14 @@ impl Sources {
             .collect()
     }
 
+    /// Refuses `key` in `Rocket.toml`, and says why.
+    pub fn refuse(&mut self, key: &str, reason: &str) {
+        self.known.insert(key.to_owned());
+        if self.keys.contains(key) {
+            self.mistake(format!("{key} in Rocket.toml: has no effect here: {reason}"));
+        }
+    }
+
     /// The mistakes in what was asked for.
     ///
     /// # Errors
@@ -268,6 +333,10 @@ impl Sources {
         }
         self.mistakes_so_far()
     }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect()
 }
 
 fn lossy(text: &OsStr) -> String {

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use iot_ingestor::app::config::Config;
 use iot_ingestor::app::{self, logging};
 use iot_ingestor::base::output::Output;
-use iot_ingestor::base::settings::Mistakes;
+use iot_ingestor::base::settings::{self, Mistakes};
 use iot_ingestor::cli;
 use iot_ingestor::cli::health::{self, Question};
 use rustix::fs::Mode;
@@ -19,7 +19,7 @@ const BAD_CONFIGURATION: u8 = 64;
 /// Telemetry from MQTT to PostgreSQL through a local write-ahead log, without losing an
 /// acknowledged reading.
 #[derive(Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(version, after_help = after_help())]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -50,21 +50,14 @@ a log that is full and a broker that is gone are \"not ready\", and a restart me
 
 Exit codes: 0 yes, 1 no or no answer within 3 s, 64 bad arguments or a bad HTTP_ADDR.";
 
-const AFTER_HELP: &str = "\
-Configuration: environment variables override Rocket.toml (same names in lower case, section
-[default]), which overrides the defaults. `ingestor check-config` shows what is in force.
-
-  DATABASE_URL  DATABASE_CONNECT_TIMEOUT_SECS
-  MQTT_BROKER  MQTT_PORT  MQTT_TOPIC  MQTT_CLIENT_ID  MQTT_USERNAME  MQTT_PASSWORD
-  MQTT_TLS  MQTT_CA_FILE  MQTT_CLIENT_CERT_FILE  MQTT_CLIENT_KEY_FILE  MQTT_MAX_PAYLOAD_BYTES
-  HTTP_ADDR  BATCH_SIZE  BATCH_TIMEOUT_MS  FLUSH_CONNECTIONS  CHANNEL_SIZE
-  WAL_DIR  WAL_MAX_BYTES  WAL_MIN_FREE_BYTES  WAL_GENERATION_BYTES  DEAD_LETTER_MAX_BYTES
-  ADMIN_TOKEN  VALIDATE_{TEMPERATURE,HUMIDITY,BATTERY}_{MIN,MAX}  VALIDATE_MAX_FUTURE_SECS
-  VALIDATE_OLDEST_TIMESTAMP  SHUTDOWN_GRACE_SECS  RUST_LOG  LOG_FORMAT
-
-DATABASE_URL, MQTT_PASSWORD and ADMIN_TOKEN can be given as files: DATABASE_URL_FILE=/path, …
-
-Exit codes: 0 stopped as asked, 64 bad arguments or configuration, 1 any other failure.";
+fn after_help() -> String {
+    format!(
+        "Configuration: environment variables override Rocket.toml (same names in lower case, section\n\
+         [default]), which overrides the defaults. `ingestor check-config` shows what is in force.\n\n{}\n\
+         Exit codes: 0 stopped as asked, 64 bad arguments or configuration, 1 any other failure.",
+        settings::help(&Config::settings())
+    )
+}
 
 fn main() -> ExitCode {
     let output = Output::start();

@@ -7,7 +7,10 @@ use anyhow::Context;
 use clap::Parser;
 use iot_ingestor::app::logging::{self, LogFormat};
 use iot_ingestor::base::output::Output;
-use iot_ingestor::simulator::{self, Settings, Stop, Summary};
+use iot_ingestor::base::settings::Sources;
+use iot_ingestor::base::signals::StopSignals;
+use iot_ingestor::simulator::{self, Settings, Summary};
+use tokio_util::sync::CancellationToken;
 
 const BAD_CONFIGURATION: u8 = 64;
 
@@ -36,14 +39,17 @@ fn answer(output: &Output) -> ExitCode {
         let wanted = !error.use_stderr() && printed;
         return if wanted { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) };
     }
-    let settings = match Settings::load() {
-        Ok(settings) => settings,
-        Err(mistakes) => {
-            output.line(&mistakes.to_string());
-            return ExitCode::from(BAD_CONFIGURATION);
-        }
+    let mut from = Sources::of_environment();
+    let settings = Settings::read(&mut from);
+    let log = logging::Settings {
+        filter: logging::read_filter(&mut from),
+        format: Some(LogFormat::Text),
     };
-    match run(&settings, output) {
+    if let Err(mistakes) = from.mistakes_so_far() {
+        output.line(&mistakes.to_string());
+        return ExitCode::from(BAD_CONFIGURATION);
+    }
+    match run(&settings, &log, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.line(&format!("simulator: {error:#}"));
@@ -52,14 +58,19 @@ fn answer(output: &Output) -> ExitCode {
     }
 }
 
-fn run(settings: &Settings, output: &Output) -> anyhow::Result<()> {
-    let log =
-        logging::Settings { filter: settings.log_filter.clone(), format: Some(LogFormat::Text) };
-    logging::init(&log, output)?;
+fn run(settings: &Settings, log: &logging::Settings, output: &Output) -> anyhow::Result<()> {
+    logging::init(log, output)?;
     // One task does all the work, a second thread would only pass it around.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary: Summary = runtime.block_on(async {
-        let stop = Stop::on_signals().context("cannot listen for signals")?;
+        let mut signals = StopSignals::new().context("cannot listen for signals")?;
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        // Ends with the runtime.
+        tokio::spawn(async move {
+            signals.next().await;
+            asked.cancel();
+        });
         Ok::<_, anyhow::Error>(simulator::run(settings, &stop, output).await?)
     })?;
     writeln!(std::io::stdout(), "{summary}").context("cannot print the summary")

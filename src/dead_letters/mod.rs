@@ -25,6 +25,7 @@ use crate::telemetry::rejection::Stage;
 
 mod settings;
 
+pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
 
 /// Longest part of a payload that is kept, in bytes.

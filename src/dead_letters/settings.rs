@@ -1,8 +1,15 @@
 //! How much the store may take.
 
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
 
 const MIB: u64 = 1024 * 1024;
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[Setting::new(
+    "DEAD_LETTER_MAX_BYTES",
+    "67108864",
+    "bound of the dead-letter store in bytes; past it the oldest go, and are counted",
+)];
 
 /// How much the store may take.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,4 +12,5 @@ mod work;
 
 pub use control::{Control, State, Status};
 pub use driver::{Flusher, Parts};
+pub(crate) use settings::SETTINGS;
 pub use settings::Settings;

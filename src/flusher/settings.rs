@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::new("BATCH_SIZE", "2000", "rows an insert"),
+    Setting::new("BATCH_TIMEOUT_MS", "50", "longest wait to fill a batch"),
+    Setting::new("FLUSH_CONNECTIONS", "2", "batches in flight to PostgreSQL at once"),
+];
 
 /// How rows travel to PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -58,6 +58,7 @@ mod status;
 mod telemetry;
 
 pub use admin::Replayer;
+pub(crate) use settings::SETTINGS;
 pub use settings::{GRACE_SECS, Settings};
 
 use settings::{check_settings, figment};

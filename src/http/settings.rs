@@ -4,22 +4,38 @@ use std::net::SocketAddr;
 
 use rocket::figment::Figment;
 use rocket::figment::providers::Serialized;
-use rocket::figment::value::Dict;
+use rocket::figment::value::{Dict, Value};
 
-use crate::base::settings::{Secret, Sources};
+use crate::base::settings::{Secret, Setting, Sources};
 
-/// The keys of `Rocket.toml` that belong to Rocket itself (Rocket 0.5, "Configuration"), less
-/// `address` and `port`, for which there is `http_addr`, and the TLS that is not built in.
-const ROCKET_KEYS: [&str; 9] = [
-    "workers",
-    "max_blocking",
-    "keep_alive",
-    "ip_header",
-    "limits",
-    "temp_dir",
-    "log_level",
-    "cli_colors",
-    "shutdown",
+/// The keys of `Rocket.toml` that are Rocket's own and mean something here.
+const ROCKET_KEYS: [&str; 2] = ["keep_alive", "shutdown"];
+
+/// Those of Rocket 0.5 that mean nothing, as its own server, runtime and logger are not used, and what
+/// does.
+const WITHOUT_EFFECT: [(&str, &str); 12] = [
+    ("address", "set http_addr"),
+    ("port", "set http_addr"),
+    ("tls", "set http_tls_cert_file and http_tls_key_file"),
+    ("workers", "the service decides how many threads it needs"),
+    ("max_blocking", "the service decides how many threads it needs"),
+    ("limits", "the size of a request is limited by the service itself"),
+    ("temp_dir", "no file is uploaded"),
+    ("ip_header", "a client's address is that of its connection"),
+    ("ident", "no answer says which server it is from"),
+    ("secret_key", "there are no cookies"),
+    ("log_level", "set rust_log"),
+    ("cli_colors", "set log_format"),
+];
+
+/// The parts of `shutdown` that mean something: seconds for what is under way, and for clients that are
+/// slow to take their answer.
+const SHUTDOWN_KEYS: [&str; 2] = ["grace", "mercy"];
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::new("HTTP_ADDR", "0.0.0.0:8080", "where HTTP is served"),
+    Setting::secret("ADMIN_TOKEN", "", "bearer token of `/admin`; unset: `/admin` answers 403"),
 ];
 
 /// Where HTTP is served, and to whom.
@@ -63,7 +79,17 @@ impl Settings {
 }
 
 fn read_rocket(from: &mut Sources) -> Dict {
+    for (key, reason) in WITHOUT_EFFECT {
+        from.refuse(key, reason);
+    }
     let settings = from.entries(&ROCKET_KEYS);
+    if let Some(Value::Dict(_, shutdown)) = settings.get("shutdown") {
+        let others = shutdown.keys().filter(|key| !SHUTDOWN_KEYS.contains(&key.as_str()));
+        for key in others {
+            let reason = "only grace and mercy do, the rest is the service's";
+            from.mistake(format!("shutdown.{key} in Rocket.toml: has no effect here: {reason}"));
+        }
+    }
     if let Err(problem) = check_settings(&settings) {
         // Behind this comes the place in our own source.
         let problem = problem.split(" in ").next().unwrap_or_default();
@@ -110,8 +136,6 @@ pub(super) fn figment(rocket: &Dict, address: SocketAddr) -> Figment {
 
 #[cfg(test)]
 mod tests {
-    use rocket::figment::value::Value;
-
     use super::*;
 
     fn dict<const N: usize>(entries: [(&str, Value); N]) -> Dict {

@@ -15,5 +15,6 @@ pub mod queue;
 mod settings;
 mod thread;
 
+pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
 pub use thread::{Intake, IntakeError};

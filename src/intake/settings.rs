@@ -1,6 +1,10 @@
 //! How much may wait for the intake.
 
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] =
+    &[Setting::new("CHANNEL_SIZE", "50000", "messages held in memory before the log")];
 
 /// How much may wait for the intake.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,5 +16,6 @@ mod settings;
 pub mod tls;
 
 pub use driver::{Source, SourceParts};
+pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
 pub use tls::Tls;

@@ -3,7 +3,38 @@
 use std::path::PathBuf;
 
 use super::tls::Tls;
-use crate::base::settings::{Secret, Sources};
+use crate::base::settings::{Secret, Setting, Sources};
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::new("MQTT_BROKER", "localhost", "broker host"),
+    Setting::new("MQTT_PORT", "1883", "broker port"),
+    Setting::new(
+        "MQTT_TOPIC",
+        "telemetry/#",
+        "topic filters, separated by commas; `$share/GROUP/…` is accepted",
+    ),
+    Setting::new(
+        "MQTT_CLIENT_ID",
+        "iot-ingestor-<hostname>",
+        "names the persistent session: keep it stable, and for one process alone",
+    ),
+    Setting::new("MQTT_USERNAME", "", "broker login"),
+    Setting::secret("MQTT_PASSWORD", "", "its password"),
+    Setting::new(
+        "MQTT_TLS",
+        "false",
+        "`true` without a CA file: TLS with the system's authorities",
+    ),
+    Setting::new("MQTT_CA_FILE", "", "PEM file with the authorities to trust; set: TLS"),
+    Setting::new(
+        "MQTT_CLIENT_CERT_FILE",
+        "",
+        "PEM file with our certificate; set, with its key: mutual TLS",
+    ),
+    Setting::new("MQTT_CLIENT_KEY_FILE", "", "PEM file with its key"),
+    Setting::new("MQTT_MAX_PAYLOAD_BYTES", "65536", "longer payloads become dead letters"),
+];
 
 /// How to reach the broker, and what to take from it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ pub use queries::{
     Total,
 };
 pub use schema::MIGRATE_TIMEOUT;
+pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
 
 /// Longest wait for the answer to a query, connecting included. The contract's 3 s, less the

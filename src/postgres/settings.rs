@@ -4,7 +4,21 @@ use std::fmt;
 use std::time::Duration;
 
 use super::connection_string::{ConnectionString, HostString, Problems};
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::secret(
+        "DATABASE_URL",
+        "postgres://iot:pass@localhost:5432/iotdb",
+        "PostgreSQL; a parameter that is unknown is a mistake, and the `PG…` variables that fill in what it leaves open are shown by `check-config`",
+    ),
+    Setting::new(
+        "DATABASE_CONNECT_TIMEOUT_SECS",
+        "15",
+        "longest wait for a connection, all addresses together",
+    ),
+];
 
 /// How to reach the database.
 #[derive(Clone, PartialEq, Eq)]

@@ -85,12 +85,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::base::settings::Sources;
 
     fn settings(variables: &[(&str, &str)]) -> Settings {
-        Settings::from_variables(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-        .unwrap()
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        Settings::read(&mut Sources::new(variables.collect(), ""))
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rumqttc::ConnectReturnCode;
+use tokio_util::sync::CancellationToken;
 
 use crate::base::output::Output;
 
@@ -18,10 +19,8 @@ mod fleet;
 mod progress;
 mod publisher;
 mod settings;
-mod stop;
 
-pub use settings::{Settings, help};
-pub use stop::Stop;
+pub use settings::{SETTINGS, Settings, help};
 
 use progress::Progress;
 use publisher::Publisher;
@@ -73,16 +72,24 @@ pub enum Error {
     Tls(String),
 }
 
-/// Publishes until `MESSAGE_COUNT` messages are acknowledged or `stop` is requested.
+/// Publishes until `MESSAGE_COUNT` messages are acknowledged or `stop` is cancelled.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn run(settings: &Settings, stop: &Stop, output: &Output) -> Result<Summary, Error> {
+pub async fn run(
+    settings: &Settings,
+    stop: &CancellationToken,
+    output: &Output,
+) -> Result<Summary, Error> {
     let progress = Progress::new(output);
     let mut publisher = Publisher::new(settings, &progress)?;
+    let grace = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
     tokio::select! {
         outcome = publisher.run(stop) => outcome?,
-        () = stop.passed(GRACE) => publisher.give_up(),
+        () = grace => publisher.give_up(),
         () = progress.report(settings.progress_interval) => {}
     }
     publisher.disconnect().await;

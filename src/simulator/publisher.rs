@@ -17,12 +17,13 @@ use rumqttc::{
     Transport,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::fleet::{Fleet, Schedule};
 use super::progress::Progress;
 use super::settings::Settings;
-use super::stop::Stop;
 use super::{Error, Summary};
+use crate::base::retry::Backoff;
 use crate::mqtt::tls;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -78,10 +79,11 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    /// Publishes until the limit is reached or `stop` is requested, and all of it is acknowledged.
+    /// Publishes until the limit is reached or `stop` is cancelled, and all of it is acknowledged.
     /// To be cancelled only for good.
-    pub(super) async fn run(&mut self, stop: &Stop) -> Result<(), Error> {
-        let mut failures = 0;
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let mut failures = 0_u32;
+        let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, fastrand::Rng::new());
         while !(self.is_finished(stop) && self.outstanding() == 0) {
             let outcome = if self.event_loop.network.is_some() {
                 self.exchange(stop).await
@@ -90,12 +92,15 @@ impl<'a> Publisher<'a> {
             };
             self.count();
             match outcome {
-                Ok(()) if self.event_loop.network.is_some() => failures = 0,
+                Ok(()) if self.event_loop.network.is_some() => {
+                    failures = 0;
+                    pauses.reset();
+                }
                 Ok(()) => {}
                 Err(error) => {
                     self.check_refusal(&error)?;
                     self.recover(&error, failures);
-                    self.pause(failures, stop).await;
+                    Self::pause(pauses.next_pause(), stop).await;
                     failures += 1;
                 }
             }
@@ -140,14 +145,14 @@ impl<'a> Publisher<'a> {
         u64::from(state.inflight()) + held_back + self.again.len() as u64
     }
 
-    fn is_finished(&self, stop: &Stop) -> bool {
-        stop.is_requested() || self.limit.is_some_and(|limit| self.published >= limit)
+    fn is_finished(&self, stop: &CancellationToken) -> bool {
+        stop.is_cancelled() || self.limit.is_some_and(|limit| self.published >= limit)
     }
 
-    async fn connect(&mut self, stop: &Stop) -> Result<(), ConnectionError> {
+    async fn connect(&mut self, stop: &CancellationToken) -> Result<(), ConnectionError> {
         tokio::select! {
             connected = self.event_loop.poll() => connected?,
-            () = stop.requested(), if !stop.is_requested() => return Ok(()),
+            () = stop.cancelled(), if !stop.is_cancelled() => return Ok(()),
         };
         let now = Instant::now();
         self.first_connected.get_or_insert(now);
@@ -158,7 +163,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Writes what is due and fits, then waits for acknowledgements, the next due time or `stop`.
-    async fn exchange(&mut self, stop: &Stop) -> Result<(), ConnectionError> {
+    async fn exchange(&mut self, stop: &CancellationToken) -> Result<(), ConnectionError> {
         let finished = self.is_finished(stop);
         match timeout(WRITE_TIMEOUT, self.write_due(finished)).await {
             Ok(written) => written?,
@@ -174,7 +179,7 @@ impl<'a> Publisher<'a> {
             biased;
             event = self.event_loop.poll() => event.map(drop),
             () = at(next_due) => Ok(()),
-            () = stop.requested(), if !finished => Ok(()),
+            () = stop.cancelled(), if !finished => Ok(()),
         }
     }
 
@@ -260,13 +265,10 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    async fn pause(&self, failures: u32, stop: &Stop) {
-        let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-        // A quarter of chance keeps several simulators from knocking all at once.
-        let pause = longest.mul_f64(0.75 + 0.25 * fastrand::f64());
+    async fn pause(pause: Duration, stop: &CancellationToken) {
         tokio::select! {
             () = sleep(pause) => {}
-            () = stop.requested(), if !stop.is_requested() => {}
+            () = stop.cancelled(), if !stop.is_cancelled() => {}
         }
     }
 }

@@ -1,47 +1,43 @@
 //! The simulator's environment variables; every mistake in them is reported at once.
 
-use std::fmt::{Display, Write};
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::settings::{Mistakes, Secret};
+use crate::base::settings::{self, Secret, Setting, Sources};
 use crate::mqtt::Tls;
 
-/// Name, default and meaning: the help shows these lines, and the defaults are read from them.
-const VARIABLES: [(&str, &str, &str); 13] = [
-    ("MQTT_BROKER", "localhost", "broker host"),
-    ("MQTT_PORT", "1883", "broker port"),
-    ("MQTT_USERNAME", "", "broker login"),
-    ("MQTT_PASSWORD", "", "its password"),
-    ("MQTT_PASSWORD_FILE", "", "file that holds the password instead"),
-    ("MQTT_CA_FILE", "", "PEM file with the authorities to trust; set: TLS"),
-    ("NUM_DEVICES", "10", "devices: sensor-001, sensor-002, …"),
-    ("PUBLISH_INTERVAL_MS", "1000", "between two messages of a device; 0: as fast as accepted"),
-    ("INVALID_RATIO", "0", "share of invalid messages, 0 to 1"),
-    ("MESSAGE_COUNT", "0", "messages to publish; 0: until stopped"),
-    ("MAX_INFLIGHT", "100", "messages sent and not yet acknowledged"),
-    (
+/// Every variable, as the help shows it.
+pub const SETTINGS: &[Setting] = &[
+    Setting::new("MQTT_BROKER", "localhost", "broker host"),
+    Setting::new("MQTT_PORT", "1883", "broker port"),
+    Setting::new("MQTT_USERNAME", "", "broker login"),
+    Setting::secret("MQTT_PASSWORD", "", "its password"),
+    Setting::new("MQTT_CA_FILE", "", "PEM file with the authorities to trust; set: TLS"),
+    Setting::new("NUM_DEVICES", "10", "devices: sensor-001, sensor-002, …"),
+    Setting::new(
+        "PUBLISH_INTERVAL_MS",
+        "1000",
+        "between two messages of a device; 0: as fast as accepted",
+    ),
+    Setting::new("INVALID_RATIO", "0", "share of invalid messages, 0 to 1"),
+    Setting::new("MESSAGE_COUNT", "0", "messages to publish; 0: until stopped"),
+    Setting::new("MAX_INFLIGHT", "100", "messages sent and not yet acknowledged"),
+    Setting::new(
         "PROGRESS_INTERVAL_MS",
         "",
-        "between two progress lines; 0: none (1000 on a terminal, else 5000)",
+        "between two progress lines; 0: none; unset: 1000 on a terminal, else 5000",
     ),
-    ("RUST_LOG", "info", "log filter"),
+    Setting::new("RUST_LOG", "info", "log filter"),
 ];
 
 /// The text that `--help` ends with.
 #[must_use]
 pub fn help() -> String {
-    let mut text = "Environment variables (an empty one counts as not set):\n".to_owned();
-    for (name, default, meaning) in VARIABLES {
-        let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
-        // Writing to a String does not fail.
-        writeln!(text, "  {name:<22}{meaning}{default}").ok();
-    }
-    text.push_str(
-        "\nExit codes: 0 finished or stopped by a signal, 64 bad configuration, 1 other failure.",
-    );
-    text
+    format!(
+        "Environment variables (an empty one counts as not set):\n{}\n\
+         Exit codes: 0 finished or stopped by a signal, 64 bad configuration, 1 other failure.",
+        settings::help(SETTINGS)
+    )
 }
 
 /// Everything the simulator can be told.
@@ -67,131 +63,69 @@ pub struct Settings {
     pub max_inflight: u16,
     /// Between two progress lines; zero: none, `None`: what suits the output.
     pub progress_interval: Option<Duration>,
-    /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
-    pub log_filter: String,
 }
 
 impl Settings {
-    /// Reads this process's environment.
-    ///
-    /// # Errors
-    /// All mistakes at once.
-    pub fn load() -> Result<Self, Mistakes> {
-        Self::from_variables(|name| {
-            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-        })
-    }
-
-    /// As [`Self::load`], from any source of variables.
-    ///
-    /// # Errors
-    /// All mistakes at once.
-    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Mistakes> {
-        let mut from = Variables { lookup, mistakes: Vec::new() };
-        let settings = Self {
-            broker: from.text("MQTT_BROKER").unwrap_or_default(),
-            port: from.number("MQTT_PORT", 1..=u16::MAX).unwrap_or_default(),
-            login: from.login(),
-            tls: from.tls(),
-            devices: from.number("NUM_DEVICES", 1..=1_000_000).unwrap_or_default(),
-            interval: from.millis("PUBLISH_INTERVAL_MS").unwrap_or_default(),
-            invalid_ratio: from.number("INVALID_RATIO", 0.0..=1.0).unwrap_or_default(),
-            message_count: from.number("MESSAGE_COUNT", 0..=u64::MAX).filter(|count| *count > 0),
-            max_inflight: from.number("MAX_INFLIGHT", 1..=u16::MAX).unwrap_or_default(),
-            progress_interval: from.millis("PROGRESS_INTERVAL_MS"),
-            log_filter: from.log_filter(),
-        };
-        if from.mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(from.mistakes)) }
+    /// Reads them. [`SETTINGS`] has one more, the log filter, which is the log output's.
+    #[must_use]
+    pub fn read(from: &mut Sources) -> Self {
+        Self {
+            broker: from.text("MQTT_BROKER", "localhost"),
+            port: from.number("MQTT_PORT", 1_883, 1..=u16::MAX),
+            login: login(from),
+            tls: tls(from),
+            devices: from.number("NUM_DEVICES", 10, 1..=1_000_000),
+            interval: Duration::from_millis(from.number("PUBLISH_INTERVAL_MS", 1_000, MILLIS)),
+            invalid_ratio: invalid_ratio(from),
+            message_count: Some(from.number("MESSAGE_COUNT", 0, 0..=u64::MAX))
+                .filter(|count| *count > 0),
+            max_inflight: from.number("MAX_INFLIGHT", 100, 1..=u16::MAX),
+            progress_interval: from
+                .optional_number("PROGRESS_INTERVAL_MS", MILLIS)
+                .map(Duration::from_millis),
+        }
     }
 }
 
-struct Variables<L> {
-    lookup: L,
-    mistakes: Vec<String>,
+/// Up to a day.
+const MILLIS: RangeInclusive<u64> = 0..=86_400_000;
+
+fn invalid_ratio(from: &mut Sources) -> f64 {
+    let ratio = from.value("INVALID_RATIO", 0.0, "a number from 0 to 1");
+    if (0.0..=1.0).contains(&ratio) {
+        return ratio;
+    }
+    from.mistake(format!("INVALID_RATIO: expected a number from 0 to 1, found `{ratio}`"));
+    0.0
 }
 
-impl<L: Fn(&str) -> Option<String>> Variables<L> {
-    /// The variable's value or default; `None` if it has neither.
-    fn text(&self, name: &str) -> Option<String> {
-        let default = || {
-            let line = VARIABLES.iter().find(|(known, ..)| *known == name);
-            line.map_or(String::new(), |(_, default, _)| (*default).to_owned())
-        };
-        let set = (self.lookup)(name).filter(|text| !text.is_empty());
-        Some(set.unwrap_or_else(default)).filter(|text| !text.is_empty())
+fn login(from: &mut Sources) -> Option<(String, Secret)> {
+    let username = from.optional::<String>("MQTT_USERNAME", "a user name");
+    let password = from.optional_secret("MQTT_PASSWORD");
+    if username.is_none() && password.is_some() {
+        from.mistake("MQTT_PASSWORD is set without MQTT_USERNAME");
     }
+    Some((username?, Secret::new(password.unwrap_or_default())))
+}
 
-    fn number<T>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T>
-    where
-        T: FromStr + PartialOrd + Display,
-    {
-        let text = self.text(name)?;
-        let value = text.trim().parse().ok().filter(|value| range.contains(value));
-        if value.is_none() {
-            let (min, max) = range.into_inner();
-            self.mistakes
-                .push(format!("{name}: expected a number from {min} to {max}, found `{text}`"));
-        }
-        value
+fn tls(from: &mut Sources) -> Option<Tls> {
+    let tls = Tls { ca_file: Some(from.optional("MQTT_CA_FILE", "a file")?), client_auth: None };
+    if let Err(problem) = crate::mqtt::tls::client_config(&tls) {
+        from.mistake(problem);
     }
-
-    fn millis(&mut self, name: &str) -> Option<Duration> {
-        self.number(name, 0..=86_400_000).map(Duration::from_millis)
-    }
-
-    fn login(&mut self) -> Option<(String, Secret)> {
-        let password = self.password();
-        match (self.text("MQTT_USERNAME"), password) {
-            (Some(user), password) => Some((user, Secret::new(password.unwrap_or_default()))),
-            (None, Some(_)) => {
-                self.mistakes.push("MQTT_PASSWORD is set without MQTT_USERNAME".to_owned());
-                None
-            }
-            (None, None) => None,
-        }
-    }
-
-    fn password(&mut self) -> Option<String> {
-        let (value, file) = (self.text("MQTT_PASSWORD"), self.text("MQTT_PASSWORD_FILE"));
-        let Some(file) = file else { return value };
-        if value.is_some() {
-            let both = "MQTT_PASSWORD and MQTT_PASSWORD_FILE are both set, set one";
-            self.mistakes.push(both.to_owned());
-        }
-        match std::fs::read_to_string(&file) {
-            Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => {
-                self.mistakes.push(format!("MQTT_PASSWORD_FILE: cannot read {file}: {error}"));
-                None
-            }
-        }
-    }
-
-    fn tls(&mut self) -> Option<Tls> {
-        let tls = Tls { ca_file: Some(self.text("MQTT_CA_FILE")?.into()), client_auth: None };
-        if let Err(problem) = crate::mqtt::tls::client_config(&tls) {
-            self.mistakes.push(problem);
-        }
-        Some(tls)
-    }
-
-    fn log_filter(&mut self) -> String {
-        let filter = self.text("RUST_LOG").unwrap_or_default();
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-            self.mistakes.push(format!("RUST_LOG: {error}"));
-        }
-        filter
-    }
+    Some(tls)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::settings::Mistakes;
 
     fn load(variables: &[(&str, &str)]) -> Result<Settings, Mistakes> {
-        Settings::from_variables(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let mut from = Sources::new(variables.collect(), "");
+        let settings = Settings::read(&mut from);
+        from.mistakes_so_far().map(|()| settings)
     }
 
     #[test]
@@ -212,7 +146,6 @@ mod tests {
             ("MAX_INFLIGHT", "65536"),
             ("MQTT_PASSWORD", "hunter2"),
             ("MQTT_CA_FILE", "/nowhere/ca.pem"),
-            ("RUST_LOG", "iot=loud"),
         ];
         let Mistakes(found) = load(&wrong).unwrap_err();
         assert_eq!(found.len(), wrong.len(), "{found:?}");
@@ -235,11 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_every_variable_with_its_default() {
-        for (name, default, _) in VARIABLES {
-            let line =
-                help().lines().find(|line| line.contains(&format!(" {name} "))).map(str::to_owned);
-            assert!(line.unwrap().contains(default));
-        }
+    fn the_help_shows_the_defaults_that_hold() {
+        let defaults: Vec<_> =
+            SETTINGS.iter().map(|setting| (setting.name, &*setting.default)).collect();
+        assert_eq!(load(&defaults), load(&[]));
+        assert!(help().contains("NUM_DEVICES"));
     }
 }

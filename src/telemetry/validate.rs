@@ -3,7 +3,7 @@
 use super::fields::{Bounds, COUNT, FIELDS, Field};
 use super::reading::Reading;
 use super::rejection::{Reason, Rejection};
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
 use crate::base::time::Timestamp;
 
 /// Longest `device_id`, in characters.
@@ -29,6 +29,36 @@ impl Rules {
             max_future_secs: from.number("VALIDATE_MAX_FUTURE_SECS", 86_400, 0..=u32::MAX),
             oldest_timestamp: read_oldest_timestamp(from),
         }
+    }
+
+    /// What can be set here, and what holds if it is not.
+    pub(crate) fn settings() -> Vec<Setting> {
+        let bound = |name, value: f64, which, field: &Field| {
+            let meaning = format!("{which} {} that is accepted, in {}", field.name, field.unit);
+            Setting {
+                name,
+                default: value.to_string().into(),
+                meaning: meaning.into(),
+                is_secret: false,
+            }
+        };
+        let of_field = |field: &Field| {
+            let Bounds { min, max } = field.bounds;
+            [
+                bound(field.min_setting, min, "lowest", field),
+                bound(field.max_setting, max, "highest", field),
+            ]
+        };
+        let mut all: Vec<_> = FIELDS.iter().flat_map(of_field).collect();
+        all.extend([
+            Setting::new(
+                "VALIDATE_MAX_FUTURE_SECS",
+                "86400",
+                "how far ahead of the clock a timestamp may be; not applied while the clock is plainly wrong",
+            ),
+            Setting::new("VALIDATE_OLDEST_TIMESTAMP", "2000-01-01T00:00:00Z", "older readings are rejected"),
+        ]);
+        all
     }
 
     /// Every rule as name and value.

@@ -41,4 +41,5 @@ pub use error::WalError;
 pub use frame::Block;
 pub use log::{Batch, Limits, Log, Room, Writer};
 pub use offset::{Offset, OffsetRange};
+pub(crate) use settings::SETTINGS;
 pub use settings::Settings;

@@ -2,9 +2,25 @@
 
 use std::path::PathBuf;
 
-use crate::base::settings::Sources;
+use crate::base::settings::{Setting, Sources};
 
 const MIB: u64 = 1024 * 1024;
+
+/// What can be set here, and what holds if it is not.
+pub(crate) const SETTINGS: &[Setting] = &[
+    Setting::new("WAL_DIR", "data/wal", "directory of the log"),
+    Setting::new("WAL_MAX_BYTES", "1073741824", "bytes on disk at which the log counts as full"),
+    Setting::new(
+        "WAL_MIN_FREE_BYTES",
+        "67108864",
+        "free bytes of its filesystem under which it counts as full",
+    ),
+    Setting::new(
+        "WAL_GENERATION_BYTES",
+        "67108864",
+        "bytes at which a new generation starts; a quarter of `WAL_MAX_BYTES` at most is used",
+    ),
+];
 
 /// The write-ahead log's place and limits, all in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -84,7 +84,7 @@ fn every_mistake_is_reported_at_once_a_line_each_before_anything_else_happens() 
         .set("RUST_LOG", "iot=loud");
     std::fs::write(
         service.dir().join("Rocket.toml"),
-        "[default]\nmqtt_brokr = \"typo\"\nworkers = 2\nwal_max_bytes = \"lots\"\n",
+        "[default]\nmqtt_brokr = \"typo\"\nworkers = 2\nkeep_alive = 3\nwal_max_bytes = \"lots\"\n",
     )
     .unwrap();
     let named = [
@@ -102,6 +102,7 @@ fn every_mistake_is_reported_at_once_a_line_each_before_anything_else_happens() 
         "LOG_FORMAT",
         "RUST_LOG",
         "mqtt_brokr",
+        "workers in Rocket.toml: has no effect here",
         "WAL_MAX_BYTES",
     ];
     for arguments in [&["check-config"][..], &["run"], &[]] {
@@ -173,7 +174,7 @@ fn the_file_overrides_defaults_and_the_environment_the_file() {
     let service = Service::bare().set("BATCH_SIZE", 7);
     std::fs::write(
         service.dir().join("Rocket.toml"),
-        "[default]\nbatch_size = 1\nmqtt_port = 1999\nmqtt_tls = true\nworkers = 3\n",
+        "[default]\nbatch_size = 1\nmqtt_port = 1999\nmqtt_tls = true\nkeep_alive = 3\n",
     )
     .unwrap();
     let output = service.run(INGESTOR, &["check-config"]);
