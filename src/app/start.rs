@@ -58,6 +58,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         room: log.room(),
         stop: stop_source.clone(),
         intake_done: intake_done.clone(),
+        dir: config.wal.dir.clone(),
         has_history: log.stats().next_offset > 0,
         health: Arc::clone(&health),
         metrics: metrics.clone(),

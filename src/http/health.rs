@@ -27,7 +27,7 @@ pub(super) fn live() -> Json<Live> {
 
 /// Whether messages are taken in
 ///
-/// They are while the broker is connected and the log accepts writes; a database outage is shown and
+/// They are while the broker is connected, every filter is granted, and the log accepts writes; a database outage is shown and
 /// is not unreadiness.
 #[utoipa::path(
     get,
@@ -63,8 +63,8 @@ pub(super) struct Ready {
     /// `ready` or `not_ready`.
     #[schema(pattern = "^(ready|not_ready)$", example = "ready")]
     status: &'static str,
-    /// `connected` or `disconnected`.
-    #[schema(pattern = "^(connected|disconnected)$", example = "connected")]
+    /// `connected`; `unsubscribed`: connected, but the broker has not granted a filter; `disconnected`.
+    #[schema(pattern = "^(connected|unsubscribed|disconnected)$", example = "connected")]
     mqtt: &'static str,
     /// `ok`, `full`: not until there is room again, `failed`: the process is about to end.
     #[schema(value_type = String, pattern = "^(ok|full|failed)$", example = "ok")]

@@ -6,6 +6,7 @@
 //! by the time the socket is looked at leave in one write.
 
 use std::future::ready;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ use super::coalesce::Coalescing;
 use super::connection::{Connection, Dialer};
 use super::inlet::{Forwarded, Inlet};
 use super::packet::{Answer, Received, Sent};
-use super::report::report;
-use super::session::{Change, Command, Event, Filters, Loss, Session, State, Terms};
+use super::remembered::Remembered;
+use super::report::{report, warn_of_shared};
+use super::session::{Change, Command, Event, Loss, Session, State, Terms};
 use super::settings::Settings;
 use crate::base::metrics::Metrics;
 use crate::intake::queue::{Acks, Inbound};
@@ -39,6 +41,8 @@ pub struct SourceParts {
     pub stop: CancellationToken,
     /// Says that the intake has acknowledged all it was given.
     pub intake_done: CancellationToken,
+    /// Where it is kept which filters were granted.
+    pub dir: PathBuf,
     /// Whether an earlier process has been here, so that the broker should know the session.
     pub has_history: bool,
     /// Where the state of the connection is kept.
@@ -63,6 +67,7 @@ pub struct Source {
     stop: Option<CancellationToken>,
     intake_done: Option<CancellationToken>,
     timer: Pin<Box<Sleep>>,
+    remembered: Remembered,
     health: Arc<Health>,
     metrics: Metrics,
 }
@@ -93,10 +98,13 @@ impl Source {
     /// Prepares a connection; nothing is sent before [`Self::run`].
     #[must_use]
     pub fn new(settings: Settings, parts: SourceParts) -> Self {
-        let SourceParts { deliveries, mut room, stop, intake_done, has_history, health, metrics } =
-            parts;
-        let terms =
-            Terms { topics: settings.topics.clone(), has_history, remembered: Filters::default() };
+        let SourceParts { deliveries, mut room, stop, intake_done, .. } = parts;
+        let remembered = Remembered::new(&parts.dir, &settings);
+        let terms = Terms {
+            topics: settings.topics.clone(),
+            has_history: parts.has_history,
+            remembered: remembered.load(),
+        };
         let start = Instant::now();
         let room_now = room.borrow_and_update().clone();
         Self {
@@ -112,8 +120,9 @@ impl Source {
             stop: Some(stop),
             intake_done: Some(intake_done),
             timer: Box::pin(sleep_until(start.into())),
-            health,
-            metrics,
+            remembered,
+            health: parts.health,
+            metrics: parts.metrics,
         }
     }
 
@@ -125,6 +134,7 @@ impl Source {
 
     /// Connects, and connects again, until asked to stop.
     pub async fn run(mut self) {
+        warn_of_shared(&self.settings.topics);
         let mut flow = Flow::On;
         while flow == Flow::On {
             flow = match self.next().await {
@@ -268,9 +278,15 @@ impl Source {
                 Command::Connect => self.connect().await,
                 Command::Close => self.close().await,
                 Command::CloseQueue => self.inlet.close(),
-                Command::Remember(_) => {}
-                Command::Show(state) => {
-                    self.health.set_mqtt_connected(state != State::Disconnected);
+                Command::Remember(filters) => self.remembered.store(filters),
+                Command::Show(State::Disconnected) => {
+                    self.health.set_mqtt_connected(false);
+                }
+                Command::Show(State::Unsubscribed(filters)) => {
+                    self.health.set_mqtt_unsubscribed(filters);
+                }
+                Command::Show(State::Connected) => {
+                    self.health.set_mqtt_connected(true);
                 }
                 Command::Report(change) => self.report(change),
                 Command::End => flow = Flow::End,

@@ -2,7 +2,8 @@
 //!
 //! [`session`] decides, without a connection or a clock, on [`packet`]s; `connection` is the port to
 //! the network, and its codec the only file here that knows rumqttc; [`driver`] does what the
-//! session says, and `inlet` hands deliveries to the intake.
+//! session says, `inlet` hands deliveries to the intake, and `remembered` keeps for the next process
+//! which filters were granted.
 
 mod coalesce;
 mod connection;
@@ -10,6 +11,7 @@ mod diagnosis;
 pub mod driver;
 mod inlet;
 pub mod packet;
+mod remembered;
 mod report;
 pub mod session;
 mod settings;

@@ -1,7 +1,17 @@
 //! What an operator reads of the connection: one line a change.
 
-use super::session::Change;
+use super::session::{Change, SHARED};
 use super::settings::Settings;
+
+/// Says what a shared subscription costs, if there is one among `topics`.
+pub(super) fn warn_of_shared(topics: &[String]) {
+    for filter in topics.iter().filter(|filter| filter.starts_with(SHARED)) {
+        tracing::warn!(
+            filter,
+            "a shared subscription: Mosquitto forgets it when it restarts, and what is published until the ingestor is connected again is lost; to share the load without that, give each ingestor filters of its own, or all of them the same plain filter (the table's key makes one row of a reading)"
+        );
+    }
+}
 
 /// Logs `change`.
 pub(super) fn report(settings: &Settings, change: Change) {
@@ -35,6 +45,9 @@ pub(super) fn report(settings: &Settings, change: Change) {
             tracing::info!("the log has room again: returning to the broker");
         }
         Change::Subscribed(filter) => tracing::info!(filter, "subscribed"),
+        Change::StillSubscribed(filter) => {
+            tracing::info!(filter, "subscribed: the broker has kept it with the session");
+        }
         Change::QosZero(filter) => tracing::error!(
             filter,
             "the broker granted QoS 0 only: messages that are lost on the way will not be sent again; asking for it again with growing pauses"

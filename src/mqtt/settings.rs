@@ -1,6 +1,7 @@
 //! Where the broker is, who we are to it, and what we want of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::tls::Tls;
 use crate::base::settings::{Secret, Setting, Sources};
@@ -33,6 +34,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "PEM file with our certificate; set, with its key: mutual TLS",
     ),
     Setting::new("MQTT_CLIENT_KEY_FILE", "", "PEM file with its key"),
+    Setting::new(
+        "MQTT_CONNECT_TIMEOUT_SECS",
+        "30",
+        "longest wait for a connection, all addresses of the name and the broker's CONNACK included",
+    ),
     Setting::new("MQTT_MAX_PAYLOAD_BYTES", "65536", "longer payloads become dead letters"),
 ];
 
@@ -51,6 +57,8 @@ pub struct Settings {
     pub login: Option<(String, Secret)>,
     /// `None`: plain TCP.
     pub tls: Option<Tls>,
+    /// Longest wait for a connection, all addresses together, the broker's CONNACK included.
+    pub connect_timeout: Duration,
     /// Longest payload that is decoded, in bytes.
     pub max_payload_bytes: usize,
 }
@@ -73,6 +81,11 @@ impl Settings {
             client_id: from.text("MQTT_CLIENT_ID", &client_id),
             login: login(from),
             tls,
+            connect_timeout: Duration::from_secs(from.number(
+                "MQTT_CONNECT_TIMEOUT_SECS",
+                30,
+                1..=600,
+            )),
             max_payload_bytes: from.number("MQTT_MAX_PAYLOAD_BYTES", 65_536, 1..=268_435_455),
         }
     }
@@ -95,6 +108,7 @@ impl Settings {
             ("MQTT_CA_FILE", path(tls.and_then(|tls| tls.ca_file.as_ref()))),
             ("MQTT_CLIENT_CERT_FILE", path(auth.map(|(cert, _)| cert))),
             ("MQTT_CLIENT_KEY_FILE", path(auth.map(|(_, key)| key))),
+            ("MQTT_CONNECT_TIMEOUT_SECS", self.connect_timeout.as_secs().to_string()),
             ("MQTT_MAX_PAYLOAD_BYTES", self.max_payload_bytes.to_string()),
         ]
     }

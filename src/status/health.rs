@@ -7,6 +7,7 @@
 //! Since when a part is in its state is an age, by the clock that nobody sets.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -31,6 +32,8 @@ pub struct Health {
     metrics: Metrics,
     started: Instant,
     mqtt: Part,
+    /// Filters that are not granted.
+    missing_filters: Mutex<Vec<String>>,
     wal: Part,
     database: Part,
     stopping: AtomicBool,
@@ -39,7 +42,7 @@ pub struct Health {
 /// How long each part has been in its state.
 #[derive(Clone, Copy, Debug)]
 pub struct Ages {
-    /// Connected, or not.
+    /// Connected, unsubscribed, or neither.
     pub mqtt: Duration,
     /// Ok, full or failed.
     pub wal: Duration,
@@ -51,6 +54,8 @@ pub struct Ages {
 const UNKNOWN: u64 = 0;
 const UP: u64 = 1;
 const DOWN: u64 = 2;
+/// Connected, but of no use.
+const UNSUBSCRIBED: u64 = 3;
 
 /// A state in the lowest byte, and above it how many milliseconds after the start it began: one
 /// value, so that nobody sees a state with another's age.
@@ -92,16 +97,29 @@ impl Health {
             metrics,
             started: Instant::now(),
             mqtt: Part::new(UNKNOWN),
+            missing_filters: Mutex::default(),
             wal: Part::new(WalState::Ok as u64),
             database: Part::new(UNKNOWN),
             stopping: AtomicBool::new(false),
         }
     }
 
-    /// The source is connected to the broker, or is not. Returns whether that is news.
+    /// The source is connected to the broker and has every filter, or is not. Returns whether that
+    /// is news.
     pub fn set_mqtt_connected(&self, connected: bool) -> bool {
-        self.metrics.mqtt_connected.set(connected.into());
-        self.mqtt.set(up_or_down(connected), None, self.started.elapsed())
+        self.set_mqtt(up_or_down(connected), Vec::new())
+    }
+
+    /// The source is connected to the broker, which has not granted these filters. Returns whether
+    /// that is news.
+    pub fn set_mqtt_unsubscribed(&self, filters: Vec<String>) -> bool {
+        self.set_mqtt(UNSUBSCRIBED, filters)
+    }
+
+    fn set_mqtt(&self, state: u64, missing: Vec<String>) -> bool {
+        *self.missing_filters.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+        self.metrics.mqtt_connected.set((state != DOWN).into());
+        self.mqtt.set(state, None, self.started.elapsed())
     }
 
     /// The database answered the flusher, or failed it. Returns whether that is news.
@@ -133,7 +151,13 @@ impl Health {
         }
     }
 
-    /// Whether the broker is connected.
+    /// The filters that the broker has not granted; empty without a connection.
+    #[must_use]
+    pub fn missing_filters(&self) -> Vec<String> {
+        self.missing_filters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the broker is connected and has granted every filter.
     #[must_use]
     pub fn is_mqtt_connected(&self) -> bool {
         self.mqtt.state() == UP
@@ -159,7 +183,8 @@ impl Health {
         Ages { mqtt: age(&self.mqtt), wal: age(&self.wal), database: age(&self.database) }
     }
 
-    /// Whether messages can be taken: the broker is connected and the log accepts writes. The
+    /// Whether messages can be taken: the broker is connected, every filter is granted, and the log
+    /// accepts writes. The
     /// database has no say in it.
     #[must_use]
     pub fn ready(&self) -> bool {
@@ -169,11 +194,15 @@ impl Health {
     /// All of it, for `/health/ready`.
     #[must_use]
     pub fn report(&self) -> Report {
-        let (mqtt, wal) = (self.is_mqtt_connected(), self.wal());
-        let ready = mqtt && wal == WalState::Ok && !self.is_stopping();
+        let (mqtt, wal) = (self.mqtt.state(), self.wal());
+        let ready = mqtt == UP && wal == WalState::Ok && !self.is_stopping();
         Report {
             status: if ready { "ready" } else { "not_ready" },
-            mqtt: if mqtt { "connected" } else { "disconnected" },
+            mqtt: match mqtt {
+                UP => "connected",
+                UNSUBSCRIBED => "unsubscribed",
+                _ => "disconnected",
+            },
             wal,
             database: if self.is_database_up() { "up" } else { "down" },
         }
@@ -185,7 +214,7 @@ impl Health {
 pub struct Report {
     /// `ready` or `not_ready`.
     pub status: &'static str,
-    /// `connected` or `disconnected`.
+    /// `connected`; `unsubscribed`: connected, and a filter is not granted; or `disconnected`.
     pub mqtt: &'static str,
     /// `ok`, `full` or `failed`.
     pub wal: WalState,
@@ -240,7 +269,16 @@ mod tests {
         assert!(health.ready());
         health.set_mqtt_connected(false);
         assert!(!health.ready());
+        let filter = "a/#".to_owned();
+        assert!(health.set_mqtt_unsubscribed(vec![filter.clone()]));
+        assert!(!health.ready());
+        assert_eq!(
+            (health.report().mqtt, health.missing_filters()),
+            ("unsubscribed", vec![filter])
+        );
         health.set_mqtt_connected(true);
+        assert_eq!(health.missing_filters(), [""; 0]);
+        assert!(health.ready());
         health.set_stopping();
         assert!(!health.ready());
     }

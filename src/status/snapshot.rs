@@ -74,9 +74,11 @@ pub(crate) struct Snapshot {
 /// The broker, as seen from here.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Broker {
-    /// `connected` or `disconnected`.
-    #[schema(pattern = "^(connected|disconnected)$", example = "connected")]
+    /// `connected`; `unsubscribed`: connected, but the broker has not granted a filter; `disconnected`.
+    #[schema(pattern = "^(connected|unsubscribed|disconnected)$", example = "connected")]
     pub(super) state: &'static str,
+    /// Filters that the broker has not granted, while it is connected.
+    pub(super) missing_filters: Vec<String>,
     #[serde(flatten)]
     pub(super) since: Since,
     /// How long ago the last message came in; null if none has since the start.
@@ -248,6 +250,7 @@ impl Snapshot {
             now,
             broker: Broker {
                 state: report.mqtt,
+                missing_filters: health.missing_filters(),
                 since: Since::of(now, ages.mqtt),
                 last_message_seconds: history.last_message().map(|age| age.as_secs_f64()),
             },

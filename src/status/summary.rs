@@ -5,7 +5,7 @@
 
 use super::health::{Health, WalState};
 use super::history::History;
-use super::snapshot::{Level, SHORT, Snapshot};
+use super::snapshot::{Broker, Level, SHORT, Snapshot};
 use crate::base::number::with_commas;
 use crate::flusher::State as Flushing;
 
@@ -42,7 +42,6 @@ pub(super) fn of(status: &Snapshot, moment: Moment) -> (Level, String) {
     let is_connected = status.broker.state == "connected";
     let is_up = status.database.state == "up";
     let is_paused = status.flusher == Flushing::Paused;
-    let no_broker = duration(status.broker.since.for_seconds);
     match status.log.state {
         WalState::Failed => {
             let text = "The log cannot be written, and the service is about to end: check the disk. \
@@ -58,11 +57,11 @@ pub(super) fn of(status: &Snapshot, moment: Moment) -> (Level, String) {
     }
     match (is_connected, is_up && !is_paused) {
         (false, true) => {
-            let text = format!("Broker unreachable for {no_broker}: no readings come in.");
+            let text = no_readings(&status.broker);
             (Level::Critical, format!("{text} {}.", waiting(status)))
         }
         (false, false) => {
-            let text = format!("Broker unreachable for {no_broker}: no readings come in.");
+            let text = no_readings(&status.broker);
             (Level::Critical, format!("{text} {} {}.", no_rows(status, is_up), waiting(status)))
         }
         (true, false) => {
@@ -72,6 +71,16 @@ pub(super) fn of(status: &Snapshot, moment: Moment) -> (Level, String) {
         }
         (true, true) => working(status, moment),
     }
+}
+
+/// Why none come in, or some do not.
+fn no_readings(broker: &Broker) -> String {
+    let since = duration(broker.since.for_seconds);
+    if broker.missing_filters.is_empty() {
+        return format!("Broker unreachable for {since}: no readings come in.");
+    }
+    let filters = broker.missing_filters.join(", ");
+    format!("The broker has not granted {filters} for {since}: no readings of that come in.")
 }
 
 /// Broker, log and database are there.
@@ -247,6 +256,7 @@ mod tests {
             now: Timestamp::now(),
             broker: Broker {
                 state: "connected",
+                missing_filters: Vec::new(),
                 since: since(9_000),
                 last_message_seconds: Some(0.2),
             },
@@ -319,6 +329,20 @@ mod tests {
             },
             Level::Warning,
             "Database unreachable for 12 min. Nothing waits in the log.",
+        );
+    }
+
+    #[test]
+    fn a_filter_that_is_not_granted_is_named() {
+        must_say(
+            |status| {
+                status.broker.state = "unsubscribed";
+                status.broker.missing_filters = vec!["a/#".to_owned(), "b".to_owned()];
+                status.broker.since = since(59);
+                status.pending_records = 1;
+            },
+            Level::Critical,
+            "The broker has not granted a/#, b for 59 s: no readings of that come in. 1 reading is safe in the log.",
         );
     }
 

@@ -36,6 +36,7 @@ fn check_config_shows_every_setting_of_the_contract_and_no_secret() {
         "MQTT_TOPIC=a/#,$share/g/b/+",
         "MQTT_USERNAME=ingestor",
         "MQTT_PASSWORD=***",
+        "MQTT_CONNECT_TIMEOUT_SECS=30",
         "MQTT_MAX_PAYLOAD_BYTES=65536",
         "HTTP_ADDR=0.0.0.0:8080",
         "BATCH_SIZE=2000",

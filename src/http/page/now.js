@@ -27,9 +27,20 @@ export function lights(status) {
   return {
     broker: {
       level: isConnected ? "ok" : isFull ? "warning" : "critical",
-      state: isConnected ? "Connected" : isFull ? "Left until there is room" : "Not connected",
+      state: isConnected
+        ? "Connected"
+        : broker.state === "unsubscribed"
+          ? "Not subscribed"
+          : isFull
+            ? "Left until there is room"
+            : "Not connected",
       for: broker.for_seconds,
-      detail: heard === null ? "No message since the start" : `Last message ${ago(heard)}`,
+      detail:
+        broker.missing_filters.length > 0
+          ? `Not granted: ${broker.missing_filters.join(", ")}`
+          : heard === null
+            ? "No message since the start"
+            : `Last message ${ago(heard)}`,
     },
     log: {
       level: log.state === "ok" ? (isHurry ? "warning" : "ok") : "critical",

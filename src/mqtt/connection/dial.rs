@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -15,9 +14,6 @@ use super::codec::{ConnAck, Identity};
 use crate::mqtt::session::{KEEP_ALIVE, Loss};
 use crate::mqtt::settings::Settings;
 use crate::mqtt::tls;
-
-/// Longest wait for a connection, the broker's CONNACK included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes connections, one after the other.
 pub(in crate::mqtt) struct Dialer {
@@ -33,11 +29,12 @@ impl Dialer {
 
     /// Connects; returns whether the broker knew the session. Can be dropped at any time.
     pub(in crate::mqtt) async fn open(&mut self) -> Result<(Connection, bool), Loss> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let patience = self.settings.connect_timeout;
+        let deadline = Instant::now() + patience;
         timeout_at(deadline, self.open_by(deadline)).await.unwrap_or_else(|_| {
-            let seconds = CONNECT_TIMEOUT.as_secs();
+            let seconds = patience.as_secs();
             Err(Loss::new(format!(
-                "no answer within {seconds} s: a broker that is overloaded, or no MQTT broker"
+                "no answer within {seconds} s (MQTT_CONNECT_TIMEOUT_SECS): no MQTT broker, or one that is overloaded"
             )))
         })
     }

@@ -107,7 +107,12 @@ impl Connection {
         let connect = self.outbox.clone();
         self.flush().await?;
         loop {
-            let is_over = self.read().await? == 0;
+            let is_over = match self.stream.read_buf(&mut self.inbox).await {
+                Ok(length) => length == 0,
+                // What was sent to somebody who had gone already.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+                Err(error) => return Err(lost(&error)),
+            };
             if !self.inbox.is_empty() && self.inbox[0] != CONNACK {
                 if is_over || self.inbox.len() >= TELLING_BYTES {
                     return Err(Loss::new(no_broker(&self.inbox, &connect)));

@@ -133,6 +133,8 @@ pub enum Change {
     Returning,
     /// This filter is granted.
     Subscribed(String),
+    /// This filter was granted on an earlier connection, and the broker has kept it.
+    StillSubscribed(String),
     /// This one is granted with QoS 0 only.
     QosZero(String),
     /// This one is refused.

@@ -10,6 +10,10 @@
 //! does not reach us, the next CONNECT finds that one, as if nothing had been lost. So from a CONNECT
 //! until its answer nothing is known to be granted.
 //!
+//! Shared subscriptions are asked for at each connection: Mosquitto (2.0.11, 2.0.22) leaves them out of
+//! its file of sessions, so after its restart it knows the session and has forgotten them. They bring
+//! no retained messages.
+//!
 //! What is refused, granted with QoS 0 only, or not answered is asked for again, with growing pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What the filter of a shared subscription begins with.
+pub const SHARED: &str = "$share/";
 
 /// SUBSCRIBEs that may be answered late; beyond these an answer is not known any more.
 const UNANSWERED: usize = 8;
@@ -58,6 +65,20 @@ impl Filters {
     pub(super) fn missing(&self, wanted: &[String]) -> Vec<String> {
         let has = |filter: &&String| self.0.get(*filter) != Some(&Held::Granted);
         wanted.iter().filter(has).cloned().collect()
+    }
+
+    fn granted(&self, wanted: &[String]) -> Vec<String> {
+        let has = |filter: &&String| self.0.get(*filter) == Some(&Held::Granted);
+        wanted.iter().filter(has).cloned().collect()
+    }
+
+    /// What the broker may have forgotten although it knows the session counts as asked for only.
+    fn doubt_shared(&mut self) {
+        for (filter, held) in &mut self.0 {
+            if filter.starts_with(SHARED) {
+                *held = Held::Asked;
+            }
+        }
     }
 
     fn unwanted(&self, wanted: &[String]) -> Vec<String> {
@@ -127,6 +148,10 @@ impl Subscribing {
 
     /// The connection stands.
     pub(super) fn connected(&mut self, ask: &mut Ask<'_>) {
+        ask.held.doubt_shared();
+        for filter in ask.held.granted(ask.wanted) {
+            ask.report(Change::StillSubscribed(filter));
+        }
         self.ask(ask, Duration::ZERO);
     }
 

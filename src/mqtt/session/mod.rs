@@ -33,7 +33,7 @@ mod order;
 mod tests;
 
 pub use exchange::{Change, Command, Event, Loss, State};
-pub use filters::Filters;
+pub use filters::{Filters, SHARED};
 pub use link::KEEP_ALIVE;
 
 use exactly_once::ExactlyOnce;

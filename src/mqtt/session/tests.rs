@@ -384,6 +384,20 @@ fn a_broker_that_was_not_reached_is_asked_for_nothing_again() {
 }
 
 #[test]
+fn a_shared_subscription_is_asked_for_at_each_connection() {
+    let topics = vec!["$share/g/a/#".into(), "b".into()];
+    let remembered = Filters::default();
+    let mut bench = Bench::with(Terms { topics, has_history: false, remembered });
+    bench.on(Event::Elapsed);
+    bench.connect(false);
+    bench.grant(1, &[Granted::Yes; 2]);
+    bench.lose();
+    bench.elapse();
+    assert_eq!(sent(&bench.connect(true)), [subscribe(1, &["$share/g/a/#"])]);
+    assert_eq!(shows(&bench.grant(1, &[Granted::Yes])), Some(&State::Connected));
+}
+
+#[test]
 fn what_an_earlier_process_was_granted_and_is_not_wanted_any_more_is_unsubscribed() {
     let mut bench = Bench::new();
     bench.on(Event::Elapsed);

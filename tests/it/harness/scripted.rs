@@ -29,6 +29,17 @@ impl ScriptedBroker {
     /// As [`Self::accept`], with these return codes for what it subscribes to; 1 for the rest.
     #[track_caller]
     pub(crate) fn accept_granting(&self, session_present: bool, granted: &[u8]) -> Link {
+        self.accept_after(Duration::ZERO, session_present, granted)
+    }
+
+    /// As [`Self::accept_granting`], with the CONNACK that much later.
+    #[track_caller]
+    pub(crate) fn accept_after(
+        &self,
+        pause: Duration,
+        session_present: bool,
+        granted: &[u8],
+    ) -> Link {
         let (tcp, _) = eventually("a client comes", || self.listener.accept().ok());
         tcp.set_nonblocking(false).unwrap();
         let mut link = Link {
@@ -38,7 +49,9 @@ impl ScriptedBroker {
             pings: 0,
             filters: Vec::new(),
             granted: granted.to_vec(),
+            dropped: Vec::new(),
             acks: VecDeque::new(),
+            answers: VecDeque::new(),
             is_closed: false,
             has_said_goodbye: false,
         };
@@ -50,6 +63,7 @@ impl ScriptedBroker {
             }
             other => panic!("expected CONNECT, received {other:?}"),
         }
+        std::thread::sleep(pause);
         link.stream.send(&Packet::ConnAck { session_present }).unwrap();
         if !session_present {
             let deadline = Instant::now() + PATIENCE;
@@ -85,7 +99,11 @@ pub(crate) struct Link {
     pings: u32,
     /// What it has subscribed to on this connection.
     pub(crate) filters: Vec<String>,
+    /// What it has unsubscribed from.
+    pub(crate) dropped: Vec<String>,
     granted: Vec<u8>,
+    /// Answers of any kind, in their order.
+    answers: VecDeque<Packet>,
     /// PUBACKs received and not yet looked at.
     acks: VecDeque<u16>,
     pub(crate) is_closed: bool,
@@ -121,6 +139,37 @@ impl Link {
     ) -> bool {
         let (topic, payload) = (topic.to_owned(), payload.into());
         self.stream.send(&Packet::Publish { id, dup, topic, payload }).is_ok()
+    }
+
+    /// Sends any packet; returns false if the connection is closed.
+    pub(crate) fn say(&mut self, packet: &Packet) -> bool {
+        self.stream.send(packet).is_ok()
+    }
+
+    /// The next `count` answers of any kind.
+    #[track_caller]
+    pub(crate) fn answers(&mut self, count: usize) -> Vec<Packet> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.answers.len() < count {
+            assert!(Instant::now() < deadline && !self.is_closed, "only {:?}", self.answers);
+            self.serve(Duration::from_millis(100));
+        }
+        self.answers.drain(..count).collect()
+    }
+
+    /// Takes what comes until `is_done`.
+    #[track_caller]
+    pub(crate) fn serve_until(&mut self, what: &str, mut is_done: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_done(self) {
+            assert!(Instant::now() < deadline && !self.is_closed, "it does not come: {what}");
+            self.serve(Duration::from_millis(100));
+        }
+    }
+
+    /// What the next SUBSCRIBEs are answered by.
+    pub(crate) fn grant(&mut self, granted: &[u8]) {
+        self.granted = granted.to_vec();
     }
 
     /// The packet id of the next PUBACK; `None` if none comes within `patience`, or ever.
@@ -191,7 +240,16 @@ impl Link {
             Ok(Some(packet)) => match packet {
                 Packet::PubAck { id } => {
                     self.acks.push_back(id);
+                    self.answers.push_back(packet);
                     return;
+                }
+                Packet::PubRec { .. } | Packet::PubRel { .. } | Packet::PubComp { .. } => {
+                    self.answers.push_back(packet);
+                    return;
+                }
+                Packet::Unsubscribe { id, filters } => {
+                    self.dropped.extend(filters);
+                    Packet::UnsubAck { id }
                 }
                 Packet::Subscribe { id, filters } => {
                     let granted = self.granted.iter().copied().chain(std::iter::repeat(1));

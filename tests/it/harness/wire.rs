@@ -33,12 +33,41 @@ pub(crate) enum Packet {
         id: u16,
         granted: Vec<u8>,
     },
+    PubRec {
+        id: u16,
+    },
+    PubRel {
+        id: u16,
+    },
+    PubComp {
+        id: u16,
+    },
+    Unsubscribe {
+        id: u16,
+        filters: Vec<String>,
+    },
+    UnsubAck {
+        id: u16,
+    },
     PingReq,
     PingResp,
     Disconnect,
+    /// Any bytes at all; only to be sent.
+    Raw(Vec<u8>),
 }
 
 impl Packet {
+    /// A message of this QoS with any topic.
+    pub(crate) fn message(qos: u8, id: u16, dup: bool, topic: &[u8], payload: &str) -> Self {
+        let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
+        body.extend(topic);
+        body.extend(id.to_be_bytes());
+        body.extend(payload.as_bytes());
+        let mut bytes = Vec::new();
+        frame(0x30 | u8::from(dup) << 3 | qos << 1, &body, &mut bytes);
+        Self::Raw(bytes)
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut body = Vec::new();
         let text = |body: &mut Vec<u8>, text: &str| {
@@ -80,21 +109,38 @@ impl Packet {
                 body.extend(granted);
                 0x90
             }
+            Self::PubRec { id } => {
+                body.extend(id.to_be_bytes());
+                0x50
+            }
+            Self::PubRel { id } => {
+                body.extend(id.to_be_bytes());
+                0x62
+            }
+            Self::PubComp { id } => {
+                body.extend(id.to_be_bytes());
+                0x70
+            }
+            Self::Unsubscribe { id, filters } => {
+                body.extend(id.to_be_bytes());
+                for filter in filters {
+                    text(&mut body, filter);
+                }
+                0xa2
+            }
+            Self::UnsubAck { id } => {
+                body.extend(id.to_be_bytes());
+                0xb0
+            }
+            Self::Raw(bytes) => {
+                out.extend(bytes);
+                return;
+            }
             Self::PingReq => 0xc0,
             Self::PingResp => 0xd0,
             Self::Disconnect => 0xe0,
         };
-        out.push(first);
-        let mut length = body.len();
-        loop {
-            let digit = u8::try_from(length % 128).unwrap();
-            length /= 128;
-            out.push(digit | u8::from(length > 0) << 7);
-            if length == 0 {
-                break;
-            }
-        }
-        out.extend(body);
+        frame(first, &body, out);
     }
 
     /// The packet that `bytes` begin with, and its length; `None` if it is not whole yet.
@@ -129,6 +175,9 @@ impl Packet {
                 Self::Publish { id, dup: flags & 8 != 0, topic, payload: body.0.to_vec() }
             }
             4 => Self::PubAck { id: body.number() },
+            5 => Self::PubRec { id: body.number() },
+            6 => Self::PubRel { id: body.number() },
+            7 => Self::PubComp { id: body.number() },
             8 => {
                 let id = body.number();
                 let mut filters = Vec::new();
@@ -138,6 +187,15 @@ impl Packet {
                 }
                 Self::Subscribe { id, filters }
             }
+            10 => {
+                let id = body.number();
+                let mut filters = Vec::new();
+                while !body.0.is_empty() {
+                    filters.push(body.text());
+                }
+                Self::Unsubscribe { id, filters }
+            }
+            11 => Self::UnsubAck { id: body.number() },
             9 => Self::SubAck { id: body.number(), granted: body.0.to_vec() },
             12 => Self::PingReq,
             13 => Self::PingResp,
@@ -146,6 +204,20 @@ impl Packet {
         };
         Some((packet, start + length))
     }
+}
+
+fn frame(first: u8, body: &[u8], out: &mut Vec<u8>) {
+    out.push(first);
+    let mut length = body.len();
+    loop {
+        let digit = u8::try_from(length % 128).unwrap();
+        length /= 128;
+        out.push(digit | u8::from(length > 0) << 7);
+        if length == 0 {
+            break;
+        }
+    }
+    out.extend(body);
 }
 
 struct Body<'b>(&'b [u8]);
