@@ -131,11 +131,16 @@ impl Open {
         self.budget = ROUND;
         if were_held || self.held == 0 {
             Verdict::Mended
-        } else if self.held_by_table == 0 && self.accepted >= self.held {
+        } else if self.are_rows_at_fault() {
             Verdict::RowsAtFault
         } else {
             Verdict::Undecided
         }
+    }
+
+    /// Whether at least as many rows were accepted as are held, none of them for the table's sake.
+    pub(super) fn are_rows_at_fault(&self) -> bool {
+        self.held > 0 && self.held_by_table == 0 && self.accepted >= self.held
     }
 
     /// A statement was refused.

@@ -37,7 +37,13 @@ impl Plan {
                 }
                 self.swallowed(id, &part, stored, accepted.swallowed, now);
             }
-            Err(SinkError::Refused(refusal)) => self.refused(id, &part, refusal, now),
+            Err(SinkError::Refused(refusal)) => {
+                self.refused(id, &part, refusal, now);
+                // A row that was held for the table's sake may have been the last of those.
+                if self.breaker.as_open().is_some_and(|open| open.are_rows_at_fault()) {
+                    self.blame_rows();
+                }
+            }
             Err(error @ SinkError::TimedOut { .. }) => self.timed_out(id, part, error, now),
             Err(error @ SinkError::Unavailable { .. }) => {
                 self.put_back(id, part);
@@ -77,12 +83,15 @@ impl Plan {
                 self.batches.values_mut().for_each(Batch::release);
                 self.breaker.close();
             }
-            Verdict::RowsAtFault => {
-                self.batches.values_mut().for_each(Batch::find_guilty);
-                self.breaker.close();
-            }
+            Verdict::RowsAtFault => self.blame_rows(),
         }
         self.succeeded();
+    }
+
+    /// What is held becomes letters if it is refused once more.
+    fn blame_rows(&mut self) {
+        self.batches.values_mut().for_each(Batch::find_guilty);
+        self.breaker.close();
     }
 
     /// The statement was answered, and not with an acceptance.

@@ -298,6 +298,20 @@ fn what_no_row_can_help_is_kept_while_its_neighbours_go_in() {
 }
 
 #[test]
+fn a_row_that_is_refused_for_itself_once_the_table_is_mended_waits_for_no_further_rows() {
+    let mut world = World::new(4, 2, 7);
+    world.refuses_by_table = Box::new(|offset| offset == 3);
+    world.grow(10);
+    world.run_for(Duration::from_mins(1));
+    assert_eq!((world.table.len(), world.letters.len(), world.trimmed), (9, 0, 0));
+    // A log that is full brings no row that could be accepted.
+    world.refuses_by_table = Box::new(|_| false);
+    world.refuses = Box::new(|offset| offset == 3);
+    world.drain();
+    assert_eq!((world.table.len(), world.letters.len(), world.trimmed), (9, 1, 10));
+}
+
+#[test]
 fn an_operator_can_have_what_is_refused_dead_lettered_until_something_is_accepted() {
     let mut world = World::new(1_000, 2, 8);
     world.refuses = Box::new(|row| row < 5_000);
