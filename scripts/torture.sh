@@ -16,6 +16,7 @@ CASES=(
     'broker     torture::broker::              40'
     'process    torture::process::             30'
     'model      wal::model_tests::the_log_ 100000'
+    'sim        whatever_happens_         1000000'
     'fuzz       torture::fuzz::           1000000'
     'soak       torture::soak::               600'
     'machine    torture::machine::             20'
@@ -38,6 +39,8 @@ it also fills and breaks filesystems.
             broker      restarted, killed, cut off, taken over, too large, narrow
             process     SIGSTOP, a second instance, no more memory, a clock that jumps
             model       the log against a model, in memory and (a hundredth as often) on disk
+            sim         the deciders, joined, against models of broker, disk and database, in simulated
+                        time; a failure also prints the shortest schedule that still fails
             fuzz        mutations of the corpora of tests/fuzz
             soak        all faults at random; --count is in seconds
             machine     a machine in QEMU that is killed, its disk forgetting what was not flushed, and
@@ -87,7 +90,11 @@ read_arguments() {
 nextest() {
     local filter=$1 target=(--test it)
     shift
-    [[ $filter == torture::* ]] || target=(--lib)
+    case $filter in
+        torture::*) ;;
+        whatever_happens_) target=(--test sim) ;;
+        *) target=(--lib) ;;
+    esac
     run_child nextest env TORTURE_RESULTS="$RESULTS" "$@" \
         cargo nextest run --release --locked --profile torture --run-ignored all "${target[@]}" \
         -E "test(/^$filter/)"
@@ -104,6 +111,10 @@ run_case() {
             nextest "${filter}in_memory" PROPTEST_CASES="$count" && row 'model, in memory' "$count"
             local fewer=$((count / 100 + 1))
             nextest "${filter}on_disk" PROPTEST_CASES="$fewer" && row 'model, on disk' "$fewer"
+            ;;
+        sim)
+            nextest "$filter" SIM_SCHEDULES="$count" ${SEED:+"SIM_SEED=$SEED"} &&
+                row 'simulated schedules' "$count"
             ;;
         process)
             nextest "$filter" TORTURE_COUNT="$count" TORTURE_STOP_SECONDS=60 \

@@ -1,0 +1,201 @@
+//! A PostgreSQL that does what one may do to those who write to it: it refuses a row or all of them with
+//! any SQLSTATE, swallows rows without a word, answers late or never, works on what its client has given
+//! up, and loses the table's unique key or a partition.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use iot_ingestor::wal::Offset;
+
+/// What PostgreSQL may call a row that it does not take, or a table, or itself. What it is called says
+/// nothing about whose fault it is.
+pub(crate) const SQLSTATES: &[&str] = &[
+    "22001", "22003", "22012", "22P02", "23502", "23503", "23514", "P0001", "42501", "0A000",
+    "XX000",
+];
+
+/// What it may say when it could have taken the rows a moment earlier or later.
+pub(crate) const PASSING: &[&str] =
+    &["40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "25006"];
+
+/// A row on its way: its offset in the log, which PostgreSQL does not know, and its reading.
+pub(crate) type Row = (Offset, u64);
+
+/// What became of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// All of its rows are in the table, as far as PostgreSQL knows.
+    Stored { inserted: u64, duplicates: u64 },
+    /// None is.
+    Refused(&'static str),
+    /// None is, and no row can help that.
+    RefusedByTable(&'static str),
+    /// It is not there.
+    Unreachable,
+}
+
+/// Rows that vanish on their way into the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Swallows {
+    Nothing,
+    EveryThird,
+    Everything,
+}
+
+pub(crate) struct Database {
+    /// Reading → how often it is in the table.
+    table: BTreeMap<u64, u32>,
+    /// What was put into the table.
+    stored: BTreeSet<Row>,
+    /// One whose row was put in twice.
+    pub(crate) doubled: Option<Offset>,
+    /// Readings that it refuses as long as they live.
+    poisoned: BTreeMap<u64, &'static str>,
+    pub(crate) is_down: bool,
+    /// What it says to every row.
+    pub(crate) refuses_all: Option<&'static str>,
+    /// What it says to the next statement.
+    pub(crate) refuses_next: Option<&'static str>,
+    pub(crate) swallows: Swallows,
+    pub(crate) has_key: bool,
+    pub(crate) has_table: bool,
+    /// The partition that every other row belongs to.
+    pub(crate) has_partition: bool,
+    /// Readings that it refused or swallowed, each alone in its statement.
+    refused: BTreeSet<u64>,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            table: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            doubled: None,
+            poisoned: BTreeMap::new(),
+            is_down: false,
+            refuses_all: None,
+            refuses_next: None,
+            swallows: Swallows::Nothing,
+            has_key: true,
+            has_table: false,
+            has_partition: true,
+            refused: BTreeSet::new(),
+        }
+    }
+}
+
+impl Database {
+    /// From now on it refuses this reading.
+    pub(crate) fn poison(&mut self, reading: u64, sqlstate: &'static str) {
+        self.poisoned.insert(reading, sqlstate);
+    }
+
+    /// One `INSERT`: all of its rows, or none. A careful one passes over rows that are there already, by
+    /// way of the unique key; the other takes them for new.
+    pub(crate) fn insert(&mut self, rows: &[Row], careful: bool) -> Answer {
+        let answer = self.try_insert(rows, careful);
+        if let [(_, reading)] = rows
+            && matches!(answer, Answer::Refused(_))
+        {
+            self.refused.insert(*reading);
+        }
+        answer
+    }
+
+    fn try_insert(&mut self, rows: &[Row], careful: bool) -> Answer {
+        if self.is_down {
+            return Answer::Unreachable;
+        }
+        if let Some(sqlstate) = self.refuses_next.take().or(self.refuses_all) {
+            return Answer::Refused(sqlstate);
+        }
+        if !self.has_table {
+            return Answer::Refused("42P01");
+        }
+        if careful && !self.has_key {
+            return Answer::RefusedByTable("42P10");
+        }
+        if !self.has_partition && rows.iter().any(|(_, reading)| reading % 2 == 0) {
+            return Answer::RefusedByTable("23514");
+        }
+        if let Some(sqlstate) = rows.iter().find_map(|(_, reading)| self.poisoned.get(reading)) {
+            return Answer::Refused(sqlstate);
+        }
+        let mut inserted = Vec::new();
+        let mut in_statement = BTreeSet::new();
+        for (offset, reading) in rows {
+            if self.does_swallow(*reading) {
+                // By a trigger or a rule, which counts it for nothing.
+                self.refused.insert(*reading);
+            } else if !self.has_key
+                || (!self.table.contains_key(reading) && in_statement.insert(*reading))
+            {
+                inserted.push((*offset, *reading));
+            } else if !careful {
+                return Answer::Refused("23505");
+            }
+        }
+        for (offset, reading) in &inserted {
+            *self.table.entry(*reading).or_default() += 1;
+            if !self.stored.insert((*offset, *reading)) {
+                self.doubled = Some(*offset);
+            }
+        }
+        let (inserted, rows) = (inserted.len() as u64, rows.len() as u64);
+        Answer::Stored { inserted, duplicates: rows - inserted }
+    }
+
+    fn does_swallow(&self, reading: u64) -> bool {
+        match self.swallows {
+            Swallows::Nothing => false,
+            Swallows::EveryThird => reading.is_multiple_of(3),
+            Swallows::Everything => true,
+        }
+    }
+
+    /// Whether a row is in the table.
+    pub(crate) fn holds(&self, reading: u64) -> bool {
+        self.table.contains_key(&reading)
+    }
+
+    /// How often it is.
+    pub(crate) fn copies(&self, reading: u64) -> u32 {
+        self.table.get(&reading).copied().unwrap_or(0)
+    }
+
+    /// Readings that are in the table more than once.
+    pub(crate) fn doubled_readings(&self) -> impl Iterator<Item = u64> {
+        self.table.iter().filter(|(_, copies)| **copies > 1).map(|(reading, _)| *reading)
+    }
+
+    /// Whether it ever refused this row for itself.
+    pub(crate) fn has_refused(&self, reading: u64) -> bool {
+        self.refused.contains(&reading)
+    }
+
+    /// Makes ready for rows.
+    pub(crate) fn prepare(&mut self) -> Result<(), &'static str> {
+        self.ping()?;
+        self.has_table = true;
+        Ok(())
+    }
+
+    /// Whether it answers.
+    pub(crate) fn ping(&mut self) -> Result<(), &'static str> {
+        if self.is_down { Err("") } else { Ok(()) }
+    }
+
+    /// Somebody mends it: everything works from here on, but for rows that it refuses for their own
+    /// sake.
+    pub(crate) fn mend(&mut self) {
+        self.is_down = false;
+        self.refuses_all = None;
+        self.refuses_next = None;
+        self.has_partition = true;
+        self.swallows = Swallows::Nothing;
+        if !self.has_key {
+            // Which needs one row of each.
+            self.table.values_mut().for_each(|copies| *copies = 1);
+            self.has_key = true;
+        }
+    }
+}

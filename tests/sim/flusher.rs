@@ -1,0 +1,386 @@
+//! The flusher's shell in the simulation, and the sink, which answers when the schedule says so.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use iot_ingestor::flusher::plan::{Accepted, BatchId, Command, Event, Lettered, Plan};
+use iot_ingestor::flusher::sink::{FlushError, Refusal, SinkError};
+use iot_ingestor::wal::{Log, Offset, WalError};
+
+use crate::database::{Answer, Database, PASSING, Row};
+use crate::ledger::{Ledger, Stored, Violation};
+use crate::letters::{self, Letters};
+use crate::mutants::Mutant;
+use crate::publisher::number;
+use crate::schedule::Dice;
+use crate::trace::{Happened, Trace};
+
+/// So many statements are careful after one whose outcome may be unknown, or that found a duplicate.
+const CAREFUL: u32 = 10;
+
+pub(crate) struct Flusher {
+    plan: Plan,
+    requests: Vec<Request>,
+    read: BTreeMap<BatchId, Vec<Row>>,
+    /// Statements that will still look for rows that are there already.
+    careful: u32,
+    grown_to: Offset,
+    /// When the plan wants to hear of the time.
+    wake_at: Duration,
+    is_stopping: bool,
+    end: Option<bool>,
+    /// Rows that the database or a letter has, as the books count them.
+    pub(crate) stored: u64,
+}
+
+struct Request {
+    what: What,
+    sent_at: Duration,
+    limit: Duration,
+    answer: Option<Event>,
+}
+
+impl Request {
+    /// When it has taken too long; the disk is waited for.
+    fn expires_at(&self) -> Option<Duration> {
+        let is_remote = !matches!(self.what, What::Letter { .. });
+        is_remote.then(|| self.sent_at.saturating_add(self.limit))
+    }
+}
+
+enum What {
+    Prepare,
+    Ping,
+    Insert { batch: BatchId, all_to: Offset, rows: Vec<Row> },
+    Letter { batch: BatchId, rows: Vec<Row> },
+}
+
+/// What it works with.
+pub(crate) struct Around<'w> {
+    pub(crate) ledger: &'w mut Ledger,
+    pub(crate) letters: &'w mut Letters,
+    pub(crate) database: &'w mut Database,
+    pub(crate) log: &'w Log,
+    pub(crate) trace: &'w mut Trace,
+    pub(crate) now: Duration,
+    pub(crate) mutant: Option<Mutant>,
+}
+
+impl Flusher {
+    pub(crate) fn new(plan: Plan, committed: Offset) -> Self {
+        let (requests, read) = (Vec::new(), BTreeMap::new());
+        Self {
+            plan,
+            requests,
+            read,
+            careful: CAREFUL,
+            grown_to: committed,
+            wake_at: Duration::ZERO,
+            is_stopping: false,
+            end: None,
+            stored: 0,
+        }
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn end(&self) -> Option<bool> {
+        self.end
+    }
+
+    pub(crate) fn has_requests(&self) -> bool {
+        self.requests.iter().any(|one| one.answer.is_none())
+    }
+
+    pub(crate) fn has_answers(&self) -> bool {
+        self.requests.iter().any(|one| one.answer.is_some())
+    }
+
+    /// When something happens by itself.
+    pub(crate) fn wake_at(&self) -> Duration {
+        let limits = self.requests.iter().filter_map(Request::expires_at);
+        limits.fold(self.wake_at, Duration::min)
+    }
+
+    /// Whether it has not heard yet of what was committed, or of the time.
+    pub(crate) fn is_behind(&self, log: &Log, now: Duration) -> bool {
+        self.end.is_none() && (*log.committed().borrow() > self.grown_to || self.wake_at() <= now)
+    }
+
+    /// Hears of what has taken too long, of what was committed, or of the time.
+    pub(crate) fn catch_up(&mut self, around: &mut Around<'_>) -> Result<(), Violation> {
+        let is_late = |one: &Request| one.expires_at().is_some_and(|at| at <= around.now);
+        if let Some(at) = self.requests.iter().position(is_late) {
+            let request = self.requests.remove(at);
+            let error = SinkError::TimedOut { reason: "no answer in time".to_owned() };
+            return self.fail(&request, error, around);
+        }
+        let committed = *around.log.committed().borrow();
+        let event = if committed > self.grown_to { Event::Grown(committed) } else { Event::Tick };
+        self.grown_to = committed;
+        self.hear(event, around)
+    }
+
+    /// No further work: what is under way ends.
+    pub(crate) fn stop(&mut self, around: &mut Around<'_>) -> Result<(), Violation> {
+        self.is_stopping = true;
+        self.hear(Event::Stop, around)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    pub(crate) fn hear(&mut self, event: Event, around: &mut Around<'_>) -> Result<(), Violation> {
+        for command in self.plan.handle(event, around.now) {
+            self.obey(command, around)?;
+        }
+        self.wake_at = self.plan.wake_at(around.now);
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command, around: &mut Around<'_>) -> Result<(), Violation> {
+        let now = around.now;
+        match command {
+            Command::Prepare => self.send(What::Prepare, now, SHORT),
+            Command::Ping => self.send(What::Ping, now, SHORT),
+            Command::Insert { batch, all, rows, limit } => {
+                around.trace.note(Happened::Sent, rows.start, rows.end);
+                let all_to = all.end;
+                let mut wanted = self.rows(batch, all, around.log);
+                wanted.retain(|(offset, _)| rows.contains(offset));
+                self.send(What::Insert { batch, all_to, rows: wanted }, now, limit);
+                if around.mutant == Some(Mutant::TrimBeforeTheCommit) {
+                    return Self::trim(all_to, around);
+                }
+            }
+            Command::Letter { batch, all, rows } => {
+                let mut wanted = self.rows(batch, all, around.log);
+                wanted.retain(|(offset, _)| rows.iter().any(|(of, _)| of == offset));
+                self.send(What::Letter { batch, rows: wanted }, now, Duration::MAX);
+            }
+            Command::Release { batch, .. } => {
+                self.read.remove(&batch);
+            }
+            Command::Trim(to) => return Self::trim(to, around),
+            Command::Report(_) => around.trace.note(Happened::Reported, 0, 0),
+            Command::Finish(outcome) => {
+                around.trace.note(Happened::FlusherEnded, u64::from(outcome.is_ok()), 0);
+                self.end = Some(outcome.is_ok());
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, what: What, sent_at: Duration, limit: Duration) {
+        self.requests.push(Request { what, sent_at, limit, answer: None });
+    }
+
+    /// The rows of a batch, which are read from the log once.
+    fn rows(&mut self, batch: BatchId, all: Range<Offset>, log: &Log) -> Vec<Row> {
+        let read = self.read.entry(batch).or_insert_with(|| {
+            let found = log.read(all.start, all.end).unwrap();
+            found.records().map(|(offset, reading)| (offset, number(reading))).collect()
+        });
+        read.clone()
+    }
+
+    fn trim(to: Offset, around: &mut Around<'_>) -> Result<(), Violation> {
+        if to <= around.ledger.trimmed && around.mutant.is_some() {
+            return Ok(());
+        }
+        around.trace.note(Happened::Trimmed, to, 0);
+        let stored = Stored { database: around.database, letters: around.letters };
+        around.ledger.trim(to, &stored)?;
+        around.log.trim(to);
+        Ok(())
+    }
+
+    /// The database, or the dead-letter store, deals with one request.
+    pub(crate) fn serve(&mut self, dice: &mut Dice, around: &mut Around<'_>) {
+        let mut open: Vec<_> =
+            self.requests.iter_mut().filter(|one| one.answer.is_none()).collect();
+        if open.is_empty() {
+            return;
+        }
+        let at = dice.below(open.len());
+        let request = &mut *open[at];
+        let answer = match &request.what {
+            What::Prepare => Event::Prepared(around.database.prepare().map_err(unavailable)),
+            What::Ping => Event::Ponged(around.database.ping().map_err(unavailable)),
+            What::Insert { batch, rows, .. } => {
+                let outcome = insert(rows, &mut self.careful, around.database, around.mutant);
+                let took = around.now.saturating_sub(request.sent_at);
+                Event::Inserted { batch: *batch, outcome, took }
+            }
+            What::Letter { batch, rows } => {
+                if around.mutant == Some(Mutant::DroppedPoisonRow) {
+                    Event::Lettered { batch: *batch, outcome: Lettered::Stored }
+                } else {
+                    letter(*batch, rows, around.letters)
+                }
+            }
+        };
+        around.trace.note(Happened::Served, at as u64, code(&answer));
+        request.answer = Some(answer);
+    }
+
+    /// One answer, or one that will never come, reaches the plan.
+    pub(crate) fn answer(
+        &mut self,
+        dice: &mut Dice,
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
+        let mut ready = (0..self.requests.len()).filter(|at| self.requests[*at].answer.is_some());
+        let count = ready.clone().count();
+        let Some(at) = (count > 0).then(|| ready.nth(dice.below(count))).flatten() else {
+            return Ok(());
+        };
+        let request = self.requests.remove(at);
+        let Some(answer) = request.answer else { return Ok(()) };
+        self.conclude(&request.what, answer, around)
+    }
+
+    /// The connection under one request breaks, or takes too long: whether it was done is unknown.
+    pub(crate) fn lose(
+        &mut self,
+        dice: &mut Dice,
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
+        let is_remote = |request: &Request| !matches!(request.what, What::Letter { .. });
+        let remote: Vec<_> =
+            (0..self.requests.len()).filter(|at| is_remote(&self.requests[*at])).collect();
+        if remote.is_empty() {
+            return Ok(());
+        }
+        let request = self.requests.remove(remote[dice.below(remote.len())]);
+        let (reason, sqlstate) = ("the connection broke".to_owned(), None);
+        let error = match dice.below(3) {
+            0 => SinkError::TimedOut { reason },
+            _ => SinkError::Unavailable { reason, sqlstate },
+        };
+        self.fail(&request, error, around)
+    }
+
+    fn fail(
+        &mut self,
+        request: &Request,
+        error: SinkError,
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
+        self.careful = CAREFUL;
+        around.trace.note(Happened::AnswerLost, u64::from(request.answer.is_some()), 0);
+        let event = match request.what {
+            What::Prepare => Event::Prepared(Err(error)),
+            What::Ping => Event::Ponged(Err(error)),
+            What::Insert { batch, .. } => {
+                let took = around.now.saturating_sub(request.sent_at);
+                Event::Inserted { batch, outcome: Err(error), took }
+            }
+            What::Letter { .. } => return Ok(()),
+        };
+        self.hear(event, around)
+    }
+
+    fn conclude(
+        &mut self,
+        what: &What,
+        answer: Event,
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
+        around.trace.note(Happened::Answered, code(&answer), 0);
+        self.stored += match (what, &answer) {
+            (_, Event::Inserted { outcome: Ok(one), .. }) => one.inserted + one.duplicates,
+            (What::Letter { rows, .. }, Event::Lettered { outcome: Lettered::Stored, .. }) => {
+                rows.len() as u64
+            }
+            _ => 0,
+        };
+        if let (What::Insert { all_to, .. }, Event::Inserted { outcome: Ok(_), .. }) =
+            (what, &answer)
+            && around.mutant == Some(Mutant::TrimPastAGap)
+        {
+            Self::trim(*all_to, around)?;
+        }
+        self.hear(answer, around)
+    }
+}
+
+/// What anything but an insert may take.
+const SHORT: Duration = Duration::from_secs(30);
+
+fn insert(
+    rows: &[Row],
+    careful: &mut u32,
+    database: &mut Database,
+    mutant: Option<Mutant>,
+) -> Result<Accepted, SinkError> {
+    let is_careful = *careful > 0 && mutant != Some(Mutant::BatchTwiceWithoutTheKey);
+    let mut answer = database.insert(rows, is_careful);
+    if answer == Answer::Refused("23505") {
+        answer = database.insert(rows, true);
+    }
+    let outcome = match answer {
+        Answer::Stored { inserted, duplicates } => {
+            let missing = rows.iter().filter(|(_, reading)| !database.holds(*reading));
+            let swallowed: Vec<Offset> = missing.map(|(offset, _)| *offset).collect();
+            let duplicates = duplicates - swallowed.len() as u64;
+            Ok(Accepted { inserted, duplicates, swallowed })
+        }
+        Answer::Unreachable => Err(unavailable("")),
+        Answer::Refused(code) if PASSING.contains(&code) || code == "42P01" => {
+            Err(unavailable(code))
+        }
+        Answer::Refused(code) => Err(refused(code, false)),
+        Answer::RefusedByTable(code) => Err(refused(code, true)),
+    };
+    *careful = match &outcome {
+        Ok(accepted) if accepted.duplicates == 0 => careful.saturating_sub(1),
+        _ => CAREFUL,
+    };
+    outcome
+}
+
+fn refused(code: &str, is_tables: bool) -> SinkError {
+    SinkError::Refused(Refusal {
+        sqlstate: Some(code.to_owned()),
+        reason: "of the simulated database".to_owned(),
+        object: None,
+        advice: None,
+        is_tables,
+    })
+}
+
+fn letter(batch: BatchId, rows: &[Row], letters: &mut Letters) -> Event {
+    let readings: Vec<u64> = rows.iter().map(|(_, reading)| *reading).collect();
+    match letters.append_database(&readings) {
+        Ok(()) => Event::Lettered { batch, outcome: Lettered::Stored },
+        Err(letters::Refusal::Full) => {
+            Event::Lettered { batch, outcome: Lettered::NoRoom("full".to_owned()) }
+        }
+        Err(letters::Refusal::Failed) => {
+            // Of which store it is makes no difference to the plan.
+            let source = std::io::Error::other("of the simulated disk");
+            Event::Failed(FlushError::Log(WalError::Io { what: "write letters", source }))
+        }
+    }
+}
+
+fn unavailable(code: &str) -> SinkError {
+    let sqlstate = Some(code.to_owned()).filter(|code| !code.is_empty());
+    SinkError::Unavailable { reason: "not now".to_owned(), sqlstate }
+}
+
+/// Of an answer, for the trace.
+fn code(answer: &Event) -> u64 {
+    match answer {
+        Event::Inserted { outcome: Ok(accepted), .. } => {
+            accepted.inserted * 100 + accepted.duplicates
+        }
+        Event::Inserted { outcome: Err(SinkError::Refused(_)), .. } => 10_001,
+        Event::Inserted { outcome: Err(_), .. } => 10_002,
+        Event::Lettered { outcome: Lettered::Stored, .. } => 10_003,
+        Event::Lettered { .. } => 10_004,
+        _ => 10_005,
+    }
+}

@@ -1,0 +1,186 @@
+//! The intake's shell in the simulation: does one thing at a time, so that anything can happen between
+//! any two.
+
+use std::collections::VecDeque;
+
+use iot_ingestor::base::time::Timestamp;
+use iot_ingestor::intake::group::{Group, Outcome, Step};
+use iot_ingestor::intake::queue::{Inbound, Settled};
+use iot_ingestor::telemetry::Reading;
+use iot_ingestor::telemetry::admit::Admission;
+use iot_ingestor::telemetry::validate::TimeOfDay;
+use iot_ingestor::wal::{Log, Room, Writer};
+
+use crate::ledger::Ledger;
+use crate::letters::{Letters, Refusal};
+use crate::mutants::Mutant;
+use crate::publisher::{self, number};
+use crate::trace::{Happened, Trace};
+
+/// Deliveries that may wait for it.
+const QUEUE: usize = 8;
+
+pub(crate) struct Intake {
+    pub(crate) queue: VecDeque<Inbound>,
+    writer: Writer,
+    group: Option<Group>,
+    is_maintenance_due: bool,
+    /// Readings that deliveries have brought into the log.
+    pub(crate) accepted: u64,
+    /// A mutant commits these when they are acknowledged already.
+    put_off: Vec<(Timestamp, Reading)>,
+}
+
+/// What became of one thing that it did.
+pub(crate) enum Did {
+    Nothing,
+    /// Something that others need not know.
+    Something,
+    /// Deliveries are settled, in the order of receipt.
+    Settled(Vec<Settled>),
+    /// Something could not be made durable: the process ends.
+    Failed,
+}
+
+/// What it works with.
+pub(crate) struct Around<'w> {
+    pub(crate) ledger: &'w mut Ledger,
+    pub(crate) letters: &'w mut Letters,
+    pub(crate) log: &'w Log,
+    pub(crate) trace: &'w mut Trace,
+    pub(crate) now: TimeOfDay,
+    pub(crate) admission: &'w Admission,
+    pub(crate) mutant: Option<Mutant>,
+}
+
+impl Intake {
+    pub(crate) fn new(writer: Writer) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            writer,
+            group: None,
+            is_maintenance_due: false,
+            accepted: 0,
+            put_off: Vec::new(),
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < QUEUE
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.group.is_none()
+    }
+
+    pub(crate) fn can_work(&self) -> bool {
+        !self.is_idle() || self.is_maintenance_due
+    }
+
+    /// Takes up to `most` deliveries, or goes on with those that it has.
+    pub(crate) fn work(&mut self, most: usize, around: &mut Around<'_>) -> Did {
+        let Some(mut group) = self.group.take() else {
+            if !self.put_off.is_empty() {
+                let readings = std::mem::take(&mut self.put_off);
+                commit(&mut self.writer, readings, around.ledger, around.log, around.trace);
+                return Did::Something;
+            }
+            if self.queue.is_empty() {
+                return self.maintain(around.trace);
+            }
+            let most = most.min(self.queue.len());
+            around.trace.note(Happened::Gathered, most as u64, 0);
+            let mut waiting = self.queue.drain(..most).peekable();
+            self.group = Some(if *around.log.room().borrow() == Room::Open {
+                Group::gather(&mut waiting, around.admission, around.now)
+            } else {
+                Group::refused(waiting.by_ref())
+            });
+            assert!(waiting.next().is_none(), "a group takes so few at once");
+            return Did::Something;
+        };
+        let outcome = match group.step() {
+            Step::StoreLetters { letters, .. } => {
+                let outcome = store(around.letters, letters.iter().map(|letter| letter.topic));
+                around.trace.note(Happened::Lettered, letters.len() as u64, outcome as u64);
+                outcome
+            }
+            Step::Commit { readings } => {
+                let readings: Vec<_> = readings.collect();
+                if around.mutant == Some(Mutant::AckBeforeCommit) {
+                    self.put_off = readings;
+                    Outcome::Durable
+                } else {
+                    commit(&mut self.writer, readings, around.ledger, around.log, around.trace)
+                }
+            }
+            Step::Acknowledge { deliveries, accepted, .. } => {
+                self.accepted += accepted;
+                let settled = deliveries.iter().map(|one| Settled::Stored(one.ack));
+                let settled: Vec<_> = settled.collect();
+                self.is_maintenance_due = true;
+                return Did::Settled(settled);
+            }
+            Step::GiveUp { deliveries, .. } => {
+                let settled = deliveries.iter().map(|one| Settled::GivenUp(one.ack));
+                let settled: Vec<_> = settled.collect();
+                self.is_maintenance_due = true;
+                return Did::Settled(settled);
+            }
+            Step::Stop => return Did::Failed,
+        };
+        group.heard(outcome);
+        self.group = Some(group);
+        Did::Something
+    }
+
+    fn maintain(&mut self, trace: &mut Trace) -> Did {
+        if !std::mem::take(&mut self.is_maintenance_due) {
+            return Did::Nothing;
+        }
+        let done = self.writer.maintain();
+        trace.note(Happened::Maintained, u64::from(done.is_ok()), 0);
+        if done.is_ok() { Did::Something } else { Did::Failed }
+    }
+}
+
+/// Letters of messages that were turned away, which are named by their topics.
+fn store<'l>(letters: &mut Letters, topics: impl Iterator<Item = &'l str>) -> Outcome {
+    let mut by_message = std::collections::BTreeMap::<u64, u32>::new();
+    for topic in topics {
+        *by_message.entry(publisher::message_of(topic)).or_default() += 1;
+    }
+    for (message, count) in by_message {
+        match letters.append_intake(message, count) {
+            Ok(()) => {}
+            Err(Refusal::Full) => return Outcome::DiskFull,
+            Err(Refusal::Failed) => return Outcome::Failed,
+        }
+    }
+    Outcome::Durable
+}
+
+fn commit(
+    writer: &mut Writer,
+    readings: Vec<(Timestamp, Reading)>,
+    ledger: &mut Ledger,
+    log: &Log,
+    trace: &mut Trace,
+) -> Outcome {
+    let first = *log.committed().borrow();
+    let numbers: Vec<u64> = readings.iter().map(|(_, reading)| number(reading)).collect();
+    for (received_at, reading) in readings {
+        writer.append(received_at, reading);
+    }
+    let outcome = match writer.commit() {
+        Ok(()) => Outcome::Durable,
+        Err(error) if error.is_disk_full() => Outcome::DiskFull,
+        Err(_) => Outcome::Failed,
+    };
+    trace.note(Happened::Committed, numbers.len() as u64, outcome as u64);
+    if outcome == Outcome::Durable {
+        ledger.committed(first, &numbers);
+    }
+    outcome
+}
