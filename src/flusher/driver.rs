@@ -55,6 +55,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
     #[must_use]
     pub fn new(parts: Parts<S>, settings: &Settings, activity: Activity) -> Self {
         let plan = Plan::new(settings, parts.log.flushed(), fastrand::Rng::new());
+        let plan = plan.with_limit(parts.sink.patience());
         Self {
             parts,
             plan,

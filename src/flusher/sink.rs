@@ -14,6 +14,11 @@ use crate::wal::WalError;
 /// Where rows go. Nothing is tried twice in here: a call ends, within its time, in an answer or in an
 /// error that says what the plan does about it.
 pub trait Sink: Send + Sync {
+    /// What a statement may take. More rows than fit into that go in several.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
     /// Makes ready for rows: the table is there afterwards.
     ///
     /// # Errors

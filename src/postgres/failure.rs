@@ -105,6 +105,14 @@ impl Failure {
         self.into_unavailable("cannot prepare the schema: ")
     }
 
+    /// No error met while looking for rows that were passed over speaks of them, whatever its class.
+    pub(super) fn while_looking(self) -> Self {
+        match self {
+            Self::Refused(_) => self.into_unavailable("cannot look for the rows just written: "),
+            other => other,
+        }
+    }
+
     fn into_unavailable(self, during: &str) -> Self {
         let sqlstate = self.sqlstate().map(str::to_owned);
         Self::Unavailable { reason: format!("{during}{self}"), sqlstate }
@@ -184,8 +192,15 @@ impl<'e> Culprit<'e> {
         if self.routine == Some(ROW_SECURITY) {
             return Some("row security of telemetry".to_owned());
         }
-        let innermost = self.context.and_then(|context| context.lines().next());
-        innermost.map(one_line).or_else(|| self.table.map(|table| format!("table {table}")))
+        let of_table = || self.table.map(|table| format!("table {table}"));
+        self.function().map(one_line).or_else(of_table)
+    }
+
+    /// The innermost function of the trigger; where the words are translated, the outermost.
+    fn function(&self) -> Option<&'e str> {
+        let context = self.context?;
+        let innermost = context.lines().find(|line| line.contains("function"));
+        innermost.or_else(|| context.lines().next_back())
     }
 
     /// What mends it, if it turns out to be the table's fault.
@@ -382,7 +397,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let trigger = Culprit {
-            context: Some("PL/pgSQL function divide() line 3 at assignment\nSQL statement"),
+            context: Some("PL/pgSQL assignment\nPL/pgSQL function divide() line 3 at assignment"),
             ..Culprit::default()
         };
         assert_eq!(

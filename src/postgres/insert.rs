@@ -1,5 +1,6 @@
 //! Writing a batch, once or as often as it takes.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -14,6 +15,10 @@ use crate::telemetry::Reading;
 use crate::telemetry::fields::COUNT;
 
 /// Fails with a unique violation if a row is there already.
+///
+/// The log is trimmed on the word of a commit, so a commit must mean the disk. That is said in the
+/// statement itself, since it then holds in the statement's own transaction, whatever the role, a
+/// pooler or a reload say: a query of its own in the condition is run once, before any row.
 static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
     let columns = table::columns();
     let number = |at: usize| format!(", ${}::float8[]", at + 3);
@@ -23,7 +28,8 @@ static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
     insert into telemetry ({columns})
     select {columns}
     from unnest($1::text[], $2::timestamptz[]{numbers})
-        as batch ({columns})"
+        as batch ({columns})
+    where (select {DURABLY}) is not null"
     )
 });
 
@@ -35,29 +41,61 @@ static INSERT_MISSING: LazyLock<String> =
 /// So that PostgreSQL gives up first, and says why.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// `remote_apply` is more than `on`, all else is less.
+const DURABLY: &str = "set_config('synchronous_commit', \
+    case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, \
+    true)";
+
+/// Which of the rows that were passed over are not in the table: a trigger, a rule or a policy has
+/// swallowed them.
+const FIND_SWALLOWED: &str = "
+    select batch.at
+    from unnest($1::text[], $2::timestamptz[]) with ordinality as batch (device_id, ts, at)
+    where not exists (
+        select from telemetry
+        where telemetry.device_id = batch.device_id and telemetry.ts = batch.ts
+    )
+    order by batch.at";
+
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// So many batches without a duplicate have to be written before the next is taken for new.
 const EXPECTED: u32 = 100;
 
+/// So many batches that are taken for new may follow each other.
+const MOST_UNCHECKED: u32 = 100;
+
 /// Whether batches are expected to hold rows that are in the table already: at the start, since a
 /// process that was killed may have written them; after a failure, whose outcome may not be known;
 /// and after a duplicate. Until then no batch goes in by a statement that would not notice that the
-/// table lacks the unique key. Clones share it.
+/// table lacks the unique key. Nor does the first of a connection, and of those that follow not one in
+/// [`MOST_UNCHECKED`]: somebody may drop the key at any time. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Duplicates {
     expected_in: Arc<AtomicU32>,
+    /// Batches since the last one whose statement needed the key.
+    unchecked: Arc<AtomicU32>,
 }
 
 impl Default for Duplicates {
     fn default() -> Self {
-        Self { expected_in: Arc::new(AtomicU32::new(EXPECTED)) }
+        let expected_in = Arc::new(AtomicU32::new(EXPECTED));
+        Self { expected_in, unchecked: Arc::default() }
     }
 }
 
 impl Duplicates {
     fn are_expected(&self) -> bool {
         self.expected_in.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the key is to be checked now.
+    fn check_key(&self) -> bool {
+        let is_due = self.unchecked.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_UNCHECKED;
+        if is_due {
+            self.unchecked.store(0, Ordering::Relaxed);
+        }
+        is_due
     }
 
     fn expect(&self) {
@@ -77,6 +115,10 @@ impl Duplicates {
 }
 
 impl Sink for Database {
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     async fn prepare(&self) -> Result<(), SinkError> {
         self.prepare_schema().await.map_err(SinkError::from)
     }
@@ -97,26 +139,52 @@ impl Sink for Database {
             return Ok(Stored::default());
         }
         let batch = Columns::of(rows);
-        let outcome = within(limit + GRACE, self.insert_in_time(&batch, limit)).await;
-        let inserted = outcome.inspect_err(|_| self.duplicates.expect())?;
-        let duplicates = (rows.len() as u64).saturating_sub(inserted);
-        Ok(Stored { inserted, duplicates, swallowed: Vec::new() })
+        let written = self.write_durably(&batch, limit).await;
+        let Written { inserted, swallowed } =
+            written.inspect_err(|_| self.duplicates.expect()).map_err(SinkError::from)?;
+        let swallowed = batch.indices(&swallowed, rows);
+        let passed_over = (rows.len() as u64).saturating_sub(inserted);
+        let duplicates = passed_over.saturating_sub(swallowed.len() as u64);
+        Ok(Stored { inserted, duplicates, swallowed })
     }
 }
 
+/// What became of a batch.
+struct Written {
+    inserted: u64,
+    /// Numbers of the rows that are not in the table, from 1, by the order of the key.
+    swallowed: Vec<i64>,
+}
+
 impl Database {
-    async fn insert_in_time(&self, batch: &Columns<'_>, limit: Duration) -> Result<u64, Failure> {
+    async fn write_durably(
+        &self,
+        batch: &Columns<'_>,
+        limit: Duration,
+    ) -> Result<Written, Failure> {
+        // Bounded in itself, by the time for connecting.
         let mut lease = self.writes.lease().await?;
         let session = lease.session();
-        session.begin(limit).await?;
-        let outcome = self.write(batch, session, limit).await;
-        match outcome {
-            Ok(_) => session.end().await?,
-            // A refused value leaves the connection in order, and the halves of the batch follow.
-            Err(Failure::Refused(_)) => session.abandon().await?,
-            Err(_) => return outcome,
+        let patience = limit + session.allowance(GRACE);
+        let outcome = within(patience, async {
+            session.begin(limit).await?;
+            let outcome = self.write(batch, session, limit).await;
+            match outcome {
+                Ok(_) => session.end().await?,
+                // A refusal leaves the connection in order, and the halves of the batch follow.
+                Err(Failure::Refused(_)) => session.abandon().await?,
+                Err(_) => {}
+            }
+            outcome
+        })
+        .await;
+        match &outcome {
+            // What a rule has done away with PostgreSQL goes on doing away with where it was prepared,
+            // also when the rule is gone.
+            Ok(written) if !written.swallowed.is_empty() => {}
+            Ok(_) | Err(Failure::Refused(_)) => lease.keep(),
+            Err(_) => {}
         }
-        lease.keep();
         outcome
     }
 
@@ -125,19 +193,33 @@ impl Database {
         batch: &Columns<'_>,
         session: &mut Session,
         limit: Duration,
-    ) -> Result<u64, Failure> {
-        if !self.duplicates.are_expected() {
+    ) -> Result<Written, Failure> {
+        let is_first = session.is_first_batch();
+        let all = batch.device_ids.len() as u64;
+        if !self.duplicates.are_expected() && !is_first && !self.duplicates.check_key() {
             match batch.execute(&INSERT_NEW, session).await {
                 Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {
                     session.abandon().await?;
                     session.begin(limit).await?;
                 }
-                outcome => return outcome,
+                Ok(inserted) if inserted < all => {
+                    return batch.look_for_rest(inserted, session).await;
+                }
+                outcome => return outcome.map(Written::all),
             }
         }
         let inserted = batch.execute(&INSERT_MISSING, session).await?;
-        self.duplicates.note(batch.device_ids.len() as u64 - inserted);
-        Ok(inserted)
+        self.duplicates.note(all - inserted);
+        if inserted < all {
+            return batch.look_for_rest(inserted, session).await;
+        }
+        Ok(Written::all(inserted))
+    }
+}
+
+impl Written {
+    fn all(inserted: u64) -> Self {
+        Self { inserted, swallowed: Vec::new() }
     }
 }
 
@@ -169,6 +251,36 @@ impl<'r> Columns<'r> {
             .await
             .map(|done| done.rows_affected())
             .map_err(Failure::of_statement)
+    }
+
+    /// Some rows were passed over, and no error said so: whether they are in the table.
+    async fn look_for_rest(
+        &self,
+        inserted: u64,
+        session: &mut Session,
+    ) -> Result<Written, Failure> {
+        let swallowed = sqlx::query_scalar(FIND_SWALLOWED)
+            .persistent(session.keeps_statements())
+            .bind(&self.device_ids)
+            .bind(&self.timestamps)
+            .fetch_all(session.connection())
+            .await
+            .map_err(|error| Failure::of_statement(error).while_looking())?;
+        Ok(Written { inserted, swallowed })
+    }
+
+    /// Which of `rows` have the keys with these numbers, from 1, by the order of the key.
+    fn indices(&self, numbers: &[i64], rows: &[&Reading]) -> Vec<usize> {
+        if numbers.is_empty() {
+            return Vec::new();
+        }
+        let key = |number: &i64| {
+            let at = usize::try_from(*number - 1).ok()?;
+            Some((*self.device_ids.get(at)?, *self.timestamps.get(at)?))
+        };
+        let keys: HashSet<(&str, DateTime<Utc>)> = numbers.iter().filter_map(key).collect();
+        let is_swallowed = |row: &Reading| keys.contains(&(&row.device_id, row.timestamp.into()));
+        (0..rows.len()).filter(|index| is_swallowed(rows[*index])).collect()
     }
 
     fn of(readings: &[&'r Reading]) -> Self {
@@ -224,8 +336,32 @@ mod tests {
     select device_id, ts, temperature, humidity, battery
     from unnest($1::text[], $2::timestamptz[], $3::float8[], $4::float8[], $5::float8[])
         as batch (device_id, ts, temperature, humidity, battery)
+    where (select set_config('synchronous_commit', case current_setting('synchronous_commit') \
+        when 'remote_apply' then 'remote_apply' else 'on' end, true)) is not null
     on conflict (device_id, ts) do nothing";
         assert_eq!(*INSERT_MISSING, expected);
+    }
+
+    #[test]
+    fn swallowed_rows_are_found_again_by_their_keys() {
+        let readings = [
+            reading("b", 1, 1.0),
+            reading("a", 2, 2.0),
+            reading("b", 1, 3.0),
+            reading("a", 1, 4.0),
+        ];
+        let rows: Vec<&Reading> = readings.iter().collect();
+        let columns = Columns::of(&rows);
+        assert_eq!(columns.indices(&[], &rows), [0_usize; 0]);
+        assert_eq!(columns.indices(&[2], &rows), [1]);
+        assert_eq!(columns.indices(&[1, 3, 4], &rows), [0, 2, 3]);
+    }
+
+    #[test]
+    fn one_batch_in_a_hundred_needs_the_key() {
+        let duplicates = Duplicates::default();
+        let checks = (0..1_000).filter(|_| duplicates.check_key()).count();
+        assert_eq!(checks, 10);
     }
 
     #[test]

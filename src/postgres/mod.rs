@@ -88,6 +88,8 @@ pub struct Database {
     writes: Connections,
     queries: Connections,
     duplicates: Duplicates,
+    /// What a statement with a batch may take.
+    patience: Duration,
 }
 
 impl Database {
@@ -98,24 +100,25 @@ impl Database {
     /// If the driver cannot read the connection string, which its own check rules out.
     pub fn new(settings: &Settings, flush_connections: usize) -> Result<Self, Failure> {
         let server = Server::new(settings)?;
+        // Whoever gives a connection more time has a reason to give it to a batch as well.
+        let patience = settings.connect_timeout * 2;
         // One more than there are batches, for `ping`.
         let places = flush_connections + 1;
         let writes = Connections::new(server.clone(), places, WRITE_SETTINGS, TRUSTED_FOR_WRITES);
         let queries = Connections::new(server, QUERY_CONNECTIONS, QUERY_SETTINGS, Duration::ZERO);
-        Ok(Self { writes, queries, duplicates: Duplicates::default() })
+        Ok(Self { writes, queries, duplicates: Duplicates::default(), patience })
     }
 
     /// Whether the database answers the flusher, found out without touching the table.
     ///
     /// # Errors
-    /// [`Failure::Unavailable`] if it does not within [`QUERY_TIMEOUT`].
+    /// [`Failure::Unavailable`] if it does not within [`QUERY_TIMEOUT`], or a few round trips.
     pub async fn ping(&self) -> Result<(), Failure> {
-        failure::within(QUERY_TIMEOUT, async {
-            let mut lease = self.writes.lease().await?;
-            lease.session().ping().await?;
-            lease.keep();
-            Ok(())
-        })
-        .await
+        // A connection that takes longer to open is there for the next time.
+        let mut lease = failure::within(QUERY_TIMEOUT, self.writes.lease()).await?;
+        let patience = lease.session().allowance(QUERY_TIMEOUT);
+        failure::within(patience, lease.session().ping()).await?;
+        lease.keep();
+        Ok(())
     }
 }

@@ -45,15 +45,13 @@ impl Database {
     pub async fn prepare_schema(&self) -> Result<(), Failure> {
         // Not one of those for batches, whose statements may not take as long as migrations.
         let mut session = self.writes.server().connect(SETTINGS).await?;
-        let noted = within(QUERY_TIMEOUT, noted(&mut session)).await?;
+        let patience = session.allowance(QUERY_TIMEOUT);
+        let noted = within(patience, noted(&mut session)).await?;
         if not_in(&noted).is_empty() {
             return Ok(());
         }
         match within(MIGRATE_TIMEOUT, apply(&mut session, noted)).await {
-            Err(failure)
-                if failure.sqlstate() == Some("42501")
-                    && within(QUERY_TIMEOUT, self.has_table()).await? =>
-            {
+            Err(failure) if failure.sqlstate() == Some("42501") && self.has_table().await? => {
                 tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
                 Ok(())
             }
@@ -63,14 +61,17 @@ impl Database {
 
     async fn has_table(&self) -> Result<bool, Failure> {
         let mut session = self.writes.server().connect(SETTINGS).await?;
-        session.begin(LOOK_LIMIT).await?;
-        let found = sqlx::query_scalar("select to_regclass('telemetry') is not null")
-            .persistent(false)
-            .fetch_one(session.connection())
-            .await
-            .map_err(Failure::of_statement)?;
-        session.end().await?;
-        Ok(found)
+        within(session.allowance(QUERY_TIMEOUT), async {
+            session.begin(LOOK_LIMIT).await?;
+            let found = sqlx::query_scalar("select to_regclass('telemetry') is not null")
+                .persistent(false)
+                .fetch_one(session.connection())
+                .await
+                .map_err(Failure::of_statement)?;
+            session.end().await?;
+            Ok(found)
+        })
+        .await
     }
 }
 

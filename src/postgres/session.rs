@@ -13,6 +13,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::failure::Failure;
 
+/// More than anything takes here that is bounded as a whole.
+const MOST_ROUND_TRIPS: u32 = 16;
+
 /// A setting of PostgreSQL, as an expression of SQL.
 pub(super) type Setting = (&'static str, &'static str);
 
@@ -26,6 +29,7 @@ pub(super) struct Session {
     limit: Option<Duration>,
     /// The time that one question and its answer took when it was opened.
     round_trip: Duration,
+    has_written: bool,
 }
 
 impl Session {
@@ -36,11 +40,21 @@ impl Session {
         settings: &'static [Setting],
         round_trip: Duration,
     ) -> Self {
-        Self { connection, is_ours, settings, limit: None, round_trip }
+        Self { connection, is_ours, settings, limit: None, round_trip, has_written: false }
     }
 
     pub(super) fn round_trip(&self) -> Duration {
         self.round_trip
+    }
+
+    /// `limit`, or more if the way is so long that a few questions and answers take longer.
+    pub(super) fn allowance(&self, limit: Duration) -> Duration {
+        limit.max(self.round_trip * MOST_ROUND_TRIPS)
+    }
+
+    /// Whether this was not asked before.
+    pub(super) fn is_first_batch(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_written, true)
     }
 
     /// To be asked only between [`Self::begin`] and [`Self::end`].

@@ -33,6 +33,7 @@ mod preflight;
 mod probe;
 mod protocol;
 mod reach;
+mod refusals;
 mod simulator;
 mod status;
 mod stop;

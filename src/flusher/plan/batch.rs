@@ -115,8 +115,8 @@ impl Batch {
         !self.left.is_empty()
     }
 
-    pub(super) fn has_held(&self) -> bool {
-        !self.held.is_empty()
+    pub(super) fn held_parts(&self) -> usize {
+        self.held.len()
     }
 
     /// Whether what was refused is all that remains of it.

@@ -42,8 +42,8 @@ pub(super) struct Open {
     budget: u32,
     /// Whether this round has yet to try something that is held, before anything else.
     owes_probe: bool,
-    /// Statements with held rows that this round may yet try.
-    probes: u64,
+    /// Held parts that this round may yet try.
+    probes: usize,
     /// When the next round begins, if the last one is over.
     pub(super) next_round: Option<Duration>,
     /// The last one.
@@ -152,15 +152,15 @@ impl Open {
         self.budget == 0
     }
 
-    /// Begins the next round, if it is time; whether it has.
-    pub(super) fn begin_round(&mut self, now: Duration) -> bool {
+    /// Begins the next round, if it is time, in which each held part is tried once; whether it has.
+    pub(super) fn begin_round(&mut self, now: Duration, held_parts: usize) -> bool {
         if self.next_round.is_none_or(|at| now < at) {
             return false;
         }
         self.next_round = None;
         self.budget = ROUND;
         self.owes_probe = true;
-        self.probes = self.held.min(ROUND.into());
+        self.probes = held_parts;
         true
     }
 

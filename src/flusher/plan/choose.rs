@@ -80,7 +80,7 @@ impl Plan {
 
     fn first_left(&mut self, now: Duration) -> Option<Command> {
         let is_next = |batch: &&mut Batch| batch.is_idle(now) && batch.has_left();
-        insert(self.batches.values_mut().find(is_next)?, self.pace.size())
+        insert(self.batches.values_mut().find(is_next)?, &self.pace)
     }
 
     /// A new batch, if one is full or has waited long enough to fill.
@@ -98,14 +98,14 @@ impl Plan {
         self.position += pending.min(size);
         self.waiting_since = (self.position < self.committed).then_some(now);
         let new = || Batch::new(from..self.position);
-        insert(self.batches.entry(from).or_insert_with(new), size)
+        insert(self.batches.entry(from).or_insert_with(new), &self.pace)
     }
 
     /// While the table is at fault: something held, to see whether it was mended; then what was never
     /// refused row by row, a bit of each batch, because it may be accepted; then the rest.
     fn next_of_round(&mut self, now: Duration) -> Option<Command> {
-        let open = self.breaker.as_open()?;
-        if open.begin_round(now) {
+        let held_parts = self.batches.values().map(Batch::held_parts).sum();
+        if self.breaker.as_open()?.begin_round(now, held_parts) {
             self.batches.values_mut().for_each(|batch| batch.refused_in_round = 0);
         }
         let open = self.breaker.as_open()?;
@@ -137,17 +137,17 @@ impl Plan {
             batch.is_idle(now) && batch.has_left() && batch.refused_in_round < below
         };
         let candidates = self.batches.values_mut().filter(is_next);
-        insert(candidates.min_by_key(|batch| batch.refused_in_round)?, self.pace.size())
+        insert(candidates.min_by_key(|batch| batch.refused_in_round)?, &self.pace)
     }
 
     /// Something that is held.
     fn probe(&mut self, now: Duration) -> Option<Command> {
-        let is_next = |batch: &&mut Batch| batch.is_idle(now) && batch.has_held();
+        let is_next = |batch: &&mut Batch| batch.is_idle(now) && batch.held_parts() > 0;
         let candidates = self.batches.values_mut().filter(is_next);
         let batch = candidates.min_by_key(|batch| batch.refused_in_round)?;
         let rows = batch.send_held()?;
         let (batch, all) = (batch.id(), batch.rows());
-        Some(Command::Insert { batch, all, rows, limit: Pace::limit(0) })
+        Some(Command::Insert { batch, all, rows, limit: self.pace.limit(0) })
     }
 
     /// Nothing more is tried until the next round, if this one is not over already.
@@ -184,9 +184,9 @@ impl Plan {
     }
 }
 
-/// Sends the next part of a batch, but no more than so many rows.
-fn insert(batch: &mut Batch, most: u64) -> Option<Command> {
-    let rows = batch.send_left(most)?;
-    let limit = Pace::limit(batch.timeouts());
+/// Sends the next part of a batch, but no more rows than go at once.
+fn insert(batch: &mut Batch, pace: &Pace) -> Option<Command> {
+    let rows = batch.send_left(pace.size())?;
+    let limit = pace.limit(batch.timeouts());
     Some(Command::Insert { batch: batch.id(), all: batch.rows(), rows, limit })
 }

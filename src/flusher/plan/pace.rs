@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-/// What a statement may take at first, and at the least.
+/// What a statement may take, unless it is said.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What a single row may take at the most, after it took too long again and again.
-const LONGEST_LIMIT: Duration = Duration::from_secs(8 * 60);
+/// How much longer a single row may take that took too long again and again, at the most.
+const MOST_PATIENCE: u32 = 16;
 
 /// Sizes and times of batches, by what was seen.
 #[derive(Debug)]
 pub(super) struct Pace {
     most: u64,
     size: u64,
+    /// What a statement may take.
+    limit: Duration,
     batch_timeout: Duration,
     /// What a whole batch takes from its start to its end, smoothed.
     batch_time: Duration,
@@ -19,7 +21,11 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(most: u64, batch_timeout: Duration) -> Self {
-        Self { most, size: most, batch_timeout, batch_time: Duration::ZERO }
+        Self { most, size: most, limit: LIMIT, batch_timeout, batch_time: Duration::ZERO }
+    }
+
+    pub(super) fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
     }
 
     /// Rows of the next batch.
@@ -35,15 +41,15 @@ impl Pace {
     }
 
     /// What a statement may take that was too slow so often before.
-    pub(super) fn limit(timeouts: u32) -> Duration {
-        (LIMIT * 2_u32.saturating_pow(timeouts)).min(LONGEST_LIMIT)
+    pub(super) fn limit(&self, timeouts: u32) -> Duration {
+        self.limit * 2_u32.saturating_pow(timeouts).min(MOST_PATIENCE)
     }
 
     /// So many rows were stored at once, and it took so long. Twice as many are tried next if those
     /// would have gone in well within the time.
     pub(super) fn succeeded(&mut self, rows: u64, took: Duration) {
         self.batch_time = (self.batch_time * 7 + took) / 8;
-        if rows >= self.size && took < LIMIT / 3 {
+        if rows >= self.size && took < self.limit / 3 {
             self.size = self.size.saturating_mul(2).min(self.most);
         }
     }

@@ -108,6 +108,13 @@ impl Plan {
         }
     }
 
+    /// With so much time for a statement, instead of 30 s.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        self.pace.set_limit(limit);
+        self
+    }
+
     /// Where everything below is in the table or a letter.
     #[must_use]
     pub fn flushed(&self) -> Offset {
