@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::exactly_once::Content;
 use super::exchange::earlier;
-use super::filters::Subscribing;
 use super::order::Order;
+use super::subscribing::Subscribing;
 use crate::mqtt::diagnosis::Window;
 
 /// The broker takes us for dead if it hears nothing for half as long again.

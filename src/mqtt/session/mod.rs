@@ -29,6 +29,7 @@ mod exchange;
 mod filters;
 mod link;
 mod order;
+mod subscribing;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +38,8 @@ pub use filters::{Filters, SHARED};
 pub use link::KEEP_ALIVE;
 
 use exactly_once::ExactlyOnce;
-use filters::Ask;
 use link::{Due, Link};
+use subscribing::Ask;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
