@@ -29,6 +29,21 @@ impl Secret {
         Self(value.into())
     }
 
+    /// What stands in a file, less its last line break.
+    ///
+    /// # Errors
+    /// A sentence, if it cannot be read or is empty.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let secret = text.strip_suffix('\n').unwrap_or(&text);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        if secret.is_empty() {
+            return Err(format!("{} is empty", path.display()));
+        }
+        Ok(Self::new(secret))
+    }
+
     /// The value itself, for the one call that needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -278,17 +293,10 @@ impl Sources {
     }
 
     fn secret_file(&mut self, name: &str, path: &Path) -> Option<String> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let secret = text.strip_suffix('\n').unwrap_or(&text);
-                let secret = secret.strip_suffix('\r').unwrap_or(secret);
-                if secret.is_empty() {
-                    self.mistake(format!("{name}: {} is empty", path.display()));
-                }
-                Some(secret.to_owned())
-            }
-            Err(error) => {
-                self.mistake(format!("{name}: cannot read {}: {error}", path.display()));
+        match Secret::read(path) {
+            Ok(secret) => Some(secret.0),
+            Err(problem) => {
+                self.mistake(format!("{name}: {problem}"));
                 None
             }
         }

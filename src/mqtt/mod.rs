@@ -7,6 +7,7 @@
 
 mod coalesce;
 mod connection;
+mod credentials;
 mod diagnosis;
 pub mod driver;
 mod inlet;

@@ -55,6 +55,8 @@ pub struct Settings {
     pub client_id: String,
     /// User name and password.
     pub login: Option<(String, Secret)>,
+    /// Where the password is read again.
+    pub password_file: Option<PathBuf>,
     /// `None`: plain TCP.
     pub tls: Option<Tls>,
     /// Longest wait for a connection, all addresses together, the broker's CONNACK included.
@@ -80,6 +82,7 @@ impl Settings {
             topics: topics(from),
             client_id: from.text("MQTT_CLIENT_ID", &client_id),
             login: login(from),
+            password_file: from.optional("MQTT_PASSWORD_FILE", "a file"),
             tls,
             connect_timeout: Duration::from_secs(from.number(
                 "MQTT_CONNECT_TIMEOUT_SECS",

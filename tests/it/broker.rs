@@ -162,3 +162,27 @@ fn tls_mutual_tls_and_a_login_let_in_whom_they_should_and_nobody_else() {
     Guarded::must_turn_away(&on(guarded.login_port), "NotAuthorized");
     Guarded::must_turn_away(&on(guarded.tls_port), "");
 }
+
+#[test]
+fn certificates_and_a_password_that_are_renewed_on_disk_are_read_at_the_next_connection() {
+    let guarded = Guarded::start();
+    let on = |port| Service::new("postgres://iot:x@127.0.0.1:1/iotdb", port);
+    let renewed = Scratch::new();
+    let ca = renewed.path().join("trusted.pem");
+    std::fs::copy(Certificates::make(renewed.path()).ca, &ca).unwrap();
+    let mut ingestor = on(guarded.tls_port).set("MQTT_CA_FILE", ca.display()).start();
+    eventually("it does not trust the broker", || ingestor.log_of("cannot reach the broker").pop());
+    std::fs::write(&ca, "half of a file").unwrap();
+    eventually("it says so", || ingestor.log_of("certificates or the password cannot be").pop());
+    std::fs::copy(&guarded.certificates.ca, &ca).unwrap();
+    ingestor.await_ready();
+    ingestor.stop();
+
+    let secret = renewed.path().join("secret");
+    std::fs::write(&secret, "guess\n").unwrap();
+    let login = on(guarded.login_port).set("MQTT_USERNAME", "ingestor");
+    let mut ingestor = login.set("MQTT_PASSWORD_FILE", secret.display()).start();
+    eventually("it is turned away", || ingestor.log_of("cannot reach the broker").pop());
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    ingestor.await_ready();
+}

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -11,12 +10,13 @@ use tokio_rustls::TlsConnector;
 
 use super::Connection;
 use super::codec::{ConnAck, Identity};
+use crate::mqtt::credentials::Credentials;
 use crate::mqtt::session::{KEEP_ALIVE, Loss};
 use crate::mqtt::settings::Settings;
-use crate::mqtt::tls;
 
 /// Makes connections, one after the other.
 pub(in crate::mqtt) struct Dialer {
+    credentials: Credentials,
     settings: Settings,
     /// Index of the address that is tried first.
     first: usize,
@@ -24,7 +24,7 @@ pub(in crate::mqtt) struct Dialer {
 
 impl Dialer {
     pub(in crate::mqtt) fn new(settings: Settings) -> Self {
-        Self { settings, first: 0 }
+        Self { credentials: Credentials::new(&settings), settings, first: 0 }
     }
 
     /// Connects; returns whether the broker knew the session. Can be dropped at any time.
@@ -42,6 +42,7 @@ impl Dialer {
     /// Tries the addresses of the broker in turn. The first that takes a connection has all the time
     /// that is left; if that was in vain, the next attempt begins behind it.
     async fn open_by(&mut self, deadline: Instant) -> Result<(Connection, bool), Loss> {
+        self.credentials.renew(&self.settings).map_err(Loss::before_connect)?;
         let Settings { broker, port, .. } = &self.settings;
         let found = lookup_host((broker.as_str(), *port)).await;
         let found = found
@@ -90,22 +91,20 @@ impl Dialer {
 
     async fn greet(&self, tcp: TcpStream) -> Result<(Connection, ConnAck), Loss> {
         tcp.set_nodelay(true).map_err(|error| Loss::before_connect(error.to_string()))?;
-        let mut connection = match &self.settings.tls {
+        let mut connection = match self.credentials.tls() {
             None => Connection::new(tcp),
-            Some(tls) => {
-                let config = tls::client_config(tls).map_err(Loss::before_connect)?;
+            Some(config) => {
                 let name = ServerName::try_from(self.settings.broker.clone());
                 let name = name
                     .map_err(|_| Loss::before_connect("MQTT_BROKER is no name that TLS knows"))?;
-                let connector = TlsConnector::from(Arc::new(config));
+                let connector = TlsConnector::from(config);
                 let tls = connector.connect(name, tcp).await;
                 Connection::new(tls.map_err(|error| Loss::before_connect(no_tls(&error)))?)
             }
         };
-        let login = self.settings.login.as_ref();
         let identity = Identity {
             client_id: &self.settings.client_id,
-            login: login.map(|(user, password)| (user.as_str(), password.expose())),
+            login: self.credentials.login(),
             keep_alive_secs: u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX),
         };
         let answer = connection.greet(&identity).await?;
