@@ -6,8 +6,8 @@
 use prometheus::core::Metric as _;
 use prometheus::proto::Bucket;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// One field a metric; names and meanings are those of the contract.
@@ -39,6 +39,8 @@ pub struct Metrics {
     pub wal_oldest_pending_seconds: Gauge,
     pub wal_full: IntGauge,
     pub dead_letters: IntGauge,
+    dead_letter_bytes: IntGaugeVec,
+    pub dead_letter_max_bytes: IntGauge,
     pub db_up: IntGauge,
     pub mqtt_connected: IntGauge,
     pub ingest_latency: Histogram,
@@ -125,6 +127,15 @@ impl Metrics {
             )?,
             wal_full: r.gauge("wal_full", "1 while the log is full and the broker left.")?,
             dead_letters: r.gauge("dead_letters", "Dead letters in the store.")?,
+            dead_letter_bytes: r.gauges(
+                "dead_letter_bytes",
+                "Bytes that dead letters take on disk, by the stage that turned the reading away.",
+                "stage",
+            )?,
+            dead_letter_max_bytes: r.gauge(
+                "dead_letter_max_bytes",
+                "Bytes past which the oldest dead letters are dropped, those of stage database aside.",
+            )?,
             db_up: r.gauge("db_up", "1 while PostgreSQL answers.")?,
             mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
             ingest_latency: r.histogram(
@@ -177,6 +188,20 @@ impl Metrics {
     /// Counts a dead letter, by the stage that turned the reading away.
     pub fn dead_lettered(&self, stage: &'static str) {
         self.dead_letters_total.with_label_values(&[stage]).inc();
+    }
+
+    /// Says how many bytes dead letters of a stage take on disk.
+    pub fn set_dead_letter_bytes(&self, stage: &'static str, bytes: i64) {
+        self.dead_letter_bytes.with_label_values(&[stage]).set(bytes);
+    }
+
+    /// The share of the dead-letter store's bound that the dead letters of these stages take.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share, for a person")]
+    pub fn dead_letter_share(&self, stages: &[&str]) -> f64 {
+        let bytes = |stage: &&str| self.dead_letter_bytes.with_label_values(&[stage]).get();
+        let bytes: i64 = stages.iter().map(bytes).sum();
+        bytes as f64 / (self.dead_letter_max_bytes.get() as f64).max(1.0)
     }
 
     /// All commits since the start, by how long they took.
@@ -278,6 +303,10 @@ impl Builder<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.add(IntGauge::new(format!("ingestor_{name}"), help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(Opts::new(format!("ingestor_{name}"), help), &[label])?)
     }
 
     fn float_gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {

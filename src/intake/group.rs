@@ -16,13 +16,12 @@
 //! bad readings make a letter each, and one more letter counts the rest and keeps the whole.
 
 use std::iter::Peekable;
+use std::ops::Range;
 use std::vec;
-
-use bytes::Bytes;
 
 use super::queue::{Delivery, Inbound, Replay};
 use crate::base::time::Timestamp;
-use crate::dead_letters::{NewDeadLetter, PAYLOAD_MAX_BYTES};
+use crate::dead_letters::{PAYLOAD_MAX_BYTES, RejectedMessage, RejectedPart};
 use crate::telemetry::Reading;
 use crate::telemetry::admit::Admission;
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
@@ -34,6 +33,13 @@ pub const GROUP_MESSAGES: usize = 4_096;
 /// Most bytes of topics and payloads in one group: bounds its memory. A larger message comes alone.
 pub const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
+/// Rejected readings at which a group ends: they take longer than good ones, and behind a flood of
+/// them good ones wait.
+pub const GROUP_REJECTED: u64 = 50_000;
+
+/// Payload bytes at which a group ends of messages of which something was rejected: letters keep them.
+pub const GROUP_REFUSED_BYTES: usize = 512 * 1024;
+
 /// Letters that one message makes at most, the one that sums up the rest aside.
 pub const LETTERS_A_MESSAGE: usize = 100;
 
@@ -43,20 +49,20 @@ pub struct Group {
     deliveries: Vec<Delivery>,
     replays: Vec<Replay>,
     readings: Vec<(Timestamp, Reading)>,
-    letters: Vec<Letter>,
+    refused: Vec<Refused>,
     /// Readings that messages brought, those of replays not among them.
     accepted: u64,
     rejected: Tally,
+    /// Payloads of which something was rejected.
+    refused_bytes: usize,
     progress: Progress,
 }
 
-/// A rejected reading of a delivery.
-struct Letter {
+/// What was rejected of a delivery.
+struct Refused {
     /// Index of the delivery.
     of: usize,
-    stage: Stage,
-    reason: String,
-    payload: Bytes,
+    parts: Vec<RejectedPart>,
 }
 
 #[derive(Default)]
@@ -75,7 +81,7 @@ pub enum Step<'g> {
     /// [`Group::heard`].
     StoreLetters {
         /// Never empty.
-        letters: Vec<NewDeadLetter<'g>>,
+        messages: Vec<RejectedMessage<'g>>,
         /// What they are counted as: more readings than letters, where one letter sums up many.
         rejected: &'g Tally,
     },
@@ -129,7 +135,9 @@ impl Group {
             bytes += size(inbound);
             taken == 0 || (taken < GROUP_MESSAGES && bytes <= GROUP_BYTES)
         };
-        while let Some(inbound) = waiting.next_if(|inbound| fits(group.len(), inbound)) {
+        while !group.is_laden()
+            && let Some(inbound) = waiting.next_if(|inbound| fits(group.len(), inbound))
+        {
             match inbound {
                 Inbound::Message(delivery) => group.admit(delivery, admission, clock),
                 Inbound::Replay(replay) => group.put_back(replay, clock),
@@ -152,7 +160,7 @@ impl Group {
 
     /// What is to be done now.
     pub fn step(&mut self) -> Step<'_> {
-        if matches!(self.progress, Progress::Begun) && self.letters.is_empty() {
+        if matches!(self.progress, Progress::Begun) && self.refused.is_empty() {
             self.progress = Progress::LettersStored;
         }
         if matches!(self.progress, Progress::LettersStored) && self.readings.is_empty() {
@@ -160,7 +168,7 @@ impl Group {
         }
         match self.progress {
             Progress::Begun => {
-                Step::StoreLetters { letters: self.letters(), rejected: &self.rejected }
+                Step::StoreLetters { messages: self.messages(), rejected: &self.rejected }
             }
             Progress::LettersStored => Step::Commit { readings: self.readings.drain(..) },
             Progress::Committed => Step::Acknowledge {
@@ -192,9 +200,9 @@ impl Group {
     }
 
     fn admit(&mut self, delivery: Delivery, admission: &Admission, clock: TimeOfDay) {
-        let (of, before) = (self.deliveries.len(), self.letters.len());
         let received_at = delivery.received_at;
-        let payload = &delivery.payload;
+        let payload: &[u8] = &delivery.payload;
+        let mut parts = Vec::new();
         let mut rest: Option<(Stage, Tally)> = None;
         let mut take = |raw, outcome: Result<Reading, Rejection>| match outcome {
             Ok(reading) => {
@@ -204,9 +212,9 @@ impl Group {
             Err(rejection) => {
                 let (reason, stage) = (rejection.reason, rejection.reason.stage());
                 self.rejected.add(reason);
-                if self.letters.len() - before < LETTERS_A_MESSAGE {
-                    let (reason, payload) = (explain(rejection, raw), payload.slice_ref(raw));
-                    self.letters.push(Letter { of, stage, reason, payload });
+                if parts.len() < LETTERS_A_MESSAGE {
+                    let reason = explain(rejection, raw);
+                    parts.push(RejectedPart { range: place(payload, raw), stage, reason });
                 } else {
                     rest.get_or_insert((stage, Tally::default())).1.add(reason);
                 }
@@ -220,7 +228,11 @@ impl Group {
         }
         if let Some((stage, rest)) = rest {
             let reason = sum_up(&rest, payload);
-            self.letters.push(Letter { of, stage, reason, payload: payload.clone() });
+            parts.push(RejectedPart { range: 0..payload.len(), stage, reason });
+        }
+        if !parts.is_empty() {
+            self.refused_bytes += payload.len().min(PAYLOAD_MAX_BYTES);
+            self.refused.push(Refused { of: self.deliveries.len(), parts });
         }
         self.deliveries.push(delivery);
     }
@@ -230,21 +242,28 @@ impl Group {
         self.replays.push(replay);
     }
 
-    fn letters(&self) -> Vec<NewDeadLetter<'_>> {
-        self.letters.iter().map(|letter| letter.of(&self.deliveries[letter.of])).collect()
+    fn messages(&self) -> Vec<RejectedMessage<'_>> {
+        self.refused.iter().map(|refused| refused.message(&self.deliveries)).collect()
+    }
+
+    /// Whether enough is in it that is slow to decode and long to write.
+    fn is_laden(&self) -> bool {
+        let rejected = self.rejected.total();
+        rejected >= GROUP_REJECTED || self.refused_bytes >= GROUP_REFUSED_BYTES
     }
 }
 
-impl Letter {
-    fn of<'g>(&'g self, delivery: &'g Delivery) -> NewDeadLetter<'g> {
-        NewDeadLetter {
-            received_at: delivery.received_at,
-            topic: &delivery.topic,
-            stage: self.stage,
-            reason: self.reason.clone(),
-            payload: &self.payload,
-        }
+impl Refused {
+    fn message<'g>(&'g self, deliveries: &'g [Delivery]) -> RejectedMessage<'g> {
+        let Delivery { received_at, topic, payload, .. } = &deliveries[self.of];
+        RejectedMessage { received_at: *received_at, topic, payload, parts: &self.parts }
     }
+}
+
+/// Where `part` stands in `payload`.
+fn place(payload: &[u8], part: &[u8]) -> Range<usize> {
+    let from = part.as_ptr().addr().saturating_sub(payload.as_ptr().addr());
+    from..from + part.len()
 }
 
 fn size(inbound: &Inbound) -> usize {
@@ -261,7 +280,7 @@ fn explain(rejection: Rejection, payload: &[u8]) -> String {
             let kept = payload.len().min(PAYLOAD_MAX_BYTES);
             format!("{rejection}; its first {kept} are kept")
         }
-        _ => rejection.message,
+        _ => rejection.message.into_owned(),
     }
 }
 
@@ -280,6 +299,7 @@ fn sum_up(rest: &Tally, payload: &[u8]) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use bytes::Bytes;
     use proptest::prelude::*;
     use tokio::sync::oneshot;
 
@@ -337,11 +357,14 @@ mod tests {
         };
         loop {
             match group.step() {
-                Step::StoreLetters { letters, rejected } => {
+                Step::StoreLetters { messages, rejected } => {
                     asked.steps.push("letters");
                     asked.rejected = rejected.total();
-                    let letters = letters.into_iter();
-                    asked.letters.extend(letters.map(|l| (l.topic.to_owned(), l.reason)));
+                    for message in messages {
+                        let letter =
+                            |part: &RejectedPart| (message.topic.to_owned(), part.reason.clone());
+                        asked.letters.extend(message.parts.iter().map(letter));
+                    }
                 }
                 Step::Commit { readings } => {
                     asked.steps.push("commit");
@@ -424,13 +447,15 @@ mod tests {
 
     #[test]
     fn a_group_ends_before_its_bytes_do_and_a_larger_message_comes_alone() {
-        let third = vec![b' '; GROUP_BYTES / 3];
-        let large = vec![b' '; GROUP_BYTES + 1];
+        let padded = |bytes: usize| GOOD.to_owned() + &" ".repeat(bytes - GOOD.len());
+        let third = padded(GROUP_BYTES / 3);
+        let large = padded(GROUP_BYTES + 1);
+        let admission = Admission { max_payload_bytes: usize::MAX, ..admission() };
         let inbound = [&third, &third, &third, &large, &third].map(Clone::clone);
         let mut waiting = (0..).zip(inbound).map(|(id, p)| delivery(id, p)).peekable();
         let mut groups = Vec::new();
         while waiting.peek().is_some() {
-            groups.push(Group::gather(&mut waiting, &admission(), clock()).deliveries.len());
+            groups.push(Group::gather(&mut waiting, &admission, clock()).deliveries.len());
         }
         // The topics count as well.
         assert_eq!(groups, [2, 1, 1, 1]);
@@ -451,16 +476,31 @@ mod tests {
         let payload = format!("[{}{}{GOOD}]", "0,".repeat(150), "{},".repeat(17));
         let whole = payload.clone();
         let mut group = gather(vec![delivery(1, payload), delivery(2, "[1,2]")]);
-        let Step::StoreLetters { letters, rejected } = group.step() else { panic!("no letters") };
-        assert_eq!(letters.len(), LETTERS_A_MESSAGE + 1 + 2);
+        let Step::StoreLetters { messages, rejected } = group.step() else { panic!("no letters") };
+        let [first, second] = messages[..] else { panic!("{} messages", messages.len()) };
+        assert_eq!((first.parts.len(), second.parts.len()), (LETTERS_A_MESSAGE + 1, 2));
         assert_eq!(rejected.total(), 150 + 17 + 2);
-        let last = &letters[LETTERS_A_MESSAGE];
-        assert_eq!(last.payload, whole.as_bytes());
+        let part = |at: usize| &first.payload[first.parts[at].range.clone()];
+        assert_eq!((part(99), part(LETTERS_A_MESSAGE)), (&b"0"[..], whole.as_bytes()));
         assert_eq!(
-            last.reason,
+            first.parts[LETTERS_A_MESSAGE].reason,
             "67 more readings of this message were rejected (50 not_an_object, 17 missing_field); the whole message is kept here"
         );
-        assert_eq!(letters[99].payload, b"0");
+    }
+
+    #[test]
+    fn a_flood_of_rejected_readings_is_cut_into_small_groups() {
+        let flood = format!("[{}0]", "0,".repeat(30_000));
+        let long = vec![b'x'; 60_000];
+        let mut waiting = (0..20)
+            .map(|id| delivery(id, flood.clone()))
+            .chain((0..20).map(|id| delivery(id, long.clone())))
+            .peekable();
+        let mut groups = Vec::new();
+        while waiting.peek().is_some() {
+            groups.push(Group::gather(&mut waiting, &admission(), clock()).deliveries.len());
+        }
+        assert_eq!(groups, [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 9, 9, 2]);
     }
 
     fn payload() -> impl Strategy<Value = (String, usize, usize)> {

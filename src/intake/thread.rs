@@ -100,8 +100,9 @@ impl Intake {
         loop {
             self.activity.begin();
             let done = match group.step() {
-                Step::StoreLetters { letters, rejected } => {
-                    let stored = self.dead_letters.append(&letters).map_err(IntakeError::from);
+                Step::StoreLetters { messages, rejected } => {
+                    let stored =
+                        self.dead_letters.append_messages(&messages).map_err(IntakeError::from);
                     if stored.is_ok() {
                         for (reason, readings) in rejected.counts() {
                             self.metrics.rejected(reason.as_str(), readings);

@@ -57,7 +57,8 @@ impl Inlet {
         let Some(deliveries) = &self.deliveries else { return Forwarded::Nowhere };
         let received_at = Timestamp::now();
         let Publish { topic, payload, .. } = publish;
-        let bytes = u32::try_from(payload.len().min(BUDGET_BYTES)).unwrap_or(u32::MAX);
+        let bytes =
+            u32::try_from((topic.len() + payload.len()).min(BUDGET_BYTES)).unwrap_or(u32::MAX);
         let send = |place: mpsc::Permit<'_, Inbound>, budget: OwnedSemaphorePermit| {
             let delivery = Delivery { topic, payload, received_at, ack, budget: Some(budget) };
             place.send(Inbound::Message(delivery));

@@ -6,14 +6,23 @@
 use super::health::{Health, WalState};
 use super::history::History;
 use super::snapshot::{Broker, Level, SHORT, Snapshot};
+use crate::base::metrics::Metrics;
 use crate::base::number::with_commas;
 use crate::flusher::State as Flushing;
+use crate::telemetry::rejection::Stage;
 
 /// With less time than this before the log is full, somebody has to hurry.
 const HURRY_SECONDS: f64 = 3_600.0;
 
 /// Devices that send every few minutes are no reason to look.
 const SILENCE_SECONDS: f64 = 300.0;
+
+/// A share of the dead-letter store at which somebody still has time to save what is in it.
+const NEARLY_FULL: f64 = 0.8;
+
+/// A share of the dead-letter store, for rows that the database refuses, at which a good part is left:
+/// without room they hold up the flow into the database.
+const MANY_REFUSED: f64 = 0.5;
 
 /// A share of rejected readings that is more than a stray device.
 const MANY_REJECTED: f64 = 0.1;
@@ -26,11 +35,18 @@ pub(super) struct Moment {
     pub(super) committed_within: Option<f64>,
     /// The same, from receipt to the database.
     pub(super) stored_within: Option<f64>,
+    /// Share of the dead-letter store that is full.
+    pub(super) dead_letters: f64,
+    /// Share of it that rows take that the database refuses.
+    pub(super) refused_rows: f64,
 }
 
 impl Moment {
-    pub(super) fn of(health: &Health, history: &History) -> Self {
+    pub(super) fn of(health: &Health, history: &History, metrics: &Metrics) -> Self {
+        let stages = Stage::ALL.map(Stage::as_str);
         Self {
+            dead_letters: metrics.dead_letter_share(&stages),
+            refused_rows: metrics.dead_letter_share(&[Stage::Database.as_str()]),
             is_stopping: health.is_stopping(),
             committed_within: history.commits(SHORT).p99,
             stored_within: history.ends_to_end(SHORT).p99,
@@ -99,6 +115,9 @@ fn working(status: &Snapshot, moment: Moment) -> (Level, String) {
         let text = format!("More comes in than the database takes. {}.", waiting(status));
         return (Level::Warning, text);
     }
+    if let Some(text) = filling_letters(moment) {
+        return (Level::Warning, text);
+    }
     let lately = &status.rates.over_5_min;
     if lately.rejected > MANY_REJECTED * (lately.readings + lately.rejected) {
         let share = 100.0 * lately.rejected / (lately.readings + lately.rejected);
@@ -128,6 +147,25 @@ fn working(status: &Snapshot, moment: Moment) -> (Level, String) {
             (level, format!("Nothing has come in for {}. {stored}", duration(silent)))
         }
     }
+}
+
+/// Whether the dead-letter store needs somebody.
+fn filling_letters(moment: Moment) -> Option<String> {
+    let percent = |share: f64| format!("{:.0} %", (100.0 * share).floor());
+    if moment.refused_rows >= MANY_REFUSED {
+        return Some(format!(
+            "Rows that the database refuses take {} of the dead-letter store: they are never dropped, \
+             and without room they stay in the log. Mend what the dead letters name, then replay them.",
+            percent(moment.refused_rows)
+        ));
+    }
+    (moment.dead_letters >= NEARLY_FULL).then(|| {
+        format!(
+            "The dead-letter store is {} full: past its limit the oldest rejected readings are dropped. \
+             Replay or delete them. All others are safe.",
+            percent(moment.dead_letters)
+        )
+    })
 }
 
 fn flowing(readings_a_second: f64, moment: Moment) -> String {
@@ -233,8 +271,13 @@ mod tests {
     use super::*;
     use crate::base::time::Timestamp;
 
-    const MOMENT: Moment =
-        Moment { is_stopping: false, committed_within: Some(0.0021), stored_within: Some(0.08) };
+    const MOMENT: Moment = Moment {
+        is_stopping: false,
+        committed_within: Some(0.0021),
+        stored_within: Some(0.08),
+        dead_letters: 0.79,
+        refused_rows: 0.49,
+    };
 
     fn since(seconds: u64) -> Since {
         Since::of(Timestamp::now(), Duration::from_secs(seconds))
@@ -452,6 +495,26 @@ mod tests {
         let mut status = well();
         status.rates.over_5_min = flow(99.0, 1.0);
         assert_eq!(of(&status, MOMENT).0, Level::Ok);
+    }
+
+    #[test]
+    fn a_dead_letter_store_is_a_warning_before_anything_in_it_is_dropped() {
+        let (level, text) = of(&well(), Moment { dead_letters: 0.829, ..MOMENT });
+        assert_eq!(
+            (level, text.as_str()),
+            (
+                Level::Warning,
+                "The dead-letter store is 82 % full: past its limit the oldest rejected readings are dropped. Replay or delete them. All others are safe."
+            )
+        );
+        let (level, text) = of(&well(), Moment { refused_rows: 0.5, ..MOMENT });
+        assert_eq!(
+            (level, text.as_str()),
+            (
+                Level::Warning,
+                "Rows that the database refuses take 50 % of the dead-letter store: they are never dropped, and without room they stay in the log. Mend what the dead letters name, then replay them."
+            )
+        );
     }
 
     #[test]

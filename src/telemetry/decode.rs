@@ -102,6 +102,14 @@ impl Visitor<'_> for KeyVisitor {
     }
 }
 
+/// Puts no string together at run time: a message may hold tens of thousands of numbers.
+macro_rules! not_an_object {
+    ($found:literal) => {{
+        let message = concat!("a reading is a JSON object, this is ", $found);
+        Element(Err(Rejection::new(Reason::NotAnObject, message)))
+    }};
+}
+
 impl<'de> Deserialize<'de> for Element {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ElementVisitor)
@@ -134,37 +142,32 @@ impl<'de> Visitor<'de> for ElementVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Element, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(not_an_object("an array"))
+        Ok(not_an_object!("an array"))
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Element, E> {
-        Ok(not_an_object("a string"))
+        Ok(not_an_object!("a string"))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Element, E> {
-        Ok(not_an_object("a boolean"))
+        Ok(not_an_object!("a boolean"))
     }
 
     fn visit_unit<E>(self) -> Result<Element, E> {
-        Ok(not_an_object("null"))
+        Ok(not_an_object!("null"))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Element, E> {
-        Ok(not_an_object("a number"))
+        Ok(not_an_object!("a number"))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Element, E> {
-        Ok(not_an_object("a number"))
+        Ok(not_an_object!("a number"))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Element, E> {
-        Ok(not_an_object("a number"))
+        Ok(not_an_object!("a number"))
     }
-}
-
-fn not_an_object(found: &str) -> Element {
-    let message = format!("a reading is a JSON object, this is {found}");
-    Element(Err(Rejection::new(Reason::NotAnObject, message)))
 }
 
 #[derive(Default)]

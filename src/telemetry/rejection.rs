@@ -1,5 +1,6 @@
 //! Why a reading was rejected: a [`Reason`] for counters, a sentence for people.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::fields::{COUNT, FIELDS};
@@ -150,13 +151,14 @@ impl fmt::Display for Tally {
 pub struct Rejection {
     /// The rule it broke.
     pub reason: Reason,
-    /// One sentence for whoever has to mend the device.
-    pub message: String,
+    /// One sentence for whoever has to mend the device. Of a flood of rejections hardly any is read,
+    /// so that most of them should cost no allocation.
+    pub message: Cow<'static, str>,
 }
 
 impl Rejection {
     /// A rejection for `reason`, explained by `message`.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, message: message.into() }
     }
 }

@@ -135,7 +135,7 @@ fn every_rejection_is_a_counted_dead_letter_and_its_neighbours_are_stored() {
         let kept = message.len().min(65_536);
         // Of an array, the element that is bad.
         let whole = *reason != "not_an_object" || !message.starts_with(b"[");
-        assert!(!whole || letter.payload() == message[..kept], "{reason}");
+        assert!(!whole || letter.payload == message[..kept], "{reason}");
     }
     let by_stage = |stage: &str| letters.iter().filter(|letter| letter.stage == stage).count();
     for stage in ["decode", "validate"] {
@@ -181,7 +181,8 @@ fn in_an_array_each_element_stands_alone() {
     postgres.await_exactly(&readings(0..3));
     ingestor.await_metric("ingestor_acks_total", 1);
     let letters = service.dead_letters();
-    let payloads: Vec<String> = letters.iter().map(|letter| letter.payload_text()).collect();
+    let payloads: Vec<String> =
+        letters.iter().map(crate::harness::service::DeadLetter::payload_text).collect();
     assert_eq!(payloads, [bad, "null".to_owned()]);
 }
 

@@ -1,7 +1,8 @@
 //! Thousands of payloads that nobody meant, between good ones.
 
 use crate::harness::{
-    Mosquitto, Postgres, Publisher, Service, array, eventually_eq, reading, readings, within,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Service, array, eventually_eq, reading,
+    readings, within,
 };
 
 const HOSTILE: u64 = 5_000;
@@ -143,6 +144,83 @@ fn hostile_payloads_cost_no_good_one_and_neither_memory_nor_time() {
     postgres.assert_exactly(&readings(0..HOSTILE + 100));
     let peak = ingestor.peak_memory();
 
+    assert!(peak < 128 << 20, "{peak} bytes");
+    ingestor.stop();
+}
+
+/// Messages that are made to be written many times over, of 64 KiB and less.
+fn amplifiers() -> Vec<Vec<u8>> {
+    let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let id = "\\u0001".repeat(40);
+    let shapes = [
+        format!("[{}0]", "0,".repeat(32_766)),
+        format!("[{}0]", "0,".repeat(99)),
+        format!("[{}{{}}]", "{},".repeat(20_000)),
+        format!("[{}{nested}]", format!("{nested},").repeat(300)),
+        format!("{{{}\"a\":1}}", "\"a\":1,".repeat(9_000)),
+        format!("[{}7]", format!("{{\"device_id\":\"{id}\"}},").repeat(200)),
+    ];
+    let mut shapes: Vec<_> = shapes.map(String::into_bytes).into();
+    shapes.push(vec![0xff; 65_000]);
+    shapes
+}
+
+/// Bytes that it has handed to the kernel to be written, to files and sockets.
+fn written_bytes(ingestor: &Ingestor) -> u64 {
+    let path = format!("/proc/{}/io", ingestor.pid().as_raw_nonzero());
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_flood_is_written_at_most_twenty_times_over_and_good_readings_beside_it_are_stored_within_a_second()
+ {
+    const ROUNDS: usize = 15;
+    let postgres = Postgres::start();
+    let broker = Mosquitto::start();
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let load = Load::start(broker.port, 50);
+    load.await_more(20);
+    let before = written_bytes(&ingestor);
+    let topic = format!("telemetry/{}", "t".repeat(64_900));
+    let mut stranger = Publisher::connect(broker.port);
+    let mut came = 0;
+    for _ in 0..ROUNDS {
+        for payload in amplifiers() {
+            for topic in ["telemetry/hostile", &topic] {
+                came += (topic.len() + payload.len()) as u64;
+                stranger.publish(topic, payload.clone());
+            }
+        }
+    }
+    stranger.finish();
+    load.await_more(20);
+    let numbers = load.stop();
+    postgres.await_exactly(&readings(numbers.clone()));
+    eventually_eq("the flood is acknowledged", &0, || {
+        let metrics = ingestor.metrics();
+        metrics.get("ingestor_messages_total") - metrics.get("ingestor_acks_total")
+    });
+    let written = written_bytes(&ingestor) - before;
+    assert!(written <= 20 * came, "{written} bytes written of {came} that came in");
+    let metrics = ingestor.metrics();
+    let stored = metrics.get("ingestor_end_to_end_latency_seconds_count");
+    let in_time = metrics.get(r#"ingestor_end_to_end_latency_seconds_bucket{le="1"}"#);
+    assert_eq!((stored, in_time), (numbers.count() as u64, stored));
+    // Every rejected reading is counted, of an array of 32,767 as well.
+    let arrays = metrics.get(r#"ingestor_rejections_total{reason="not_an_object"}"#);
+    let of_a_round = 32_767 + 100 + 301 + 1;
+    assert_eq!(arrays, 2 * ROUNDS as u64 * of_a_round);
+    let letters = metrics.get("ingestor_dead_letters");
+    let of_a_round = 101 + 100 + 101 + 101 + 1 + 101 + 1;
+    assert_eq!(
+        letters + metrics.get("ingestor_dead_letters_evicted_total"),
+        2 * ROUNDS as u64 * of_a_round
+    );
+    assert!(service.dead_letters().iter().all(|letter| letter.topic.len() <= 256));
+    let peak = ingestor.peak_memory();
     assert!(peak < 128 << 20, "{peak} bytes");
     ingestor.stop();
 }

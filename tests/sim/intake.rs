@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use iot_ingestor::base::time::Timestamp;
+use iot_ingestor::dead_letters::RejectedMessage;
 use iot_ingestor::intake::group::{Group, Outcome, Step};
 use iot_ingestor::intake::queue::{Inbound, Settled};
 use iot_ingestor::telemetry::Reading;
@@ -101,9 +102,12 @@ impl Intake {
             return Did::Something;
         };
         let outcome = match group.step() {
-            Step::StoreLetters { letters, .. } => {
-                let outcome = store(around.letters, letters.iter().map(|letter| letter.topic));
-                around.trace.note(Happened::Lettered, letters.len() as u64, outcome as u64);
+            Step::StoreLetters { messages, .. } => {
+                let topics =
+                    |one: &RejectedMessage<'_>| vec![one.topic.to_owned(); one.parts.len()];
+                let topics: Vec<String> = messages.iter().flat_map(topics).collect();
+                let outcome = store(around.letters, topics.iter().map(String::as_str));
+                around.trace.note(Happened::Lettered, topics.len() as u64, outcome as u64);
                 outcome
             }
             Step::Commit { readings } => {

@@ -225,7 +225,7 @@ impl Replayer {
             if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
                 format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
             } else {
-                rejection.message
+                rejection.message.into_owned()
             }
         })
     }

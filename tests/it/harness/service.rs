@@ -162,18 +162,7 @@ impl Service {
     /// What is in its dead-letter store, oldest first.
     #[track_caller]
     pub(crate) fn dead_letters(&self) -> Vec<DeadLetter> {
-        let mut segments: Vec<_> = std::fs::read_dir(self.wal_dir().join("dead-letters"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        segments.sort();
-        let text: String =
-            segments.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-        let letter = |line: &str| {
-            let (_, json) = line.split_once(' ').unwrap();
-            serde_json::from_str(json).unwrap()
-        };
-        text.lines().map(letter).collect()
+        DeadLetter::all_in(&self.wal_dir().join("dead-letters"))
     }
 
     /// Runs one of our binaries to its end.
@@ -384,25 +373,77 @@ impl Drop for Ingestor {
     }
 }
 
-/// One line of the dead-letter store.
-#[derive(Clone, Debug, serde::Deserialize)]
+/// A letter of the dead-letter store, as it lies on the disk.
+#[derive(Clone, Debug)]
 pub(crate) struct DeadLetter {
+    id: u64,
     pub(crate) topic: String,
     pub(crate) stage: String,
     pub(crate) reason: String,
-    /// Base64.
-    payload: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// One line of a segment.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Letter {
+        id: u64,
+        topic: String,
+        stage: String,
+        reason: String,
+        payload: String,
+    },
+    Message {
+        first_id: u64,
+        topic: String,
+        reasons: Vec<(String, String)>,
+        parts: Vec<(usize, usize, usize)>,
+        payload: String,
+    },
 }
 
 impl DeadLetter {
-    #[track_caller]
-    pub(crate) fn payload(&self) -> Vec<u8> {
-        base64::engine::general_purpose::STANDARD.decode(&self.payload).unwrap()
+    /// What is in the store in `dir` and was not removed, oldest first; lines that are torn or
+    /// damaged are no letters.
+    pub(crate) fn all_in(dir: &Path) -> Vec<Self> {
+        let Ok(segments) = std::fs::read_dir(dir) else { return Vec::new() };
+        let texts = segments.map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        let lines = |text: Vec<u8>| {
+            let lines = text.split(|byte| *byte == b'\n');
+            lines.flat_map(|line| Self::of_line(line).unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let mut letters: Vec<_> = texts.flat_map(lines).collect();
+        letters.sort_by_key(|letter| letter.id);
+        letters
     }
 
-    #[track_caller]
+    fn of_line(line: &[u8]) -> Option<Vec<Self>> {
+        let (sum, rest) = line.split_at_checked(9)?;
+        let (json, flags) = rest.split_at(rest.iter().rposition(|byte| *byte == b'}')? + 1);
+        if sum != format!("{:08x} ", crc32fast::hash(json)).as_bytes() {
+            return None;
+        }
+        let decode = |text| base64::engine::general_purpose::STANDARD.decode(text).ok();
+        Some(match serde_json::from_slice(json).ok()? {
+            Line::Letter { id, topic, stage, reason, payload } => {
+                vec![Self { id, topic, stage, reason, payload: decode(payload)? }]
+            }
+            Line::Message { first_id, topic, reasons, parts, payload } => {
+                let payload = decode(payload)?;
+                let is_there = |at: usize| flags.get(1 + at) == Some(&b'.');
+                let letter = |(at, (start, end, reason)): (usize, (usize, usize, usize))| {
+                    let (stage, reason) = reasons[reason].clone();
+                    let (topic, payload) = (topic.clone(), payload[start..end].to_vec());
+                    Self { id: first_id + at as u64, topic, stage, reason, payload }
+                };
+                parts.into_iter().enumerate().filter(|(at, _)| is_there(*at)).map(letter).collect()
+            }
+        })
+    }
+
     pub(crate) fn payload_text(&self) -> String {
-        String::from_utf8_lossy(&self.payload()).into_owned()
+        String::from_utf8_lossy(&self.payload).into_owned()
     }
 }
 
