@@ -80,3 +80,28 @@ impl From<Report> for Ready {
         Self { status, mqtt, wal, database }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::metrics::Metrics;
+    use crate::status::health::Health;
+
+    #[test]
+    fn the_body_is_that_of_the_contract() {
+        let health = Health::new(Metrics::new().unwrap());
+        let body = || serde_json::to_string(&Ready::from(health.report())).unwrap();
+        assert_eq!(
+            body(),
+            r#"{"status":"not_ready","mqtt":"disconnected","wal":"ok","database":"down"}"#
+        );
+        health.set_mqtt_connected(true);
+        health.set_database_up(true);
+        assert_eq!(body(), r#"{"status":"ready","mqtt":"connected","wal":"ok","database":"up"}"#);
+        health.set_wal(WalState::Failed);
+        assert_eq!(
+            body(),
+            r#"{"status":"not_ready","mqtt":"connected","wal":"failed","database":"up"}"#
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::harness::{PATIENCE, Postgres, ScriptedBroker, Service, reading, readings};
+use crate::harness::{PATIENCE, Postgres, ScriptedBroker, Service, random, reading, readings};
 
 const TOPIC: &str = "telemetry/x";
 
@@ -180,11 +180,12 @@ fn connections_that_break_mid_batch_and_use_packet_ids_again_lose_nothing() {
     let service = Service::new(&postgres.url(), broker.port);
     // A commit outlives the pause before the next connection, so that acks are often late.
     let _ingestor = service.start_tampered("fdatasync:delay_exit=300000");
+    let mut random = random();
     let mut waiting: VecDeque<u64> = (0..MESSAGES).collect();
     let mut rounds = 0;
     while !waiting.is_empty() {
         let mut link = broker.accept(rounds > 0);
-        let share = if rounds < CONNECTIONS { 1 + fastrand::usize(..1_500) } else { 10_000 };
+        let share = if rounds < CONNECTIONS { 1 + random.usize(..1_500) } else { 10_000 };
         let mut delivered: HashMap<u16, u64> = HashMap::new();
         let mut order = VecDeque::new();
         for (id, number) in (1..).zip(waiting.iter().take(share)) {
@@ -195,8 +196,7 @@ fn connections_that_break_mid_batch_and_use_packet_ids_again_lose_nothing() {
             order.push_back(id);
         }
         // Breaks after some of the PUBACKs, none at all now and then.
-        let wanted =
-            if rounds < CONNECTIONS { fastrand::usize(..=order.len()) } else { order.len() };
+        let wanted = if rounds < CONNECTIONS { random.usize(..=order.len()) } else { order.len() };
         for _ in 0..wanted {
             let Some(id) = link.ack(PATIENCE) else { panic!("no PUBACK in round {rounds}") };
             assert_eq!(Some(id), order.pop_front(), "out of order in round {rounds}");

@@ -8,7 +8,7 @@ use crate::books::must_balance;
 use crate::harness::http::Answer;
 use crate::harness::{
     Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, array, eventually,
-    eventually_eq, reading, readings,
+    eventually_eq, random, reading, readings,
 };
 
 const TOKEN: &str = "correct horse battery staple";
@@ -315,8 +315,9 @@ fn a_device_that_is_not_there_costs_a_bounded_look_a_call_and_holds_nobody_up() 
     admin.ingestor.await_metric("ingestor_acks_total", RECORDS / 400);
     let before = admin.ingestor.metric("ingestor_acks_total");
     let load = Load::start(admin.broker.port, 2_000);
+    let mut random = random();
     for _ in 0..20 {
-        admin.get(&format!("{look}&from={}", fastrand::u64(..RECORDS)));
+        admin.get(&format!("{look}&from={}", random.u64(..RECORDS)));
     }
     let published = load.stop().end;
     admin.ingestor.await_metric("ingestor_acks_total", before + published);

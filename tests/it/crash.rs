@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Load, Mosquitto, Postgres, Publisher, Service, eventually, readings};
+use crate::harness::{Load, Mosquitto, Postgres, Publisher, Service, eventually, random, readings};
 
 const KILLS: u32 = 10;
 
@@ -16,6 +16,7 @@ fn killed_again_and_again_under_load_it_loses_and_doubles_nothing() {
     let mut ingestor = service.start();
     ingestor.await_ready();
     let load = Load::start(broker.port, 4_000);
+    let mut random = random();
     for kill in 0..KILLS {
         // For a third of the time there is no database, and the log grows.
         match kill {
@@ -25,7 +26,7 @@ fn killed_again_and_again_under_load_it_loses_and_doubles_nothing() {
         }
         ingestor.await_metric("ingestor_acks_total", 400);
         // Not to wait for anything: to be killed in another moment every time.
-        std::thread::sleep(Duration::from_micros(fastrand::u64(..150_000)));
+        std::thread::sleep(Duration::from_micros(random.u64(..150_000)));
         ingestor.kill();
         ingestor = service.start();
     }

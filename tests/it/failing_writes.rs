@@ -12,7 +12,7 @@ use iot_ingestor::wal::frame::Encoder;
 use iot_ingestor::wal::{Offset, SledStorage};
 
 use crate::harness::process::guarded;
-use crate::harness::{PATIENCE, Scratch, reading, try_within};
+use crate::harness::{PATIENCE, Scratch, random, reading, try_within};
 
 /// Where it was measured, a flush that nobody wakes hangs after one to five seconds of this.
 const AT_WORK: Duration = Duration::from_secs(10);
@@ -49,6 +49,7 @@ fn a_flush_ends_though_a_write_beside_it_has_failed() {
 
 /// A generation after the other, each until nothing can be written to it any more.
 fn fill_again_and_again(dir: &Path) {
+    fastrand::seed(random().u64(..));
     let storage = SledStorage::open(&dir.join("wal")).unwrap();
     let mut longest = Duration::ZERO;
     let mut first = 0;

@@ -37,6 +37,14 @@ pub(crate) use service::{Ingestor, Service};
 pub(crate) use silent::Silent;
 pub(crate) use simulator::Simulator;
 
+/// Chance that can be had again: a failure shows the seed, and `TEST_SEED` repeats it.
+pub(crate) fn random() -> fastrand::Rng {
+    let seed = std::env::var("TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 /// Longer than anything here takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
