@@ -7,18 +7,11 @@ use std::collections::VecDeque;
 
 use iot_ingestor::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
 
+use crate::kept::{InFlight, MessageId, Session};
 use crate::ledger::{Ledger, Violation};
 use crate::publisher::topic_of;
 use crate::schedule::Dice;
-
-/// The number of a published message.
-pub(crate) type MessageId = usize;
-
-/// How many messages it sends before it waits for acknowledgements.
-const WINDOW: usize = 4;
-
-/// So few packet ids that each comes again soon.
-const PACKET_IDS: u16 = 6;
+use crate::wire::{FromClient, Read, ToClient};
 
 #[derive(Default)]
 pub(crate) struct Broker {
@@ -32,25 +25,6 @@ pub(crate) struct Broker {
 }
 
 #[derive(Default)]
-struct Session {
-    is_subscribed: bool,
-    waiting: VecDeque<(MessageId, u8)>,
-    /// Sent and not acknowledged, in the order in which they were sent first.
-    in_flight: Vec<InFlight>,
-    last_packet_id: u16,
-}
-
-struct InFlight {
-    packet_id: u16,
-    message: MessageId,
-    qos: u8,
-    /// Of QoS 2, and PUBREC came: it is PUBREL that is sent again.
-    is_received: bool,
-    is_sent_on_this_connection: bool,
-    was_sent_before: bool,
-}
-
-#[derive(Default)]
 struct Connection {
     from_client: VecDeque<FromClient>,
     to_client: VecDeque<ToClient>,
@@ -59,28 +33,6 @@ struct Connection {
     is_accepted: bool,
     /// The broker's end is gone; what is in `to_client` can still be read.
     is_cut: bool,
-}
-
-enum FromClient {
-    Connect,
-    Packet(Sent),
-}
-
-enum ToClient {
-    ConnAck { session_present: bool },
-    Message { packet_id: u16, message: MessageId, qos: u8, dup: bool },
-    Packet(Received),
-}
-
-/// What the client reads.
-pub(crate) enum Read {
-    Connected {
-        session_present: bool,
-    },
-    Packet(Received),
-    Nothing,
-    /// The connection is gone.
-    Closed,
 }
 
 impl Broker {
@@ -330,25 +282,5 @@ impl Broker {
             });
         }
         connection.to_client.push_back(ToClient::Message { packet_id, message, qos, dup: false });
-    }
-}
-
-impl Session {
-    fn has_to_send_again(&self) -> bool {
-        self.in_flight.iter().any(|one| !one.is_sent_on_this_connection)
-    }
-
-    fn sends_next(&self) -> bool {
-        let fits = |(_, qos): &(MessageId, u8)| *qos == 0 || self.in_flight.len() < WINDOW;
-        self.is_subscribed && self.waiting.front().is_some_and(fits)
-    }
-
-    fn next_packet_id(&mut self) -> u16 {
-        loop {
-            self.last_packet_id = self.last_packet_id % PACKET_IDS + 1;
-            if self.in_flight.iter().all(|one| one.packet_id != self.last_packet_id) {
-                return self.last_packet_id;
-            }
-        }
     }
 }

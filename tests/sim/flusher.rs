@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use iot_ingestor::flusher::plan::{Accepted, BatchId, Command, Event, Lettered, Plan};
-use iot_ingestor::flusher::sink::{FlushError, Refusal, SinkError};
-use iot_ingestor::wal::{Log, Offset, WalError};
+use iot_ingestor::flusher::plan::{BatchId, Command, Event, Lettered, Plan};
+use iot_ingestor::flusher::sink::SinkError;
+use iot_ingestor::wal::{Log, Offset};
 
-use crate::database::{Answer, Database, PASSING, Row};
+use crate::database::{Database, Row};
 use crate::ledger::{Ledger, Stored, Violation};
-use crate::letters::{self, Letters};
+use crate::letters::Letters;
 use crate::mutants::Mutant;
 use crate::publisher::number;
+use crate::request::{Request, What, code};
 use crate::schedule::Dice;
+use crate::sink::{CAREFUL, insert, letter, unavailable};
 use crate::trace::{Happened, Trace};
-
-/// So many statements are careful after one whose outcome may be unknown, or that found a duplicate.
-const CAREFUL: u32 = 10;
 
 pub(crate) struct Flusher {
     plan: Plan,
@@ -32,28 +31,6 @@ pub(crate) struct Flusher {
     end: Option<bool>,
     /// Rows that the database or a letter has, as the books count them.
     pub(crate) stored: u64,
-}
-
-struct Request {
-    what: What,
-    sent_at: Duration,
-    limit: Duration,
-    answer: Option<Event>,
-}
-
-impl Request {
-    /// When it has taken too long; the disk is waited for.
-    fn expires_at(&self) -> Option<Duration> {
-        let is_remote = !matches!(self.what, What::Letter { .. });
-        is_remote.then(|| self.sent_at.saturating_add(self.limit))
-    }
-}
-
-enum What {
-    Prepare,
-    Ping,
-    Insert { batch: BatchId, all_to: Offset, rows: Vec<Row> },
-    Letter { batch: BatchId, rows: Vec<Row> },
 }
 
 /// What it works with.
@@ -308,79 +285,3 @@ impl Flusher {
 
 /// What anything but an insert may take.
 const SHORT: Duration = Duration::from_secs(30);
-
-fn insert(
-    rows: &[Row],
-    careful: &mut u32,
-    database: &mut Database,
-    mutant: Option<Mutant>,
-) -> Result<Accepted, SinkError> {
-    let is_careful = *careful > 0 && mutant != Some(Mutant::BatchTwiceWithoutTheKey);
-    let mut answer = database.insert(rows, is_careful);
-    if answer == Answer::Refused("23505") {
-        answer = database.insert(rows, true);
-    }
-    let outcome = match answer {
-        Answer::Stored { inserted, duplicates } => {
-            let missing = rows.iter().filter(|(_, reading)| !database.holds(*reading));
-            let swallowed: Vec<Offset> = missing.map(|(offset, _)| *offset).collect();
-            let duplicates = duplicates - swallowed.len() as u64;
-            Ok(Accepted { inserted, duplicates, swallowed })
-        }
-        Answer::Unreachable => Err(unavailable("")),
-        Answer::Refused(code) if PASSING.contains(&code) || code == "42P01" => {
-            Err(unavailable(code))
-        }
-        Answer::Refused(code) => Err(refused(code, false)),
-        Answer::RefusedByTable(code) => Err(refused(code, true)),
-    };
-    *careful = match &outcome {
-        Ok(accepted) if accepted.duplicates == 0 => careful.saturating_sub(1),
-        _ => CAREFUL,
-    };
-    outcome
-}
-
-fn refused(code: &str, is_tables: bool) -> SinkError {
-    SinkError::Refused(Refusal {
-        sqlstate: Some(code.to_owned()),
-        reason: "of the simulated database".to_owned(),
-        object: None,
-        advice: None,
-        is_tables,
-    })
-}
-
-fn letter(batch: BatchId, rows: &[Row], letters: &mut Letters) -> Event {
-    let readings: Vec<u64> = rows.iter().map(|(_, reading)| *reading).collect();
-    match letters.append_database(&readings) {
-        Ok(()) => Event::Lettered { batch, outcome: Lettered::Stored },
-        Err(letters::Refusal::Full) => {
-            Event::Lettered { batch, outcome: Lettered::NoRoom("full".to_owned()) }
-        }
-        Err(letters::Refusal::Failed) => {
-            // Of which store it is makes no difference to the plan.
-            let source = std::io::Error::other("of the simulated disk");
-            Event::Failed(FlushError::Log(WalError::Io { what: "write letters", source }))
-        }
-    }
-}
-
-fn unavailable(code: &str) -> SinkError {
-    let sqlstate = Some(code.to_owned()).filter(|code| !code.is_empty());
-    SinkError::Unavailable { reason: "not now".to_owned(), sqlstate }
-}
-
-/// Of an answer, for the trace.
-fn code(answer: &Event) -> u64 {
-    match answer {
-        Event::Inserted { outcome: Ok(accepted), .. } => {
-            accepted.inserted * 100 + accepted.duplicates
-        }
-        Event::Inserted { outcome: Err(SinkError::Refused(_)), .. } => 10_001,
-        Event::Inserted { outcome: Err(_), .. } => 10_002,
-        Event::Lettered { outcome: Lettered::Stored, .. } => 10_003,
-        Event::Lettered { .. } => 10_004,
-        _ => 10_005,
-    }
-}

@@ -9,8 +9,8 @@ use std::fmt;
 
 use iot_ingestor::wal::Offset;
 
-use crate::broker::MessageId;
 use crate::database::Database;
+use crate::kept::MessageId;
 use crate::letters::Letters;
 
 /// A promise that was broken.

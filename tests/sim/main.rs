@@ -20,15 +20,20 @@ mod database;
 mod disk;
 mod flusher;
 mod intake;
+mod kept;
 mod ledger;
 mod letters;
 mod mutants;
 mod publisher;
+mod request;
 mod schedule;
+mod sink;
 mod source;
 mod trace;
+mod wire;
 mod world;
 
+use campaign::Failure;
 use schedule::{of_seed, parse};
 use world::Shared;
 
@@ -60,4 +65,21 @@ fn the_same_seed_gives_the_same_bytes() {
         assert_eq!(one.outcome, other.outcome, "seed {seed}");
         assert_eq!(one.trace.bytes(), other.trace.bytes(), "seed {seed}");
     }
+}
+
+#[test]
+fn every_mutant_is_found_in_under_ten_thousand_schedules() {
+    let shared = Shared::new();
+    let mut missed = Vec::new();
+    for mutant in mutants::ALL {
+        let Some(Failure { seed, violation }) = campaign::first_failure(0..10_000, Some(*mutant))
+        else {
+            missed.push(mutant);
+            continue;
+        };
+        println!("{mutant:?}: schedule {seed}: {violation}");
+        let without = campaign::run(&of_seed(seed), None, &shared);
+        assert_eq!(without.outcome, Ok(()), "it is not the mutant that schedule {seed} finds");
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }

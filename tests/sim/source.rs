@@ -8,12 +8,14 @@ use iot_ingestor::mqtt::packet::{Answer, Sent};
 use iot_ingestor::mqtt::session::{Command, Event, Filters, Loss, Session, Terms};
 use iot_ingestor::wal::{Log, Room};
 
-use crate::broker::{Broker, MessageId, Read};
+use crate::broker::Broker;
+use crate::kept::MessageId;
 use crate::ledger::{Ledger, Violation};
 use crate::mutants::Mutant;
 use crate::publisher::clock;
 use crate::schedule::Dice;
 use crate::trace::{Happened, Trace};
+use crate::wire::Read;
 
 pub(crate) struct Source {
     session: Session,

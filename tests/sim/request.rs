@@ -1,0 +1,47 @@
+//! What the flusher has under way.
+
+use std::time::Duration;
+
+use iot_ingestor::flusher::plan::{BatchId, Event, Lettered};
+use iot_ingestor::flusher::sink::SinkError;
+use iot_ingestor::wal::Offset;
+
+use crate::database::Row;
+
+/// Something that was asked for, and its answer once there is one.
+pub(crate) struct Request {
+    pub(crate) what: What,
+    pub(crate) sent_at: Duration,
+    pub(crate) limit: Duration,
+    pub(crate) answer: Option<Event>,
+}
+
+impl Request {
+    /// When it has taken too long; the disk is waited for.
+    pub(crate) fn expires_at(&self) -> Option<Duration> {
+        let is_remote = !matches!(self.what, What::Letter { .. });
+        is_remote.then(|| self.sent_at.saturating_add(self.limit))
+    }
+}
+
+/// What was asked for.
+pub(crate) enum What {
+    Prepare,
+    Ping,
+    Insert { batch: BatchId, all_to: Offset, rows: Vec<Row> },
+    Letter { batch: BatchId, rows: Vec<Row> },
+}
+
+/// Of an answer, for the trace.
+pub(crate) fn code(answer: &Event) -> u64 {
+    match answer {
+        Event::Inserted { outcome: Ok(accepted), .. } => {
+            accepted.inserted * 100 + accepted.duplicates
+        }
+        Event::Inserted { outcome: Err(SinkError::Refused(_)), .. } => 10_001,
+        Event::Inserted { outcome: Err(_), .. } => 10_002,
+        Event::Lettered { outcome: Lettered::Stored, .. } => 10_003,
+        Event::Lettered { .. } => 10_004,
+        _ => 10_005,
+    }
+}

@@ -1,0 +1,89 @@
+//! How a process begins and ends.
+
+use std::sync::Arc;
+
+use iot_ingestor::flusher::plan::Plan;
+use iot_ingestor::mqtt::session::Terms;
+use iot_ingestor::wal::contract::Storage;
+use iot_ingestor::wal::log::open;
+
+use super::state::{Process, World};
+use crate::disk::RetriesSyncs;
+use crate::flusher::Flusher;
+use crate::intake::Intake;
+use crate::ledger::Violation;
+use crate::mutants::Mutant;
+use crate::publisher::number;
+use crate::schedule::Dice;
+use crate::source::Source;
+use crate::trace::Happened;
+
+impl World<'_> {
+    /// Starts a process, goes on with a stop, and ends one that has done what it had to.
+    pub(super) fn supervise(&mut self, dice: &mut Dice) -> Result<(), Violation> {
+        let Some(process) = &mut self.process else { return self.start() };
+        if process.flusher.end().is_some() {
+            return self.end_process(dice);
+        }
+        self.with_flusher(Flusher::stop).transpose()?;
+        Ok(())
+    }
+
+    /// A new process: opens the log, and finds in it what was committed.
+    pub(super) fn start(&mut self) -> Result<(), Violation> {
+        self.starts += 1;
+        let storage: Box<dyn Storage> = match self.mutant {
+            Some(Mutant::RetryOfAFailedSync) => Box::new(RetriesSyncs(self.disk.clone())),
+            _ => Box::new(self.disk.clone()),
+        };
+        let lost_before = self.shared.metrics.wal_lost_records.get();
+        let clock = Arc::new(self.clock.clone());
+        let opened = open(storage, clock, self.limits, &self.shared.metrics);
+        self.trace.note(Happened::Started, self.starts, u64::from(opened.is_ok()));
+        let Ok((writer, log)) = opened else { return Ok(()) };
+        let (flushed, next) = (log.flushed(), *log.committed().borrow());
+        let found = log.read(flushed, next).map_err(|error| Violation(error.to_string()))?;
+        let found = found.records().map(|(offset, reading)| (offset, number(reading))).collect();
+        self.ledger.reopened(flushed, next, &found)?;
+        let terms = Terms {
+            topics: vec!["telemetry/#".to_owned()],
+            has_history: self.starts > 1,
+            remembered: self.remembered.clone(),
+        };
+        let room = log.room().borrow().clone();
+        let random = || fastrand::Rng::with_seed(self.starts);
+        let plan = Plan::new(&self.settings, flushed, random());
+        self.process = Some(Process {
+            source: Source::new(terms, room, random(), self.now),
+            intake: Intake::new(writer),
+            flusher: Flusher::new(plan, flushed),
+            log,
+            recovered: next - flushed,
+            lost_before,
+            is_stopping: false,
+            ends_by_power_cut: false,
+        });
+        Ok(())
+    }
+
+    pub(super) fn stop(&mut self) -> Result<(), Violation> {
+        match &mut self.process {
+            Some(process) if !process.is_stopping => process.is_stopping = true,
+            _ => return Ok(()),
+        }
+        let done = self.with_source(Source::stop).transpose()?;
+        self.acknowledge(done.into_iter().flatten())
+    }
+
+    /// The process is gone. What it wrote last to the broker arrives, or a part of it.
+    pub(super) fn end_process(&mut self, dice: &mut Dice) -> Result<(), Violation> {
+        let Some(process) = self.process.take() else { return Ok(()) };
+        self.trace.note(Happened::Ended, u64::from(process.ends_by_power_cut), 0);
+        let acknowledged = self.broker.client_is_gone(dice)?;
+        self.acknowledge(acknowledged)?;
+        if process.ends_by_power_cut {
+            self.disk.cut_power(dice.random());
+        }
+        Ok(())
+    }
+}
