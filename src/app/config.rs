@@ -103,7 +103,7 @@ impl Config {
     /// What is allowed and unwise, a line each; said at start and by `check-config`.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.database.warnings()
+        [self.database.warnings(), self.http.warnings()].concat()
     }
 }
 
@@ -244,9 +244,9 @@ mod tests {
     fn secrets_come_from_files_without_their_last_newline() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
-        std::fs::write(&file, "s3cret\n").unwrap();
+        std::fs::write(&file, "s3cret-s3cret-s3cret\n").unwrap();
         let config = load(&[("ADMIN_TOKEN_FILE", file.to_str().unwrap())], "").unwrap();
-        assert_eq!(config.http.admin_token.unwrap().expose(), "s3cret");
+        assert_eq!(config.http.tokens.admin.unwrap().expose(), "s3cret-s3cret-s3cret");
         assert!(mistakes(&[("ADMIN_TOKEN_FILE", "/nowhere")], "")[0].contains("ADMIN_TOKEN_FILE"));
     }
 
@@ -262,7 +262,8 @@ mod tests {
             ("DATABASE_URL", "postgres://u:hunter2@db/x?password=hunter2"),
             ("MQTT_USERNAME", "u"),
             ("MQTT_PASSWORD", "hunter2"),
-            ("ADMIN_TOKEN", "hunter2"),
+            ("ADMIN_TOKEN", "hunter2-hunter2-hunter2"),
+            ("READ_TOKEN", "hunter2"),
         ];
         let config = load(&env, "").unwrap();
         let shown = format!("{config:?}{:?}", config.describe());

@@ -6,7 +6,8 @@
 //! the flusher ends its batches in flight → HTTP → the log is closed.
 
 use crate::base::output::Output;
-use crate::base::signals::StopSignals;
+use crate::base::settings::Mistakes;
+use crate::base::signals::{Hangups, StopSignals};
 
 mod build;
 pub mod config;
@@ -18,7 +19,7 @@ mod supervisor;
 mod watchdog;
 
 use config::Config;
-use start::{HTTP, start};
+use start::{HTTP, Service, start};
 use stop::stop;
 use supervisor::Ended;
 
@@ -28,16 +29,20 @@ use supervisor::Ended;
 /// If it cannot start, or a part of it failed; then it has stopped in order nevertheless.
 pub async fn run(config: Config, output: &Output) -> anyhow::Result<()> {
     let mut stop_signals = StopSignals::new()?;
+    let mut hangups = Hangups::new()?;
     let mut service = start(config, output).await?;
     watchdog::notify_ready();
-    let failure = tokio::select! {
-        name = stop_signals.next() => {
-            tracing::info!(signal = name, "stopping: taking no more messages, finishing what is under way");
-            None
-        }
-        ended = service.supervisor.next_ended() => ended,
-        outcome = service.http.finished() => {
-            Some(Ended { name: HTTP, outcome: outcome.map_err(Into::into) })
+    let failure = loop {
+        tokio::select! {
+            name = stop_signals.next() => {
+                tracing::info!(signal = name, "stopping: taking no more messages, finishing what is under way");
+                break None;
+            }
+            ended = service.supervisor.next_ended() => break ended,
+            outcome = service.http.finished() => {
+                break Some(Ended { name: HTTP, outcome: outcome.map_err(Into::into) });
+            }
+            () = hangups.next() => reload(&service),
         }
     };
     watchdog::notify_stopping();
@@ -56,6 +61,20 @@ pub async fn run(config: Config, output: &Output) -> anyhow::Result<()> {
         None => Ok(()),
         Some(Ended { name, outcome: Ok(()) }) => anyhow::bail!("{name} ended unasked"),
         Some(Ended { name, outcome: Err(error) }) => Err(error.context(format!("{name} failed"))),
+    }
+}
+
+/// Reads the secrets again; all else of the configuration is as it was at the start.
+fn reload(service: &Service) {
+    match Config::load() {
+        Ok(config) => {
+            service.http.reload(&config.http);
+            tracing::info!("SIGHUP: secrets and certificates are read again");
+        }
+        Err(Mistakes(mistakes)) => tracing::warn!(
+            mistakes = mistakes.join("; "),
+            "SIGHUP: the configuration has mistakes now, so the secrets stay as they were"
+        ),
     }
 }
 

@@ -14,7 +14,7 @@ use super::watchdog;
 use crate::base::activity::Activity;
 use crate::base::output::Output;
 use crate::flusher::{self, Flusher};
-use crate::http::{self, AppState, Replayer};
+use crate::http::{self, Access, AppState, Replayer};
 use crate::intake::Intake;
 use crate::mqtt::{Source, SourceParts};
 use crate::status::health::Health;
@@ -125,7 +125,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         history: Arc::clone(history),
         database: shared.database.clone(),
         refresh: housekeeping::refresh(log, history, metrics, output),
-        admin_token: config.http.admin_token.clone(),
+        access: Arc::new(Access::new(config.http.tokens.clone(), metrics.clone())),
         log: log.clone(),
         flusher: Arc::clone(&shared.control),
         dead_letters: Arc::clone(dead_letters),

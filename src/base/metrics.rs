@@ -29,6 +29,7 @@ pub struct Metrics {
     pub dead_letters_evicted: IntCounter,
     pub mqtt_reconnects: IntCounter,
     pub log_lines_dropped: IntCounter,
+    pub http_unauthorized: IntCounter,
     pub wal_salvaged_records: IntCounter,
     pub wal_lost_records: IntCounter,
     pub batch_size: IntGauge,
@@ -104,6 +105,10 @@ impl Metrics {
             )?,
             mqtt_reconnects: r
                 .counter("mqtt_reconnects_total", "Connections to the broker after the first.")?,
+            http_unauthorized: r.counter(
+                "http_unauthorized_total",
+                "HTTP requests without a token that they need, or with a wrong one.",
+            )?,
             log_lines_dropped: r
                 .counter("log_lines_dropped_total", "Lines of the log output that nobody took.")?,
             wal_salvaged_records: r.counter(

@@ -191,6 +191,12 @@ impl Sources {
         self.env.get(name).map(String::as_str)
     }
 
+    /// Whether `name` is set anywhere, to whatever.
+    #[must_use]
+    pub fn is_set(&mut self, name: &str) -> bool {
+        self.raw(name).is_some()
+    }
+
     /// A text that is not blank.
     pub fn text(&mut self, name: &str, default: &str) -> String {
         let text = self.raw(name).unwrap_or_else(|| default.to_owned());

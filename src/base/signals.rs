@@ -1,4 +1,4 @@
-//! The signals that ask a process to stop.
+//! The signals that ask a process for something.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -26,5 +26,23 @@ impl StopSignals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// SIGHUP, which asks a process to read its files again.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens for it from now on; needs a running runtime.
+    ///
+    /// # Errors
+    /// If the handler cannot be installed.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one. Cancellation-safe.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

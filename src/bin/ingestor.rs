@@ -1,7 +1,6 @@
 //! The service. Arguments → configuration → logging → run → exit code.
 
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -10,7 +9,7 @@ use iot_ingestor::app::{self, logging};
 use iot_ingestor::base::output::Output;
 use iot_ingestor::base::settings::{self, Mistakes};
 use iot_ingestor::cli;
-use iot_ingestor::cli::health::{self, Question};
+use iot_ingestor::cli::health::{self, Place, Question};
 use rustix::fs::Mode;
 
 /// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
@@ -43,7 +42,8 @@ enum Command {
 }
 
 const HEALTH_HELP: &str = "\
-Asks /health/live at HTTP_ADDR, on this machine, and prints the answer. No other setting is looked at.
+Asks /health/live at HTTP_ADDR, on this machine, and prints the answer; over HTTPS if HTTP_TLS_CERT_FILE
+is set. No other setting is looked at.
 
 For the health check of a container, and for whatever restarts what is unhealthy, ask without --ready:
 a log that is full and a broker that is gone are \"not ready\", and a restart mends neither.
@@ -86,9 +86,9 @@ fn answer(output: &Output) -> ExitCode {
             Config::load().map_or_else(bad_configuration, |config| check_config(&config, output))
         }
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
-        Command::Health { ready } => health::address().map_or_else(bad_configuration, |address| {
+        Command::Health { ready } => Place::configured().map_or_else(bad_configuration, |place| {
             let question = if ready { Question::Ready } else { Question::Live };
-            ask_health(address, question, output)
+            ask_health(place, question, output)
         }),
     }
 }
@@ -102,8 +102,8 @@ fn check_config(config: &Config, output: &Output) -> ExitCode {
     printed(std::io::stdout().write_all(shown.concat().as_bytes()), output)
 }
 
-fn ask_health(address: SocketAddr, question: Question, output: &Output) -> ExitCode {
-    match health::ask(address, question) {
+fn ask_health(place: Place, question: Question, output: &Output) -> ExitCode {
+    match health::ask(place, question) {
         Ok(answer) => match printed(writeln!(std::io::stdout(), "{}", answer.body), output) {
             _ if !answer.is_yes => ExitCode::FAILURE,
             code => code,

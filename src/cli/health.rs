@@ -5,7 +5,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
 use crate::base::settings::{Mistakes, Sources};
 use crate::http;
@@ -62,26 +68,39 @@ pub enum Error {
     Foreign(SocketAddr),
 }
 
-/// `HTTP_ADDR`, whatever else is wrong with the configuration.
-///
-/// # Errors
-/// The mistake in it.
-pub fn address() -> Result<SocketAddr, Mistakes> {
-    let mut from = Sources::of_this_process();
-    let address = http::Settings::read_address(&mut from);
-    from.mistakes_so_far().map(|()| address)
+/// Where a service listens, and whether it speaks TLS there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its `HTTP_ADDR`.
+    pub address: SocketAddr,
+    /// Whether that is HTTPS.
+    pub is_tls: bool,
 }
 
-/// Asks the service that was told to listen on `http_addr`; blocks for at most [`PATIENCE`].
+impl Place {
+    /// As it is configured, whatever else is wrong with the configuration.
+    ///
+    /// # Errors
+    /// The mistake in it.
+    pub fn configured() -> Result<Self, Mistakes> {
+        let mut from = Sources::of_this_process();
+        let address = http::Settings::read_address(&mut from);
+        let is_tls = from.is_set("HTTP_TLS_CERT_FILE");
+        from.mistakes_so_far().map(|()| Self { address, is_tls })
+    }
+}
+
+/// Asks the service that was told to listen there; blocks for at most [`PATIENCE`].
 ///
 /// # Errors
 /// See [`Error`].
-pub fn ask(http_addr: SocketAddr, question: Question) -> Result<Answer, Error> {
-    if http_addr.port() == 0 {
+pub fn ask(place: Place, question: Question) -> Result<Answer, Error> {
+    if place.address.port() == 0 {
         return Err(Error::NoPort);
     }
-    let address = reachable(http_addr);
-    let answer = exchange(address, question).map_err(|reason| Error::Silent { address, reason })?;
+    let address = reachable(place.address);
+    let answer = exchange(address, place.is_tls, question)
+        .map_err(|reason| Error::Silent { address, reason })?;
     parse(&answer).ok_or(Error::Foreign(address))
 }
 
@@ -95,10 +114,19 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-fn exchange(address: SocketAddr, question: Question) -> std::io::Result<Vec<u8>> {
+fn exchange(address: SocketAddr, is_tls: bool, question: Question) -> std::io::Result<Vec<u8>> {
     let deadline = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut stream: Box<dyn Stream> = if is_tls {
+        let name = ServerName::IpAddress(address.ip().into());
+        let config = Arc::new(tls().map_err(std::io::Error::other)?);
+        let session = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
+        Box::new(StreamOwned::new(session, socket.try_clone()?))
+    } else {
+        Box::new(socket.try_clone()?)
+    };
     let path = question.path();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     // At once: who answers the first part and goes resets the connection, and the answer with it.
@@ -109,9 +137,11 @@ fn exchange(address: SocketAddr, question: Question) -> std::io::Result<Vec<u8>>
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(left))?;
+        socket.set_read_timeout(Some(left))?;
         match stream.read(&mut piece) {
             Ok(0) => break,
+            // TLS that ends without a word.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
             Ok(length) => answer.extend_from_slice(&piece[..length]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // The name that this has on Linux is "resource temporarily unavailable".
@@ -122,6 +152,63 @@ fn exchange(address: SocketAddr, question: Question) -> std::io::Result<Vec<u8>>
         }
     }
     Ok(answer)
+}
+
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+/// Nothing secret is sent and nothing is believed but "yes" or "no", and the certificate is in no name
+/// of loopback: whoever answers will do.
+fn tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Our server tells the length of these bodies and closes after them, so the rest is the body.
@@ -151,7 +238,7 @@ mod tests {
             // Reading ends when the one who asked has gone.
             while !then_closes && stream.read(&mut [0; 1_024]).is_ok_and(|length| length > 0) {}
         });
-        let answer = ask(address, Question::Live);
+        let answer = ask(Place { address, is_tls: false }, Question::Live);
         server.join().unwrap();
         answer
     }
@@ -185,7 +272,8 @@ mod tests {
         assert_eq!(at("0.0.0.0:8080"), "127.0.0.1:8080");
         assert_eq!(at("[::]:8080"), "[::1]:8080");
         assert_eq!(at("127.0.0.2:8080"), "127.0.0.2:8080");
-        let none = ask(SocketAddr::from(([0, 0, 0, 0], 0)), Question::Live);
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let none = ask(Place { address, is_tls: false }, Question::Live);
         assert!(matches!(none, Err(Error::NoPort)));
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
+use super::access::Reader;
 use super::error::ApiError;
 use super::measured::Measured;
 use super::query::RawQuery;
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Vec<Route> {
 )]
 #[get("/devices")]
 pub(super) async fn devices(
+    _reader: Reader,
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Answer>, ApiError> {

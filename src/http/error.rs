@@ -95,9 +95,15 @@ struct Challenge {
     scheme: Header<'static>,
 }
 
+pub(super) const ADMIN_UNAUTHORIZED: &str =
+    "the admin token is missing or wrong; send `Authorization: Bearer <ADMIN_TOKEN>`";
+pub(super) const READ_UNAUTHORIZED: &str =
+    "the token is missing or wrong; send `Authorization: Bearer <READ_TOKEN>`";
+
 #[catch(401)]
-fn unauthorized() -> Challenge {
-    let problem = "the admin token is missing or wrong; send `Authorization: Bearer <ADMIN_TOKEN>`";
+fn unauthorized(request: &Request<'_>) -> Challenge {
+    let is_admin = request.uri().path().starts_with("/admin");
+    let problem = if is_admin { ADMIN_UNAUTHORIZED } else { READ_UNAUTHORIZED };
     Challenge { body: Body::of(problem), scheme: Header::new("WWW-Authenticate", "Bearer") }
 }
 

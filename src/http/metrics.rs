@@ -4,6 +4,7 @@ use rocket::http::ContentType;
 use rocket::{Route, State, get, routes};
 
 use super::AppState;
+use super::access::Reader;
 use super::error::ApiError;
 
 pub(super) fn routes() -> Vec<Route> {
@@ -24,7 +25,10 @@ pub(super) fn routes() -> Vec<Route> {
     ))
 )]
 #[get("/")]
-pub(super) fn metrics(state: &State<AppState>) -> Result<(ContentType, String), ApiError> {
+pub(super) fn metrics(
+    _reader: Reader,
+    state: &State<AppState>,
+) -> Result<(ContentType, String), ApiError> {
     (state.refresh)();
     let text = state.metrics.render().map_err(|error| ApiError::internal(&error))?;
     // Version 0.0.4 of the text format is what a scraper that asks for nothing else is given.

@@ -19,7 +19,7 @@
 //! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
 //! the page, which is for a browser, is in it nowhere.
 //!
-//! Connections, and what bounds them, are in `server`.
+//! Connections, and what bounds them, are in `server` and `seats`, who may ask in `access`.
 //! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
 //! say which server it is.
 
@@ -33,7 +33,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::metrics::Metrics;
-use crate::base::settings::Secret;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::postgres::Database;
@@ -41,9 +40,12 @@ use crate::status::health::Health;
 use crate::status::history::History;
 use crate::wal::Log;
 
+mod access;
 mod admin;
 mod devices;
+mod dispatch;
 mod error;
+mod guesses;
 mod headers;
 mod health;
 mod instant;
@@ -52,11 +54,15 @@ mod metrics;
 mod openapi;
 mod page;
 mod query;
+mod seats;
 mod server;
 mod settings;
 mod status;
 mod telemetry;
+mod tls;
+mod wire;
 
+pub use access::Access;
 pub use admin::Replayer;
 pub(crate) use settings::SETTINGS;
 pub use settings::{GRACE_SECS, Settings};
@@ -77,8 +83,8 @@ pub struct AppState {
     /// Brings gauges that are only worth computing when somebody looks up to date; called before
     /// `/metrics` is rendered. It must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
-    /// What `/admin` asks for; `None`: nobody may use it.
-    pub admin_token: Option<Secret>,
+    /// Who may ask.
+    pub access: Arc<Access>,
     /// What waits to be flushed.
     pub log: Log,
     /// The flusher's handle.
@@ -100,8 +106,8 @@ pub enum Error {
         /// The operating system's.
         reason: String,
     },
-    /// A value among Rocket's own keys in `Rocket.toml`: correct it.
-    #[error("Rocket.toml: {0}")]
+    /// A value among Rocket's own keys in `Rocket.toml`, or a certificate's file: correct it.
+    #[error("{0}")]
     Settings(String),
     /// The server ended by itself, or could not be started: nothing that a setting causes.
     #[error("the HTTP server failed: {0}")]
@@ -109,11 +115,11 @@ pub enum Error {
 }
 
 /// The server, listening.
-#[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
     stop: CancellationToken,
     server: JoinHandle<()>,
+    access: Arc<Access>,
 }
 
 impl Running {
@@ -121,6 +127,11 @@ impl Running {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on the tokens of `settings` count. Certificates are looked at with each connection.
+    pub fn reload(&self, settings: &Settings) {
+        self.access.set(settings.tokens.clone());
     }
 
     /// Asks it to stop: no new connections, twice [`GRACE_SECS`] for those that there are.
@@ -145,18 +156,22 @@ impl Running {
 /// See [`Error`].
 pub async fn serve(settings: &Settings, state: AppState) -> Result<Running, Error> {
     check_settings(&settings.rocket).map_err(Error::Settings)?;
+    let access = Arc::clone(&state.access);
     let rocket = Client::untracked(build(figment(&settings.rocket, settings.address), state)).await;
     let rocket = rocket.map_err(|error| Error::Server(error.to_string()))?;
     let bind = |error: std::io::Error| Error::Bind {
         address: settings.address,
         reason: error.to_string(),
     };
-    let server = server::Server::bind(settings.address, rocket).await.map_err(bind)?;
+    let tls = settings.tls.clone().map(tls::Tls::new).transpose();
+    let tls = tls.map_err(|error| Error::Settings(error.to_string()))?;
+    let server = server::Server::bind(settings.address, rocket, tls, Arc::clone(&access));
+    let server = server.await.map_err(bind)?;
     let address = server.address().map_err(bind)?;
     let stop = CancellationToken::new();
     let server = tokio::spawn(server.run(stop.clone()));
     tracing::info!(%address, "listening for HTTP");
-    Ok(Running { address, stop, server })
+    Ok(Running { address, stop, server, access })
 }
 
 fn build(figment: Figment, state: AppState) -> Rocket<Build> {

@@ -10,7 +10,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::error::{ApiError, Body};
+use super::access::Reader;
+use super::error::{ADMIN_UNAUTHORIZED, ApiError, Body, READ_UNAUTHORIZED};
 use super::query::RawQuery;
 use super::{admin, devices, health, metrics, status, telemetry};
 
@@ -26,7 +27,7 @@ pub(super) fn routes() -> Vec<Route> {
     responses((status = 200, description = "OpenAPI 3.", body = Object))
 )]
 #[get("/openapi.json")]
-fn openapi(query: RawQuery<'_>) -> Result<RawJson<&'static str>, ApiError> {
+fn openapi(_reader: Reader, query: RawQuery<'_>) -> Result<RawJson<&'static str>, ApiError> {
     query.must_be_empty()?;
     Ok(RawJson(&DOCUMENT))
 }
@@ -78,6 +79,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
 struct Description;
 
 const ADMIN: &str = "admin";
+const READ: &str = "read";
 
 /// What every operation has in common: its errors, and the token that `/admin` asks for.
 struct Everywhere;
@@ -89,16 +91,20 @@ impl Modify for Everywhere {
             .description(Some("`ADMIN_TOKEN` of the service"));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(ADMIN, SecurityScheme::Http(token.build()));
-        for item in document.paths.paths.values_mut() {
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("`READ_TOKEN` of the service, if it has one, or its `ADMIN_TOKEN`"));
+        components.add_security_scheme(READ, SecurityScheme::Http(token.build()));
+        for (path, item) in &mut document.paths.paths {
             let methods = [&mut item.get, &mut item.post, &mut item.delete];
             for operation in methods.into_iter().flatten() {
-                complete(operation);
+                complete(path, operation);
             }
         }
     }
 }
 
-fn complete(operation: &mut Operation) {
+fn complete(path: &str, operation: &mut Operation) {
     let mut add = |status: &str, response: Response| {
         let responses = &mut operation.responses.responses;
         responses.entry(status.to_owned()).or_insert(RefOr::T(response));
@@ -112,13 +118,7 @@ fn complete(operation: &mut Operation) {
     );
     add("500", error("Anything else.", "internal error; the reason is in the server's log"));
     if operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == ADMIN)) {
-        add(
-            "401",
-            error(
-                "The token is missing or wrong.",
-                "the admin token is missing or wrong; send `Authorization: Bearer <ADMIN_TOKEN>`",
-            ),
-        );
+        add("401", error("The token is missing or wrong.", ADMIN_UNAUTHORIZED));
         add(
             "403",
             error(
@@ -127,6 +127,13 @@ fn complete(operation: &mut Operation) {
             ),
         );
         operation.security = Some(vec![SecurityRequirement::new(ADMIN, Vec::<String>::new())]);
+    } else if !path.starts_with("/health") {
+        add(
+            "401",
+            error("READ_TOKEN is set, and the token is missing or wrong.", READ_UNAUTHORIZED),
+        );
+        let token = SecurityRequirement::new(READ, Vec::<String>::new());
+        operation.security = Some(vec![token, SecurityRequirement::default()]);
     }
 }
 
@@ -220,13 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn all_of_admin_asks_for_the_token_and_nothing_else_does() {
+    fn all_of_admin_asks_for_its_token_what_is_read_for_one_if_there_is_one_and_health_for_none() {
         let document = document();
         for (path, item) in document["paths"].as_object().unwrap() {
             for operation in item.as_object().unwrap().values() {
                 let is_admin = path.starts_with("/admin");
-                assert_eq!(operation["security"].is_array(), is_admin, "{path}");
-                assert_eq!(operation["responses"]["401"].is_object(), is_admin, "{path}");
+                let is_open = path.starts_with("/health");
+                assert_eq!(operation["security"].is_array(), !is_open, "{path}");
+                assert_eq!(operation["responses"]["401"].is_object(), !is_open, "{path}");
                 assert_eq!(operation["responses"]["403"].is_object(), is_admin, "{path}");
             }
         }

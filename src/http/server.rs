@@ -3,38 +3,43 @@
 //! Rocket 0.5's own server waits for ever for a client that sends half a request, or none: a few
 //! hundred of those would take the file descriptors that the log needs. So the connections are
 //! hyper's, which Rocket's server is made of too, with every limit set here; routes, guards,
-//! catchers and fairings are Rocket's, reached through its local client.
+//! catchers and fairings are Rocket's (`dispatch`).
 //!
 //! | what | bound |
 //! |---|---|
-//! | connections at once | [`CONNECTIONS`], more wait to be accepted |
+//! | connections at once, of one address, kept for this machine | `seats` |
+//! | requests that are being answered | `dispatch` |
+//! | a TLS handshake | [`HANDSHAKE`] |
 //! | a request's head, idle time between two requests | Rocket's `keep_alive` seconds |
 //! | size of a head | [`HEAD_MAX_BYTES`], [`HEADERS_MAX`] headers |
 //! | a body | none is read; the connection is closed behind the answer if one was sent |
 //! | a client that takes nothing of its answer | [`SILENCE`] |
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rocket::http::{Header, Method};
 use rocket::local::asynchronous::Client;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// Connections that are served at once.
-const CONNECTIONS: usize = 128;
+use super::access::Access;
+use super::dispatch::Dispatcher;
+use super::guesses::network;
+use super::seats::{Admission, Seats, Use};
+use super::tls::Tls;
+use super::wire::{self, InOurWords, Stream};
 
 /// Bytes of a request line and its headers.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
@@ -45,15 +50,43 @@ const HEADERS_MAX: usize = 64;
 /// How long a client may leave an answer untouched before the kernel drops the connection.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// Longest TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// After an error of `accept`, which is mostly one of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// How often it is looked for a place while there is none.
+const PLACE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often what wrong tokens came in is told, if it is due.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listening socket and what answers on it.
 pub(super) struct Server {
     listener: TcpListener,
-    rocket: Arc<Client>,
+    dispatcher: Arc<Dispatcher>,
     connections: http1::Builder,
+    tls: Option<Arc<Tls>>,
+    access: Arc<Access>,
+    is_crowded: Arc<AtomicBool>,
     grace: Duration,
+}
+
+/// A connection, as seen by whoever may have to end it.
+struct Seat {
+    what: Mutex<Use>,
+    go: CancellationToken,
+}
+
+impl Seat {
+    fn set(&self, what: Use) {
+        *self.what.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    fn what(&self) -> Use {
+        *self.what.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Server {
@@ -61,7 +94,12 @@ impl Server {
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) async fn bind(address: SocketAddr, rocket: Client) -> io::Result<Self> {
+    pub(super) async fn bind(
+        address: SocketAddr,
+        rocket: Client,
+        tls: Option<Tls>,
+        access: Arc<Access>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let config = rocket.rocket().config();
         let patience = Duration::from_secs(config.keep_alive.max(1).into());
@@ -75,7 +113,9 @@ impl Server {
         let grace = Duration::from_secs(u64::from(
             config.shutdown.grace.saturating_add(config.shutdown.mercy),
         ));
-        Ok(Self { listener, rocket: Arc::new(rocket), connections, grace })
+        let dispatcher = Arc::new(Dispatcher::new(rocket));
+        let (tls, is_crowded) = (tls.map(Arc::new), Arc::default());
+        Ok(Self { listener, dispatcher, connections, tls, access, is_crowded, grace })
     }
 
     /// Where it listens; the port is a real one, also if 0 was asked for.
@@ -85,33 +125,61 @@ impl Server {
 
     /// Serves until told to stop, then ends what is under way within the grace.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut seats = Seats::new();
         let mut open = JoinSet::new();
+        let mut report = tokio::time::interval(REPORT_PAUSE);
+        let mut goers: HashMap<Id, Arc<Seat>> = HashMap::new();
         loop {
+            let is_full = seats.is_full();
+            if is_full && let Some(seat) = seats.most_useless(Instant::now()) {
+                send_away(&goers, seat);
+            }
+            self.is_crowded.store(seats.is_crowded(), Ordering::Relaxed);
             tokio::select! {
                 () = stop.cancelled() => break,
-                (stream, place) = self.accept(&places) => {
-                    let serving = self.serve(stream, stop.clone());
-                    open.spawn(async move {
-                        serving.await;
-                        drop(place);
+                (stream, remote) = self.accept(), if !is_full => {
+                    let address = network(remote.ip());
+                    match seats.admit(address, Instant::now()) {
+                        Admission::Welcome => {}
+                        Admission::InsteadOf(seat) => send_away(&goers, seat),
+                        Admission::Refused => {
+                            turn_away(stream).await;
+                            continue;
+                        }
+                    }
+                    let seat = Arc::new(Seat {
+                        what: Mutex::new(Use::Opened(Instant::now())),
+                        go: CancellationToken::new(),
                     });
+                    let serving = self.serve(stream, remote, Arc::clone(&seat), stop.clone());
+                    let id = open.spawn(serving).id();
+                    goers.insert(id, Arc::clone(&seat));
+                    let what = move || (!seat.go.is_cancelled()).then(|| seat.what());
+                    seats.take(id, address, what);
                 }
-                Some(_) = open.join_next() => {}
+                Some(ended) = open.join_next_with_id() => {
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    goers.remove(&id);
+                    seats.leave(id);
+                }
+                () = tokio::time::sleep(PLACE_PAUSE), if is_full => {}
+                _ = report.tick() => self.access.report(),
             }
         }
         drop(self.listener);
-        let ended = async { while open.join_next().await.is_some() {} };
+        let ended = async {
+            while open.join_next().await.is_some() {}
+            self.dispatcher.idle().await;
+        };
         // Who has not taken their answer by then is cut off when the set is dropped.
         tokio::time::timeout(self.grace, ended).await.ok();
     }
 
-    /// The next connection, as soon as there is a place for it. Cancellation-safe.
-    async fn accept(&self, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-        let place = Arc::clone(places).acquire_owned().await.ok();
+    /// The next connection. Cancellation-safe.
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => return (stream, place),
+                Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -124,22 +192,50 @@ impl Server {
     fn serve(
         &self,
         stream: TcpStream,
+        remote: SocketAddr,
+        seat: Arc<Seat>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
         // A connection on which that fails has just been closed.
         stream.set_nodelay(true).ok();
         let silence = u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX);
         rustix::net::sockopt::set_tcp_user_timeout(&stream, silence).ok();
-        let rocket = Arc::clone(&self.rocket);
-        let connection = self.connections.serve_connection(
-            TokioIo::new(stream),
-            service_fn(move |request| answer(Arc::clone(&rocket), request)),
-        );
+        let (dispatcher, is_crowded) = (Arc::clone(&self.dispatcher), Arc::clone(&self.is_crowded));
+        let (connections, tls) = (self.connections.clone(), self.tls.clone());
+        let go = seat.go.clone();
+        let asked = Arc::clone(&seat);
+        let service = service_fn(move |request| {
+            asked.set(Use::Busy);
+            let (dispatcher, is_crowded) = (Arc::clone(&dispatcher), Arc::clone(&is_crowded));
+            let seat = Arc::clone(&asked);
+            async move {
+                let mut answer = dispatcher.answer(remote, request).await;
+                if is_crowded.load(Ordering::Relaxed) {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                seat.set(Use::Answered(Instant::now()));
+                Ok::<_, Infallible>(answer)
+            }
+        });
         async move {
+            let greeted = tokio::select! {
+                greeted = greet(stream, tls) => greeted,
+                () = go.cancelled() => return,
+            };
+            let Some(stream) = greeted else { return };
+            let connection =
+                connections.serve_connection(TokioIo::new(InOurWords::new(stream)), service);
             tokio::pin!(connection);
             let outcome = tokio::select! {
                 outcome = &mut connection => outcome,
                 () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+                () = go.cancelled() => {
+                    if matches!(seat.what(), Use::Opened(_)) {
+                        return;
+                    }
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -151,39 +247,33 @@ impl Server {
     }
 }
 
-/// Has Rocket answer a request; whatever the client does meanwhile, its handler runs to its end.
-async fn answer(
-    rocket: Arc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answering = tokio::spawn(async move { dispatch(&rocket, &request).await });
-    let answer = answering.await.ok().flatten();
-    Ok(answer.unwrap_or_else(|| {
-        tracing::error!("a request could not be answered");
-        let body = r#"{"error":"internal error; the reason is in the server's log"}"#;
-        let mut answer = Response::new(Full::from(body));
-        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        answer
-    }))
+fn send_away(seats: &HashMap<Id, Arc<Seat>>, id: Id) {
+    if let Some(seat) = seats.get(&id) {
+        seat.go.cancel();
+    }
 }
 
-async fn dispatch(rocket: &Client, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
-    // No route takes TRACE either: a method that Rocket has no name for ends as one that it has.
-    let method = request.method().as_str().parse().unwrap_or(Method::Trace);
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let mut local = rocket.req(method, target);
-    for (name, value) in request.headers() {
-        // Nothing here reads a header that is not text.
-        if let Ok(value) = value.to_str() {
-            local.add_header(Header::new(name.as_str().to_owned(), value.to_owned()));
+/// Tells a client that it has connections enough, if it takes that at once.
+async fn turn_away(mut stream: TcpStream) {
+    const PROBLEM: &str = "this address has too many connections open; close some";
+    let answer = wire::response("503 Service Unavailable", PROBLEM);
+    let told = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await
+    };
+    tokio::time::timeout(Duration::from_millis(10), told).await.ok();
+}
+
+/// The stream itself, after its handshake if there is one.
+async fn greet(stream: TcpStream, tls: Option<Arc<Tls>>) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+    match tokio::time::timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
         }
+        Err(_) => None,
     }
-    let answer = local.dispatch().await;
-    let mut response = Response::builder().status(answer.status().code);
-    for header in answer.headers().iter() {
-        response = response.header(header.name.as_str(), header.value());
-    }
-    let body = answer.into_bytes().await.unwrap_or_default();
-    response.body(Full::from(body)).ok()
 }

@@ -1,11 +1,14 @@
 //! Where HTTP is served, and to whom.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use rocket::figment::Figment;
 use rocket::figment::providers::Serialized;
 use rocket::figment::value::{Dict, Value};
 
+use super::access::Tokens;
+use super::tls;
 use crate::base::settings::{Secret, Setting, Sources};
 
 /// The keys of `Rocket.toml` that are Rocket's own and mean something here.
@@ -35,7 +38,22 @@ const SHUTDOWN_KEYS: [&str; 2] = ["grace", "mercy"];
 /// What can be set here, and what holds if it is not.
 pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("HTTP_ADDR", "0.0.0.0:8080", "where HTTP is served"),
-    Setting::secret("ADMIN_TOKEN", "", "bearer token of `/admin`; unset: `/admin` answers 403"),
+    Setting::new(
+        "HTTP_TLS_CERT_FILE",
+        "",
+        "PEM file with the certificate of HTTPS and its chain; set, with its key: HTTPS. Read again when it changes",
+    ),
+    Setting::new("HTTP_TLS_KEY_FILE", "", "PEM file with its key"),
+    Setting::secret(
+        "ADMIN_TOKEN",
+        "",
+        "bearer token of `/admin`, 16 characters or more; unset: `/admin` answers 403",
+    ),
+    Setting::secret(
+        "READ_TOKEN",
+        "",
+        "if set, `/api`, `/metrics` and the data of the page want it, or the admin token, as bearer; `/health` never does",
+    ),
 ];
 
 /// Where HTTP is served, and to whom.
@@ -43,8 +61,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
 pub struct Settings {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Bearer token of `/admin`; `None`: admin answers 403.
-    pub admin_token: Option<Secret>,
+    /// `None`: plain HTTP.
+    pub(crate) tls: Option<tls::Files>,
+    /// The bearer tokens.
+    pub(crate) tokens: Tokens,
     /// Rocket's own keys of `Rocket.toml`, handed on as they are.
     pub rocket: Dict,
 }
@@ -55,7 +75,8 @@ impl Settings {
     pub fn read(from: &mut Sources) -> Self {
         Self {
             address: Self::read_address(from),
-            admin_token: from.optional_secret("ADMIN_TOKEN").map(Secret::new),
+            tls: Self::read_tls(from),
+            tokens: read_tokens(from),
             rocket: read_rocket(from),
         }
     }
@@ -67,16 +88,70 @@ impl Settings {
         from.value("HTTP_ADDR", default, "an address such as 0.0.0.0:8080")
     }
 
+    /// Reads the certificate and its key alone.
+    pub(crate) fn read_tls(from: &mut Sources) -> Option<tls::Files> {
+        let before = from.mistakes();
+        let certificate = from.readable_file("HTTP_TLS_CERT_FILE");
+        let key = from.readable_file("HTTP_TLS_KEY_FILE");
+        if certificate.is_some() != key.is_some() {
+            from.mistake("HTTP_TLS_CERT_FILE and HTTP_TLS_KEY_FILE must be set together");
+        }
+        let files = tls::Files { certificate: certificate?, key: key? };
+        if from.mistakes() == before
+            && let Err(problem) = files.read()
+        {
+            from.mistake(problem);
+        }
+        Some(files)
+    }
+
+    /// What is allowed and unwise, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let Tokens { admin, read } = &self.tokens;
+        let name = match (admin, read) {
+            (Some(_), _) => "ADMIN_TOKEN",
+            (None, Some(_)) => "READ_TOKEN",
+            (None, None) => return Vec::new(),
+        };
+        if self.tls.is_some() || self.address.ip().to_canonical().is_loopback() {
+            return Vec::new();
+        }
+        vec![format!(
+            "{name} is taken over plain HTTP at {}, so whoever is on the way can read it and use it: \
+             set HTTP_TLS_CERT_FILE and HTTP_TLS_KEY_FILE, or bind HTTP_ADDR to loopback",
+            self.address
+        )]
+    }
+
     /// Every setting as name and value, secrets redacted.
     #[must_use]
     pub fn describe(&self) -> Vec<(&'static str, String)> {
-        let token = self.admin_token.as_ref();
+        let path = |which: fn(&tls::Files) -> &PathBuf| {
+            self.tls.as_ref().map_or(String::new(), |files| which(files).display().to_string())
+        };
+        let token = |token: &Option<Secret>| token.as_ref().map_or(String::new(), Secret::redacted);
         vec![
             ("HTTP_ADDR", self.address.to_string()),
-            ("ADMIN_TOKEN", token.map_or(String::new(), Secret::redacted)),
+            ("HTTP_TLS_CERT_FILE", path(|files| &files.certificate)),
+            ("HTTP_TLS_KEY_FILE", path(|files| &files.key)),
+            ("ADMIN_TOKEN", token(&self.tokens.admin)),
+            ("READ_TOKEN", token(&self.tokens.read)),
         ]
     }
 }
+
+fn read_tokens(from: &mut Sources) -> Tokens {
+    let admin = from.optional_secret("ADMIN_TOKEN");
+    if admin.as_ref().is_some_and(|token| token.chars().count() < ADMIN_TOKEN_MIN_CHARS) {
+        from.mistake(format!("ADMIN_TOKEN: expected {ADMIN_TOKEN_MIN_CHARS} characters or more"));
+    }
+    let read = from.optional_secret("READ_TOKEN");
+    Tokens { admin: admin.map(Secret::new), read: read.map(Secret::new) }
+}
+
+/// What nobody guesses.
+const ADMIN_TOKEN_MIN_CHARS: usize = 16;
 
 fn read_rocket(from: &mut Sources) -> Dict {
     for (key, reason) in WITHOUT_EFFECT {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
+use super::access::Reader;
 use super::error::ApiError;
 use super::query::{RawQuery, bad};
 use crate::status::{Parts, Snapshot, history as kept, snapshot};
@@ -27,6 +28,7 @@ pub(super) fn routes() -> Vec<Route> {
 )]
 #[get("/status")]
 pub(super) fn status(
+    _reader: Reader,
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Snapshot>, ApiError> {
@@ -37,7 +39,7 @@ pub(super) fn status(
         log: &state.log,
         flusher: &state.flusher,
         metrics: &state.metrics,
-        admin_enabled: state.admin_token.is_some(),
+        admin_enabled: state.access.is_admin_enabled(),
     })))
 }
 
@@ -53,6 +55,7 @@ pub(super) fn status(
 )]
 #[get("/status/history")]
 pub(super) fn history(
+    _reader: Reader,
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Points>, ApiError> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
+use super::access::Reader;
 use super::error::ApiError;
 use super::measured::Measured;
 use super::query::{Parameters, RawQuery, bad};
@@ -37,6 +38,7 @@ pub(super) fn routes() -> Vec<Route> {
 )]
 #[get("/telemetry")]
 pub(super) async fn telemetry(
+    _reader: Reader,
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Answer>, ApiError> {

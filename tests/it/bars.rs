@@ -131,7 +131,7 @@ fn at_2_000_messages_a_second_95_of_100_are_visible_within_65_ms() {
 fn a_look_at_the_900_000th_of_a_million_waiting_records_takes_less_than_50_ms_at_full_speed() {
     const RECORDS: u64 = 1_000_000;
     const A_MESSAGE: u64 = 400;
-    const TOKEN: &str = "token";
+    const TOKEN: &str = "token-of-the-bars";
     let (_postgres, broker, service, ingestor) = start();
     ingestor.stop();
     let mut ingestor = service.set("ADMIN_TOKEN", TOKEN).start();

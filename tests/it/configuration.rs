@@ -22,7 +22,7 @@ fn check_config_shows_every_setting_of_the_contract_and_no_secret() {
         .set("DATABASE_URL", "postgres://iot:hunter2@db.example:5433/telemetry")
         .set("MQTT_USERNAME", "ingestor")
         .set("MQTT_PASSWORD", "hunter2")
-        .set("ADMIN_TOKEN", "hunter2")
+        .set("ADMIN_TOKEN", "hunter2-hunter2-hunter2")
         .set("MQTT_TOPIC", "a/#,$share/g/b/+");
     let output = service.run(INGESTOR, &["check-config"]);
     assert_eq!(code(&output), 0, "{output:?}");
@@ -48,6 +48,8 @@ fn check_config_shows_every_setting_of_the_contract_and_no_secret() {
         "WAL_GENERATION_BYTES=67108864",
         "DEAD_LETTER_MAX_BYTES=67108864",
         "ADMIN_TOKEN=***",
+        "READ_TOKEN=",
+        "HTTP_TLS_CERT_FILE=",
         "VALIDATE_TEMPERATURE_MIN=-50",
         "VALIDATE_TEMPERATURE_MAX=100",
         "VALIDATE_HUMIDITY_MIN=0",

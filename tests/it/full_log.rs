@@ -9,7 +9,7 @@ use crate::harness::{
     eventually_eq, reading, readings,
 };
 
-const TOKEN: &str = "token";
+const TOKEN: &str = "token-of-full-log";
 
 /// A reading that takes a lot of room, because no compression makes it shorter.
 fn bulky(number: u64) -> Reading {

@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod access;
 mod acks;
 mod admin;
 mod api;

@@ -6,7 +6,7 @@ use crate::harness::{
     Browser, Ingestor, Load, Mosquitto, Postgres, Publisher, Service, eventually, ports,
 };
 
-const TOKEN: &str = "correct-horse";
+const TOKEN: &str = "correct-horse-battery";
 const WIDE: (u32, u32) = (1280, 900);
 
 /// A name that is nothing but text.

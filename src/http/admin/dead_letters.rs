@@ -10,10 +10,10 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::blocking;
-use super::token::Operator;
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 use crate::http::AppState;
+use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 

@@ -5,9 +5,9 @@ use rocket::{Route, State, post, routes};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::token::Operator;
 use crate::flusher::{self, Control};
 use crate::http::AppState;
+use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 

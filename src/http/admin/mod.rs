@@ -1,4 +1,4 @@
-//! `/admin`: what an operator sees and changes. Everything asks for the token (`token`).
+//! `/admin`: what an operator sees and changes. Everything asks for the token (`access`).
 //!
 //! | route | file |
 //! |---|---|
@@ -17,7 +17,6 @@ use super::error::ApiError;
 pub(super) mod dead_letters;
 pub(super) mod flusher;
 pub(super) mod replay;
-mod token;
 pub(super) mod wal;
 
 pub use replay::Replayer;

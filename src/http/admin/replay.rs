@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 
 use super::blocking;
 use super::dead_letters::NO_LETTER;
-use super::token::Operator;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES};
 use crate::http::AppState;
+use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 use crate::intake::queue::{Inbound, Replay, Replayed};

@@ -7,9 +7,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::blocking;
 use super::flusher::Status;
-use super::token::Operator;
 use crate::base::time::Timestamp;
 use crate::http::AppState;
+use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::measured::Measured;
 use crate::http::query::RawQuery;

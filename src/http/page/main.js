@@ -4,6 +4,7 @@ import { refreshAdmin, setStatus } from "./admin.js";
 import { listen, refreshDevices, setClock, tell, tellAges } from "./devices.js";
 import { Live } from "./live.js";
 import { showSilence, showStatus } from "./now.js";
+import { askForToken, isLocked } from "./reader.js";
 import { ask, Refused } from "./server.js";
 
 const SECOND = 1000;
@@ -19,10 +20,15 @@ let answeredAt = performance.now();
 let beat = 0;
 
 async function refreshNow() {
+  if (isLocked()) return false;
   try {
     status = await ask("api/v1/status", { patience: 3 * SECOND });
   } catch (problem) {
     if (!(problem instanceof Refused)) throw problem;
+    if (problem.status === 401) {
+      askForToken();
+      return false;
+    }
     const silent = (performance.now() - answeredAt) / SECOND;
     if (silent >= SILENCE_SECONDS || answered === null) showSilence(silent, answered);
     return false;

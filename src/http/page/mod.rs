@@ -29,6 +29,7 @@ const ASSETS: &[(&str, ContentType, &str)] = &[
     ("main.js", ContentType::JavaScript, include_str!("main.js")),
     ("now.js", ContentType::JavaScript, include_str!("now.js")),
     ("page.css", ContentType::CSS, include_str!("page.css")),
+    ("reader.js", ContentType::JavaScript, include_str!("reader.js")),
     ("server.js", ContentType::JavaScript, include_str!("server.js")),
     ("uplot-license.txt", ContentType::Plain, include_str!("uplot/LICENSE")),
     ("uplot.css", ContentType::CSS, include_str!("uplot/uPlot.min.css")),

@@ -1,6 +1,17 @@
 // Questions to the ingestor. Paths are relative, so that the page works behind a proxy's prefix.
 
 const PATIENCE_MS = 5000;
+const KEY = "iot-ingestor-read-token";
+
+/** What the service wants to be read, if it wants a token; in this tab's session storage alone. */
+let reader = sessionStorage.getItem(KEY);
+
+/** From now on this token is sent with what asks for no other; null: none. */
+export function readWith(token) {
+  reader = token;
+  if (token === null) sessionStorage.removeItem(KEY);
+  else sessionStorage.setItem(KEY, token);
+}
 
 /** The ingestor's own words for what it did not do; `status` is 0 if there was no answer. */
 export class Refused extends Error {
@@ -11,11 +22,12 @@ export class Refused extends Error {
 }
 
 export async function ask(path, { method = "GET", token = null, patience = PATIENCE_MS } = {}) {
+  const sent = token ?? reader;
   let response, body;
   try {
     response = await fetch(path, {
       method,
-      headers: token === null ? {} : { Authorization: `Bearer ${token}` },
+      headers: sent === null ? {} : { Authorization: `Bearer ${sent}` },
       signal: AbortSignal.timeout(patience),
       cache: "no-store",
     });

@@ -1,0 +1,168 @@
+//! Who may ask: the bearer tokens of `/admin` and of what is read, and what becomes of wrong ones.
+//!
+//! A wrong token costs whoever sent it a pause that grows with each, and the log one line a minute. A
+//! token that is merely missing is counted and no more: it guesses nothing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use rocket::http::Status;
+use rocket::request::{FromRequest, Outcome};
+use rocket::{Request, async_trait};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::AppState;
+use super::guesses::Guesses;
+use crate::base::metrics::Metrics;
+use crate::base::settings::Secret;
+
+/// The tokens, which can change while the service runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// Of `/admin`, and of all else; `None`: nobody may use `/admin`.
+    pub(crate) admin: Option<Secret>,
+    /// Of what is read; `None`: anybody may.
+    pub(crate) read: Option<Secret>,
+}
+
+/// Tells who may ask.
+pub struct Access {
+    tokens: RwLock<Tokens>,
+    guesses: Mutex<Guesses>,
+    metrics: Metrics,
+}
+
+impl Access {
+    pub(crate) fn new(tokens: Tokens, metrics: Metrics) -> Self {
+        Self { tokens: RwLock::new(tokens), guesses: Mutex::default(), metrics }
+    }
+
+    /// Whether anybody may use `/admin`.
+    pub(super) fn is_admin_enabled(&self) -> bool {
+        self.tokens().admin.is_some()
+    }
+
+    /// From now on these.
+    pub(super) fn set(&self, tokens: Tokens) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+
+    fn tokens(&self) -> Tokens {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what is due of the wrong tokens that came in; to be called now and then.
+    pub(super) fn report(&self) {
+        let due = self.guesses().due(Instant::now());
+        if let Some((requests, last)) = due {
+            tracing::warn!(requests, last_address = %last, "requests came with a wrong token and were refused");
+        }
+    }
+
+    fn guesses(&self) -> MutexGuard<'_, Guesses> {
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refusal, and waits as long as a wrong token costs.
+    async fn refuse(&self, request: &Request<'_>) -> (Status, ()) {
+        self.metrics.http_unauthorized.inc();
+        if let (Some(_), Some(remote)) = (sent(request), request.remote()) {
+            let pause = self.guesses().wrong(remote.ip(), Instant::now());
+            self.report();
+            tokio::time::sleep(pause).await;
+        }
+        (Status::Unauthorized, ())
+    }
+}
+
+fn state<'r>(request: &'r Request<'_>) -> Option<&'r Access> {
+    request.rocket().state().map(|state: &AppState| &*state.access)
+}
+
+/// Somebody who sent the admin token: 401 without it, 403 if none is configured.
+pub(super) struct Operator;
+
+#[async_trait]
+impl<'r> FromRequest<'r> for Operator {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let Some(access) = state(request) else {
+            return Outcome::Error((Status::InternalServerError, ()));
+        };
+        let Some(token) = access.tokens().admin else {
+            return Outcome::Error((Status::Forbidden, ()));
+        };
+        if sent(request).is_some_and(|sent| is_same(sent, token.expose())) {
+            Outcome::Success(Self)
+        } else {
+            Outcome::Error(access.refuse(request).await)
+        }
+    }
+}
+
+/// Somebody who may read: anybody, or whoever sent one of the two tokens if there is one for it.
+pub(super) struct Reader;
+
+#[async_trait]
+impl<'r> FromRequest<'r> for Reader {
+    type Error = ();
+
+    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
+        let Some(access) = state(request) else {
+            return Outcome::Error((Status::InternalServerError, ()));
+        };
+        let Tokens { admin, read } = access.tokens();
+        let Some(read) = read else { return Outcome::Success(Self) };
+        let is_right = |sent: &str| {
+            let is_admin = admin.is_some_and(|admin| is_same(sent, admin.expose()));
+            // Both are compared, whatever the first gives.
+            is_same(sent, read.expose()) | is_admin
+        };
+        if sent(request).is_some_and(is_right) {
+            Outcome::Success(Self)
+        } else {
+            Outcome::Error(access.refuse(request).await)
+        }
+    }
+}
+
+/// The token that came with a request.
+fn sent<'r>(request: &'r Request<'_>) -> Option<&'r str> {
+    request.headers().get_one("Authorization").and_then(bearer)
+}
+
+/// The token of an `Authorization` header; the name of the scheme is in any case (RFC 9110, 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
+}
+
+/// Takes as long whatever the secret is: digests have one length.
+fn is_same(sent: &str, secret: &str) -> bool {
+    Sha256::digest(sent).ct_eq(&Sha256::digest(secret)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_read_out_of_its_header() {
+        for header in ["Bearer a.b-c", "bearer a.b-c", "BEARER  a.b-c ", " Bearer a.b-c"] {
+            assert_eq!(bearer(header), Some("a.b-c"), "{header:?}");
+        }
+        for header in ["", "Bearer", "a.b-c", "Basic YTpi", "Bearera.b-c", "Token a.b-c"] {
+            assert_eq!(bearer(header), None, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_token_itself_is_the_token() {
+        assert!(is_same("secret", "secret"));
+        for sent in ["", "s", "secre", "secrets", "Secret", "secret ", "secreu"] {
+            assert!(!is_same(sent, "secret"), "{sent:?}");
+        }
+    }
+}
