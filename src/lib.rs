@@ -20,7 +20,7 @@
 //! | reading | one measurement; a message holds one or an array of them |
 //! | record | a reading in the log; its number there is its *offset* |
 //! | commit | make records durable (fdatasync) |
-//! | ack | the MQTT PUBACK, and nothing else |
+//! | ack | the MQTT PUBACK (for QoS 2 the PUBREC), and nothing else |
 //! | flush | move records from the log to PostgreSQL |
 //! | trim | delete flushed records from the log |
 //! | dead letter | what was turned away, kept with the reason |
