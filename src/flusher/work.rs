@@ -109,7 +109,9 @@ pub(super) async fn letter(
     let written = blocking(move || write_letters(&dead_letters, &batch, refused)).await;
     let outcome = match written {
         Ok(()) => Lettered::Stored,
-        Err(error) if error.is_disk_full() => Lettered::NoRoom(error.to_string()),
+        Err(error) if error.is_disk_full() || error.is_full() => {
+            Lettered::NoRoom(error.to_string())
+        }
         Err(error) => return Event::Failed(FlushError::DeadLetters(error)).into(),
     };
     Done { event: Event::Lettered { batch: id, outcome }, read }
