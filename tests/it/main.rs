@@ -36,6 +36,7 @@ mod protocol;
 mod reach;
 mod refusals;
 mod simulator;
+mod slow;
 mod status;
 mod stop;
 mod strangers;

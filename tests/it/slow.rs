@@ -1,0 +1,94 @@
+//! A database that is far away, or at the end of a thin line.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Mosquitto, Postgres, Publisher, Service, readings};
+
+/// A line to a port of this machine. Its threads end with the test's process.
+struct Line {
+    /// One way.
+    delay: Duration,
+    bytes_a_second: u32,
+}
+
+impl Line {
+    /// The port on which it begins.
+    fn to(self, server: u16) -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                self.pass(client.try_clone().unwrap(), server.try_clone().unwrap());
+                self.pass(server, client);
+            }
+        });
+        port
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream) {
+        to.set_nodelay(true).unwrap();
+        let (delay, rate) = (self.delay, self.bytes_a_second);
+        // A line of its own holds little, so that the sender feels how thin it is.
+        let (sender, arrived) = mpsc::sync_channel::<(Instant, Vec<u8>)>(64);
+        std::thread::spawn(move || {
+            let mut chunk = [0; 512];
+            while let Ok(bytes @ 1..) = from.read(&mut chunk) {
+                if sender.send((Instant::now() + delay, chunk[..bytes].to_vec())).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_secs(1) * u32::try_from(bytes).unwrap() / rate);
+            }
+            from.shutdown(Shutdown::Both).ok();
+        });
+        std::thread::spawn(move || {
+            for (due, bytes) in arrived {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                if to.write_all(&bytes).is_err() {
+                    break;
+                }
+            }
+            to.shutdown(Shutdown::Both).ok();
+        });
+    }
+}
+
+#[test]
+fn a_line_too_thin_for_a_batch_gets_smaller_ones_until_all_is_stored() {
+    let postgres = Postgres::start();
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    let broker = Mosquitto::start();
+    let line = Line { delay: Duration::ZERO, bytes_a_second: 15_000 };
+    let url =
+        postgres.url().replace(&postgres.port.to_string(), &line.to(postgres.port).to_string());
+    // A statement may take twice that. 2,000 rows are more than 8 s long.
+    let mut ingestor =
+        Service::new(&url, broker.port).set("DATABASE_CONNECT_TIMEOUT_SECS", 2).start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..2_500);
+    postgres.await_exactly(&readings(0..2_500));
+    assert!(ingestor.metric("ingestor_db_failures_total") > 0, "a batch was too long");
+}
+
+#[test]
+fn a_round_trip_of_two_seconds_is_no_outage() {
+    let postgres = Postgres::start();
+    let broker = Mosquitto::start();
+    let line = Line { delay: Duration::from_secs(1), bytes_a_second: 10_000_000 };
+    let url =
+        postgres.url().replace(&postgres.port.to_string(), &line.to(postgres.port).to_string());
+    let mut ingestor =
+        Service::new(&url, broker.port).set("DATABASE_CONNECT_TIMEOUT_SECS", 30).start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..2_500);
+    ingestor.await_metric("ingestor_acks_total", 2_500);
+    let deadline = Instant::now() + Duration::from_secs(80);
+    while postgres.count() < 2_500 {
+        assert!(Instant::now() < deadline, "{:?}", ingestor.log_of("the database"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    postgres.await_exactly(&readings(0..2_500));
+}
