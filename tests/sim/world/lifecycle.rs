@@ -1,9 +1,11 @@
 //! How a process begins and ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iot_ingestor::flusher::plan::Plan;
 use iot_ingestor::mqtt::session::Terms;
+use iot_ingestor::wal::Offset;
 use iot_ingestor::wal::contract::Storage;
 use iot_ingestor::wal::log::open;
 
@@ -36,14 +38,14 @@ impl World<'_> {
             Some(Mutant::RetryOfAFailedSync) => Box::new(RetriesSyncs(self.disk.clone())),
             _ => Box::new(self.disk.clone()),
         };
-        let lost_before = self.shared.metrics.wal_lost_records.get();
         let clock = Arc::new(self.clock.clone());
         let opened = open(storage, clock, self.limits, &self.shared.metrics);
         self.trace.note(Happened::Started, self.starts, u64::from(opened.is_ok()));
         let Ok((writer, log)) = opened else { return Ok(()) };
         let (flushed, next) = (log.flushed(), *log.committed().borrow());
         let found = log.read(flushed, next).map_err(|error| Violation(error.to_string()))?;
-        let found = found.records().map(|(offset, reading)| (offset, number(reading))).collect();
+        let found = found.records().map(|(offset, reading)| (offset, number(reading)));
+        let found: BTreeMap<Offset, u64> = found.collect();
         self.ledger.reopened(flushed, next, &found)?;
         let terms = Terms {
             topics: vec!["telemetry/#".to_owned()],
@@ -58,8 +60,8 @@ impl World<'_> {
             intake: Intake::new(writer),
             flusher: Flusher::new(plan, flushed),
             log,
-            recovered: next - flushed,
-            lost_before,
+            recovered: found.len() as u64,
+            lost_before: self.shared.metrics.wal_lost_records.get(),
             is_stopping: false,
             ends_by_power_cut: false,
         });

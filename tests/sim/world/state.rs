@@ -70,7 +70,8 @@ pub(super) struct Process {
     pub(super) intake: Intake,
     pub(super) flusher: Flusher,
     pub(super) log: Log,
-    /// Records that were in the log when it was opened.
+    /// Records that were found in the log when it was opened: it may take some for pending that are gone,
+    /// if a power cut has torn what it knew of them.
     pub(super) recovered: u64,
     /// Records that were lost before it.
     pub(super) lost_before: u64,
