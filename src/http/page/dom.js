@@ -49,8 +49,8 @@ find("form", confirmation).addEventListener("submit", (event) => {
   confirmation.close("yes");
 });
 
-// A click beside a dialog, on its backdrop, closes it as Escape does.
-for (const dialog of document.querySelectorAll("dialog")) {
+// A click beside a dialog, on its backdrop, closes it as Escape does; one that has no way out is to be answered.
+for (const dialog of document.querySelectorAll("dialog:has(.cancel, .close)")) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
