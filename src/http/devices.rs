@@ -11,8 +11,7 @@ use super::error::ApiError;
 use super::measured::Measured;
 use super::query::RawQuery;
 use crate::base::time::Timestamp;
-use crate::postgres::DeviceFilter;
-use crate::telemetry::Reading;
+use crate::postgres::{DeviceFilter, StoredReading};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![devices]
@@ -43,7 +42,7 @@ pub(super) async fn devices(
     let Query { limit, offset, name_contains, newest_first } = Query::read(&query)?;
     let filter = DeviceFilter { name_contains, newest_first };
     let page = state.database.devices(&filter, offset, limit).await;
-    let page = page.map_err(|failure| ApiError::of_query(state, &failure))?;
+    let page = page.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
     let data = page.latest.into_iter().map(Item::from).collect();
     Ok(Json(Answer { data, total: page.total, limit, offset }))
 }
@@ -97,19 +96,25 @@ pub(super) struct Answer {
 /// A device's latest reading.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Device)]
-struct Device {
+struct Latest {
     #[schema(example = "sensor-001")]
     device_id: String,
-    /// When it measured last, in UTC.
-    #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
-    last_seen: Timestamp,
+    /// When it measured last, in UTC; null if that row was not stored by this service and its time is
+    /// infinity, or lies outside the years 0 to 9999.
+    #[schema(required, value_type = Option<String>, format = DateTime, example = "2025-10-05T12:34:56Z")]
+    last_seen: Option<Timestamp>,
+    /// Why there is no `last_seen`; else it is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, example = "the row's time is infinity")]
+    note: Option<&'static str>,
 }
 
-type Item = Measured<Device>;
+type Item = Measured<Latest>;
 
-impl From<Reading> for Item {
-    fn from(reading: Reading) -> Self {
-        let Reading { device_id, timestamp, values } = reading;
-        Self::new(Device { device_id, last_seen: timestamp }, values)
+impl From<StoredReading> for Item {
+    fn from(reading: StoredReading) -> Self {
+        let note = reading.note();
+        let StoredReading { device_id, timestamp, values, .. } = reading;
+        Self::new(Latest { device_id, last_seen: timestamp, note }, values)
     }
 }

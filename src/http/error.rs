@@ -27,14 +27,28 @@ pub(super) enum ApiError {
     /// 503: the client tries again later.
     #[error("{0}")]
     Unavailable(Cow<'static, str>),
+    /// 500: the table is not as it should be; says which column.
+    #[error("{0}")]
+    Table(String),
     /// 500: the reason is in the log, where it was put before this was made.
     #[error("internal error; the reason is in the server's log")]
     Internal,
 }
 
 impl ApiError {
-    /// Turns a query that failed into its answer, and logs it.
-    pub(super) fn of_query(state: &AppState, failure: &Failure) -> Self {
+    /// Turns a query that failed into its answer, and logs it. `name` is the parameter whose text was
+    /// compared with names in the table.
+    pub(super) fn of_query(state: &AppState, failure: &Failure, name: &str) -> Self {
+        if failure.is_untranslatable() {
+            return Self::BadRequest(format!(
+                "`{name}` has a character that the database's encoding does not, so nothing there \
+                 is called so"
+            ));
+        }
+        if failure.is_mismatch() {
+            tracing::error!(%failure, "a request failed");
+            return Self::Table(failure.to_string());
+        }
         if failure.is_missing_table() {
             tracing::warn!(%failure, "a query found no table");
             return Self::unavailable("the database schema is not ready; try again in a moment");
@@ -68,7 +82,7 @@ impl ApiError {
             Self::NotFound(_) => Status::NotFound,
             Self::Unfit(_) => Status::UnprocessableEntity,
             Self::Unavailable(_) => Status::ServiceUnavailable,
-            Self::Internal => Status::InternalServerError,
+            Self::Table(_) | Self::Internal => Status::InternalServerError,
         }
     }
 }

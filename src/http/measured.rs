@@ -2,7 +2,7 @@
 //! [`FIELDS`], behind the keys of the body itself.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -45,9 +45,12 @@ impl<B: PartialSchema> PartialSchema for Measured<B> {
         if let RefOr::T(Schema::Object(object)) = &mut schema {
             for field in FIELDS {
                 let value = ObjectBuilder::new()
-                    .schema_type(Type::Number)
+                    .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
                     .format(Some(SchemaFormat::KnownFormat(KnownFormat::Double)))
-                    .description(Some(format!("{}.", field.unit)))
+                    .description(Some(format!(
+                        "{}; null in a row of somebody else's that has none.",
+                        field.unit
+                    )))
                     .example(Some(field.example.into()));
                 object.properties.insert(field.name.to_owned(), value.build().into());
                 object.required.push(field.name.to_owned());

@@ -11,8 +11,7 @@ use super::error::ApiError;
 use super::measured::Measured;
 use super::query::{Parameters, RawQuery, bad};
 use crate::base::time::Timestamp;
-use crate::postgres::{Cursor, Position, TelemetryFilter};
-use crate::telemetry::Reading;
+use crate::postgres::{Cursor, Position, StoredReading, TelemetryFilter};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![telemetry]
@@ -46,7 +45,7 @@ pub(super) async fn telemetry(
     let filter = TelemetryFilter { device_id, start, end };
     let position = cursor.map_or(Position::Offset(offset), Position::After);
     let page = state.database.telemetry(&filter, position, limit).await;
-    let page = page.map_err(|failure| ApiError::of_query(state, &failure))?;
+    let page = page.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
     Ok(Json(Answer {
         data: page.readings.into_iter().map(Item::from).collect(),
         total: page.total.rows,
@@ -133,16 +132,22 @@ pub(super) struct Answer {
 struct Measurement {
     #[schema(example = "sensor-001")]
     device_id: String,
-    /// When the device measured, in UTC.
-    #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
-    timestamp: Timestamp,
+    /// When the device measured, in UTC; null in a row that was not stored by this service and whose
+    /// time is infinity, or lies outside the years 0 to 9999.
+    #[schema(required, value_type = Option<String>, format = DateTime, example = "2025-10-05T12:34:56Z")]
+    timestamp: Option<Timestamp>,
+    /// Why there is no `timestamp`; else it is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, example = "the row's time is infinity")]
+    note: Option<&'static str>,
 }
 
 type Item = Measured<Measurement>;
 
-impl From<Reading> for Item {
-    fn from(reading: Reading) -> Self {
-        let Reading { device_id, timestamp, values } = reading;
-        Self::new(Measurement { device_id, timestamp }, values)
+impl From<StoredReading> for Item {
+    fn from(reading: StoredReading) -> Self {
+        let note = reading.note();
+        let StoredReading { device_id, timestamp, values, .. } = reading;
+        Self::new(Measurement { device_id, timestamp, note }, values)
     }
 }

@@ -63,6 +63,18 @@ impl Failure {
         matches!(self.sqlstate(), Some("42P01" | "3F000"))
     }
 
+    /// Whether a text has a character that the encoding of the database has not.
+    #[must_use]
+    pub fn is_untranslatable(&self) -> bool {
+        matches!(self.sqlstate(), Some("22P05" | "22021"))
+    }
+
+    /// Whether a column is of a type that a reading cannot be read from; the reason names it.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        self.sqlstate() == Some("42804")
+    }
+
     /// Whether the database answered, and what it said is a mistake in the set-up that no
     /// waiting mends: a permission, a column, a constraint.
     #[must_use]

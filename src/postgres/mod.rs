@@ -34,6 +34,7 @@ mod connection_string;
 mod connections;
 mod failure;
 mod insert;
+mod instant;
 mod queries;
 mod schema;
 mod server;
@@ -44,8 +45,8 @@ mod table;
 pub use connection_string::ConnectionString;
 pub use failure::Failure;
 pub use queries::{
-    Cursor, DeviceFilter, DevicePage, Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage,
-    Total,
+    Cursor, DeviceFilter, DevicePage, Position, StoredReading, TOTAL_EXACT_UP_TO, TelemetryFilter,
+    TelemetryPage, Total,
 };
 pub use schema::MIGRATE_TIMEOUT;
 pub(crate) use settings::SETTINGS;

@@ -83,12 +83,16 @@ async fn noted(session: &mut Session) -> Result<Applied, Failure> {
     let mut applied = Applied::new();
     for table in [FORMER_TABLE, MIGRATIONS_TABLE] {
         session.begin(LOOK_LIMIT).await?;
+        if !is_readable(session, table).await? {
+            session.end().await?;
+            continue;
+        }
         match read(session, table).await {
             Ok(rows) => {
                 session.end().await?;
                 applied.extend(rows);
             }
-            // Not there, not for us to read, or somebody else's and of another shape.
+            // Somebody else's, of another shape.
             Err(failure) if failure.is_configuration() || failure.is_missing_table() => {
                 session.abandon().await?;
             }
@@ -96,6 +100,17 @@ async fn noted(session: &mut Session) -> Result<Applied, Failure> {
         }
     }
     Ok(applied)
+}
+
+/// Whether the table is there and may be read. PostgreSQL would log an error if it were just tried.
+async fn is_readable(session: &mut Session, table: &str) -> Result<bool, Failure> {
+    let sql =
+        format!("select coalesce(has_table_privilege(to_regclass('{table}'), 'select'), false)");
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)
 }
 
 /// What a table says was applied, by version.

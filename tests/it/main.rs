@@ -27,6 +27,7 @@ mod failing_writes;
 mod full_log;
 mod hostile;
 mod log_output;
+mod neighbours;
 mod openapi;
 mod page;
 mod path;

@@ -24,7 +24,8 @@ let asked = 0;
 /** The box's clock, ahead of this device's by so many milliseconds. */
 let ahead = 0;
 
-const ageOf = (timestamp) => (Date.now() + ahead - Date.parse(timestamp)) / 1000;
+/** A time that is not known is long ago. */
+const ageOf = (timestamp) => (timestamp === null ? Infinity : Date.now() + ahead - Date.parse(timestamp)) / 1000;
 
 export function setClock(boxTime) {
   ahead = Date.parse(boxTime) - Date.now();
@@ -55,7 +56,7 @@ function tellAge({ device, age, button }) {
   const seconds = ageOf(device.last_seen);
   const isStale = seconds > STALE_SECONDS;
   say(age, isStale ? `silent · ${ago(seconds)}` : ago(seconds));
-  age.title = clock(new Date(device.last_seen), true);
+  age.title = device.note ?? clock(new Date(device.last_seen), true);
   button.classList.toggle("stale", isStale);
 }
 
@@ -171,7 +172,7 @@ async function draw() {
     for (let page = 0; page < PAGES_MAX; page++) {
       const answer = await ask(`api/v1/telemetry?${query({ device_id: device, start, limit: 1000, cursor })}`);
       if (turn !== opening) return;
-      readings.push(...answer.data);
+      readings.push(...answer.data.filter((reading) => reading.timestamp !== null));
       cursor = answer.next_cursor;
       if (cursor === null) break;
     }

@@ -45,7 +45,7 @@ export function bytes(n) {
   return `${n}${NB}B`;
 }
 
-export const measured = (n, unit, digits = 1) => `${n.toFixed(digits)}${NB}${unit}`;
+export const measured = (n, unit, digits = 1) => (n === null ? "–" : `${n.toFixed(digits)}${NB}${unit}`);
 
 /** The time of day by this device's clock, with the date if that is not today. */
 export function clock(date, withSeconds = false) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::base::time::Timestamp;
+use crate::postgres::instant::Instant;
 
 /// Names a row by what the order goes by. Shown as `<microseconds since the Unix epoch>_<id>`;
 /// for clients it is opaque.
@@ -11,16 +11,21 @@ use crate::base::time::Timestamp;
 /// It names a place and not a page: rows that arrive or go meanwhile move nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    pub(super) ts: Timestamp,
+    pub(super) ts: Instant,
     pub(super) id: i64,
 }
 
-/// The earliest `timestamptz`, 24 November 4714 BC. The latest one lies beyond [`Timestamp`]'s.
-const EARLIEST_MICROS: i64 = -210_866_803_200_000_000;
+const INFINITY: &str = "infinity";
+const MINUS_INFINITY: &str = "-infinity";
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", self.ts.as_micros(), self.id)
+        let id = self.id;
+        match (self.ts.unix_micros(), self.ts) {
+            (Some(micros), _) => write!(f, "{micros}_{id}"),
+            (None, Instant::INFINITY) => write!(f, "{INFINITY}_{id}"),
+            (None, _) => write!(f, "{MINUS_INFINITY}_{id}"),
+        }
     }
 }
 
@@ -35,10 +40,14 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let parse = || {
             let (micros, id) = text.split_once('_')?;
-            let ts = Timestamp::from_micros(micros.parse().ok()?)?;
+            let ts = match micros {
+                INFINITY => Instant::INFINITY,
+                MINUS_INFINITY => Instant::MINUS_INFINITY,
+                micros => Instant::from_unix_micros(micros.parse().ok()?)?,
+            };
             let cursor = Self { ts, id: id.parse().ok()? };
             // Numbers have other spellings, a cursor has one.
-            (ts.as_micros() >= EARLIEST_MICROS && cursor.to_string() == text).then_some(cursor)
+            (cursor.to_string() == text).then_some(cursor)
         };
         parse().ok_or(InvalidCursor)
     }
@@ -50,7 +59,9 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_the_way_to_the_client_and_back() {
-        for text in ["1759667696123456_42", "-1_9223372036854775807", "0_0"] {
+        for text in
+            ["1759667696123456_42", "-1_9223372036854775807", "0_0", "infinity_7", "-infinity_7"]
+        {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }
     }
@@ -74,7 +85,7 @@ mod tests {
             "-0_1",
             "99999999999999999999_1",
             "1_99999999999999999999",
-            "9223372036854775807_1",
+            "9224318016000000000_1",
             "-210866803200000001_1",
         ];
         for text in foreign {

@@ -14,19 +14,21 @@
 
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Utc};
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, Postgres, QueryBuilder, Row as _};
+use sqlx::{Postgres, QueryBuilder};
 
 use super::failure::{Failure, within};
-use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT, table};
+use super::instant::Instant;
+use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
-use crate::telemetry::fields::Values;
+
+use row::{DeviceRow, TelemetryRow, columns};
 
 pub use cursor::Cursor;
+pub use row::StoredReading;
 
 mod cursor;
+mod fault;
+mod row;
 
 /// Rows up to which a total is counted.
 pub const TOTAL_EXACT_UP_TO: u32 = 100_000;
@@ -64,7 +66,7 @@ pub struct Total {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TelemetryPage {
     /// No more than were asked for.
-    pub readings: Vec<Reading>,
+    pub readings: Vec<StoredReading>,
     /// Of the whole filter.
     pub total: Total,
     /// Where the next page begins; `None` at the end.
@@ -85,7 +87,7 @@ pub struct DeviceFilter {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DevicePage {
     /// No more than were asked for.
-    pub latest: Vec<Reading>,
+    pub latest: Vec<StoredReading>,
     /// Devices that match, on this page or off it.
     pub total: u64,
 }
@@ -101,7 +103,7 @@ impl Database {
         position: Position,
         limit: u32,
     ) -> Result<TelemetryPage, Failure> {
-        within(QUERY_TIMEOUT, async {
+        let page = within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
@@ -133,7 +135,7 @@ impl Database {
             };
             session.end().await?;
             lease.keep();
-            let last = rows.last().map(|row| Cursor { ts: row.reading.timestamp, id: row.id });
+            let last = rows.last().map(TelemetryRow::cursor);
             Ok(TelemetryPage {
                 readings: rows.into_iter().map(|row| row.reading).collect(),
                 total: Total {
@@ -142,8 +144,11 @@ impl Database {
                 },
                 next: last.filter(|_| has_next),
             })
-        })
-        .await
+        });
+        match page.await {
+            Ok(page) => Ok(page),
+            Err(failure) => Err(self.explained(failure).await),
+        }
     }
 
     /// Up to `limit` devices, after the first `offset` of them.
@@ -158,7 +163,7 @@ impl Database {
         offset: u32,
         limit: u32,
     ) -> Result<DevicePage, Failure> {
-        within(QUERY_TIMEOUT, async {
+        let page = within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
@@ -179,21 +184,24 @@ impl Database {
                 total: rows.first().map_or(0, |row| row.total.unsigned_abs()),
                 latest: rows.into_iter().filter_map(|row| row.reading).collect(),
             })
-        })
-        .await
+        });
+        match page.await {
+            Ok(page) => Ok(page),
+            Err(failure) => Err(self.explained(failure).await),
+        }
     }
 }
 
 fn page(filter: &TelemetryFilter, position: Position, limit: i64) -> QueryBuilder<Postgres> {
-    let columns = table::columns();
+    let columns = columns();
     let mut sql = matching(&format!("select id, {columns} from telemetry where true"), filter);
     if let Position::After(Cursor { ts, id }) = position {
-        sql.push(" and (ts, id) < (").push_bind(DateTime::<Utc>::from(ts));
+        sql.push(" and (ts, id) < (").push_bind(ts);
         sql.push(", ").push_bind(id).push(")");
     }
     sql.push(match filter.device_id {
-        Some(_) => " order by device_id desc, ts desc",
-        None => " order by ts desc, id desc",
+        Some(_) => " order by telemetry.device_id desc, telemetry.ts desc",
+        None => " order by telemetry.ts desc, telemetry.id desc",
     });
     sql.push(" limit ").push_bind(limit);
     if let Position::Offset(rows) = position {
@@ -234,10 +242,10 @@ fn matching(select: &str, filter: &TelemetryFilter) -> QueryBuilder<Postgres> {
         sql.push(" and device_id = any(array[").push_bind(device_id.clone()).push("])");
     }
     if let Some(start) = filter.start {
-        sql.push(" and ts >= ").push_bind(DateTime::<Utc>::from(start));
+        sql.push(" and ts >= ").push_bind(Instant::from(start));
     }
     if let Some(end) = filter.end {
-        sql.push(" and ts <= ").push_bind(DateTime::<Utc>::from(end));
+        sql.push(" and ts <= ").push_bind(Instant::from(end));
     }
     sql
 }
@@ -266,7 +274,7 @@ const DEVICES: &str = "
 
 /// Looks up the latest readings of the page alone. There is always a row, for the total.
 static DEVICES_BY_NAME: LazyLock<String> = LazyLock::new(|| {
-    let columns = table::columns();
+    let columns = columns();
     format!(
         "{DEVICES}
     page as (
@@ -288,7 +296,7 @@ static DEVICES_BY_NAME: LazyLock<String> = LazyLock::new(|| {
 
 /// Looks up the latest readings of all: one more descent of the index a device.
 static DEVICES_BY_AGE: LazyLock<String> = LazyLock::new(|| {
-    let columns = table::columns();
+    let columns = columns();
     format!(
         "{DEVICES}
     page as (
@@ -309,39 +317,3 @@ static DEVICES_BY_AGE: LazyLock<String> = LazyLock::new(|| {
     order by page.ts desc, page.device_id"
     )
 });
-
-/// A total, and a reading, which is null if the page is empty.
-struct DeviceRow {
-    total: i64,
-    reading: Option<Reading>,
-}
-
-impl FromRow<'_, PgRow> for DeviceRow {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let is_there = row.try_get::<Option<String>, _>(1)?.is_some();
-        let reading = is_there.then(|| reading(row)).transpose()?;
-        Ok(Self { total: row.try_get(0)?, reading })
-    }
-}
-
-/// A row of the table.
-struct TelemetryRow {
-    id: i64,
-    reading: Reading,
-}
-
-impl FromRow<'_, PgRow> for TelemetryRow {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self { id: row.try_get(0)?, reading: reading(row)? })
-    }
-}
-
-/// The reading that stands in all columns but the first, in the order of [`table::COLUMNS`].
-fn reading(row: &PgRow) -> sqlx::Result<Reading> {
-    let mut values = Values::default();
-    for (at, value) in values.iter_mut().enumerate() {
-        *value = row.try_get(3 + at)?;
-    }
-    let timestamp = row.try_get::<DateTime<Utc>, _>(2)?.into();
-    Ok(Reading { device_id: row.try_get(1)?, timestamp, values })
-}
