@@ -7,6 +7,7 @@ use super::watchdog;
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
 use crate::base::output::Output;
+use crate::postgres::Database;
 use crate::status::health::{Health, WalState};
 use crate::status::history::History;
 use crate::wal::{Log, Room};
@@ -55,10 +56,11 @@ pub(super) fn refresh(
     log: &Log,
     history: &Arc<History>,
     metrics: &Metrics,
+    database: &Database,
     output: &Output,
 ) -> Arc<dyn Fn() + Send + Sync> {
     let (log, history, metrics) = (log.clone(), Arc::clone(history), metrics.clone());
-    let output = output.clone();
+    let (database, output) = (database.clone(), output.clone());
     Arc::new(move || {
         let space = history.space(&log);
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -66,6 +68,7 @@ pub(super) fn refresh(
         metrics.wal_disk_bytes.set(gauge(space.used_bytes));
         metrics.wal_left_bytes.set(gauge(space.left_bytes()));
         metrics.wal_oldest_pending_seconds.set(log.oldest_pending_seconds());
+        metrics.db_unsafe.set(gauge(database.findings().len() as u64));
         let dropped = output.dropped().saturating_sub(metrics.log_lines_dropped.get());
         metrics.log_lines_dropped.inc_by(dropped);
     })

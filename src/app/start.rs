@@ -124,7 +124,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         health: Arc::clone(health),
         history: Arc::clone(history),
         database: shared.database.clone(),
-        refresh: housekeeping::refresh(log, history, metrics, output),
+        refresh: housekeeping::refresh(log, history, metrics, &shared.database, output),
         access: Arc::new(Access::new(config.http.tokens.clone(), metrics.clone())),
         log: log.clone(),
         flusher: Arc::clone(&shared.control),

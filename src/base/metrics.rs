@@ -43,6 +43,7 @@ pub struct Metrics {
     dead_letter_bytes: IntGaugeVec,
     pub dead_letter_max_bytes: IntGauge,
     pub db_up: IntGauge,
+    pub db_unsafe: IntGauge,
     pub mqtt_connected: IntGauge,
     pub ingest_latency: Histogram,
     pub wal_commit: Histogram,
@@ -142,6 +143,10 @@ impl Metrics {
                 "Bytes past which the oldest dead letters are dropped, those of stage database aside.",
             )?,
             db_up: r.gauge("db_up", "1 while PostgreSQL answers.")?,
+            db_unsafe: r.gauge(
+                "db_unsafe",
+                "What keeps PostgreSQL from keeping what it confirms: settings and properties of the table.",
+            )?,
             mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
             ingest_latency: r.histogram(
                 "ingest_latency_seconds",

@@ -39,6 +39,7 @@ pub(super) fn status(
         log: &state.log,
         flusher: &state.flusher,
         metrics: &state.metrics,
+        findings: &state.database.findings(),
         admin_enabled: state.access.is_admin_enabled(),
     })))
 }

@@ -167,6 +167,11 @@ impl Database {
         let session = lease.session();
         let patience = limit + session.allowance(GRACE);
         let outcome = within(patience, async {
+            self.durability.ask_if_due(session).await?;
+            if self.durability.lacks_key() {
+                // Whose statement names the key, and fails without.
+                self.duplicates.expect();
+            }
             session.begin(limit).await?;
             let outcome = self.write(batch, session, limit).await;
             match outcome {

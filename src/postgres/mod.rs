@@ -26,12 +26,14 @@
 use std::time::Duration;
 
 use connections::Connections;
+use durability::Durability;
 use insert::Duplicates;
 use server::Server;
 use session::Setting;
 
 mod connection_string;
 mod connections;
+mod durability;
 mod failure;
 mod insert;
 mod instant;
@@ -91,6 +93,7 @@ pub struct Database {
     duplicates: Duplicates,
     /// What a statement with a batch may take.
     patience: Duration,
+    durability: Durability,
 }
 
 impl Database {
@@ -107,7 +110,19 @@ impl Database {
         let places = flush_connections + 1;
         let writes = Connections::new(server.clone(), places, WRITE_SETTINGS, TRUSTED_FOR_WRITES);
         let queries = Connections::new(server, QUERY_CONNECTIONS, QUERY_SETTINGS, Duration::ZERO);
-        Ok(Self { writes, queries, duplicates: Duplicates::default(), patience })
+        Ok(Self {
+            writes,
+            queries,
+            duplicates: Duplicates::default(),
+            durability: Durability::default(),
+            patience,
+        })
+    }
+
+    /// What keeps the database from keeping what it confirms, a sentence each, as it was found last.
+    #[must_use]
+    pub fn findings(&self) -> Vec<&'static str> {
+        self.durability.findings()
     }
 
     /// Whether the database answers the flusher, found out without touching the table.
@@ -117,8 +132,10 @@ impl Database {
     pub async fn ping(&self) -> Result<(), Failure> {
         // A connection that takes longer to open is there for the next time.
         let mut lease = failure::within(QUERY_TIMEOUT, self.writes.lease()).await?;
-        let patience = lease.session().allowance(QUERY_TIMEOUT);
-        failure::within(patience, lease.session().ping()).await?;
+        let session = lease.session();
+        let patience = session.allowance(QUERY_TIMEOUT);
+        failure::within(patience, session.ping()).await?;
+        failure::within(patience, self.durability.ask_if_due(session)).await?;
         lease.keep();
         Ok(())
     }

@@ -30,6 +30,7 @@ pub(super) struct Session {
     /// The time that one question and its answer took when it was opened.
     round_trip: Duration,
     has_written: bool,
+    is_new: bool,
 }
 
 impl Session {
@@ -40,7 +41,15 @@ impl Session {
         settings: &'static [Setting],
         round_trip: Duration,
     ) -> Self {
-        Self { connection, is_ours, settings, limit: None, round_trip, has_written: false }
+        Self {
+            connection,
+            is_ours,
+            settings,
+            limit: None,
+            round_trip,
+            has_written: false,
+            is_new: true,
+        }
     }
 
     pub(super) fn round_trip(&self) -> Duration {
@@ -55,6 +64,11 @@ impl Session {
     /// Whether this was not asked before.
     pub(super) fn is_first_batch(&mut self) -> bool {
         !std::mem::replace(&mut self.has_written, true)
+    }
+
+    /// Whether this is asked for the first time.
+    pub(super) fn take_newness(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
     }
 
     /// To be asked only between [`Self::begin`] and [`Self::end`].

@@ -113,6 +113,9 @@ pub(super) struct Database {
     /// right or the schema. Else null. The reason is in the service's log and in `/admin/wal`.
     #[schema(required, pattern = "^(unreachable|refusing)$", example = "unreachable")]
     pub(super) problem: Option<&'static str>,
+    /// What keeps it from keeping what it confirms, each with what mends it.
+    #[schema(value_type = Vec<String>)]
+    pub(super) warnings: Vec<&'static str>,
 }
 
 /// Since when something is as it is.
@@ -223,6 +226,8 @@ pub(crate) struct Parts<'p> {
     pub(crate) log: &'p wal::Log,
     pub(crate) flusher: &'p Control,
     pub(crate) metrics: &'p Metrics,
+    /// What keeps the database from keeping what it confirms.
+    pub(crate) findings: &'p [&'static str],
     /// Whether there is a token for `/admin`.
     pub(crate) admin_enabled: bool,
 }
@@ -230,7 +235,7 @@ pub(crate) struct Parts<'p> {
 impl Snapshot {
     /// Takes it; what to say of it in words is left open.
     pub(super) fn take(parts: &Parts<'_>) -> Self {
-        let Parts { health, history, log, flusher, metrics, admin_enabled } = *parts;
+        let Parts { health, history, log, flusher, metrics, findings, admin_enabled } = *parts;
         let (report, ages) = (health.report(), health.ages());
         let (waiting, flushing) = (log.stats(), flusher.status());
         let now = Timestamp::now();
@@ -263,6 +268,7 @@ impl Snapshot {
                 } else {
                     "unreachable"
                 }),
+                warnings: findings.to_vec(),
             },
             flusher: flushing.state,
             rates: Rates {

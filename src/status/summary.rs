@@ -85,7 +85,12 @@ pub(super) fn of(status: &Snapshot, moment: Moment) -> (Level, String) {
             let level = if hurry { Level::Critical } else { Level::Warning };
             (level, format!("{} {}.", no_rows(status, is_up), waiting(status)))
         }
-        (true, true) => working(status, moment),
+        (true, true) => match (working(status, moment), status.database.warnings.first()) {
+            ((Level::Ok, _), Some(warning)) => {
+                (Level::Warning, format!("The database may not keep what it confirms: {warning}."))
+            }
+            (told, _) => told,
+        },
     }
 }
 
@@ -304,7 +309,12 @@ mod tests {
                 last_message_seconds: Some(0.2),
             },
             log: Log { state: WalState::Ok, since: since(9_000), reason: None },
-            database: Database { state: "up", since: since(9_000), problem: None },
+            database: Database {
+                state: "up",
+                since: since(9_000),
+                problem: None,
+                warnings: Vec::new(),
+            },
             flusher: Flushing::Flushing,
             rates: Rates { over_10_s: flow(1_200.0, 0.0), over_5_min: flow(1_200.0, 0.0) },
             latency: Latencies { commit: quantiles(), end_to_end: quantiles() },
@@ -327,8 +337,12 @@ mod tests {
     }
 
     fn outage(status: &mut Snapshot) {
-        status.database =
-            Database { state: "down", since: since(12 * 60 + 9), problem: Some("unreachable") };
+        status.database = Database {
+            state: "down",
+            since: since(12 * 60 + 9),
+            problem: Some("unreachable"),
+            warnings: Vec::new(),
+        };
         status.flusher = Flushing::BackingOff;
         status.pending_records = 143_200;
         status.full_in_seconds = Some(31.4 * 3_600.0);

@@ -103,7 +103,7 @@ fn columns_of_other_types_take_rows_and_are_answered_from() {
         get(&ingestor, &format!("telemetry?cursor={next}"))["data"].as_array().unwrap().len(),
         100
     );
-    assert_eq!(get(&ingestor, &format!("telemetry?device_id={}", expected.device_id))["total"], 4);
+    assert_eq!(get(&ingestor, &format!("telemetry?device_id={}", expected.device_id))["total"], 10);
     assert_eq!(
         get(&ingestor, "devices?newest_first=true&limit=1")["data"][0]["last_seen"],
         expected.timestamp()

@@ -30,7 +30,7 @@ impl Site {
             eprintln!("SKIPPED: chromedriver is needed: apt-get install chromium chromium-driver");
             return None;
         }
-        let postgres = Postgres::start();
+        let postgres = Postgres::start_durable();
         let broker = Mosquitto::start();
         let address = format!("127.0.0.1:{}", ports::free());
         let service = Service::new(&postgres.url(), broker.port)

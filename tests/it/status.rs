@@ -31,7 +31,7 @@ fn await_status(ingestor: &Ingestor, what: &str, is_it: impl Fn(&Value) -> bool)
 
 #[test]
 fn the_status_follows_an_outage_from_its_beginning_to_the_last_row() {
-    let mut postgres = Postgres::start();
+    let mut postgres = Postgres::start_durable();
     let broker = Mosquitto::start();
     let mut ingestor = Service::new(&postgres.url(), broker.port).start();
     ingestor.await_ready();
@@ -105,7 +105,7 @@ fn the_status_follows_an_outage_from_its_beginning_to_the_last_row() {
 
 #[test]
 fn who_has_a_part_of_the_history_is_given_the_rest_but_not_of_another_process() {
-    let postgres = Postgres::start();
+    let postgres = Postgres::start_durable();
     let service = Service::new(&postgres.url(), 1);
     let ingestor = service.start();
     let first = eventually("there are points", || {
@@ -142,7 +142,7 @@ fn who_has_a_part_of_the_history_is_given_the_rest_but_not_of_another_process() 
 
 #[test]
 fn a_database_that_turns_us_away_is_told_from_one_that_is_not_there() {
-    let postgres = Postgres::start();
+    let postgres = Postgres::start_durable();
     let wrong = postgres.url_of("iot", "wrong");
     let ingestor = Service::new(&wrong, 1).start();
     let status = await_status(&ingestor, "it is refused", |status| {
@@ -160,7 +160,7 @@ fn a_database_that_turns_us_away_is_told_from_one_that_is_not_there() {
 
 #[test]
 fn the_last_message_is_dated_and_rates_begin_with_the_first() {
-    let postgres = Postgres::start();
+    let postgres = Postgres::start_durable();
     let broker = Mosquitto::start();
     let mut ingestor = Service::new(&postgres.url(), broker.port).start();
     ingestor.await_ready();
@@ -173,4 +173,23 @@ fn the_last_message_is_dated_and_rates_begin_with_the_first() {
             && status["rates"]["over_5_min"]["readings"].as_f64() > Some(0.0)
     });
     assert_eq!(status["rates"]["over_5_min"]["rejected"], 0.0);
+}
+
+#[test]
+fn a_database_that_does_not_keep_what_it_confirms_is_named_with_what_mends_it() {
+    let postgres = Postgres::start();
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    postgres.execute("alter table telemetry set unlogged");
+    let broker = Mosquitto::start();
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    let warned = await_status(&ingestor, "it is a warning", |status| {
+        status["level"] == "warning" && status["database"]["state"] == "up"
+    });
+    let warnings = warned["database"]["warnings"].to_string();
+    assert!(warnings.contains("fsync = on") && warnings.contains("SET LOGGED"), "{warnings}");
+    assert!(warned["summary"].as_str().unwrap().contains("fsync is off"), "{warned}");
+    assert_eq!(ingestor.metric("ingestor_db_unsafe"), 2);
+    let lines = ingestor.log_of("the database may not keep what it confirms");
+    assert_eq!(lines.len(), 2, "{lines:?}");
 }

@@ -42,6 +42,13 @@ impl Postgres {
         postgres
     }
 
+    /// A running one that keeps what it confirms.
+    pub(crate) fn start_durable() -> Self {
+        let mut postgres = Self::prepare(Fsync::On);
+        postgres.launch();
+        postgres
+    }
+
     /// One whose port is known, but does not run yet.
     pub(crate) fn prepare(fsync: Fsync) -> Self {
         let template = Template::get();

@@ -1,0 +1,124 @@
+//! Whether the database can keep what it confirms.
+//!
+//! The log is trimmed on the word of a commit. A server that does not sync, or a table that it does not
+//! log, gives that word and does not keep it; nothing here can mend that, so it is said. Asked on each
+//! new connection, and every minute, since a reload can change it at any time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::failure::Failure;
+use super::session::Session;
+
+const ASK_AFTER: Duration = Duration::from_secs(60);
+const ASK_LIMIT: Duration = Duration::from_millis(2_600);
+
+/// Nothing that a plain role may not ask, and nothing that touches the table.
+const QUESTION: &str = "
+    with parts (part) as (
+        select to_regclass('telemetry')::oid
+        union all
+        select inhrelid from pg_inherits where inhparent = to_regclass('telemetry')
+    )
+    select
+        current_setting('fsync') = 'off',
+        current_setting('full_page_writes') = 'off',
+        exists (select from pg_class join parts on oid = part where relpersistence <> 'p'),
+        current_setting('synchronous_commit') = 'off',
+        to_regclass('telemetry') is not null and not exists (
+            select from pg_index
+            where indrelid = to_regclass('telemetry')
+                and indisunique and indisvalid and indpred is null and indexprs is null
+                and indnkeyatts = 2
+                and 2 = (
+                    select count(*) from pg_attribute
+                    where attrelid = indrelid and attnum in (indkey[0], indkey[1])
+                        and attname in ('device_id', 'ts')
+                )
+        )";
+
+/// What does not hold, in the order of the question's columns, and the sentence that mends it.
+const FINDINGS: [&str; 5] = [
+    "fsync is off, so a power cut can cost what the database has confirmed: set fsync = on in \
+     postgresql.conf and reload it",
+    "full_page_writes is off, so a power cut can damage the table: set full_page_writes = on in \
+     postgresql.conf and reload it",
+    "the table telemetry is unlogged, so a crash of the database empties it: ALTER TABLE telemetry SET \
+     LOGGED",
+    "synchronous_commit is off and cannot be set, so a crash costs what was confirmed last: ALTER ROLE \
+     … SET synchronous_commit = on",
+    NO_KEY,
+];
+const NO_KEY: &str = "the table telemetry has no unique key on (device_id, ts), so rows that are sent \
+     again would be doubled: ALTER TABLE telemetry ADD UNIQUE (device_id, ts)";
+
+/// What was found last. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Durability(Arc<Mutex<Found>>);
+
+#[derive(Debug, Default)]
+struct Found {
+    asked: Option<Instant>,
+    findings: Vec<&'static str>,
+}
+
+impl Durability {
+    /// What does not hold, a sentence each.
+    pub(super) fn findings(&self) -> Vec<&'static str> {
+        self.lock().findings.clone()
+    }
+
+    /// Whether rows that are sent again would be doubled.
+    pub(super) fn lacks_key(&self) -> bool {
+        self.lock().findings.contains(&NO_KEY)
+    }
+
+    /// Asks on `session` if it is new, or if it was not asked for a while. Says what has changed.
+    pub(super) async fn ask_if_due(&self, session: &mut Session) -> Result<(), Failure> {
+        let is_new = session.take_newness();
+        let is_due = |asked: Instant| asked.elapsed() >= ASK_AFTER;
+        if !is_new && !self.lock().asked.is_none_or(is_due) {
+            return Ok(());
+        }
+        // What follows would be asked twice otherwise, by all connections at once.
+        self.lock().asked = Some(Instant::now());
+        session.begin(ASK_LIMIT).await?;
+        let row = sqlx::query(QUESTION)
+            .persistent(false)
+            .fetch_one(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        session.end().await?;
+        let findings = read(&row).map_err(Failure::of_statement)?;
+        self.note(findings);
+        Ok(())
+    }
+
+    fn note(&self, findings: Vec<&'static str>) {
+        let mut found = self.lock();
+        for finding in findings.iter().filter(|finding| !found.findings.contains(finding)) {
+            tracing::warn!("the database may not keep what it confirms: {finding}");
+        }
+        if findings.is_empty() && !found.findings.is_empty() {
+            tracing::info!("the database keeps what it confirms again");
+        }
+        found.findings = findings;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(row: &PgRow) -> sqlx::Result<Vec<&'static str>> {
+    let mut findings = Vec::new();
+    for (at, finding) in FINDINGS.into_iter().enumerate() {
+        if row.try_get::<Option<bool>, _>(at)?.unwrap_or(false) {
+            findings.push(finding);
+        }
+    }
+    Ok(findings)
+}
