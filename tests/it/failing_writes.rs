@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use iot_ingestor::base::time::Timestamp;
 use iot_ingestor::telemetry::Reading;
 use iot_ingestor::wal::contract::{Active, Storage};
-use iot_ingestor::wal::frame::Encoder;
+use iot_ingestor::wal::frame::encode;
 use iot_ingestor::wal::{Offset, SledStorage};
 
 use crate::harness::process::guarded;
@@ -70,13 +70,12 @@ fn fill_again_and_again(dir: &Path) {
 /// synced: much sooner than the log may, so that the end of a removal often begins a write for which a
 /// flush then waits. Returns the next offset.
 fn fill(generation: &dyn Active, first: Offset, longest: &mut Duration) -> Offset {
-    let mut encoder = Encoder::new().unwrap();
     let (synced, to_remove) = mpsc::channel();
     std::thread::scope(|scope| {
         scope
             .spawn(move || to_remove.iter().try_for_each(|synced| generation.remove_below(synced)));
         let mut next = first;
-        while write(generation, &mut encoder, &mut next).is_continue() {
+        while write(generation, &mut next).is_continue() {
             let began = Instant::now();
             let flushed = generation.sync();
             *longest = began.elapsed().max(*longest);
@@ -92,7 +91,7 @@ fn fill(generation: &dyn Active, first: Offset, longest: &mut Duration) -> Offse
 }
 
 /// A few blocks, unless that fails.
-fn write(generation: &dyn Active, encoder: &mut Encoder, next: &mut Offset) -> ControlFlow<()> {
+fn write(generation: &dyn Active, next: &mut Offset) -> ControlFlow<()> {
     for _ in 0..fastrand::u32(1..4) {
         let first = *next;
         let readings: Vec<Reading> =
@@ -104,7 +103,7 @@ fn write(generation: &dyn Active, encoder: &mut Encoder, next: &mut Offset) -> C
                 written = generation.insert(block, &frame);
             }
         };
-        encoder.encode(first, 0, &received_at, &readings, &mut insert).unwrap();
+        encode(first, 0, &received_at, &readings, &mut insert).unwrap();
         *next += readings.len() as u64;
         if written.is_err() {
             return ControlFlow::Break(());

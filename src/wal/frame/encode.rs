@@ -1,5 +1,7 @@
 //! Cutting a commit group into blocks, and blocks into frames.
 
+use std::cell::RefCell;
+
 use super::header::{HEADER_BYTES, MAGIC, MAX_FRAME_BYTES, RAW_MAX_BYTES, checksum};
 use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
@@ -21,80 +23,78 @@ const _: () = assert!(2 * TARGET_BYTES <= RAW_MAX_BYTES && MAX_FRAME_BYTES <= u1
 
 const COMPRESSION_LEVEL: i32 = 1;
 
-/// Encodes blocks; keeps the compressor's memory between them.
-pub struct Encoder {
-    compressor: zstd::bulk::Compressor<'static>,
+/// Cuts a commit group, the first record of which gets offset `first`, into blocks and hands each
+/// block's offset, length in records and frame to `each`.
+///
+/// # Errors
+/// Only if compression or encoding fail, which they do not for data of this kind.
+pub fn encode(
+    first: Offset,
+    flushed: Offset,
+    received_at: &[Timestamp],
+    readings: &[Reading],
+    each: &mut impl FnMut(Offset, usize, Vec<u8>),
+) -> std::io::Result<()> {
+    debug_assert_eq!(received_at.len(), readings.len());
+    let mut start = 0;
+    while start < readings.len() {
+        let mut bytes = 0;
+        let fitting = readings[start..].iter().take_while(|reading| {
+            bytes += RECORD_BYTES + reading.device_id.len();
+            bytes <= TARGET_BYTES
+        });
+        let mut count = fitting.count().max(1);
+        let frame = loop {
+            let at = first + start as u64;
+            let records = &readings[start..start + count];
+            let frame = frame(at, [first, flushed], received_at[start], records)?;
+            if frame.len() <= MAX_FRAME_BYTES || count == 1 {
+                break frame;
+            }
+            count /= 2;
+        };
+        each(first + start as u64, count, frame);
+        start += count;
+    }
+    Ok(())
 }
 
-impl Encoder {
-    /// An encoder.
-    ///
-    /// # Errors
-    /// If zstd has no memory for its context.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self { compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)? })
-    }
+fn frame(
+    first: Offset,
+    [committed, flushed]: [Offset; 2],
+    received_at: Timestamp,
+    readings: &[Reading],
+) -> std::io::Result<Vec<u8>> {
+    let raw = body::encode(readings)?;
+    let body = compress(&raw)?;
+    let too_long = |_| std::io::Error::other("a block outgrew its frame");
+    let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
+    frame.extend_from_slice(&MAGIC);
+    frame.extend_from_slice(&VERSION.to_le_bytes());
+    frame.extend_from_slice(&u16::try_from(body.len()).unwrap_or(u16::MAX).to_le_bytes());
+    frame.extend_from_slice(&first.to_le_bytes());
+    frame.extend_from_slice(&committed.to_le_bytes());
+    frame.extend_from_slice(&flushed.to_le_bytes());
+    frame.extend_from_slice(&received_at.as_micros().to_le_bytes());
+    frame.extend_from_slice(&u32::try_from(readings.len()).map_err(too_long)?.to_le_bytes());
+    frame.extend_from_slice(&u32::try_from(raw.len()).map_err(too_long)?.to_le_bytes());
+    let checksum = checksum(&frame, &body);
+    frame.extend_from_slice(&checksum.to_le_bytes());
+    frame.extend_from_slice(&body);
+    Ok(frame)
+}
 
-    /// Cuts a commit group, the first record of which gets offset `first`, into blocks and hands
-    /// each block's offset, length in records and frame to `each`.
-    ///
-    /// # Errors
-    /// Only if compression or encoding fail, which they do not for data of this kind.
-    pub fn encode(
-        &mut self,
-        first: Offset,
-        flushed: Offset,
-        received_at: &[Timestamp],
-        readings: &[Reading],
-        each: &mut impl FnMut(Offset, usize, Vec<u8>),
-    ) -> std::io::Result<()> {
-        debug_assert_eq!(received_at.len(), readings.len());
-        let mut start = 0;
-        while start < readings.len() {
-            let mut bytes = 0;
-            let fitting = readings[start..].iter().take_while(|reading| {
-                bytes += RECORD_BYTES + reading.device_id.len();
-                bytes <= TARGET_BYTES
-            });
-            let mut count = fitting.count().max(1);
-            let frame = loop {
-                let at = first + start as u64;
-                let records = &readings[start..start + count];
-                let frame = self.frame(at, [first, flushed], received_at[start], records)?;
-                if frame.len() <= MAX_FRAME_BYTES || count == 1 {
-                    break frame;
-                }
-                count /= 2;
-            };
-            each(first + start as u64, count, frame);
-            start += count;
-        }
-        Ok(())
+/// Compresses with the memory of the time before: to set it up costs as much as a whole block.
+fn compress(raw: &[u8]) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+            const { RefCell::new(None) };
     }
-
-    fn frame(
-        &mut self,
-        first: Offset,
-        [committed, flushed]: [Offset; 2],
-        received_at: Timestamp,
-        readings: &[Reading],
-    ) -> std::io::Result<Vec<u8>> {
-        let raw = body::encode(readings)?;
-        let body = self.compressor.compress(&raw)?;
-        let too_long = |_| std::io::Error::other("a block outgrew its frame");
-        let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
-        frame.extend_from_slice(&MAGIC);
-        frame.extend_from_slice(&VERSION.to_le_bytes());
-        frame.extend_from_slice(&u16::try_from(body.len()).unwrap_or(u16::MAX).to_le_bytes());
-        frame.extend_from_slice(&first.to_le_bytes());
-        frame.extend_from_slice(&committed.to_le_bytes());
-        frame.extend_from_slice(&flushed.to_le_bytes());
-        frame.extend_from_slice(&received_at.as_micros().to_le_bytes());
-        frame.extend_from_slice(&u32::try_from(readings.len()).map_err(too_long)?.to_le_bytes());
-        frame.extend_from_slice(&u32::try_from(raw.len()).map_err(too_long)?.to_le_bytes());
-        let checksum = checksum(&frame, &body);
-        frame.extend_from_slice(&checksum.to_le_bytes());
-        frame.extend_from_slice(&body);
-        Ok(frame)
-    }
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            None => kept.insert(zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?),
+        };
+        compressor.compress(raw)
+    })
 }

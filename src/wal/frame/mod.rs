@@ -28,8 +28,8 @@ mod encode;
 mod header;
 
 pub use decode::{Block, decode};
-pub use encode::Encoder;
 pub(super) use encode::MOST_RECORDS;
+pub use encode::encode;
 pub(super) use header::claim;
 pub use header::{FrameError, HEADER_BYTES, Header, MAGIC, MAX_FRAME_BYTES, check, envelope};
 
@@ -39,7 +39,7 @@ mod tests {
 
     use super::decode::decompress;
     use super::header::{CHECKSUM_AT, RAW_MAX_BYTES, checksum};
-    use super::*;
+    use super::{FrameError, HEADER_BYTES, MAX_FRAME_BYTES, check, claim, decode, envelope};
     use crate::base::time::Timestamp;
     use crate::telemetry::Reading;
     use crate::wal::offset::Offset;
@@ -53,12 +53,10 @@ mod tests {
     fn encode(first: Offset, readings: &[Reading]) -> Vec<(Offset, usize, Vec<u8>)> {
         let received_at = vec![Timestamp::from_millis(1_759_667_697_000).unwrap(); readings.len()];
         let mut frames = Vec::new();
-        Encoder::new()
-            .unwrap()
-            .encode(first, 3, &received_at, readings, &mut |at, count, frame| {
-                frames.push((at, count, frame));
-            })
-            .unwrap();
+        super::encode(first, 3, &received_at, readings, &mut |at, count, frame| {
+            frames.push((at, count, frame));
+        })
+        .unwrap();
         frames
     }
 

@@ -112,7 +112,7 @@ pub fn open(
         shared.room.send_replace(Room::Full("its filesystem has no space left".to_owned()));
     }
     shared.check_room(has_active);
-    let writer = Writer::new(Arc::clone(&shared))?;
+    let writer = Writer::new(Arc::clone(&shared));
     Ok((writer, Log { shared }))
 }
 

@@ -8,7 +8,7 @@ use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
 use crate::wal::contract::Active;
 use crate::wal::error::WalError;
-use crate::wal::frame::{Block, Encoder};
+use crate::wal::frame::{Block, encode};
 use crate::wal::offset::Offset;
 
 /// So many blocks are written at most before they are synced. Within a longer stretch sled rewrites
@@ -24,7 +24,6 @@ const _: () = assert!(BLOCKS_A_SYNC * 4 <= SAFE_STRETCH);
 /// The writing end; there is one.
 pub struct Writer {
     shared: Arc<Shared>,
-    encoder: Encoder,
     received_at: Vec<Timestamp>,
     readings: Vec<Reading>,
     /// The flushed offset in the newest durable block.
@@ -32,10 +31,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, WalError> {
-        let encoder =
-            Encoder::new().map_err(|source| WalError::Io { what: "set up compression", source })?;
-        Ok(Self { shared, encoder, received_at: Vec::new(), readings: Vec::new(), removable: 0 })
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, received_at: Vec::new(), readings: Vec::new(), removable: 0 }
     }
 
     /// Adds a reading to the group that the next [`Self::commit`] makes durable.
@@ -63,8 +60,7 @@ impl Writer {
             return Err(WalError::DiskFull);
         };
         let flushed = lock(&shared.state).flushed;
-        let (at, encoder) = (end.next, &mut self.encoder);
-        let written = write(encoder, &**active, at, flushed, &self.received_at, &self.readings);
+        let written = write(&**active, end.next, flushed, &self.received_at, &self.readings);
         let (cuts, block_bytes) = match written {
             Ok(written) => written,
             Err(error) if error.is_disk_full() => {
@@ -143,7 +139,6 @@ impl Writer {
 /// Writes and syncs one group; returns how many records went into each block, and the bytes of
 /// all of them.
 fn write(
-    encoder: &mut Encoder,
     active: &dyn Active,
     next: Offset,
     flushed: Offset,
@@ -153,18 +148,17 @@ fn write(
     let mut cuts = Vec::new();
     let mut block_bytes = 0;
     let mut outcome = Ok(());
-    encoder
-        .encode(next, flushed, received_at, readings, &mut |first, count, frame| {
-            if outcome.is_ok() && !cuts.is_empty() && cuts.len() % BLOCKS_A_SYNC == 0 {
-                outcome = active.sync();
-            }
-            if outcome.is_ok() {
-                outcome = active.insert(first, &frame);
-            }
-            cuts.push(count);
-            block_bytes += frame.len() as u64;
-        })
-        .map_err(|source| WalError::Io { what: "encode a block", source })?;
+    encode(next, flushed, received_at, readings, &mut |first, count, frame| {
+        if outcome.is_ok() && !cuts.is_empty() && cuts.len() % BLOCKS_A_SYNC == 0 {
+            outcome = active.sync();
+        }
+        if outcome.is_ok() {
+            outcome = active.insert(first, &frame);
+        }
+        cuts.push(count);
+        block_bytes += frame.len() as u64;
+    })
+    .map_err(|source| WalError::Io { what: "encode a block", source })?;
     outcome?;
     active.sync()?;
     Ok((cuts, block_bytes))

@@ -111,11 +111,10 @@ mod tests {
             timestamp: at,
             values: [1.0, 2.0, 3.0],
         };
-        let mut encoder = frame::Encoder::new().unwrap();
         let mut all = Vec::new();
         for n in 0..count {
             let mut keep = |_, _, frame| all.push(frame);
-            encoder.encode(n as u64, 0, &[at], &[reading(n)], &mut keep).unwrap();
+            frame::encode(n as u64, 0, &[at], &[reading(n)], &mut keep).unwrap();
         }
         all
     }
