@@ -31,6 +31,8 @@ mod generations;
 mod handle;
 mod open;
 mod reader;
+mod retention;
+mod rewind;
 mod room;
 mod state;
 mod stats;

@@ -121,8 +121,9 @@ impl Writer {
             return Err(WalError::Poisoned);
         }
         let mut end = lock(&shared.end);
-        let removed =
-            end.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
+        shared.trim();
+        let removable = self.removable.min(lock(&shared.state).retention.trimmed());
+        let removed = end.active.as_ref().map_or(Ok(()), |active| active.remove_below(removable));
         match removed {
             Ok(()) => shared.roll_if_due(&mut end),
             Err(error) if error.is_disk_full() => shared.close_full(&mut end),
