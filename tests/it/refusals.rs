@@ -21,7 +21,7 @@ impl Setup {
     fn spoilt(spoilt: &str) -> Self {
         let postgres = Postgres::start();
         let broker = Mosquitto::start();
-        // Long enough for good and bad to meet in one batch.
+        // Long enough for good and bad to meet in one batch, where they are not held back until all are there.
         let service = Service::new(&postgres.url(), broker.port)
             .set("ADMIN_TOKEN", TOKEN)
             .set("BATCH_TIMEOUT_MS", 500);
@@ -32,8 +32,12 @@ impl Setup {
         Self { postgres, broker, service, ingestor }
     }
 
+    /// All of them wait when the first is sent: rows that come one by one while the table refuses all are
+    /// letters, up to 100 of them.
     fn publish(&self, numbers: std::ops::Range<u64>) {
+        assert_eq!(self.ingestor.admin("POST", "/admin/flusher/pause", TOKEN).status, 200);
         Publisher::connect(self.broker.port).publish_readings(numbers);
+        assert_eq!(self.ingestor.admin("POST", "/admin/flusher/resume", TOKEN).status, 200);
     }
 
     /// Waits until the log says that the table is at fault, and why.
