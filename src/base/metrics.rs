@@ -69,6 +69,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If two of them had the same name.
+    #[expect(clippy::too_many_lines, reason = "a line or two for each metric, and nothing else")]
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = Builder { registry: &registry };
