@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::disk::Contents;
-use super::storage::Faults;
+use super::faults::Faults;
 use crate::wal::contract::{Active, Bounds, Generation, Sealed, Unreadable};
 use crate::wal::error::WalError;
 use crate::wal::found::Found;

@@ -4,6 +4,7 @@
 //! power cut is played by dropping the log and opening it again on a clone of the storage.
 
 mod disk;
+mod faults;
 mod generation;
 mod storage;
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::Fate;
+use super::faults::Faults;
 use super::generation::MemoryGeneration;
 use crate::wal::contract::{
     Active, Bounds, Positions, Quarantined, Rewind, Sealed, Storage, generation_id,
@@ -35,52 +36,6 @@ struct Disk {
 struct SetAside {
     report: Quarantined,
     bytes: u64,
-}
-
-/// What goes wrong from now on.
-#[derive(Default)]
-pub(super) struct Faults {
-    fail_next_sync: bool,
-    fail_next_create: bool,
-    capacity: Option<u64>,
-    used: u64,
-    /// Calls that still work before the power goes; all fail after that.
-    power_left: Option<u32>,
-}
-
-impl Faults {
-    /// A call that changes the disk: whether the machine is still on.
-    fn call(&mut self) -> io::Result<()> {
-        match &mut self.power_left {
-            None => Ok(()),
-            Some(0) => Err(io::Error::other("injected: the power is off")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-        }
-    }
-
-    pub(super) fn write(&mut self, bytes: u64) -> io::Result<()> {
-        self.call()?;
-        if bytes > 0 && self.capacity.is_some_and(|capacity| self.used + bytes > capacity) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.used += bytes;
-        Ok(())
-    }
-
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.call()?;
-        if std::mem::take(&mut self.fail_next_sync) {
-            return Err(io::Error::other("injected: the sync failed"));
-        }
-        Ok(())
-    }
-
-    pub(super) fn free(&mut self, bytes: u64) {
-        self.used = self.used.saturating_sub(bytes);
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
