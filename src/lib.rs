@@ -29,26 +29,22 @@
 //!
 //! Per record, always in this order: received → committed → acked → flushed → trimmed.
 
-pub mod telemetry;
-
+// The path, in its order.
 pub mod mqtt;
 
 pub mod intake;
+pub mod telemetry;
 
 pub mod wal;
 
 pub mod flusher;
-
 pub mod postgres;
 
-pub mod dead_letters;
-pub mod status;
-
-pub mod http;
-
-pub mod cli;
-
+// Beside it.
 pub mod app;
 pub mod base;
-
+pub mod cli;
+pub mod dead_letters;
+pub mod http;
 pub mod simulator;
+pub mod status;

@@ -300,10 +300,11 @@ fn a_lost_connection_is_retried_at_once_and_then_with_growing_pauses() {
         .filter(|line| line["target"] == "iot_ingestor::mqtt::driver")
         .filter_map(|line| line["retry_in_ms"].as_str()?.parse().ok())
         .collect();
-    assert_eq!(pauses.len(), 8);
+    // That the last has been closed may have been noticed by now, or not yet.
+    assert!((8..=9).contains(&pauses.len()), "{pauses:?}");
     // Twice as long each time, half of it up or down, and at most 250 ms at first.
     let allowed = [83..=250, 166..=500, 333..=1_000, 666..=2_000];
-    for (pause, allowed) in pauses.iter().zip(allowed.iter().cycle()) {
+    for (pause, allowed) in pauses[..8].iter().zip(allowed.iter().cycle()) {
         assert!(allowed.contains(pause), "{pauses:?}");
     }
     // It keeps to them. To notice and to connect takes no 100 ms, but for what the machine does.
