@@ -21,11 +21,12 @@ main() {
 
     rule 'the settings shown as defaults are the defaults'
     local line count=0
+    # That of LOG_FORMAT is what standard error is.
     env -i "$BIN_DIR/ingestor" check-config >"$WORK_DIR/defaults"
     while read -r line; do
         must "$line" grep -qxF -- "$line" "$WORK_DIR/defaults"
         count=$((count + 1))
-    done < <(sed -n '/MQTT_USERNAME\|_FILE=/!s/^#\([A-Z_]*=.\+\)/\1/p' deploy/systemd/ingestor.env)
+    done < <(sed -n '/MQTT_USERNAME\|LOG_FORMAT\|_FILE=/!s/^#\([A-Z_]*=.\+\)/\1/p' deploy/systemd/ingestor.env)
     ((count > 15)) || broken "only $count settings were found"
     holds
 
