@@ -76,7 +76,6 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
         max_bytes: config.wal.max_bytes,
         min_free_bytes: config.wal.min_free_bytes,
         generation_bytes: config.wal.generation_bytes,
-        retain: config.wal.retain,
     };
     let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
     let (writer, log) =

@@ -153,7 +153,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
             }
             Command::Trim(flushed) => {
                 let log = log.clone();
-                work::blocking(move || log.flush_to(flushed)).await;
+                work::blocking(move || log.trim(flushed)).await;
             }
             Command::Report(report) => self.report(report),
             Command::Finish(outcome) => self.outcome = Some(outcome),

@@ -75,22 +75,10 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Makes the positions durable, as far as the disk lets it. Before a generation is deleted, so that
     /// a power cut leaves no positions that say that its records are still to be flushed.
-    ///
-    /// # Errors
-    /// If that is not certain.
-    fn sync_positions(&self) -> Result<(), WalError>;
+    fn sync_positions(&self);
 
     /// What was last written, if it can still be read.
     fn read_positions(&self) -> Option<Positions>;
-
-    /// Remembers, durably and over a power cut, that records are pending again that were flushed.
-    ///
-    /// # Errors
-    /// If that is not certain; then it counts as not remembered.
-    fn write_rewind(&self, rewind: Rewind) -> Result<(), WalError>;
-
-    /// The last that was written.
-    fn read_rewind(&self) -> Option<Rewind>;
 
     /// Remembers over a restart that the generation `first` could not be read, so that the next process
     /// opens it with [`Unreadable::IsLost`].
@@ -148,16 +136,6 @@ pub struct Positions {
     pub flushed: Offset,
 }
 
-/// That records became pending again which were flushed, because the database has lost them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rewind {
-    /// From here on they are pending again.
-    pub flushed: Offset,
-    /// What the blocks of generations that begin below this say of how far the log was flushed does not
-    /// count any more.
-    pub boundary: Offset,
-}
-
 /// What of a generation is looked for when it is opened, and what is made of what the disk refuses.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -167,9 +145,6 @@ pub struct Bounds {
     pub committed: Offset,
     /// Where the next generation begins, if there is one: nothing from there on belongs to this.
     pub end: Option<Offset>,
-    /// Whether its blocks say how far the log was flushed when they were written; else that was taken
-    /// back, see [`Rewind`].
-    pub tells_flushed: bool,
     /// What is made of a page that the disk does not read.
     pub unreadable: Unreadable,
 }
@@ -192,8 +167,6 @@ pub struct Sealed {
     /// Every record below was flushed, as far as this generation and [`Bounds`] tell; may lie
     /// before it.
     pub flushed: Offset,
-    /// Of what is flushed, everything from here on is there; one past its flushed records if nothing is.
-    pub retained: Offset,
     /// One past its last record, whether that can be read or not.
     pub end: Offset,
     /// How many records of it wait to be flushed and can be read.

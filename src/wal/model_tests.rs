@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -12,17 +11,8 @@ use super::contract::Storage;
 use super::engine::memory::MemoryStorage;
 use super::{Limits, Log, Offset, SledStorage, Writer, log};
 use crate::base::metrics::Metrics;
-use crate::base::time::{Clock, ManualClock, Timestamp};
+use crate::base::time::{ManualClock, Timestamp};
 use crate::telemetry::Reading;
-
-const RETAIN: Duration = Duration::from_secs(10);
-
-const LIMITS: Limits = Limits {
-    max_bytes: u64::MAX,
-    min_free_bytes: 0,
-    generation_bytes: 64 * 1024 * 1024,
-    retain: Duration::ZERO,
-};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -36,11 +26,7 @@ enum Op {
     /// From a share of the log on, up to so many records.
     Read(u8, u16),
     /// Up to a share of what is pending.
-    Flush(u8),
-    /// Seconds pass, so many.
-    Wait(u8),
-    /// The database goes back by a share of what it has to be able to.
-    Rewind(u8),
+    Trim(u8),
     Reopen,
 }
 
@@ -52,9 +38,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<u64>().prop_map(Op::CutPower),
         2 => Just(Op::Maintain),
         4 => (any::<u8>(), 1..3_000_u16).prop_map(|(share, max)| Op::Read(share, max)),
-        4 => any::<u8>().prop_map(Op::Flush),
-        3 => (0..15_u8).prop_map(Op::Wait),
-        2 => any::<u8>().prop_map(Op::Rewind),
+        4 => any::<u8>().prop_map(Op::Trim),
         2 => Just(Op::Reopen),
     ];
     proptest::collection::vec(op, 1..60)
@@ -67,12 +51,8 @@ struct Model {
     committed: Vec<Option<Reading>>,
     /// Of commits that failed: read back by the next process, but not on the disk for certain.
     uncertain: Vec<Range<usize>>,
-    /// What was uncertain and flushed when the power went: there or not.
-    doubtful: Vec<Range<usize>>,
     appended: Vec<Reading>,
     flushed: usize,
-    /// When the log was flushed up to where.
-    flushes: Vec<(Duration, usize)>,
     made: u32,
 }
 
@@ -101,10 +81,9 @@ fn open(storage: Box<dyn Storage>, limits: Limits, metrics: &Metrics) -> (Writer
 
 fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&MemoryStorage>) {
     // So small that every maintenance starts a new generation.
-    let limits = Limits { generation_bytes: 1, retain: RETAIN, ..LIMITS };
+    let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1 };
     let metrics = Metrics::new().unwrap();
-    let clock = ManualClock::at(start());
-    let reopen = || log::open(storage(), Arc::new(clock.clone()), limits, &metrics).unwrap();
+    let reopen = || open(storage(), limits, &metrics);
     let mut model = Model::default();
     let (mut writer, mut log) = reopen();
     for op in ops {
@@ -143,25 +122,10 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
             }
             Op::Maintain => writer.maintain().unwrap(),
             Op::Read(share, max) => check_read(&log, &model, *share, usize::from(*max)),
-            Op::Flush(share) => {
+            Op::Trim(share) => {
                 let pending = model.committed.len() - model.flushed;
                 model.flushed += pending * usize::from(*share) / 255;
-                log.flush_to(model.flushed());
-                model.flushes.push((clock.monotonic(), model.flushed));
-            }
-            Op::Wait(seconds) => {
-                clock.advance(Duration::from_secs(u64::from(*seconds)));
-                log.maintain();
-            }
-            Op::Rewind(share) => {
-                let retained = model.retained(clock.monotonic());
-                let back = (model.flushed - retained) * usize::from(*share) / 255;
-                let wanted = model.flushed - back;
-                let to = usize::try_from(log.rewind(wanted as Offset).unwrap()).unwrap();
-                // What lies before a hole cannot be told from what is given up already.
-                let mut holes = (wanted..model.flushed).filter(|at| model.may_be_hole(*at));
-                assert!((wanted..=holes.next_back().map_or(wanted, |hole| hole + 1)).contains(&to));
-                model.set_flushed(to);
+                log.trim(model.flushed());
             }
             Op::Reopen => {
                 drop((writer, log));
@@ -181,7 +145,7 @@ impl Model {
         let stats = log.stats();
         let flushed = usize::try_from(stats.flushed_offset).unwrap();
         assert!(flushed == self.flushed || (is_power_cut && flushed < self.flushed));
-        self.set_flushed(flushed);
+        self.flushed = flushed;
         let next = usize::try_from(stats.next_offset).unwrap();
         let committed = self.committed.len();
         assert!((committed..=committed + self.appended.len()).contains(&next));
@@ -203,7 +167,6 @@ impl Model {
     /// A power cut takes of what is uncertain what it likes.
     fn forget_uncertain(&mut self, log: &Log) {
         for uncertain in self.uncertain.drain(..) {
-            self.doubtful.push(uncertain.start..uncertain.end.min(self.flushed));
             for at in uncertain.start.max(self.flushed)..uncertain.end {
                 let offset = at as Offset;
                 if log.read(offset, offset + 1).unwrap().is_empty() {
@@ -211,24 +174,6 @@ impl Model {
                 }
             }
         }
-    }
-
-    /// The database can go back to here at least.
-    fn retained(&self, now: Duration) -> usize {
-        let over = self.flushes.iter().filter(|(at, _)| now >= *at + RETAIN);
-        over.map(|(_, flushed)| *flushed).max().unwrap_or(0)
-    }
-
-    fn set_flushed(&mut self, flushed: usize) {
-        self.flushed = flushed;
-        for (_, before) in &mut self.flushes {
-            *before = flushed.min(*before);
-        }
-    }
-
-    fn may_be_hole(&self, at: usize) -> bool {
-        let is_doubtful = self.doubtful.iter().any(|doubtful| doubtful.contains(&at));
-        is_doubtful || self.committed[at].is_none()
     }
 
     fn is_hole(&self, offset: Offset) -> bool {
@@ -284,6 +229,9 @@ proptest! {
     }
 }
 
+const LIMITS: Limits =
+    Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 64 * 1024 * 1024 };
+
 fn on_disk(dir: &Path, limits: Limits) -> (Writer, Log, Metrics) {
     let metrics = Metrics::new().unwrap();
     let (writer, log) = open(Box::new(SledStorage::open(dir).unwrap()), limits, &metrics);
@@ -305,7 +253,7 @@ fn offsets_go_on_after_a_restart_with_everything_trimmed() {
     let mut model = Model::default();
     let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
     commit(&mut writer, &mut model, 1_000);
-    log.flush_to(1_000);
+    log.trim(1_000);
     drop((writer, log));
     let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
     assert_eq!(log.stats().next_offset, 1_000);
@@ -321,7 +269,7 @@ fn what_was_flushed_is_known_after_two_power_cuts_in_a_row() {
     let mut model = Model::default();
     let (mut writer, mut log) = reopen();
     commit(&mut writer, &mut model, 10);
-    log.flush_to(5);
+    log.trim(5);
     commit(&mut writer, &mut model, 1);
     for _ in 0..2 {
         drop((writer, log));
@@ -348,7 +296,7 @@ fn a_drained_log_gives_its_disk_space_back() {
         writer.maintain().unwrap();
     }
     assert!(log.stats().disk_bytes > 10 << 20, "{:?}", log.stats());
-    log.flush_to(600_000);
+    log.trim(600_000);
     assert!(log.stats().disk_bytes < 4 << 20, "{:?}", log.stats());
 }
 
@@ -380,7 +328,7 @@ fn damaged(damage: impl FnOnce(&Path)) -> AfterDamage {
         all.extend(batch.records().map(|(offset, reading)| (offset, reading.clone())));
         next = batch.next;
     }
-    log.flush_to(next);
+    log.trim(next);
     assert_eq!(log.stats().pending_records, 0);
     AfterDamage { read: all, quarantined: log.quarantined(), metrics, model }
 }

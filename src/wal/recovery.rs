@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use super::contract::{Bounds, Generation, Positions, Rewind, Sealed, Unreadable};
+use super::contract::{Bounds, Generation, Positions, Sealed, Unreadable};
 use super::found::Found;
 use super::index::{FrameIndex, FrameRef, FrameSource, IndexedGeneration};
 use super::offset::{Offset, OffsetRange, merged};
@@ -38,8 +38,6 @@ pub(super) struct Survey {
 pub(super) struct Findings {
     /// As [`Sealed::flushed`].
     pub(super) flushed: Offset,
-    /// As [`Sealed::retained`].
-    pub(super) retained: Offset,
     /// As [`Sealed::end`].
     pub(super) end: Offset,
     /// As [`Sealed::lost`].
@@ -72,9 +70,7 @@ impl Survey {
         if header.first < self.first || self.bounds.end.is_some_and(|end| header.first >= end) {
             return;
         }
-        if self.bounds.tells_flushed {
-            self.flushed = self.flushed.max(header.flushed);
-        }
+        self.flushed = self.flushed.max(header.flushed);
         self.committed = self.committed.max(header.committed);
         if matches!(found, Found::Frame(_)) {
             self.frames.push(FrameRef::new(position, &header));
@@ -93,8 +89,7 @@ impl Survey {
         let (lost, cut_off) =
             missing.into_iter().partition::<Vec<_>, _>(|range| range.from < must_reach);
         let lost = merged(lost);
-        let retained = unbroken(frames.from(0), flushed.clamp(first, end.max(first)));
-        (frames, Findings { flushed, retained, end, lost, cut_off, unknown_version })
+        (frames, Findings { flushed, end, lost, cut_off, unknown_version })
     }
 }
 
@@ -115,31 +110,19 @@ fn continuity(frames: &[FrameRef], from: Offset, must_reach: Offset) -> (Offset,
     (next.max(must_reach), missing)
 }
 
-/// From where on everything up to `to` is there.
-fn unbroken(frames: &[FrameRef], to: Offset) -> Offset {
-    let mut start = to;
-    let mut next = None;
-    for frame in frames.iter().take_while(|frame| frame.first() < to) {
-        if next.is_none_or(|next| frame.first() > next) {
-            start = frame.first();
-        }
-        next = next.max(Some(frame.end()));
-    }
-    if next.is_some_and(|next| next >= to) { start } else { to }
-}
-
 impl Findings {
     /// The generation that begins at `first`, ready to be read.
     pub(super) fn seal<S: FrameSource>(
         self,
         first: Offset,
-        generation: IndexedGeneration<S>,
+        mut generation: IndexedGeneration<S>,
     ) -> Sealed {
-        let Self { flushed, retained, end, lost, unknown_version, .. } = self;
-        let frames = &generation.frames;
+        let Self { flushed, end, lost, unknown_version, .. } = self;
+        let frames = &mut generation.frames;
         let (records, block_bytes) = (frames.records(first.max(flushed)), frames.block_bytes(0));
+        frames.trim(flushed);
         let generation: Arc<dyn Generation> = Arc::new(generation);
-        Sealed { generation, flushed, retained, end, records, block_bytes, lost, unknown_version }
+        Sealed { generation, flushed, end, records, block_bytes, lost, unknown_version }
     }
 }
 
@@ -174,29 +157,19 @@ pub(super) struct Recovered<G> {
     pub(super) newest: Option<(Offset, G)>,
     /// What was committed and not flushed in generations that are not there any more.
     pub(super) gone: Option<OffsetRange>,
-    /// The last rewind, if it is one of this log.
-    pub(super) rewind: Option<Rewind>,
 }
 
 /// Finds out how far a log with these `generations`, oldest first, had come. Only the newest with a
 /// record is looked into, and one behind it without any, so this takes the same time however much waits.
 ///
-/// After a rewind, the positions count, which were made durable then, or the rewind itself; and of the
-/// blocks those that were written since. A rewind of a log that was begun anew is of no more account.
-///
 /// # Errors
 /// Those of `open`.
 pub(super) fn recover<G: Opened, E>(
     written: Option<Positions>,
-    rewind: Option<Rewind>,
     generations: &[Offset],
     mut open: impl FnMut(Offset, Bounds) -> Result<G, E>,
 ) -> Result<Recovered<G>, E> {
-    let newest_first = generations.last().copied().unwrap_or(0);
-    let reached = newest_first.max(written.map_or(0, |positions| positions.committed));
-    let rewind = rewind.filter(|rewind| rewind.boundary <= reached);
-    let unknown = Positions { committed: 0, flushed: rewind.map_or(0, |rewind| rewind.flushed) };
-    let Positions { committed, mut flushed } = written.unwrap_or(unknown);
+    let Positions { committed, mut flushed } = written.unwrap_or_default();
     let mut next = committed;
     let (mut without_records, mut newest) = (None, None);
     // It is what the process that starts now needs to go on, see `Unreadable`.
@@ -204,8 +177,7 @@ pub(super) fn recover<G: Opened, E>(
     let mut end = None;
     for first in generations.iter().rev().copied() {
         let committed = if end.is_none() { committed } else { first };
-        let tells_flushed = tells_flushed(first, rewind);
-        let opened = open(first, Bounds { flushed, committed, end, tells_flushed, unreadable })?;
+        let opened = open(first, Bounds { flushed, committed, end, unreadable })?;
         flushed = flushed.max(opened.flushed());
         if end.is_none() {
             next = opened.end();
@@ -225,12 +197,7 @@ pub(super) fn recover<G: Opened, E>(
     let gone = is_gone.then(|| OffsetRange { from: flushed, to: start - 1 });
     // If nothing is left, nothing waits.
     let flushed = oldest.map_or(next, |oldest| flushed.clamp(oldest, next));
-    Ok(Recovered { flushed, next, without_records, newest, gone, rewind })
-}
-
-/// Whether what the blocks of the generation `first` say of how far the log was flushed still counts.
-pub(super) fn tells_flushed(first: Offset, rewind: Option<Rewind>) -> bool {
-    rewind.is_none_or(|rewind| first >= rewind.boundary)
+    Ok(Recovered { flushed, next, without_records, newest, gone })
 }
 
 /// The bounds of an older generation, which ends where the next one begins.
@@ -238,9 +205,7 @@ pub(super) fn bounds_of_older(
     first: Offset,
     end: Offset,
     flushed: Offset,
-    rewind: Option<Rewind>,
     unreadable: Unreadable,
 ) -> Bounds {
-    let tells_flushed = tells_flushed(first, rewind);
-    Bounds { flushed, committed: first, end: Some(end), tells_flushed, unreadable }
+    Bounds { flushed, committed: first, end: Some(end), unreadable }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use iot_ingestor::wal::contract::{
-    Active, Bounds, Generation, Positions, Quarantined, Rewind, Sealed, Storage,
+    Active, Bounds, Generation, Positions, Quarantined, Sealed, Storage,
 };
 use iot_ingestor::wal::engine::memory::MemoryStorage;
 use iot_ingestor::wal::{Block, Offset, WalError};
@@ -57,20 +57,12 @@ impl Storage for RetriesSyncs {
         self.0.write_positions(positions);
     }
 
-    fn sync_positions(&self) -> Result<(), WalError> {
-        self.0.sync_positions()
+    fn sync_positions(&self) {
+        self.0.sync_positions();
     }
 
     fn read_positions(&self) -> Option<Positions> {
         self.0.read_positions()
-    }
-
-    fn write_rewind(&self, rewind: Rewind) -> Result<(), WalError> {
-        self.0.write_rewind(rewind)
-    }
-
-    fn read_rewind(&self) -> Option<Rewind> {
-        self.0.read_rewind()
     }
 
     fn mark_unreadable(&self, first: Offset) {

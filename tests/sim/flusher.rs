@@ -169,7 +169,7 @@ impl Flusher {
         around.trace.note(Happened::Trimmed, to, 0);
         let stored = Stored { database: around.database, letters: around.letters };
         around.ledger.trim(to, &stored)?;
-        around.log.flush_to(to);
+        around.log.trim(to);
         Ok(())
     }
 

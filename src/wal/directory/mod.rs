@@ -3,7 +3,6 @@
 //! ```text
 //! WAL_DIR/LOCK                    held for as long as a process uses the directory
 //! WAL_DIR/positions               how far the log is committed and flushed, see `positions`
-//! WAL_DIR/rewound                 from where on flushed records are pending again, see `rewind`
 //! WAL_DIR/<20 digits>/            a generation, named by the offset of its first record
 //! WAL_DIR/quarantine/<20 digits>/ a damaged one, with report.json, see `quarantine`
 //! WAL_DIR/dead-letters/           not of the log, see `dead_letters`
@@ -14,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::contract::{Rewind, generation_id};
+use super::contract::generation_id;
 use super::error::WalError;
 use super::offset::Offset;
 
@@ -29,7 +28,6 @@ const UNREADABLE_MARK: &str = "read-error";
 
 pub(super) mod positions;
 pub(super) mod quarantine;
-pub(super) mod rewind;
 
 use positions::PositionsFile;
 use quarantine::Quarantine;
@@ -112,15 +110,6 @@ impl Directory {
 
     pub(super) fn is_marked_unreadable(&self, first: Offset) -> bool {
         self.generation(first).join(UNREADABLE_MARK).exists()
-    }
-
-    pub(super) fn write_rewind(&self, rewind: Rewind) -> Result<(), WalError> {
-        rewind::write(&self.path, rewind)
-            .map_err(|source| WalError::Io { what: "write down that the log was rewound", source })
-    }
-
-    pub(super) fn read_rewind(&self) -> Option<Rewind> {
-        rewind::read(&self.path)
     }
 
     pub(super) fn free_bytes(&self) -> Result<u64, WalError> {

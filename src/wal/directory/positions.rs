@@ -33,8 +33,10 @@ impl PositionsFile {
         }
     }
 
-    pub(in crate::wal) fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+    pub(in crate::wal) fn sync(&self) {
+        if let Err(error) = self.0.sync_data() {
+            tracing::debug!(%error, "the log's positions were not synced");
+        }
     }
 
     pub(in crate::wal) fn read(&self) -> Option<Positions> {

@@ -21,9 +21,7 @@ use std::time::Duration;
 
 use ::sled::{Db, IVec};
 
-use crate::wal::contract::{
-    Active, Bounds, Generation, Positions, Quarantined, Rewind, Sealed, Storage,
-};
+use crate::wal::contract::{Active, Bounds, Generation, Positions, Quarantined, Sealed, Storage};
 use crate::wal::directory::{DATA_FILE, Directory, bytes_in};
 use crate::wal::error::WalError;
 use crate::wal::frame::{self, Block, MAX_FRAME_BYTES};
@@ -135,21 +133,12 @@ impl Storage for SledStorage {
         self.directory.positions.write(positions);
     }
 
-    fn sync_positions(&self) -> Result<(), WalError> {
-        let io = |source| WalError::Io { what: "sync the WAL's positions", source };
-        self.directory.positions.sync().map_err(io)
+    fn sync_positions(&self) {
+        self.directory.positions.sync();
     }
 
     fn read_positions(&self) -> Option<Positions> {
         self.directory.positions.read()
-    }
-
-    fn write_rewind(&self, rewind: Rewind) -> Result<(), WalError> {
-        self.directory.write_rewind(rewind)
-    }
-
-    fn read_rewind(&self) -> Option<Rewind> {
-        self.directory.read_rewind()
     }
 
     fn mark_unreadable(&self, first: Offset) {

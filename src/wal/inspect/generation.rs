@@ -69,13 +69,7 @@ impl ExaminedGeneration {
     pub(super) fn of_no_log(part: &Part, progress: &dyn Fn(u64)) -> Result<Self, InspectError> {
         let lost = report(&part.dir).map(|report| report.lost_ranges).unwrap_or_default();
         let committed = lost.iter().map(|range| range.to + 1).max().unwrap_or(0);
-        let bounds = Bounds {
-            flushed: 0,
-            committed,
-            end: None,
-            tells_flushed: true,
-            unreadable: Unreadable::IsLost,
-        };
+        let bounds = Bounds { flushed: 0, committed, end: None, unreadable: Unreadable::IsLost };
         Self::look_into(part, bounds, false, progress)
     }
 

@@ -12,9 +12,9 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::contract::{Positions, Quarantined, Rewind, Unreadable, generation_id};
+use super::contract::{Positions, Quarantined, Unreadable, generation_id};
 use super::directory::quarantine::{self, report};
-use super::directory::{LOCK, first_offset, generations, positions, rewind};
+use super::directory::{LOCK, first_offset, generations, positions};
 use super::offset::Offset;
 use super::recovery::{bounds_of_older, recover};
 
@@ -38,7 +38,6 @@ pub struct Inspection {
     belongs_to_log: bool,
     /// What the log has written down of how far it is.
     written: Option<Positions>,
-    rewind: Option<Rewind>,
     _lock: Option<File>,
 }
 
@@ -78,15 +77,7 @@ impl Inspection {
     }
 
     fn of_no_log(dir: PathBuf, parts: Vec<Part>) -> Self {
-        Self {
-            dir,
-            parts,
-            only: None,
-            belongs_to_log: false,
-            written: None,
-            rewind: None,
-            _lock: None,
-        }
+        Self { dir, parts, only: None, belongs_to_log: false, written: None, _lock: None }
     }
 
     fn of_log(dir: &Path) -> Result<Self, InspectError> {
@@ -105,8 +96,8 @@ impl Inspection {
             dir: dir.join(generation_id(*first)),
         };
         let parts = firsts.iter().enumerate().map(part).collect();
-        let (dir, rewind) = (dir.to_owned(), rewind::read(dir));
-        Ok(Self { dir, parts, only: None, belongs_to_log: true, written, rewind, _lock: lock })
+        let dir = dir.to_owned();
+        Ok(Self { dir, parts, only: None, belongs_to_log: true, written, _lock: lock })
     }
 
     /// The directory, with all links followed.
@@ -153,15 +144,15 @@ impl Inspection {
         impl Iterator<Item = Result<ExaminedGeneration, InspectError>> + use<'i>,
         InspectError,
     > {
-        let mut flushed_and_rewind = None;
+        let mut flushed = None;
         let mut newest = Vec::new();
         if self.belongs_to_log {
             let firsts: Vec<Offset> = self.parts.iter().map(|part| part.first).collect();
-            let recovered = recover(self.written, self.rewind, &firsts, |first, bounds| {
+            let recovered = recover(self.written, &firsts, |first, bounds| {
                 let at = self.parts.partition_point(|part| part.first < first);
                 ExaminedGeneration::look_into(&self.parts[at], bounds, true, progress)
             })?;
-            flushed_and_rewind = Some((recovered.flushed, recovered.rewind));
+            flushed = Some(recovered.flushed);
             newest.extend([recovered.newest, recovered.without_records].into_iter().flatten());
         }
         let wanted = self.wanted().filter(move |part| part.end.is_none_or(|end| end > from));
@@ -169,10 +160,9 @@ impl Inspection {
             if let Some(at) = newest.iter().position(|(first, _)| *first == part.first) {
                 return Ok(newest.swap_remove(at).1);
             }
-            match flushed_and_rewind.zip(part.end) {
-                Some(((flushed, rewind), end)) => {
-                    let lost = Unreadable::IsLost;
-                    let bounds = bounds_of_older(part.first, end, flushed, rewind, lost);
+            match flushed.zip(part.end) {
+                Some((flushed, end)) => {
+                    let bounds = bounds_of_older(part.first, end, flushed, Unreadable::IsLost);
                     ExaminedGeneration::look_into(part, bounds, true, progress)
                 }
                 None => ExaminedGeneration::of_no_log(part, progress),

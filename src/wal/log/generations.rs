@@ -13,57 +13,26 @@ const ROOMY_BYTES: u64 = 8 * 1024 * 1024;
 const FEW_RECORDS: u64 = 30_000;
 
 impl Shared {
-    pub(super) fn flush_to(&self, flushed: Offset) {
+    pub(super) fn trim(&self, flushed: Offset) {
         {
             let mut state = lock(&self.state);
             if flushed <= state.flushed {
                 return;
             }
             state.flushed = flushed;
-            state.retention.flushed(flushed, self.clock.monotonic());
             state.tail.trim(flushed);
         }
         self.write_positions(|positions| positions.flushed = flushed);
+        self.drop_flushed(flushed);
         self.maintain();
     }
 
     pub(super) fn maintain(&self) {
-        self.trim();
         // A busy writer does this itself.
         if let Ok(mut end) = self.end.try_lock() {
             self.roll_if_due(&mut end);
             self.check_room(end.active.is_some());
         }
-    }
-
-    /// Deletes what was retained for its time, and what is more than may be retained.
-    pub(super) fn trim(&self) {
-        let now = self.clock.monotonic();
-        let trimmed = {
-            let mut state = lock(&self.state);
-            let excess = state.excess(self.limits.retained_bytes());
-            state.retention.give_up(excess);
-            state.retention.due(now)
-        };
-        self.drop_trimmed(trimmed);
-    }
-
-    /// Deletes of what is retained what is oldest, because its room is needed. Returns whether there was
-    /// something.
-    pub(super) fn give_way(&self) -> bool {
-        let (oldest, trimmed) = {
-            let mut state = lock(&self.state);
-            let flushed = state.flushed;
-            if state.retention.trimmed() >= flushed {
-                return false;
-            }
-            let oldest = state.generations.first_key_value().map(|(first, _)| *first);
-            let end = state.generations.values().next().and_then(|oldest| oldest.end);
-            state.retention.give_up(end.map_or(flushed, |end| end.min(flushed)));
-            (oldest, state.retention.trimmed())
-        };
-        self.drop_trimmed(trimmed);
-        lock(&self.state).generations.first_key_value().map(|(first, _)| *first) != oldest
     }
 
     pub(super) fn write_positions(&self, change: impl FnOnce(&mut Positions)) {
@@ -72,23 +41,22 @@ impl Shared {
         self.storage.write_positions(*positions);
     }
 
-    /// Deletes generations that end at or below `trimmed`, or sets them aside if damaged. One that
+    /// Deletes generations that end at or below `flushed`, or sets them aside if damaged. One that
     /// cannot be deleted stays, and is tried again with the next.
-    pub(super) fn drop_trimmed(&self, trimmed: Offset) {
+    pub(super) fn drop_flushed(&self, flushed: Offset) {
         loop {
             let done = {
                 let mut state = lock(&self.state);
                 let oldest = state.generations.first_key_value();
                 let done = oldest.and_then(|(first, oldest)| Some((*first, oldest.end?)));
-                match done.filter(|(_, end)| *end <= trimmed) {
+                match done.filter(|(_, end)| *end <= flushed) {
                     Some((first, _)) => state.remove(first).map(|done| (first, done)),
                     None => None,
                 }
             };
             let Some((first, done)) = done else { return };
-            if let Err(error) = self.storage.sync_positions() {
-                tracing::debug!(%error, "the log's positions were not synced: after a power cut they may say that what is deleted now is pending");
-            }
+            self.write_positions(|positions| positions.flushed = positions.flushed.max(flushed));
+            self.storage.sync_positions();
             let dropped = match &done.damage {
                 None => self.storage.delete(first),
                 Some(report) => self.storage.quarantine(first, report).inspect(|()| {
@@ -147,9 +115,13 @@ impl Shared {
             }
         })?;
         self.seal(end);
-        lock(&self.state).generations.insert(end.next, Generation::active(&active));
+        let flushed = {
+            let mut state = lock(&self.state);
+            state.generations.insert(end.next, Generation::active(&active));
+            state.flushed
+        };
         *end = End { active: Some(active), first: end.next, next: end.next };
-        self.trim();
+        self.drop_flushed(flushed);
         Ok(())
     }
 
@@ -181,7 +153,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use crate::base::metrics::Metrics;
     use crate::base::time::{Clock, SystemClock, Timestamp};
@@ -202,12 +173,7 @@ mod tests {
 
     #[test]
     fn a_generation_that_was_only_half_made_hides_nothing_that_comes_after_it() {
-        let limits = Limits {
-            max_bytes: u64::MAX,
-            min_free_bytes: 0,
-            generation_bytes: 1,
-            retain: Duration::ZERO,
-        };
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1 };
         let metrics = Metrics::new().unwrap();
         let storage = MemoryStorage::default();
         let (mut writer, log) = open(Box::new(storage.clone()), clock(), limits, &metrics).unwrap();

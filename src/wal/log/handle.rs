@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::state::{Room, Shared, lock};
-use crate::wal::error::WalError;
 use crate::wal::offset::Offset;
 
 /// The reading end of the log, and everybody's view of it. Clones share it.
@@ -40,28 +39,10 @@ impl Log {
         lock(&self.shared.state).flushed
     }
 
-    /// Records that everything below `flushed` is in PostgreSQL or in the dead-letter store. It is not
-    /// pending any more, and trimmed when its time is over or its room is needed. Blocks on the disk.
-    /// Called by the flusher alone.
-    pub fn flush_to(&self, flushed: Offset) {
-        self.shared.flush_to(flushed);
-    }
-
-    /// The oldest offset from which on flushed records may still be in the log.
-    #[must_use]
-    pub fn retained(&self) -> Offset {
-        lock(&self.shared.state).retention.trimmed()
-    }
-
-    /// Makes what was flushed from `to` on pending again, as far as it is still here; returns from where
-    /// on that is, [`Self::flushed`] if nothing is. When this returns, a crash or a power cut does not take
-    /// it back. Blocks on the disk. Called by the flusher alone, with nothing on its way: what it flushes
-    /// after this counts from here.
-    ///
-    /// # Errors
-    /// If the disk fails; then nothing has changed, and the caller stops.
-    pub fn rewind(&self, to: Offset) -> Result<Offset, WalError> {
-        self.shared.rewind(to)
+    /// Records that everything below `flushed` is in PostgreSQL or in the dead-letter store, and
+    /// frees what it took. Blocks on the disk. Called by the flusher alone.
+    pub fn trim(&self, flushed: Offset) {
+        self.shared.trim(flushed);
     }
 
     /// Looks at the limits, which others on the same filesystem can change; to be called now and

@@ -31,8 +31,6 @@ mod generations;
 mod handle;
 mod open;
 mod reader;
-mod retention;
-mod rewind;
 mod room;
 mod state;
 mod stats;

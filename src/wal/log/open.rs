@@ -8,7 +8,6 @@ use tokio::sync::watch;
 
 use super::damage::report_lost;
 use super::handle::Log;
-use super::retention::Retention;
 use super::state::{End, Generation, Limits, Room, Shared, State, lock};
 use super::writer::Writer;
 use crate::base::metrics::Metrics;
@@ -47,9 +46,9 @@ pub fn open(
         let end = ids.get(at + 1).copied();
         generations.insert(*first, Generation::closed(end, storage.disk_bytes(*first)));
     }
-    let open = |first, bounds| storage.open(first, bounds);
-    let recovered = recover(storage.read_positions(), storage.read_rewind(), &ids, open)?;
-    let Recovered { flushed, mut next, without_records, newest, gone, rewind } = recovered;
+    let recovered =
+        recover(storage.read_positions(), &ids, |first, bounds| storage.open(first, bounds))?;
+    let Recovered { flushed, mut next, without_records, newest, gone } = recovered;
     if let Some((first, sealed)) = without_records {
         generations.remove(&first);
         let disk_bytes = storage.disk_bytes(first);
@@ -86,10 +85,8 @@ pub fn open(
         Err(error) => return Err(error),
     };
 
-    let oldest = generations.first_key_value().map_or(next, |(first, _)| *first);
-    let retention = Retention::new(limits.retain, oldest, flushed, clock.monotonic());
     let (open, tail) = (Vec::new(), Tail::default());
-    let state = State { generations, open, flushed, retention, rewind, tail, oldest: None };
+    let state = State { generations, open, flushed, tail, oldest: None };
     let shared = Arc::new(Shared {
         storage,
         clock,
@@ -109,7 +106,7 @@ pub fn open(
     }
     shared.measure_quarantine();
     shared.write_positions(|_| ());
-    shared.trim();
+    shared.drop_flushed(flushed);
     let has_active = lock(&shared.end).active.is_some();
     if !has_active {
         shared.room.send_replace(Room::Full("its filesystem has no space left".to_owned()));

@@ -78,15 +78,9 @@ impl Shared {
         let state = lock(&self.state);
         let end = state.generations.get(&first).and_then(|generation| generation.end);
         match end {
-            Some(end) => bounds_of_older(first, end, state.flushed, state.rewind, unreadable),
+            Some(end) => bounds_of_older(first, end, state.flushed, unreadable),
             // It was drained and deleted meanwhile.
-            None => Bounds {
-                flushed: state.flushed,
-                committed: first,
-                end,
-                tells_flushed: true,
-                unreadable,
-            },
+            None => Bounds { flushed: state.flushed, committed: first, end, unreadable },
         }
     }
 
@@ -188,7 +182,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use crate::base::metrics::Metrics;
     use crate::base::time::{SystemClock, Timestamp};
@@ -207,18 +200,13 @@ mod tests {
 
     #[test]
     fn what_was_flushed_and_freed_under_a_readers_hands_is_no_damage() {
-        let limits = Limits {
-            max_bytes: u64::MAX,
-            min_free_bytes: 0,
-            generation_bytes: u64::MAX,
-            retain: Duration::ZERO,
-        };
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX };
         let metrics = Metrics::new().unwrap();
         let storage = Box::new(MemoryStorage::default());
         let (mut writer, log) =
             open(storage, Arc::new(SystemClock::default()), limits, &metrics).unwrap();
         commit(&mut writer, 1_000);
-        log.flush_to(900);
+        log.trim(900);
         commit(&mut writer, 10);
         writer.maintain().unwrap();
         let batch = log.read(0, 1_010).unwrap();

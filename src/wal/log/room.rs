@@ -31,7 +31,7 @@ impl Shared {
     pub(super) fn room_now(&self) -> Room {
         loop {
             let room = self.measure_room();
-            if room == Room::Open || !(self.give_way() || self.evict_quarantined()) {
+            if room == Room::Open || !self.evict_quarantined() {
                 return room;
             }
         }

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::retention::Retention;
 use crate::base::metrics::Metrics;
 use crate::base::time::{Clock, Timestamp};
-use crate::wal::contract::{self, Active, Positions, Quarantined, Rewind, Storage};
+use crate::wal::contract::{self, Active, Positions, Quarantined, Storage};
 use crate::wal::offset::Offset;
 use crate::wal::tail::Tail;
 
@@ -24,18 +22,11 @@ pub struct Limits {
     /// Size at which a new generation starts; at most a quarter of `max_bytes` is used, so that
     /// a full log can drain in steps.
     pub generation_bytes: u64,
-    /// How long flushed records stay, unless the room is needed: at most an eighth of `max_bytes` is
-    /// used for them.
-    pub retain: Duration,
 }
 
 impl Limits {
     pub(super) fn generation(&self) -> u64 {
         self.generation_bytes.min(self.max_bytes / 4)
-    }
-
-    pub(super) fn retained_bytes(&self) -> u64 {
-        self.max_bytes / 8
     }
 }
 
@@ -80,9 +71,6 @@ pub(super) struct State {
     /// Of the generations that are only read, those that are open, the one used last at the end.
     pub(super) open: Vec<Offset>,
     pub(super) flushed: Offset,
-    pub(super) retention: Retention,
-    /// The last time that flushed records became pending again.
-    pub(super) rewind: Option<Rewind>,
     pub(super) tail: Tail,
     /// When the record at an offset was received, as last read from disk.
     pub(super) oldest: Option<(Offset, Timestamp)>,
@@ -137,29 +125,6 @@ impl State {
             self.open[at..].rotate_left(1);
         }
         Some(open)
-    }
-
-    /// Up to where flushed records are to go so that those that stay take `most` bytes.
-    pub(super) fn excess(&self, most: u64) -> Offset {
-        let trimmed = self.retention.trimmed();
-        let mut left = most;
-        for (first, generation) in self.generations.iter().rev() {
-            let end = generation.end.unwrap_or(self.flushed).min(self.flushed);
-            let from = trimmed.max(*first);
-            if from >= end {
-                continue;
-            }
-            // In proportion to its records.
-            let all = generation.end.unwrap_or(end).max(end) - first;
-            let bytes = u128::from(generation.bytes()) * u128::from(end - from) / u128::from(all);
-            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-            if bytes > left {
-                let stay = u128::from(end - from) * u128::from(left) / u128::from(bytes);
-                return end - u64::try_from(stay).unwrap_or(0);
-            }
-            left -= bytes;
-        }
-        trimmed
     }
 
     /// Takes the generation `first` out of the log.

@@ -121,9 +121,8 @@ impl Writer {
             return Err(WalError::Poisoned);
         }
         let mut end = lock(&shared.end);
-        shared.trim();
-        let removable = self.removable.min(lock(&shared.state).retention.trimmed());
-        let removed = end.active.as_ref().map_or(Ok(()), |active| active.remove_below(removable));
+        let removed =
+            end.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
         match removed {
             Ok(()) => shared.roll_if_due(&mut end),
             Err(error) if error.is_disk_full() => shared.close_full(&mut end),

@@ -94,7 +94,6 @@ impl<'s> World<'s> {
             max_bytes: dice.pick(&[u64::MAX, u64::MAX, 2_000]),
             min_free_bytes: 1,
             generation_bytes: dice.pick(&[1, 400, u64::MAX]),
-            retain: Duration::ZERO,
         };
         let mut letters = Letters::default();
         letters.evicts_database = mutant == Some(Mutant::EvictedLettersOfTheDatabase);

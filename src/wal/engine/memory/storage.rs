@@ -8,7 +8,7 @@ use super::disk::Fate;
 use super::faults::Faults;
 use super::generation::MemoryGeneration;
 use crate::wal::contract::{
-    Active, Bounds, Positions, Quarantined, Rewind, Sealed, Storage, generation_id,
+    Active, Bounds, Positions, Quarantined, Sealed, Storage, generation_id,
 };
 use crate::wal::error::WalError;
 use crate::wal::offset::{Offset, OffsetRange};
@@ -27,7 +27,6 @@ struct Disk {
     half_made: BTreeSet<Offset>,
     marked_unreadable: BTreeSet<Offset>,
     quarantine: Vec<SetAside>,
-    rewind: Option<Rewind>,
     positions: Option<Positions>,
     /// What was last made durable.
     synced_positions: Option<Positions>,
@@ -242,25 +241,15 @@ impl Storage for MemoryStorage {
         }
     }
 
-    fn sync_positions(&self) -> Result<(), WalError> {
-        self.call("sync the positions")?;
-        let mut disk = lock(&self.disk);
-        disk.synced_positions = disk.positions;
-        Ok(())
+    fn sync_positions(&self) {
+        if self.call("sync the positions").is_ok() {
+            let mut disk = lock(&self.disk);
+            disk.synced_positions = disk.positions;
+        }
     }
 
     fn read_positions(&self) -> Option<Positions> {
         lock(&self.disk).positions
-    }
-
-    fn write_rewind(&self, rewind: Rewind) -> Result<(), WalError> {
-        self.call("write down that the log was rewound")?;
-        lock(&self.disk).rewind = Some(rewind);
-        Ok(())
-    }
-
-    fn read_rewind(&self) -> Option<Rewind> {
-        lock(&self.disk).rewind
     }
 
     fn mark_unreadable(&self, first: Offset) {
