@@ -1,4 +1,4 @@
-//! The log itself: offsets, rotation, order and continuity over any [`Storage`].
+//! The log itself: offsets, rotation, order and continuity over any [`Storage`](super::contract::Storage).
 //!
 //! Writing: one [`Writer`] appends to the newest generation and commits in groups. At
 //! [`Limits::generation_bytes`] a new generation starts, and also when little is pending in one
