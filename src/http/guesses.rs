@@ -13,7 +13,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// A person mistypes now and then.
 const FREE: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Against tokens of 16 characters or more this is plenty, and a script with a wrong one still ends.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Addresses that are remembered; past it the one that was wrong longest ago is forgotten.
 const ADDRESSES: usize = 1_024;
