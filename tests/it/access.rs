@@ -63,7 +63,7 @@ fn wrong_tokens_are_counted_cost_time_and_are_one_line_of_the_log() {
     // 50, 100, 200, 400 and 800 ms after three that are free.
     assert!(began.elapsed() >= Duration::from_millis(1_550), "{:?}", began.elapsed());
     assert_eq!(ingestor.metric("ingestor_http_unauthorized_total"), 8);
-    let lines = ingestor.log_of("requests came with a wrong token");
+    let lines = ingestor.await_log_of("requests came with a wrong token");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["last_address"], "127.0.0.1");
     let right = Instant::now();
@@ -86,7 +86,7 @@ fn a_token_that_can_be_guessed_is_refused_and_one_that_can_be_read_on_the_way_is
     assert!(!warned(service().set("ADMIN_TOKEN", ADMIN)));
     assert!(!warned(service().set("HTTP_ADDR", "0.0.0.0:8080")));
     let ingestor = service().set("ADMIN_TOKEN", ADMIN).set("HTTP_ADDR", "0.0.0.0:0").start();
-    assert_eq!(ingestor.log_of("ADMIN_TOKEN is taken over plain HTTP").len(), 1);
+    assert_eq!(ingestor.await_log_of("ADMIN_TOKEN is taken over plain HTTP").len(), 1);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_commit_that_fails_sends_no_puback_and_ends_the_process() {
     }
     assert!(link.acks_until_closed().is_empty(), "a PUBACK for what was not committed");
     assert_eq!(ingestor.await_exit(PATIENCE), 1);
-    let reports = ingestor.log_of("a part of the service failed");
+    let reports = ingestor.await_log_of("a part of the service failed");
     assert!(!reports.is_empty(), "the log does not say why it ended");
 
     // What was not acknowledged is delivered again, to a process whose disk works.

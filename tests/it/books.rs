@@ -8,7 +8,7 @@ use crate::harness::{
 
 /// What the log held when the process started.
 fn recovered(ingestor: &Ingestor) -> u64 {
-    ingestor.log_of("log opened")[0]["pending_records"].as_u64().unwrap()
+    ingestor.await_log_of("log opened")[0]["pending_records"].as_u64().unwrap()
 }
 
 /// `recovered` are the records that were there at the start, and those that were replayed since.

@@ -154,7 +154,7 @@ fn a_database_elsewhere_that_does_not_prove_itself_is_one_warning_with_the_line_
     let said = text(&output.stderr);
     assert!(said.lines().count() == 1 && said.contains(line), "{said}");
     let ingestor = service.start();
-    let warnings = ingestor.log_of("sslmode=prefer");
+    let warnings = ingestor.await_log_of("sslmode=prefer");
     assert!(warnings.len() == 1 && warnings[0].to_string().contains(line), "{warnings:?}");
     assert_eq!(warnings[0]["level"], "WARN");
     for (url, mode) in [

@@ -49,7 +49,7 @@ fn what_was_acknowledged_is_in_the_log_when_it_is_killed_right_after() {
     ingestor.await_metric("ingestor_acks_total", MESSAGES);
     ingestor.kill();
     let ingestor = service.start();
-    assert_eq!(ingestor.log_of("log opened")[0]["pending_records"], MESSAGES);
+    assert_eq!(ingestor.await_log_of("log opened")[0]["pending_records"], MESSAGES);
     // There may be more by now: PUBACKs that did not get out in time bring their messages again.
     assert!(ingestor.metric("ingestor_wal_pending_records") >= MESSAGES);
     postgres.launch();
@@ -74,10 +74,10 @@ fn offsets_are_not_used_again_after_everything_was_flushed() {
     ingestor.stop();
     let mut ingestor = service.start();
     ingestor.await_ready();
-    assert_eq!(ingestor.log_of("log opened")[0]["next_offset"], 100);
+    assert_eq!(ingestor.await_log_of("log opened")[0]["next_offset"], 100);
     publisher.publish_readings(100..150);
     postgres.await_count(150);
     ingestor.kill();
     let ingestor = service.start();
-    assert_eq!(ingestor.log_of("log opened")[0]["next_offset"], 150);
+    assert_eq!(ingestor.await_log_of("log opened")[0]["next_offset"], 150);
 }

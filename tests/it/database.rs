@@ -34,7 +34,7 @@ fn without_a_database_at_the_start_it_is_ready_ingests_and_stores_all_of_it_late
     });
     eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
     // An outage is news once, not once an attempt.
-    let reports = ingestor.log_of("the database does not take rows");
+    let reports = ingestor.await_log_of("the database does not take rows");
     assert!((1..=3).contains(&reports.len()), "{reports:?}");
 }
 
@@ -118,8 +118,10 @@ fn a_table_that_lacks_the_unique_key_gets_no_row_twice_and_the_log_says_why() {
     devices.publish_readings(0..3_000);
     ingestor.await_metric("ingestor_db_failures_total", 3);
     assert_eq!(postgres.count(), 0);
-    let refusals = ingestor.log_of("the database does not take rows");
-    assert!(refusals.iter().any(|line| line.to_string().contains("42P10")), "{refusals:?}");
+    eventually("the log says what is missing", || {
+        let refusals = ingestor.log_of("the database does not take rows");
+        refusals.iter().any(|line| line.to_string().contains("42P10")).then_some(())
+    });
 
     postgres.execute("alter table telemetry add unique (device_id, ts)");
     postgres.await_exactly(&readings(0..3_000));

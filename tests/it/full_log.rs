@@ -101,7 +101,7 @@ fn at_the_limit_it_says_goodbye_to_the_broker_and_comes_back_below_90_percent_of
     assert_eq!(wal["full"], true, "{wal}");
     assert_eq!(wal["pending_records"], acked.len() as u64);
     assert!(wal["disk_bytes"].as_u64() >= Some(LIMIT), "{wal}");
-    let report = &ingestor.log_of("the log is full")[0];
+    let report = &ingestor.await_log_of("the log is full")[0];
     assert!(report["reason"].as_str().unwrap().contains(&LIMIT.to_string()), "{report}");
     // It stays away, for much longer than a reconnect takes.
     std::thread::sleep(Duration::from_secs(2));
@@ -112,7 +112,7 @@ fn at_the_limit_it_says_goodbye_to_the_broker_and_comes_back_below_90_percent_of
     let wal = state();
     assert_eq!(wal["full"], false, "{wal}");
     assert!(wal["disk_bytes"].as_u64() < Some(LIMIT / 10 * 9), "{wal}");
-    assert_eq!(ingestor.log_of("the log has room again").len(), 1);
+    assert_eq!(ingestor.await_log_of("the log has room again").len(), 1);
     postgres.await_exactly(&acked);
     eventually_eq("it is ready", &200, || ingestor.get("/health/ready").status);
     assert_eq!(ingestor.metric("ingestor_wal_full"), 0);
@@ -144,7 +144,7 @@ fn a_filesystem_that_somebody_else_fills_is_left_alone_until_there_is_room_again
     eventually_eq("it says so", &"full".into(), || ingestor.health()["wal"].clone());
     eventually_eq("no room is left", &0, || ingestor.metric("ingestor_wal_left_bytes"));
     assert_eq!(ingestor.admin("GET", "/admin/wal", TOKEN).json()["full"], true);
-    let line = &ingestor.log_of("the log is full")[0];
+    let line = &ingestor.await_log_of("the log is full")[0];
     let reason = line["reason"].as_str().unwrap();
     assert!(reason.contains("free") && reason.contains(&MIN_FREE.to_string()), "{reason}");
     // The broker keeps what comes.

@@ -67,6 +67,6 @@ fn a_fuzzer_that_reads_the_description_finds_no_5xx_and_no_undocumented_answer()
     assert!(status.success(), "SCHEMATHESIS_SEED={seed}\n{said}");
     ingestor.must_run();
     // The token was of use: it has changed something.
-    assert!(!ingestor.log_of("admin: flusher resumed").is_empty(), "{said}");
+    assert!(!ingestor.await_log_of("admin: flusher resumed").is_empty(), "{said}");
     assert!(ingestor.log_of("a request failed").is_empty(), "a 500");
 }

@@ -49,7 +49,7 @@ fn a_session_that_the_broker_should_know_and_does_not_is_a_warning() {
     // It forgets the session while we are away for a moment…
     let _link = broker.accept(false);
     await_log(&ingestor, SESSION_LOST, 1);
-    assert_eq!(ingestor.log_of(SESSION_LOST)[0]["level"], "WARN");
+    assert_eq!(ingestor.await_log_of(SESSION_LOST)[0]["level"], "WARN");
     ingestor.stop();
     // … or between two processes.
     let ingestor = service.start();
@@ -65,8 +65,8 @@ fn a_subscription_that_is_refused_or_granted_qos_0_is_an_error_that_names_it() {
     let _link = broker.accept_granting(false, &[0, 0x80]);
     await_log(&ingestor, QOS_0, 1);
     await_log(&ingestor, REFUSED, 1);
-    assert_eq!(ingestor.log_of(QOS_0)[0]["filter"], "telemetry/#");
-    assert_eq!(ingestor.log_of(REFUSED)[0]["filter"], "other/+/x");
+    assert_eq!(ingestor.await_log_of(QOS_0)[0]["filter"], "telemetry/#");
+    assert_eq!(ingestor.await_log_of(REFUSED)[0]["filter"], "other/+/x");
     assert!(ingestor.log_of("subscribed").is_empty());
     ingestor.stop();
 }
@@ -94,7 +94,7 @@ fn a_window_of_20_or_fewer_that_is_always_full_is_a_warning() {
             }
         }
         await_log(&ingestor, NARROW, 1);
-        let warning = &ingestor.log_of(NARROW)[0];
+        let warning = &ingestor.await_log_of(NARROW)[0];
         assert_eq!(
             (&warning["level"], &warning["messages_in_flight"]),
             (&"WARN".into(), &window.into())
@@ -141,7 +141,7 @@ fn another_client_with_our_id_is_a_warning_once() {
     assert!(ingestor.log_of(TAKEN_OVER).is_empty(), "two are an accident");
     (0..4).for_each(|_| throw_out());
     await_log(&ingestor, TAKEN_OVER, 1);
-    let line = &ingestor.log_of(TAKEN_OVER)[0];
+    let line = &ingestor.await_log_of(TAKEN_OVER)[0];
     assert_eq!((&line["level"], &line["client_id"]), (&"WARN".into(), &"test-ingestor".into()));
     ingestor.stop();
 }

@@ -82,7 +82,7 @@ fn behind_pgbouncer_everything_works_without_a_setting() {
             }
             eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
             assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0, "{mode}");
-            assert_eq!(ingestor.log_of("a pooler stands before the database").len(), 1);
+            assert_eq!(ingestor.await_log_of("a pooler stands before the database").len(), 1);
             ingestor.stop();
         }
         // No setting of ours has reached a session that others will use.

@@ -190,6 +190,6 @@ fn a_database_that_does_not_keep_what_it_confirms_is_named_with_what_mends_it() 
     assert!(warnings.contains("fsync = on") && warnings.contains("SET LOGGED"), "{warnings}");
     assert!(warned["summary"].as_str().unwrap().contains("fsync is off"), "{warned}");
     assert_eq!(ingestor.metric("ingestor_db_unsafe"), 2);
-    let lines = ingestor.log_of("the database may not keep what it confirms");
+    let lines = ingestor.await_log_of("the database may not keep what it confirms");
     assert_eq!(lines.len(), 2, "{lines:?}");
 }

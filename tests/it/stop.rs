@@ -25,7 +25,7 @@ fn sigterm_and_sigint_under_load_are_an_orderly_end_that_loses_nothing() {
         ingestor.await_metric("ingestor_acks_total", 2_000);
         ingestor.signal(signal);
         assert_eq!(ingestor.await_exit(GRACE), 0, "{signal:?}");
-        assert_eq!(ingestor.log_of("stopped").len(), 1);
+        assert_eq!(ingestor.await_log_of("stopped").len(), 1);
         ingestor = service.start();
     }
     ingestor.await_metric("ingestor_acks_total", 100);

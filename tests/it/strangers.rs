@@ -96,7 +96,7 @@ fn must_say(service: &Service, what: &str) {
     assert!(error.contains(what) && !error.contains('\n'), "{error}");
     // The next attempts say nothing new.
     eventually("it tries again", || ingestor.log_of("still cannot reach the broker").pop());
-    assert_eq!(ingestor.log_of("cannot reach the broker").len(), 1);
+    assert_eq!(ingestor.await_log_of("cannot reach the broker").len(), 1);
     assert_eq!(ingestor.get("/health/ready").status, 503);
     let text = ingestor.log_text();
     for secret in [PASSWORD, ADMIN_TOKEN, DATABASE_PASSWORD] {

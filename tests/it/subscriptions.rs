@@ -33,7 +33,7 @@ fn a_filter_that_is_refused_makes_unready_and_is_asked_for_again_until_it_is_gra
     link.serve_until("the third SUBSCRIBE", |link| link.filters.len() == 4);
     assert_eq!(link.filters[2..], ["b/#", "b/#"]);
     eventually_eq("it is ready", &200, || ingestor.get("/health/ready").status);
-    assert_eq!(ingestor.log_of("the broker refused").len(), 1);
+    assert_eq!(ingestor.await_log_of("the broker refused").len(), 1);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn rows_after_a_restart_of_the_broker(filters: &str) -> usize {
         (ingestor.metric("ingestor_wal_pending_records") == 0).then_some(())
     });
     if filters.contains("$share") {
-        assert_eq!(ingestor.log_of("a shared subscription").len(), 1);
+        assert_eq!(ingestor.await_log_of("a shared subscription").len(), 1);
     } else {
         postgres.await_exactly(&readings(0..101));
     }

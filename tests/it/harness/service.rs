@@ -289,6 +289,12 @@ impl Ingestor {
             .collect()
     }
 
+    /// The same, once there is one: a thread of its own writes them, so they come after what they tell of.
+    #[track_caller]
+    pub(crate) fn await_log_of(&self, message: &str) -> Vec<Value> {
+        eventually(message, || Some(self.log_of(message)).filter(|lines| !lines.is_empty()))
+    }
+
     /// Its log, as far as it is JSON.
     pub(crate) fn log(&self) -> Vec<Value> {
         self.log_text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

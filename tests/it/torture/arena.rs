@@ -244,7 +244,7 @@ impl Arena {
     #[track_caller]
     fn must_balance(&mut self) {
         let ingestor = self.ingestor();
-        let recovered = ingestor.log_of("log opened")[0]["pending_records"].as_u64().unwrap();
+        let recovered = ingestor.await_log_of("log opened")[0]["pending_records"].as_u64().unwrap();
         eventually_eq("the books balance", &0, || {
             let metrics = ingestor.metrics();
             let get = |name: &str| metrics.get(&format!("ingestor_{name}")).cast_signed();
