@@ -2,13 +2,17 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on has failed")]
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
+use iot_ingestor::base::settings::Sources;
 use iot_ingestor::base::time::Timestamp;
 use iot_ingestor::telemetry::Reading;
 use iot_ingestor::telemetry::decode::decode;
+use iot_ingestor::telemetry::mapping::{Mappings, Message};
+use iot_ingestor::telemetry::validate::{Rules, TimeOfDay};
 use iot_ingestor::wal::frame;
 
 /// As many as there are in a batch.
@@ -81,5 +85,68 @@ fn blocks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, payloads, blocks);
+/// 32 mappings: of a small flat message, of a large nested one, and of many other topics.
+fn compiled() -> Mappings {
+    let mut toml = String::from(
+        r#"
+[[default.mapping]]
+name = "zigbee"
+topic = "zigbee2mqtt/{device...}"
+except = ["zigbee2mqtt/bridge/#"]
+device = "{device}"
+time = { path = "last_seen" }
+fields = { temperature = {}, humidity = {}, battery = {}, linkquality = { type = "int" }, contact = { type = "bool" } }
+
+[[default.mapping]]
+name = "lorawan"
+topic = "v3/+/devices/+/up"
+has = ["uplink_message.decoded_payload"]
+device = "{.end_device_ids.device_id}"
+time = { path = "received_at" }
+extra = { path = "uplink_message.decoded_payload" }
+fields = { temperature = { path = "uplink_message.decoded_payload.temperature" }, rssi = { path = "uplink_message.rx_metadata[0].rssi", type = "int" } }
+"#,
+    );
+    let other = |at: usize| {
+        format!(
+            "[[default.mapping]]\nname = \"m{at}\"\ntopic = \"site{at}/{{device}}/+/state\"\ndevice = \"{{device}}\"\ntime = {{ path = \"t\" }}\nfields = [\"a\"]\n"
+        )
+    };
+    toml.extend((0..30).map(other));
+    let mut from = Sources::new(BTreeMap::new(), &toml);
+    let mappings = Mappings::read(&mut from);
+    from.mistakes_so_far().expect("they are good");
+    mappings
+}
+
+fn mappings(criterion: &mut Criterion) {
+    let mappings = compiled();
+    let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
+    let clock = TimeOfDay::read();
+    let received_at = Timestamp::now();
+    let zigbee = r#"{"battery":91,"contact":true,"device":{"friendlyName":"door","model":"MCCGQ11LM"},"humidity":45.2,"last_seen":"2025-10-05T12:34:56+02:00","linkquality":87,"temperature":21.53,"voltage":3005,"x":1}"#;
+    let gateway = r#"{"gateway_ids":{"gateway_id":"g","eui":"0102030405060708"},"time":"2025-10-05T12:34:56Z","rssi":-97,"snr":8.5,"location":{"latitude":52.5,"longitude":13.4}}"#;
+    let lorawan = format!(
+        r#"{{"end_device_ids":{{"device_id":"d-1","application_ids":{{"application_id":"app"}}}},"correlation_ids":["{}"],"received_at":"2025-10-05T12:34:57.123Z","uplink_message":{{"f_port":1,"frm_payload":"AQID","decoded_payload":{{"temperature":21.5,"humidity":40,"door":"open","battery":3.1}},"rx_metadata":[{}]}}}}"#,
+        "x".repeat(300),
+        [gateway; 9].join(",")
+    );
+    let mut group = criterion.benchmark_group("mapping");
+    let mut decide = |name: &str, topic: &str, payload: &str| {
+        println!("{name}: {} bytes", payload.len());
+        let payload = payload.as_bytes();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let message = Message { topic, payload, is_retained: false, received_at };
+                mappings.decide(message, &rules, clock, |_, outcome| drop(black_box(outcome)))
+            });
+        });
+    };
+    decide("zigbee", "zigbee2mqtt/kitchen/door", zigbee);
+    decide("lorawan", "v3/app@ttn/devices/d-1/up", &lorawan);
+    decide("dispatch without a match", "site17/device/x/other", "1");
+    group.finish();
+}
+
+criterion_group!(benches, payloads, mappings, blocks);
 criterion_main!(benches);

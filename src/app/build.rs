@@ -42,8 +42,10 @@ pub(super) struct Shared {
 /// If one of the two cannot be opened, or the database's settings are none.
 pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
     let metrics = Metrics::new()?;
-    metrics
-        .declare(Reason::all().map(Reason::as_str), Stage::ALL.iter().map(|stage| stage.as_str()));
+    metrics.declare(
+        Reason::all().filter(|reason| !reason.is_of_mappings()).map(Reason::as_str),
+        Stage::ALL.iter().map(|stage| stage.as_str()),
+    );
     let health = Arc::new(Health::new(metrics.clone()));
     let (writer, log) = open_log(config, &metrics)?;
     let history = Arc::new(History::new(&metrics, &log));

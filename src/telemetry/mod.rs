@@ -4,6 +4,7 @@
 pub mod admit;
 pub mod decode;
 pub mod fields;
+pub mod mapping;
 mod reading;
 pub mod rejection;
 pub mod topic;

@@ -49,7 +49,8 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// All reasons, for counters that must read 0 from the start.
+            /// All reasons, for counters that must read 0 from the start; see also
+            /// [`Self::is_of_mappings`].
             pub fn all() -> impl Iterator<Item = Self> {
                 [$(Self::$variant,)+].into_iter().chain((0..COUNT).map(Self::OutOfRange))
             }
@@ -108,6 +109,25 @@ reasons! {
     TimestampInFuture => "timestamp_in_future", Validate;
     /// Before `VALIDATE_OLDEST_TIMESTAMP`.
     TimestampTooOld => "timestamp_too_old", Validate;
+    /// No mapping takes the message.
+    NoMapping => "no_mapping", Decode;
+    /// A value of a mapped field is outside of its bounds.
+    ValueOutOfRange => "value_out_of_range", Validate;
+    /// A text of a mapped field is longer than its `max_bytes`.
+    TextTooLong => "text_too_long", Validate;
+    /// A mapped reading has no room in a block of the log.
+    ReadingTooLarge => "reading_too_large", Validate;
+}
+
+impl Reason {
+    /// Whether only a mapping gives it, so that without one nobody needs to see it.
+    #[must_use]
+    pub fn is_of_mappings(self) -> bool {
+        matches!(
+            self,
+            Self::NoMapping | Self::ValueOutOfRange | Self::TextTooLong | Self::ReadingTooLarge
+        )
+    }
 }
 
 /// How many readings broke which rule.

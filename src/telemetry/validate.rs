@@ -141,8 +141,8 @@ pub fn built_at() -> Timestamp {
 /// # Errors
 /// The first rule it breaks, identity before time before values.
 pub fn validate(reading: &Reading, rules: &Rules, clock: TimeOfDay) -> Result<(), Rejection> {
-    device_id(&reading.device_id)?;
-    timestamp(reading.timestamp, rules, clock)?;
+    check_device_id(&reading.device_id)?;
+    check_timestamp(reading.timestamp, rules, clock)?;
     let mut values = rules.bounds.into_iter().zip(reading.values).enumerate();
     match values.find(|(_, (bounds, value))| !bounds.contain(*value)) {
         None => Ok(()),
@@ -154,7 +154,8 @@ pub fn validate(reading: &Reading, rules: &Rules, clock: TimeOfDay) -> Result<()
     }
 }
 
-fn device_id(id: &str) -> Result<(), Rejection> {
+/// Checks the name of a device.
+pub(super) fn check_device_id(id: &str) -> Result<(), Rejection> {
     if id.is_empty() {
         return Err(Rejection::new(Reason::DeviceIdEmpty, "device_id is empty"));
     }
@@ -170,7 +171,12 @@ fn device_id(id: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn timestamp(at: Timestamp, rules: &Rules, clock: TimeOfDay) -> Result<(), Rejection> {
+/// Checks the time of a reading.
+pub(super) fn check_timestamp(
+    at: Timestamp,
+    rules: &Rules,
+    clock: TimeOfDay,
+) -> Result<(), Rejection> {
     if at < rules.oldest_timestamp {
         let message = format!("timestamp {at} is before {}", rules.oldest_timestamp);
         return Err(Rejection::new(Reason::TimestampTooOld, message));

@@ -60,6 +60,16 @@ fn no_payload_does_more_than_be_rejected() {
 }
 
 #[test]
+fn no_message_under_a_mapping_does_more_than_be_rejected() {
+    smoke("mapping_message", bodies::message);
+}
+
+#[test]
+fn no_file_of_mappings_does_more_than_be_refused() {
+    smoke("mapping_file", bodies::file);
+}
+
+#[test]
 fn no_bytes_in_the_log_do_more_than_be_refused() {
     smoke("block", bodies::block);
 }

@@ -1,0 +1,261 @@
+//! From a table in the file to a mapping, or to all that is wrong with it.
+
+use rocket::figment::value::{Dict, Value};
+
+use super::compiled::{Format, Mapping, One, Piece, Template, Time};
+use super::field::{Field, MOST_PATHS, is_name, name_fault};
+use super::keys::{Keys, literals, texts};
+use super::parts::{MOST_ENTRIES, Reader, too_many};
+use super::path::{Container, Path, parse_each};
+use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS};
+use super::topic::{Except, Filter};
+use super::tree::Tree;
+use super::value::Literal;
+
+/// Formats of the contract that this version does not read.
+const NOT_YET: [&str; 5] = ["ndjson", "csv", "senml", "cbor", "msgpack"];
+
+/// Compiles the table of a mapping, which is the number `at` of the file, from 1. What is wrong with it
+/// goes to `mistakes`; the mapping is then good for checking the others, not for messages.
+pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Mapping {
+    let name = match table.get("name") {
+        Some(Value::String(_, name)) => name.clone(),
+        _ => String::new(),
+    };
+    let place =
+        if name.is_empty() { format!("mapping {at}") } else { format!("mapping \"{name}\"") };
+    let mut keys = Keys::new(table, place.clone(), mistakes);
+    check_name(&mut keys);
+    let filters = read_filters(&mut keys);
+    let except = read_except(&mut keys);
+    let format = read_format(&mut keys);
+    let each = read_each(&mut keys, format);
+    let mut tree = Tree::new(each.as_ref());
+    let mut reader = Reader { filters: &filters, format, each: each.as_ref(), tree: &mut tree };
+    let (when, has) = reader.conditions(&mut keys);
+    let device = reader.template(&mut keys, "device", true);
+    let time = reader.time(&mut keys);
+    let one = reader.one(&mut keys);
+    let extra = reader.extra(&mut keys, one.is_some());
+    let missing = read_missing(&mut keys);
+    let table_name = read_table(&mut keys);
+    let takes_retained = match keys.text("retained") {
+        Some("store") => true,
+        Some("skip") => false,
+        Some(other) => {
+            keys.mistake(format_args!("retained: expected store or skip, found \"{other}\""));
+            false
+        }
+        None => !matches!(time, Time::Received),
+    };
+    let fields = keys.value("fields");
+    let by_name = one.is_some() || format == Format::Text;
+    let plain = fields.map(|fields| plain_fields(&mut keys, fields)).unwrap_or_default();
+    if fields.is_none() && extra.is_none() {
+        keys.mistake("fields: is missing");
+    }
+    keys.finish();
+    let mut fields = match fields {
+        Some(Value::Dict(_, dict)) => read_fields(dict, by_name, &place, mistakes),
+        _ => plain,
+    };
+    if one.is_none() && format == Format::Text && fields.len() > 1 {
+        mistakes.push(format!(
+            "{place}: field: is missing: a text is one value, and it has to be said which of the fields it is"
+        ));
+    }
+    // A path is followed only where the fields are not found by their name.
+    if !by_name {
+        for field in &mut fields {
+            field.slots = field.paths.iter().map(|path| tree.slot(path)).collect();
+        }
+    }
+    let one =
+        one.or_else(|| (format == Format::Text).then(|| only_field(&fields, &mut tree)).flatten());
+    Mapping {
+        name,
+        filters,
+        except,
+        format,
+        each,
+        tree,
+        when,
+        has,
+        device,
+        time,
+        one,
+        fields,
+        extra,
+        missing,
+        table: table_name,
+        takes_retained,
+    }
+}
+
+fn check_name(keys: &mut Keys<'_, '_>) {
+    match keys.text("name") {
+        None if keys.value("name").is_none() => keys.mistake("name: is missing"),
+        None => {}
+        Some(name) => {
+            let mut bytes = name.bytes();
+            let is_good = bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+                && bytes
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+                && name.len() <= 63;
+            if !is_good {
+                keys.mistake(
+                    "name: a mapping is called [a-z][a-z0-9_-]*, with at most 63 characters",
+                );
+            }
+        }
+    }
+}
+
+fn read_filters(keys: &mut Keys<'_, '_>) -> Vec<Filter> {
+    let Some(texts) = keys.texts("topic") else {
+        if keys.value("topic").is_none() {
+            keys.mistake("topic: is missing");
+        }
+        return Vec::new();
+    };
+    too_many(keys, "topic", texts.len());
+    let mut filters = Vec::new();
+    for text in texts {
+        match Filter::parse(text) {
+            Ok(filter) => filters.push(filter),
+            Err(what) => keys.mistake(format_args!("topic: {what}")),
+        }
+    }
+    filters
+}
+
+fn read_except(keys: &mut Keys<'_, '_>) -> Vec<Except> {
+    let texts = keys.texts("except").unwrap_or_default();
+    too_many(keys, "except", texts.len());
+    let mut except = Vec::new();
+    for text in texts {
+        match Except::parse(text) {
+            Ok(filter) => except.push(filter),
+            Err(what) => keys.mistake(format_args!("except: {what}")),
+        }
+    }
+    except
+}
+
+fn read_format(keys: &mut Keys<'_, '_>) -> Format {
+    match keys.text("format") {
+        None | Some("json") => Format::Json,
+        Some("text") => Format::Text,
+        Some(known) if NOT_YET.contains(&known) => {
+            keys.mistake(format_args!(
+                "format: \"{known}\" is not read by this version yet; json and text are"
+            ));
+            Format::Json
+        }
+        Some(other) => {
+            keys.mistake(format_args!("format: expected json or text, found \"{other}\""));
+            Format::Json
+        }
+    }
+}
+
+fn read_each(keys: &mut Keys<'_, '_>, format: Format) -> Option<(Path, Container)> {
+    let text = keys.text("each")?;
+    if format == Format::Text {
+        keys.mistake("each: a text is one value and has no elements");
+        return None;
+    }
+    parse_each(text).map_err(|what| keys.mistake(format_args!("each: {what}"))).ok()
+}
+
+fn read_missing(keys: &mut Keys<'_, '_>) -> Vec<Literal> {
+    let Some(value) = keys.value("missing") else { return Vec::new() };
+    let Some(words) = literals(value) else {
+        return keys
+            .unexpected("missing", "a list of words and numbers", value)
+            .unwrap_or_default();
+    };
+    too_many(keys, "missing", words.len());
+    words
+}
+
+fn read_table(keys: &mut Keys<'_, '_>) -> String {
+    let Some(name) = keys.text("table") else { return BUILT_IN_TABLE.to_owned() };
+    let is_partition = name.strip_prefix("telemetry_").is_some_and(|rest| {
+        rest.strip_prefix('p')
+            .unwrap_or(rest)
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+    });
+    if !is_name(name) {
+        keys.mistake("table: a table is called [a-z][a-z0-9_]*, with at most 63 characters");
+    } else if name.starts_with("pg_")
+        || is_partition
+        || matches!(name, "telemetry_devices" | "telemetry_older")
+    {
+        keys.mistake(format_args!(
+            "table: \"{name}\" is a name of the service's or of PostgreSQL's own"
+        ));
+    }
+    name.to_owned()
+}
+
+/// A list of names, each of a plain float.
+fn plain_fields(keys: &mut Keys<'_, '_>, fields: &Value) -> Vec<Field> {
+    let names = match fields {
+        Value::Dict(_, dict) => {
+            if dict.is_empty() {
+                keys.mistake("fields: there are none");
+            }
+            return Vec::new();
+        }
+        Value::Array(..) => texts(fields),
+        _ => None,
+    };
+    let Some(names) = names else {
+        let expected = "a table of columns and their options, or a list of names";
+        return keys.unexpected("fields", expected, fields).unwrap_or_default();
+    };
+    if names.is_empty() {
+        keys.mistake("fields: there are none");
+    }
+    for (at, name) in names.iter().enumerate() {
+        if let Some(fault) = name_fault(name) {
+            keys.mistake(format_args!("field \"{name}\": {fault}"));
+        }
+        if names[..at].contains(name) {
+            keys.mistake(format_args!("field \"{name}\": stands there twice"));
+        }
+    }
+    names.into_iter().map(Field::plain).collect()
+}
+
+fn read_fields(dict: &Dict, by_name: bool, place: &str, mistakes: &mut Vec<String>) -> Vec<Field> {
+    let empty = Dict::new();
+    let mut fields = Vec::new();
+    for (name, options) in dict {
+        let place = format!("{place}, field \"{name}\"");
+        if let Some(fault) = name_fault(name) {
+            mistakes.push(format!("{place}: {fault}"));
+        }
+        let options = if let Value::Dict(_, options) = options {
+            options
+        } else {
+            mistakes
+                .push(format!("{place}: expected options in braces, such as {{ unit = \"W\" }}"));
+            &empty
+        };
+        fields.push(Field::read(name, by_name, Keys::new(options, place, mistakes)));
+    }
+    fields
+}
+
+/// What a text is if there is one field alone.
+fn only_field(fields: &[Field], tree: &mut Tree) -> Option<One> {
+    let [field] = fields else { return None };
+    let name = field.paths.first()?.to_string();
+    let slot = tree.slot(&Path::parse("$").ok()?);
+    Some(One { name: Template(vec![Piece::Text(name)]), slot, path: None })
+}
+
+const _: () = assert!(MOST_PATHS * (MOST_COLUMNS + 2) + 2 * MOST_ENTRIES < u16::MAX as usize);

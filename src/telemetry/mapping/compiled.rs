@@ -1,0 +1,143 @@
+//! One mapping, compiled.
+
+use super::field::Field;
+use super::path::{Container, Path};
+use super::template::Part;
+use super::time;
+use super::topic::{Except, Filter};
+use super::tree::{Slot, Tree};
+use super::value::Literal;
+
+/// How a message is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    /// One value.
+    Text,
+}
+
+/// A part of a template, its paths found.
+#[derive(Clone, Debug)]
+pub(super) enum Piece {
+    Text(String),
+    Capture(String),
+    Key,
+    Index,
+    Value(Slot, Path),
+}
+
+/// Text with what the topic, the element and the payload put into it.
+#[derive(Clone, Debug)]
+pub(super) struct Template(pub(super) Vec<Piece>);
+
+impl Template {
+    /// Finds the slots of a template's paths.
+    pub(super) fn new(parts: Vec<Part>, tree: &mut Tree) -> Self {
+        let piece = |part| match part {
+            Part::Text(text) => Piece::Text(text),
+            Part::Capture(name) => Piece::Capture(name),
+            Part::Key => Piece::Key,
+            Part::Index => Piece::Index,
+            Part::Value(path) => Piece::Value(tree.slot(&path), path),
+        };
+        Self(parts.into_iter().map(piece).collect())
+    }
+}
+
+/// A condition on a value.
+#[derive(Clone, Debug)]
+pub(super) struct Condition {
+    pub(super) path: Path,
+    pub(super) slot: Slot,
+    pub(super) any_of: Vec<Literal>,
+}
+
+/// Where the time of a reading comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Time {
+    /// When the message came in.
+    Received,
+    /// The payload.
+    Payload {
+        paths: Vec<Path>,
+        slots: Vec<Slot>,
+        format: time::Format,
+        /// Whether the arrival is taken where that is none.
+        or_received: bool,
+    },
+}
+
+/// One value a message or element: what names its column, and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct One {
+    pub(super) name: Template,
+    pub(super) slot: Slot,
+    /// Empty if the value is the element or the message itself.
+    pub(super) path: Option<Path>,
+}
+
+/// What is left goes here.
+#[derive(Clone, Debug)]
+pub(super) struct Extra {
+    /// Where it is left. `None` if all there is has one name and one value.
+    pub(super) from: Option<(Slot, Path)>,
+    pub(super) max: usize,
+    /// Index of the column in its table.
+    pub(super) column: u16,
+}
+
+/// One mapping, compiled.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// Unique.
+    pub name: String,
+    pub(super) filters: Vec<Filter>,
+    pub(super) except: Vec<Except>,
+    pub(super) format: Format,
+    pub(super) each: Option<(Path, Container)>,
+    pub(super) tree: Tree,
+    pub(super) when: Vec<Condition>,
+    pub(super) has: Vec<(Path, Slot)>,
+    pub(super) device: Template,
+    pub(super) time: Time,
+    pub(super) one: Option<One>,
+    pub(super) fields: Vec<Field>,
+    pub(super) extra: Option<Extra>,
+    pub(super) missing: Vec<Literal>,
+    /// Its name; the shape is that of all mappings into it.
+    pub(super) table: String,
+    /// Whether messages that the broker had kept are stored.
+    pub(super) takes_retained: bool,
+}
+
+impl Mapping {
+    /// Whether a reading of it can get the time of its arrival.
+    #[must_use]
+    pub fn uses_arrival(&self) -> bool {
+        match &self.time {
+            Time::Received => true,
+            Time::Payload { or_received, .. } => *or_received,
+        }
+    }
+
+    /// What it subscribes to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &str> {
+        self.filters.iter().map(|filter| filter.subscription.as_str())
+    }
+
+    /// The table that it fills.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Whether each of its rows has a value in `column`.
+    #[must_use]
+    pub fn always_fills(&self, column: &str) -> bool {
+        self.one.is_none()
+            && self
+                .fields
+                .iter()
+                .any(|field| field.name == column && (field.required || field.default.is_some()))
+    }
+}

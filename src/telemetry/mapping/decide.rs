@@ -1,0 +1,266 @@
+//! Which mapping takes a message, and what becomes of it.
+//!
+//! The first one in the order of the file whose topic and conditions allow it, and that finds one of its
+//! fields or more. Where none does, a mapping may still know what the message is: one that it leaves
+//! alone is ignored, one that it cannot read is rejected. What is left is unmatched, and each candidate
+//! says why.
+
+use std::fmt;
+
+use super::compiled::{Format, Mapping};
+use super::dispatch::Candidate;
+use super::found::{Found, View};
+use super::read::{Made, Pass, Reader, Surroundings};
+use super::scan::{one_value, scan};
+use super::set::Mappings;
+use super::shape::MappedReading;
+use crate::base::time::Timestamp;
+use crate::telemetry::rejection::{Reason, Rejection};
+use crate::telemetry::validate::{Rules, TimeOfDay};
+
+/// A message, as mappings see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'p> {
+    /// Where it was published.
+    pub topic: &'p str,
+    /// What was published.
+    pub payload: &'p [u8],
+    /// Whether the broker had kept it for whoever subscribes.
+    pub is_retained: bool,
+    /// When it came in.
+    pub received_at: Timestamp,
+}
+
+/// A reading that a mapping has made.
+#[derive(Debug, PartialEq)]
+pub struct Mapped {
+    /// What is to be stored.
+    pub reading: MappedReading,
+    /// Whether its time is that of its arrival.
+    pub by_arrival: bool,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum Fate {
+    /// Mapping of this index has taken it; its readings were handed on.
+    Taken(usize),
+    /// Mapping of this index leaves it alone.
+    Ignored(usize, Ignored),
+    /// Mapping of this index could not read it, and no other has taken it.
+    Unreadable(usize, Rejection),
+    /// No topic of a mapping matches it.
+    NoTopic,
+    /// No mapping takes it; why each candidate does not.
+    Unmatched(Vec<(usize, Refusal)>),
+}
+
+/// Why a mapping leaves a message alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// `except` matches its topic.
+    Except,
+    /// The broker had kept it.
+    Retained,
+    /// It has no bytes: a retained message was cleared.
+    Empty,
+    /// It is a value that has no column.
+    UnknownName,
+}
+
+/// Why a mapping does not take a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It leaves it alone.
+    Ignored(Ignored),
+    /// It cannot read it.
+    Unreadable(Reason, String),
+    /// A condition does not hold, or nothing of its own is in it.
+    NotIts(String),
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Except => "`except` matches the topic",
+            Self::Retained => "it is a retained message, which this mapping skips",
+            Self::Empty => "it is empty, as a retained message that was cleared",
+            Self::UnknownName => "it is a value that none of the fields is called after",
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ignored(why) => why.fmt(f),
+            Self::Unreadable(_, what) | Self::NotIts(what) => f.write_str(what),
+        }
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::When(path, found) => write!(f, "`when` does not hold: {path} is {found}"),
+            Self::Has(path) => write!(f, "`has` does not hold: {path} is not there"),
+            Self::NoContainer(each) => write!(f, "`each` finds nothing: {each} is not there"),
+            Self::NoField => f.write_str("none of its fields is there"),
+            Self::UnknownName(name) => write!(f, "no field is called after {name:?}"),
+        }
+    }
+}
+
+impl Mappings {
+    /// Decides about `message`. Calls `each` with every reading of the mapping that takes it, in their
+    /// order, and with the index of the element that it was made of, if there is one.
+    pub fn decide(
+        &self,
+        message: Message<'_>,
+        rules: &Rules,
+        clock: TimeOfDay,
+        mut each: impl FnMut(Option<usize>, Result<Mapped, Rejection>),
+    ) -> Fate {
+        let mut candidates = Vec::new();
+        self.dispatch.find(message.topic, &mut candidates);
+        if candidates.is_empty() {
+            return Fate::NoTopic;
+        }
+        let around = Surroundings { rules, clock, received_at: message.received_at };
+        let mut refusals = Vec::new();
+        for candidate in candidates {
+            let outcome = self.ask(candidate, message, around, |index, outcome| {
+                each(
+                    index,
+                    outcome
+                        .map(|made| Mapped { reading: made.reading, by_arrival: made.by_arrival }),
+                );
+            });
+            match outcome {
+                Ok(()) => return Fate::Taken(candidate.mapping),
+                Err(refusal) => refusals.push((candidate.mapping, refusal)),
+            }
+        }
+        self.untaken(refusals)
+    }
+
+    /// What becomes of a message that every candidate has refused.
+    pub(super) fn untaken(&self, refusals: Vec<(usize, Refusal)>) -> Fate {
+        let ignored = refusals.iter().find_map(|(mapping, refusal)| match refusal {
+            Refusal::Ignored(why) => Some(Fate::Ignored(*mapping, *why)),
+            _ => None,
+        });
+        let unreadable = || {
+            refusals.iter().find_map(|(mapping, refusal)| match refusal {
+                Refusal::Unreadable(reason, what) => {
+                    let message = format!("mapping \"{}\": {what}", self.list[*mapping].name);
+                    Some(Fate::Unreadable(*mapping, Rejection::new(*reason, message)))
+                }
+                _ => None,
+            })
+        };
+        match ignored.or_else(unreadable) {
+            Some(fate) => fate,
+            None => Fate::Unmatched(refusals),
+        }
+    }
+
+    /// Why no mapping has taken a message, in a sentence.
+    #[must_use]
+    pub fn explain(&self, refusals: &[(usize, Refusal)]) -> Rejection {
+        let why = |(mapping, refusal): &(usize, Refusal)| {
+            format!("mapping \"{}\": {refusal}", self.list[*mapping].name)
+        };
+        let all: Vec<String> = refusals.iter().map(why).collect();
+        Rejection::new(Reason::NoMapping, format!("no mapping takes it; {}", all.join("; ")))
+    }
+
+    /// Asks one mapping; calls `each` if it takes the message.
+    pub(super) fn ask<'m>(
+        &'m self,
+        candidate: Candidate,
+        message: Message<'m>,
+        around: Surroundings<'m>,
+        each: impl FnMut(Option<usize>, Result<Made<'m>, Rejection>),
+    ) -> Result<(), Refusal> {
+        let mapping = &self.list[candidate.mapping];
+        if let Some(why) = left_alone(mapping, message) {
+            return Err(Refusal::Ignored(why));
+        }
+        let found = read_along(mapping, message.payload)?;
+        let reader = Reader {
+            mapping,
+            table: &self.tables[candidate.mapping],
+            filter: candidate.filter,
+            topic: message.topic,
+            around,
+        };
+        take(&reader, &found, each).map_err(|pass| match pass {
+            Pass::UnknownName(_) => Refusal::Ignored(Ignored::UnknownName),
+            pass => Refusal::NotIts(pass.to_string()),
+        })
+    }
+}
+
+fn left_alone(mapping: &Mapping, message: Message<'_>) -> Option<Ignored> {
+    if mapping.except.iter().any(|except| except.matches(message.topic)) {
+        Some(Ignored::Except)
+    } else if message.payload.is_empty() {
+        Some(Ignored::Empty)
+    } else if message.is_retained && !mapping.takes_retained {
+        Some(Ignored::Retained)
+    } else {
+        None
+    }
+}
+
+fn read_along<'p>(mapping: &Mapping, payload: &'p [u8]) -> Result<Found<'p>, Refusal> {
+    let text = std::str::from_utf8(payload).map_err(|error| {
+        let what = format!("not UTF-8 from byte {}", error.valid_up_to());
+        Refusal::Unreadable(Reason::NotUtf8, what)
+    })?;
+    match mapping.format {
+        Format::Text => Ok(one_value(text.trim(), &mapping.tree)),
+        Format::Json => scan(text, &mapping.tree).map_err(|error| {
+            let what = format!("not valid JSON: {error}");
+            Refusal::Unreadable(Reason::InvalidJson, what)
+        }),
+    }
+}
+
+/// Hands on what a mapping makes of what was found.
+fn take<'m>(
+    reader: &Reader<'m>,
+    found: &Found<'_>,
+    mut each: impl FnMut(Option<usize>, Result<Made<'m>, Rejection>),
+) -> Result<(), Pass> {
+    let twice = |key: &String| {
+        let what = format!("the key {key:?} stands twice in an object");
+        Err(reader.rejection(Reason::DuplicateField, &what))
+    };
+    let mut view = View::new(found, &reader.mapping.tree);
+    let Some((path, _)) = &reader.mapping.each else {
+        let outcome = reader.read(&view)?;
+        each(None, found.twice.as_ref().map_or(outcome, twice));
+        return Ok(());
+    };
+    reader.conditions(&view, false)?;
+    let mut passed = (!found.has_container).then(|| Pass::NoContainer(path.to_string()));
+    let mut is_taken = false;
+    for element in &found.elements {
+        view.look_at(element);
+        match reader.read(&view) {
+            Ok(outcome) => {
+                let fault = found.twice.as_ref().or(element.twice.as_ref());
+                each(Some(element.place.index), fault.map_or(outcome, twice));
+                is_taken = true;
+            }
+            // What holds for a value says more than that it is none of the mapping's.
+            Err(pass) if pass != Pass::NoField => {
+                passed.get_or_insert(pass);
+            }
+            Err(_) => {}
+        }
+    }
+    if is_taken { Ok(()) } else { Err(passed.unwrap_or(Pass::NoField)) }
+}

@@ -1,0 +1,242 @@
+//! Which filters match a topic: a trie over the levels of all of them.
+
+use super::topic::{Filter, Level};
+
+/// A filter of a mapping, by its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    /// Index of the mapping.
+    pub(super) mapping: usize,
+    /// Index of the filter in it.
+    pub(super) filter: usize,
+}
+
+/// All filters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dispatch {
+    root: Node,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// By their text, in its order.
+    exactly: Vec<(String, Node)>,
+    any: Option<Box<Node>>,
+    /// Filters that go on with `#`.
+    rest: Vec<Candidate>,
+    /// Filters that go on with one level or more.
+    some_rest: Vec<Candidate>,
+    /// Filters that end here.
+    end: Vec<Candidate>,
+}
+
+impl Dispatch {
+    /// Adds `filter`.
+    pub(super) fn add(&mut self, filter: &Filter, candidate: Candidate) {
+        let mut node = &mut self.root;
+        for level in &filter.levels {
+            node = match level {
+                Level::Exactly(text) => {
+                    let at = node.exactly.binary_search_by(|(other, _)| other.cmp(text));
+                    let at = at.unwrap_or_else(|at| {
+                        node.exactly.insert(at, (text.clone(), Node::default()));
+                        at
+                    });
+                    &mut node.exactly[at].1
+                }
+                Level::Any => node.any.get_or_insert_default(),
+                Level::Rest => return node.rest.push(candidate),
+                Level::SomeRest | Level::Some => return node.some_rest.push(candidate),
+            };
+        }
+        node.end.push(candidate);
+    }
+
+    /// Puts the filters that match `topic` into `found`, of each mapping its first, in the order of
+    /// the mappings. What was in it is lost.
+    pub(super) fn find(&self, topic: &str, found: &mut Vec<Candidate>) {
+        found.clear();
+        // A topic that the broker makes itself is matched by what names its first level alone.
+        self.root.find(Some(topic), topic.starts_with('$'), found);
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup_by_key(|candidate| candidate.mapping);
+        }
+    }
+}
+
+impl Node {
+    fn find(&self, topic: Option<&str>, is_brokers: bool, found: &mut Vec<Candidate>) {
+        if !is_brokers {
+            found.extend_from_slice(&self.rest);
+        }
+        let Some(topic) = topic else {
+            found.extend_from_slice(&self.end);
+            return;
+        };
+        if !is_brokers {
+            found.extend_from_slice(&self.some_rest);
+        }
+        if self.exactly.is_empty() && self.any.is_none() {
+            return;
+        }
+        let (level, behind) = match memchr::memchr(b'/', topic.as_bytes()) {
+            Some(at) => (&topic[..at], Some(&topic[at + 1..])),
+            None => (topic, None),
+        };
+        if let Ok(at) = self.exactly.binary_search_by(|(text, _)| text.as_str().cmp(level)) {
+            self.exactly[at].1.find(behind, false, found);
+        }
+        if let Some(any) = self.any.as_ref().filter(|_| !is_brokers) {
+            any.find(behind, false, found);
+        }
+    }
+}
+
+/// A topic that both filters match, if neither matches all that the other does: some brokers deliver a
+/// message of such a topic once for each.
+pub(super) fn overlap(one: &Filter, other: &Filter) -> Option<String> {
+    let example = common(&one.levels, &other.levels)?;
+    let is_within = covers(&one.levels, &other.levels) || covers(&other.levels, &one.levels);
+    (!is_within).then(|| example.join("/"))
+}
+
+/// Whether all that `small` matches is matched by `large`.
+pub(super) fn covers(large: &[Level], small: &[Level]) -> bool {
+    match (large, small) {
+        ([Level::Rest | Level::SomeRest, ..], [Level::SomeRest, ..])
+        | ([Level::Rest, ..], _)
+        | ([], []) => true,
+        ([Level::SomeRest, ..], [Level::Rest, ..]) => false,
+        ([Level::SomeRest, ..], small) => !small.is_empty(),
+        ([Level::Any, large @ ..], [Level::Any | Level::Exactly(_), small @ ..]) => {
+            covers(large, small)
+        }
+        ([Level::Exactly(a), large @ ..], [Level::Exactly(b), small @ ..]) => {
+            a == b && covers(large, small)
+        }
+        _ => false,
+    }
+}
+
+fn common(one: &[Level], other: &[Level]) -> Option<Vec<String>> {
+    let rest_of = |levels: &[Level]| {
+        let text = |level: &Level| match level {
+            Level::Exactly(text) => Some(text.clone()),
+            Level::Rest => None,
+            _ => Some("x".to_owned()),
+        };
+        levels.iter().filter_map(text).collect::<Vec<_>>()
+    };
+    match (one, other) {
+        ([], []) => Some(Vec::new()),
+        ([Level::Rest, ..], rest) | (rest, [Level::Rest, ..]) => Some(rest_of(rest)),
+        ([Level::SomeRest, ..], rest) | (rest, [Level::SomeRest, ..]) => {
+            (!rest.is_empty()).then(|| rest_of(rest))
+        }
+        ([a, one @ ..], [b, other @ ..]) => {
+            let level = match (a, b) {
+                (Level::Exactly(a), Level::Exactly(b)) if a != b => return None,
+                (Level::Exactly(text), _) | (_, Level::Exactly(text)) => text.clone(),
+                _ => "x".to_owned(),
+            };
+            let mut all = vec![level];
+            all.extend(common(one, other)?);
+            Some(all)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dispatch(filters: &[&str]) -> Dispatch {
+        let mut dispatch = Dispatch::default();
+        for (mapping, text) in filters.iter().enumerate() {
+            dispatch.add(&Filter::parse(text).unwrap(), Candidate { mapping, filter: 0 });
+        }
+        dispatch
+    }
+
+    fn found(filters: &[&str], topic: &str) -> Vec<usize> {
+        let mut found = Vec::new();
+        dispatch(filters).find(topic, &mut found);
+        found.into_iter().map(|candidate| candidate.mapping).collect()
+    }
+
+    #[test]
+    fn every_filter_that_matches_is_found_in_the_order_of_the_file() {
+        let filters = [
+            "#",
+            "a/+/c",
+            "a/{x...}",
+            "a/b/c",
+            "+/b/#",
+            "a/b",
+            "$share/g/a/b/c",
+            "a/#",
+            "{x}",
+            "/b",
+        ];
+        assert_eq!(found(&filters, "a/b/c"), [0, 1, 2, 3, 4, 6, 7]);
+        assert_eq!(found(&filters, "a/b"), [0, 2, 4, 5, 7]);
+        assert_eq!(found(&filters, "a"), [0, 7, 8]);
+        assert_eq!(found(&filters, "/b"), [0, 4, 9]);
+        assert_eq!(found(&filters, ""), [0, 8]);
+    }
+
+    #[test]
+    fn topics_of_the_broker_are_found_only_by_their_name() {
+        let filters = ["#", "+/x", "{a...}", "$SYS/#", "$SYS/+"];
+        assert_eq!(found(&filters, "$SYS/x"), [3, 4]);
+    }
+
+    #[test]
+    fn of_a_mapping_with_several_filters_the_first_counts() {
+        let mut dispatch = Dispatch::default();
+        for (filter, text) in ["a/#", "a/{x}"].iter().enumerate() {
+            let candidate = Candidate { mapping: 0, filter };
+            dispatch.add(&Filter::parse(text).unwrap(), candidate);
+        }
+        let mut found = Vec::new();
+        dispatch.find("a/b", &mut found);
+        assert_eq!(found, [Candidate { mapping: 0, filter: 0 }]);
+    }
+
+    #[test]
+    fn filters_that_overlap_in_part_show_a_topic_that_both_match() {
+        let of = |one: &str, other: &str| {
+            overlap(&Filter::parse(one).unwrap(), &Filter::parse(other).unwrap())
+        };
+        assert_eq!(of("a/+", "+/b").as_deref(), Some("a/b"));
+        assert_eq!(of("+/sensor/#", "house/#").as_deref(), Some("house/sensor"));
+        assert_eq!(of("a/{x...}", "+/b/c").as_deref(), Some("a/b/c"));
+        assert_eq!(of("a/#", "a/b/c"), None);
+        assert_eq!(of("a/+", "a/+"), None);
+        assert_eq!(of("a/{x...}", "a/#"), None);
+        assert_eq!(of("a/b", "c/+"), None);
+        assert_eq!(of("+/+", "a/b/c"), None);
+    }
+
+    #[test]
+    fn a_filter_covers_what_matches_less() {
+        let of = |large: &str, small: &str| {
+            covers(&Filter::parse(large).unwrap().levels, &Filter::parse(small).unwrap().levels)
+        };
+        for (large, small, is_covered) in [
+            ("#", "a/b", true),
+            ("a/#", "a", true),
+            ("a/{x...}", "a", false),
+            ("a/{x...}", "a/#", false),
+            ("a/#", "a/{x...}", true),
+            ("a/+", "a/b", true),
+            ("a/b", "a/+", false),
+            ("+/b/#", "a/b/+/d", true),
+            ("a/+", "a/#", false),
+        ] {
+            assert_eq!(of(large, small), is_covered, "{large} {small}");
+        }
+    }
+}

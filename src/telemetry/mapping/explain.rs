@@ -1,0 +1,277 @@
+//! What the mappings make of a message, told in full: for whoever writes them, with the service's own
+//! decoder.
+
+use std::fmt::Write as _;
+
+use serde_json::value::RawValue;
+
+use super::compiled::{Format, Mapping, Piece};
+use super::decide::{Fate, Mapped, Message, Refusal};
+use super::path::{Path, Step};
+use super::read::{Made, Source, Surroundings};
+use super::set::Mappings;
+use crate::telemetry::rejection::Rejection;
+use crate::telemetry::validate::{Rules, TimeOfDay};
+
+/// More paths that nothing looks at are not listed.
+const MOST_LISTED: usize = 100;
+
+/// What became of a message, and why.
+#[derive(Debug)]
+pub struct Explanation {
+    /// As the service decides.
+    pub fate: Fate,
+    /// The mappings that were asked before, by name, and why they did not take it.
+    pub refused: Vec<(String, String)>,
+    /// What the mapping that has taken it made of it.
+    pub readings: Vec<Explained>,
+    /// Paths of values that nothing of the mapping looks at.
+    pub ignored: Vec<String>,
+}
+
+/// A reading, or why there is none.
+#[derive(Debug)]
+pub struct Explained {
+    /// Of the element it was made of, from 0.
+    pub index: Option<usize>,
+    /// What it is.
+    pub outcome: Result<Mapped, Rejection>,
+    /// The columns that have a value, and where it came from.
+    pub sources: Vec<(String, String)>,
+}
+
+impl Mappings {
+    /// As [`Self::decide`], with the reasons.
+    #[must_use]
+    pub fn tell(&self, message: Message<'_>, rules: &Rules, clock: TimeOfDay) -> Explanation {
+        let mut candidates = Vec::new();
+        self.dispatch.find(message.topic, &mut candidates);
+        let around = Surroundings { rules, clock, received_at: message.received_at };
+        let mut refusals: Vec<(usize, Refusal)> = Vec::new();
+        let mut readings = Vec::new();
+        let mut used = Vec::new();
+        let mut taken_by = None;
+        for candidate in candidates {
+            let mapping = &self.list[candidate.mapping];
+            let outcome = self.ask(candidate, message, around, |index, outcome| {
+                if let Ok(made) = &outcome {
+                    used.extend(used_by(mapping, made, index, message.payload));
+                }
+                readings.push(explained(mapping, index, outcome));
+            });
+            match outcome {
+                Ok(()) => {
+                    taken_by = Some(candidate.mapping);
+                    break;
+                }
+                Err(refusal) => refusals.push((candidate.mapping, refusal)),
+            }
+        }
+        let refused = refusals
+            .iter()
+            .map(|(at, refusal)| (self.list[*at].name.clone(), refusal.to_string()))
+            .collect();
+        let ignored = match taken_by.map(|at| &self.list[at]) {
+            Some(mapping) if mapping.format == Format::Json => unused(message.payload, &used),
+            _ => Vec::new(),
+        };
+        let fate = match taken_by {
+            Some(mapping) => Fate::Taken(mapping),
+            None if refusals.is_empty() => Fate::NoTopic,
+            None => self.untaken(refusals),
+        };
+        Explanation { fate, refused, readings, ignored }
+    }
+}
+
+fn explained(
+    mapping: &Mapping,
+    index: Option<usize>,
+    outcome: Result<Made<'_>, Rejection>,
+) -> Explained {
+    let mut sources = Vec::new();
+    let outcome = outcome.map(|made| {
+        for (field, source) in &made.sources {
+            let from = match source {
+                Source::Path(path) => path.to_string(),
+                Source::Named(name) => format!("the value called {name}"),
+                Source::Default => "its default".to_owned(),
+            };
+            sources.push((mapping.fields[*field].name.clone(), from));
+        }
+        if let Some(extra) = &mapping.extra {
+            let is_there = made.reading.cells.iter().any(|(column, _)| *column == extra.column);
+            let from = extra.from.as_ref().map_or("the value", |(_, path)| path.text());
+            if is_there {
+                sources.push(("extra".to_owned(), format!("what is left of {from}")));
+            }
+        }
+        sources.sort();
+        let time = made.time_path.map_or_else(|| "its arrival".to_owned(), Path::to_string);
+        sources.insert(0, ("timestamp".to_owned(), time));
+        Mapped { reading: made.reading, by_arrival: made.by_arrival }
+    });
+    Explained { index, outcome, sources }
+}
+
+/// Where the values stand that a reading was made of, from the message on.
+fn used_by(
+    mapping: &Mapping,
+    made: &Made<'_>,
+    index: Option<usize>,
+    payload: &[u8],
+) -> Vec<Vec<Step>> {
+    let mut element = Vec::new();
+    if let (Some((path, _)), Some(index)) = (&mapping.each, index) {
+        element.clone_from(&path.steps);
+        element.extend(step_to(payload, &path.steps, index));
+    }
+    let from_message = |path: &Path| {
+        let mut steps = if path.is_of_message { Vec::new() } else { element.clone() };
+        steps.extend(path.steps.iter().cloned());
+        steps
+    };
+    let mut paths: Vec<&Path> = made
+        .sources
+        .iter()
+        .filter_map(|(_, source)| match source {
+            Source::Path(path) => Some(*path),
+            Source::Named(_) | Source::Default => None,
+        })
+        .collect();
+    paths.extend(made.time_path);
+    paths.extend(mapping.when.iter().map(|condition| &condition.path));
+    paths.extend(mapping.one.iter().filter_map(|one| one.path.as_ref()));
+    paths.extend(mapping.extra.iter().filter_map(|extra| extra.from.as_ref()).map(|from| &from.1));
+    let names = mapping.one.iter().flat_map(|one| &one.name.0);
+    paths.extend(mapping.device.0.iter().chain(names).filter_map(|piece| match piece {
+        Piece::Value(_, path) => Some(path),
+        _ => None,
+    }));
+    let mut all: Vec<Vec<Step>> = paths.into_iter().map(from_message).collect();
+    if mapping.one.as_ref().is_some_and(|one| one.path.is_none()) {
+        all.push(element);
+    }
+    all
+}
+
+/// The step to the element `index` of the container at `steps`.
+fn step_to(payload: &[u8], steps: &[Step], index: usize) -> Option<Step> {
+    let mut value: &RawValue = serde_json::from_slice(payload).ok()?;
+    for step in steps {
+        value = children(value)?.into_iter().find(|(other, _)| other == step)?.1;
+    }
+    children(value)?.into_iter().nth(index).map(|(step, _)| step)
+}
+
+/// What an array or an object holds.
+fn children(value: &RawValue) -> Option<Vec<(Step, &RawValue)>> {
+    let text = value.get();
+    if text.starts_with('[') {
+        let all: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+        return Some(all.into_iter().enumerate().map(|(at, v)| (Step::Index(at), v)).collect());
+    }
+    if text.starts_with('{') {
+        let entries: Entries<'_> = serde_json::from_str(text).ok()?;
+        return Some(entries.0);
+    }
+    None
+}
+
+/// The entries of an object in their order.
+struct Entries<'v>(Vec<(Step, &'v RawValue)>);
+
+impl<'de: 'v, 'v> serde::Deserialize<'de> for Entries<'v> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+
+        impl<'de> serde::de::Visitor<'de> for All {
+            type Value = Vec<(Step, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    all.push((Step::Key(key), value));
+                }
+                Ok(all)
+            }
+        }
+
+        deserializer.deserialize_map(All).map(Self)
+    }
+}
+
+/// The paths of plain values that none of `used` leads to.
+fn unused(payload: &[u8], used: &[Vec<Step>]) -> Vec<String> {
+    let mut listed = Vec::new();
+    if let Ok(value) = serde_json::from_slice::<&RawValue>(payload) {
+        list_unused(value, &mut Vec::new(), used, &mut listed);
+    }
+    listed
+}
+
+fn list_unused(
+    value: &RawValue,
+    place: &mut Vec<Step>,
+    used: &[Vec<Step>],
+    listed: &mut Vec<String>,
+) {
+    let is_used = used.iter().any(|path| place.starts_with(path));
+    if is_used || listed.len() >= MOST_LISTED || place.len() > 32 {
+        return;
+    }
+    match children(value) {
+        Some(children) => {
+            for (step, value) in children {
+                place.push(step);
+                list_unused(value, place, used, listed);
+                place.pop();
+            }
+        }
+        None => listed.push(show(place)),
+    }
+}
+
+/// A path as it would be written in a mapping.
+fn show(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let dot = if text.is_empty() { "" } else { "." };
+        // Writing to a string does not fail.
+        match step {
+            Step::Index(at) => write!(text, "[{at}]"),
+            Step::Key(key) if Path::parse(key).is_ok_and(|path| path.single_key() == Some(key)) => {
+                write!(text, "{dot}{key}")
+            }
+            Step::Key(key) => {
+                let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
+                write!(text, "{dot}\"{escaped}\"")
+            }
+        }
+        .ok();
+    }
+    if text.is_empty() { "$".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_looks_at_is_listed_as_a_mapping_would_write_it() {
+        let key = |text: &str| Step::Key(text.to_owned());
+        let payload = br#"{"a":{"b":1,"c d":[1,{"e":2}]},"switch:0":3,"x.y":4,"u":5}"#;
+        let used = [vec![key("a"), key("b")], vec![key("u")]];
+        let expected = ["a.c d[0]", "a.c d[1].e", "switch:0", "\"x.y\""];
+        assert_eq!(unused(payload, &used), expected);
+        assert_eq!(unused(b"7", &[]), ["$"]);
+        assert_eq!(step_to(payload, &[key("a")], 1), Some(key("c d")));
+    }
+}

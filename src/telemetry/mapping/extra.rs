@@ -1,0 +1,203 @@
+//! What is left: flattened into one object of plain values, as pipelines do that keep what they do not
+//! know.
+//!
+//! Names are joined with `_`, elements of arrays have their index as a name. Numbers stay as written.
+//! What is null or means "not there" is left out, like what a field has taken. Of two values of one
+//! name the first stays.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::path::Step;
+use super::value::{Literal, Raw};
+
+/// Deeper than this a value is left out.
+const MOST_LEVELS: usize = 32;
+
+/// Longest number that is kept as one: PostgreSQL's numeric has an end.
+const NUMBER_MAX_BYTES: usize = 64;
+
+/// The entries of an object to be.
+pub(super) struct Flat<'a> {
+    max: usize,
+    missing: &'a [Literal],
+    entries: Vec<(String, String)>,
+}
+
+impl<'a> Flat<'a> {
+    pub(super) fn new(max: usize, missing: &'a [Literal]) -> Self {
+        Self { max, missing, entries: Vec::new() }
+    }
+
+    /// Adds what `raw` holds, under `name`, but for what stands where `taken` leads to.
+    pub(super) fn add(&mut self, name: &str, raw: &Raw<'_>, taken: &[&[Step]]) {
+        match raw {
+            _ if taken.iter().any(|steps| steps.is_empty()) => {}
+            Raw::Array(text) | Raw::Object(text) => self.add_json(name, text, taken, 0),
+            plain => self.add_plain(name, plain),
+        }
+    }
+
+    /// The object, as JSON text; `None` if there is nothing in it.
+    pub(super) fn into_json(self) -> Option<String> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let entries: Vec<String> =
+            self.entries.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
+        Some(format!("{{{}}}", entries.join(",")))
+    }
+
+    fn add_json(&mut self, name: &str, text: &str, taken: &[&[Step]], level: usize) {
+        match Raw::of_json(text) {
+            Raw::Array(_) | Raw::Object(_) if level >= MOST_LEVELS => {}
+            Raw::Array(text) | Raw::Object(text) => {
+                let inside = Inside { flat: self, name, taken, level };
+                // It was read before, so that it is JSON.
+                inside.deserialize(&mut serde_json::Deserializer::from_str(text)).ok();
+            }
+            plain => self.add_plain(name, &plain),
+        }
+    }
+
+    fn add_plain(&mut self, name: &str, raw: &Raw<'_>) {
+        if self.missing.iter().any(|literal| literal.is_written(raw)) {
+            return;
+        }
+        let value = match raw {
+            Raw::Bool(flag) => flag.to_string(),
+            Raw::Number(text) if text.len() <= NUMBER_MAX_BYTES && is_finite(text) => {
+                (*text).to_owned()
+            }
+            Raw::Number(text) => quoted(text),
+            Raw::Text(text) => quoted(text),
+            Raw::Null | Raw::Broken | Raw::Array(_) | Raw::Object(_) => return,
+        };
+        let name = if name.is_empty() { "value" } else { name };
+        if self.entries.iter().any(|(other, _)| other == name) {
+            return;
+        }
+        if self.entries.len() < self.max {
+            self.entries.push((name.to_owned(), value));
+        }
+    }
+}
+
+fn is_finite(text: &str) -> bool {
+    text.parse::<f64>().is_ok_and(f64::is_finite)
+}
+
+/// A string of JSON, without what PostgreSQL's text cannot hold.
+fn quoted(text: &str) -> String {
+    let text: Cow<'_, str> =
+        if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() };
+    serde_json::Value::String(text.into_owned()).to_string()
+}
+
+/// Reads an array or an object.
+struct Inside<'f, 'a, 'n> {
+    flat: &'f mut Flat<'a>,
+    name: &'n str,
+    taken: &'n [&'n [Step]],
+    level: usize,
+}
+
+impl Inside<'_, '_, '_> {
+    fn add(&mut self, name: &str, step: &Step, raw: &RawValue) {
+        let taken: Vec<&[Step]> = self
+            .taken
+            .iter()
+            .filter(|steps| steps.first() == Some(step))
+            .map(|steps| &steps[1..])
+            .collect();
+        if taken.iter().any(|steps| steps.is_empty()) {
+            return;
+        }
+        let joined = match self.name {
+            "" => name.to_owned(),
+            above => format!("{above}_{name}"),
+        };
+        self.flat.add_json(&joined, raw.get(), &taken, self.level + 1);
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Inside<'_, '_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Inside<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array or an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
+            self.add(&key, &Step::Key(key.to_string()), value);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(value) = seq.next_element::<&'de RawValue>()? {
+            self.add(&index.to_string(), &Step::Index(index), value);
+            index += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::mapping::path::Path;
+
+    fn flat(json: &str, max: usize) -> Option<String> {
+        let missing = [Literal::Text("NULL".to_owned())];
+        let mut flat = Flat::new(max, &missing);
+        flat.add("", &Raw::of_json(json), &[]);
+        flat.into_json()
+    }
+
+    #[test]
+    fn what_is_left_is_one_object_of_plain_values() {
+        let json = r#"{"a":{"b":1.50,"c":[true,{"d":"x"}]},"n":null,"m":"NULL","e":"a\u0000b"}"#;
+        let expected = "{\"a_b\":1.50,\"a_c_0\":true,\"a_c_1_d\":\"x\",\"e\":\"a\u{fffd}b\"}";
+        assert_eq!(flat(json, 64).as_deref(), Some(expected));
+        assert_eq!(flat(json, 1).as_deref(), Some(r#"{"a_b":1.50}"#));
+        assert_eq!(flat("{}", 64), None);
+        assert_eq!(flat("7", 64).as_deref(), Some(r#"{"value":7}"#));
+    }
+
+    #[test]
+    fn what_a_field_has_taken_is_not_left() {
+        let path = |text| Path::parse(text).unwrap().steps;
+        let taken = [path("a.b"), path("c[1]"), path("d")];
+        let taken: Vec<&[Step]> = taken.iter().map(Vec::as_slice).collect();
+        let mut flat = Flat::new(64, &[]);
+        let json = r#"{"a":{"b":1,"x":2},"c":[3,4],"d":{"e":5},"b":6}"#;
+        flat.add("", &Raw::of_json(json), &taken);
+        assert_eq!(flat.into_json().as_deref(), Some(r#"{"a_x":2,"c_0":3,"b":6}"#));
+    }
+
+    #[test]
+    fn a_number_beyond_a_double_is_kept_as_text_and_the_first_of_a_name_stays() {
+        assert_eq!(flat(r#"{"a":1e999}"#, 64).as_deref(), Some(r#"{"a":"1e999"}"#));
+        assert_eq!(flat(r#"{"a_b":1,"a":{"b":2}}"#, 64).as_deref(), Some(r#"{"a_b":1}"#));
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_left_out() {
+        let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
+        assert_eq!(flat(&format!("{{\"a\":{deep},\"b\":1}}"), 64).as_deref(), Some(r#"{"b":1}"#));
+    }
+}

@@ -1,0 +1,48 @@
+//! Mappings: how a device's own messages become rows.
+//!
+//! A mapping names topics, says where in their messages the device, the time and the fields stand, and
+//! which table takes them. Everything is declared and checked before the first message comes: no type is
+//! decided by what arrives, and nothing vanishes without a word.
+//!
+//! From the file to a row: [`set`] reads all mappings, [`compile`] each of them with the options of its
+//! [`field`]s, out of [`path`]s, [`template`]s and [`topic`] filters. [`dispatch`] finds the candidates
+//! for a topic, [`scan`] reads a message once along the [`tree`] of a mapping's paths, [`read`] makes a
+//! reading of what was [`found`], [`decide`] says whose the message is.
+
+mod compile;
+mod compiled;
+mod convert;
+mod decide;
+mod dispatch;
+mod explain;
+mod extra;
+mod field;
+mod found;
+mod identity;
+mod keys;
+mod outline;
+mod own;
+mod parts;
+mod path;
+mod read;
+mod scan;
+mod set;
+mod shape;
+mod template;
+mod time;
+mod topic;
+mod tree;
+mod value;
+
+pub use compiled::Mapping;
+pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
+pub use explain::{Explained, Explanation};
+pub use own::OwnTopics;
+pub use read::READING_MAX_BYTES;
+pub use set::{Mappings, Unmatched};
+pub use shape::{
+    BUILT_IN_TABLE, Cell, Column, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading, TableShape,
+};
+
+#[cfg(test)]
+mod tests;

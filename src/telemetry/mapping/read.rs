@@ -1,0 +1,295 @@
+//! What a mapping makes of a message that was read along its paths.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::compiled::{Extra, Mapping, One, Piece};
+use super::convert::{Unfit, convert};
+use super::extra::Flat;
+use super::field::Field;
+use super::found::View;
+use super::path::{Path, Step};
+use super::shape::{Cell, MappedReading, TableShape};
+use super::tree::Slot;
+use super::value::Raw;
+use crate::base::time::Timestamp;
+use crate::telemetry::rejection::{Reason, Rejection};
+use crate::telemetry::validate::{Rules, TimeOfDay};
+
+/// A reading has at most so many bytes, or its block could not be kept short.
+pub const READING_MAX_BYTES: usize = 6_000;
+
+/// What holds for every message.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) clock: TimeOfDay,
+    pub(super) received_at: Timestamp,
+}
+
+/// What a reading was made of, beside the message.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) table: &'a Arc<TableShape>,
+    /// Of the mapping, the one that matches the topic.
+    pub(super) filter: usize,
+    pub(super) topic: &'a str,
+    pub(super) around: Surroundings<'a>,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Source<'m> {
+    /// A path of the payload.
+    Path(&'m Path),
+    /// The one value of the message or the element, of this name.
+    Named(String),
+    /// What the file says where there is none.
+    Default,
+}
+
+/// A reading, and what it was made of.
+#[derive(Debug)]
+pub(super) struct Made<'m> {
+    pub(super) reading: MappedReading,
+    /// Whether its time is that of its arrival.
+    pub(super) by_arrival: bool,
+    /// Index into the mapping's fields, and where its value came from.
+    pub(super) sources: Vec<(usize, Source<'m>)>,
+    pub(super) time_path: Option<&'m Path>,
+}
+
+/// Why a message or an element is not a mapping's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// A value that `when` names is another, or not there.
+    When(String, String),
+    /// A path of `has` is not there.
+    Has(String),
+    /// `each` goes through what is not there.
+    NoContainer(String),
+    /// None of the fields is there.
+    NoField,
+    /// `field` names none of the fields.
+    UnknownName(String),
+}
+
+impl<'a> Reader<'a> {
+    /// What becomes of the message or the element that `view` shows.
+    pub(super) fn read(&self, view: &View<'_, '_>) -> Result<Result<Made<'a>, Rejection>, Pass> {
+        self.conditions(view, true)?;
+        let Some(one) = &self.mapping.one else {
+            // What stands beside the elements is in none of them.
+            let is_own = |slot: &Slot| slot.is_of_element || self.mapping.each.is_none();
+            let is_there = |field: &Field| {
+                field.slots.iter().any(|slot| is_own(slot) && view.get(*slot).is_some())
+            };
+            let found = if self.mapping.fields.is_empty() {
+                self.mapping.extra.as_ref().is_some_and(|extra| self.has_extra(extra, view))
+            } else {
+                self.mapping.fields.iter().any(is_there)
+            };
+            if !found {
+                return Err(Pass::NoField);
+            }
+            return Ok(self.make(view, |made, taken| self.fields(view, made, taken)));
+        };
+        let Some(name) = self.render(&one.name, view) else { return Err(Pass::NoField) };
+        let Some(raw) = view.get(one.slot) else { return Err(Pass::NoField) };
+        let is_called =
+            |field: &Field| field.paths.iter().any(|path| path.single_key() == Some(&*name));
+        let field = self.mapping.fields.iter().position(is_called);
+        if field.is_none() && self.mapping.extra.is_none() {
+            return Err(Pass::UnknownName(name.into_owned()));
+        }
+        Ok(self.make(view, |made, taken| self.named(one, field, &name, raw, made, taken)))
+    }
+
+    /// Whether `when` and `has` hold, of the message and, if that is asked for, of the element.
+    pub(super) fn conditions(&self, view: &View<'_, '_>, of_element: bool) -> Result<(), Pass> {
+        let is_asked = |slot: Slot| of_element || !slot.is_of_element;
+        for condition in self.mapping.when.iter().filter(|condition| is_asked(condition.slot)) {
+            let found = view.get(condition.slot);
+            if !found.is_some_and(|raw| condition.any_of.iter().any(|literal| literal.is(raw))) {
+                let found = found.map_or_else(|| "not there".to_owned(), Raw::shown);
+                return Err(Pass::When(condition.path.to_string(), found));
+            }
+        }
+        for (path, slot) in self.mapping.has.iter().filter(|(_, slot)| is_asked(*slot)) {
+            if view.get(*slot).is_none_or(|raw| *raw == Raw::Null) {
+                return Err(Pass::Has(path.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_extra(&self, extra: &Extra, view: &View<'_, '_>) -> bool {
+        let raw = extra.from.as_ref().and_then(|(slot, _)| view.get(*slot));
+        let mut flat = Flat::new(1, &self.mapping.missing);
+        raw.is_some_and(|raw| {
+            flat.add("", raw, &[]);
+            flat.into_json().is_some()
+        })
+    }
+
+    /// Makes a reading; `fill` does what depends on how the fields are found, and notes which paths it
+    /// has taken.
+    fn make(
+        &self,
+        view: &View<'_, '_>,
+        fill: impl FnOnce(&mut Made<'a>, &mut Vec<&'a Path>) -> Result<(), Rejection>,
+    ) -> Result<Made<'a>, Rejection> {
+        let device_id = self.device_id(view)?;
+        let (timestamp, time_path) = self.timestamp(view)?;
+        let by_arrival = time_path.is_none();
+        let table = Arc::clone(self.table);
+        let reading = MappedReading { table, device_id, timestamp, cells: Vec::new() };
+        let mut made = Made { reading, by_arrival, sources: Vec::new(), time_path };
+        let mut taken = Vec::new();
+        fill(&mut made, &mut taken)?;
+        made.reading.cells.sort_unstable_by_key(|(column, _)| *column);
+        let bytes = made.reading.bytes();
+        if bytes > READING_MAX_BYTES {
+            let message = format!(
+                "the reading takes {bytes} bytes in the log, {READING_MAX_BYTES} are allowed"
+            );
+            return Err(self.rejection(Reason::ReadingTooLarge, &message));
+        }
+        Ok(made)
+    }
+
+    fn fields(
+        &self,
+        view: &View<'_, '_>,
+        made: &mut Made<'a>,
+        taken: &mut Vec<&'a Path>,
+    ) -> Result<(), Rejection> {
+        made.reading.cells.reserve_exact(self.mapping.fields.len());
+        for (at, field) in self.mapping.fields.iter().enumerate() {
+            let first = self.first_there(view, &field.slots);
+            let source = first.map(|(path, _)| Source::Path(&field.paths[path]));
+            self.take(at, field, first.map(|(_, raw)| raw), source, made)?;
+            taken.extend(first.map(|(path, _)| &field.paths[path]));
+        }
+        if let Some(extra) = &self.mapping.extra {
+            taken.extend(made.time_path);
+            taken.extend(self.mapping.device.0.iter().filter_map(|piece| match piece {
+                Piece::Value(_, path) => Some(path),
+                _ => None,
+            }));
+            self.leave(extra, view, taken, made);
+        }
+        Ok(())
+    }
+
+    fn named(
+        &self,
+        one: &'a One,
+        field: Option<usize>,
+        name: &str,
+        raw: &Raw<'_>,
+        made: &mut Made<'a>,
+        taken: &mut Vec<&'a Path>,
+    ) -> Result<(), Rejection> {
+        taken.extend(&one.path);
+        let there = (!self.is_missing(raw)).then_some(raw);
+        if let Some(at) = field {
+            let source = there.map(|_| Source::Named(name.to_owned()));
+            self.take(at, &self.mapping.fields[at], there, source, made)?;
+        }
+        if let (None, Some(extra), Some(raw)) = (field, &self.mapping.extra, there) {
+            let mut flat = Flat::new(extra.max, &self.mapping.missing);
+            flat.add(name, raw, &[]);
+            made.reading
+                .cells
+                .extend(flat.into_json().map(|json| (extra.column, Cell::Json(json))));
+        }
+        Ok(())
+    }
+
+    /// Puts the value of a field into its column, or what stands for it.
+    fn take(
+        &self,
+        at: usize,
+        field: &'a Field,
+        raw: Option<&Raw<'_>>,
+        source: Option<Source<'a>>,
+        made: &mut Made<'a>,
+    ) -> Result<(), Rejection> {
+        let Some(raw) = raw else {
+            if field.required {
+                let what = "it is required, and not there";
+                return Err(self.of_field(field, Reason::MissingField, what));
+            }
+            if let Some(default) = &field.default {
+                made.reading.cells.push((field.column, default.clone()));
+                made.sources.push((at, Source::Default));
+            }
+            return Ok(());
+        };
+        let cell =
+            value(field, raw).map_err(|(reason, what)| self.of_field(field, reason, &what))?;
+        made.reading.cells.push((field.column, cell));
+        made.sources.extend(source.map(|source| (at, source)));
+        Ok(())
+    }
+
+    fn leave(&self, extra: &Extra, view: &View<'_, '_>, taken: &[&Path], made: &mut Made<'a>) {
+        let Some((slot, path)) = &extra.from else { return };
+        let Some(raw) = view.get(*slot) else { return };
+        let is_of_message = |path: &Path| self.mapping.each.is_none() || path.is_of_message;
+        let taken: Vec<&[Step]> = taken
+            .iter()
+            .filter(|other| is_of_message(other) == is_of_message(path))
+            .filter_map(|other| other.steps.strip_prefix(path.steps.as_slice()))
+            .collect();
+        let mut flat = Flat::new(extra.max, &self.mapping.missing);
+        flat.add("", raw, &taken);
+        made.reading.cells.extend(flat.into_json().map(|json| (extra.column, Cell::Json(json))));
+    }
+
+    /// The first value that is there, and which of `slots` leads to it.
+    pub(super) fn first_there<'f, 'p>(
+        &self,
+        view: &View<'f, 'p>,
+        slots: &[Slot],
+    ) -> Option<(usize, &'f Raw<'p>)> {
+        let values = slots.iter().enumerate().filter_map(|(at, slot)| Some((at, view.get(*slot)?)));
+        values.into_iter().find(|(_, raw)| !self.is_missing(raw))
+    }
+
+    pub(super) fn is_missing(&self, raw: &Raw<'_>) -> bool {
+        *raw == Raw::Null || self.mapping.missing.iter().any(|word| word.is_written(raw))
+    }
+
+    fn of_field(&self, field: &Field, reason: Reason, what: &str) -> Rejection {
+        self.rejection(reason, &format!("field \"{}\": {what}", field.name))
+    }
+
+    pub(super) fn rejection(&self, reason: Reason, what: &str) -> Rejection {
+        let mut message = format!("mapping \"{}\", {what}", self.mapping.name);
+        // A message must fit into a line of the log output, whatever the device has sent.
+        if let Some((at, _)) = message.char_indices().nth(400) {
+            message.truncate(at);
+            write!(message, "…").ok();
+        }
+        Rejection::new(reason, message)
+    }
+}
+
+/// What a column gets for `raw`, which is there.
+fn value(field: &Field, raw: &Raw<'_>) -> Result<Cell, Unfit> {
+    let mapped = raw.plain().and_then(|text| {
+        field.map.iter().find(|(word, _)| word == text).map(|(_, cell)| cell.clone())
+    });
+    let cell = match mapped {
+        Some(cell) => cell,
+        None => convert(raw, field.kind, field.linear)?,
+    };
+    match field.fault(&cell) {
+        None => Ok(cell),
+        Some((true, what)) => Err((Reason::TextTooLong, what)),
+        Some((false, what)) => Err((Reason::ValueOutOfRange, what)),
+    }
+}
