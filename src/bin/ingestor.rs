@@ -32,6 +32,8 @@ enum Command {
     CheckConfig,
     /// Look into the log of a stopped ingestor: what waits, what is damaged; get readings out
     Wal(cli::wal::Arguments),
+    /// Show what the mappings of Rocket.toml make of messages
+    CheckMapping(cli::mapping::Arguments),
     /// Ask the service running on this machine whether it is alive, and exit with 0 or 1
     #[command(after_help = HEALTH_HELP)]
     Health {
@@ -81,11 +83,16 @@ fn answer(output: &Output) -> ExitCode {
     };
     let bad_configuration = |mistakes| bad_configuration(&mistakes, output);
     match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => Config::load().map_or_else(bad_configuration, |config| run(config, output)),
+        Command::Run => {
+            Config::load_to_run().map_or_else(bad_configuration, |config| run(config, output))
+        }
         Command::CheckConfig => {
             Config::load().map_or_else(bad_configuration, |config| check_config(&config, output))
         }
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
+        Command::CheckMapping(arguments) => {
+            cli::mapping::run(&arguments).unwrap_or_else(bad_configuration)
+        }
         Command::Health { ready } => Place::configured().map_or_else(bad_configuration, |place| {
             let question = if ready { Question::Ready } else { Question::Live };
             ask_health(place, question, output)
@@ -94,8 +101,9 @@ fn answer(output: &Output) -> ExitCode {
 }
 
 fn check_config(config: &Config, output: &Output) -> ExitCode {
-    let shown: Vec<_> =
+    let mut shown: Vec<_> =
         config.describe().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    shown.extend(config.mappings.describe().iter().map(|table| format!("{table}\n")));
     for warning in config.warnings() {
         output.line(&format!("warning: {warning}"));
     }

@@ -1,4 +1,5 @@
 //! The commands beside the service itself.
 
 pub mod health;
+pub mod mapping;
 pub mod wal;

@@ -79,7 +79,7 @@ impl Settings {
         Self {
             broker,
             port: from.number("MQTT_PORT", 1_883, 1..=u16::MAX),
-            topics: topics(from),
+            topics: Self::read_topics(from),
             client_id: from.text("MQTT_CLIENT_ID", &client_id),
             login: login(from),
             password_file: from.optional("MQTT_PASSWORD_FILE", "a file"),
@@ -89,8 +89,18 @@ impl Settings {
                 30,
                 1..=600,
             )),
-            max_payload_bytes: from.number("MQTT_MAX_PAYLOAD_BYTES", 65_536, 1..=268_435_455),
+            max_payload_bytes: Self::read_max_payload_bytes(from),
         }
+    }
+
+    /// Reads the topic filters alone.
+    pub(crate) fn read_topics(from: &mut Sources) -> Vec<String> {
+        topics(from)
+    }
+
+    /// Reads the longest payload alone.
+    pub(crate) fn read_max_payload_bytes(from: &mut Sources) -> usize {
+        from.number("MQTT_MAX_PAYLOAD_BYTES", 65_536, 1..=268_435_455)
     }
 
     /// Every setting as name and value, secrets redacted.

@@ -17,6 +17,7 @@ mod bad_input;
 mod bars;
 mod books;
 mod broker;
+mod check_mapping;
 mod configuration;
 mod crash;
 mod damage;

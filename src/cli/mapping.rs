@@ -1,0 +1,268 @@
+//! `ingestor check-mapping`: what the mappings make of messages, without a broker, a database or a log.
+//! It is the service's own decoder that is asked.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::base::output::complain;
+use crate::base::settings::{Mistakes, Sources};
+use crate::base::time::Timestamp;
+use crate::mqtt;
+use crate::telemetry::admit::Admission;
+use crate::telemetry::mapping::{Explanation, Fate, Mappings, Message, OwnTopics};
+use crate::telemetry::validate::{Rules, TimeOfDay};
+
+mod report;
+
+use report::Report;
+
+/// What `ingestor check-mapping` is told.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// Topic of the one message
+    #[arg(long, requires = "payload", conflicts_with = "file")]
+    topic: Option<String>,
+    /// Payload of the one message
+    #[arg(long, requires = "topic", allow_hyphen_values = true)]
+    payload: Option<String>,
+    /// Lines of {"topic","payload"}, as `mosquitto_sub -F %j` prints them, or an answer of
+    /// `GET /admin/dead-letters`; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "topic")]
+    file: Option<String>,
+    /// One JSON object a message and line
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Says which mapping of Rocket.toml takes each message and why those before it do not, each row with
+where every value came from, and what nothing looks at. Needs no broker, database or log.
+
+  ingestor check-mapping --topic tele/boiler/SENSOR --payload '{\"Time\":…}'
+  mosquitto_sub -h localhost -t '#' -W 60 -F %j | ingestor check-mapping -
+  curl -H \"Authorization: Bearer $ADMIN_TOKEN\" localhost:8080/admin/dead-letters | ingestor check-mapping -
+
+Exit codes: 0 all of it would be stored, 1 something would not, or could not be read, 64 bad arguments or
+configuration.";
+
+/// A message to be checked.
+struct Sample {
+    topic: String,
+    payload: Vec<u8>,
+    is_retained: bool,
+    received_at: Option<Timestamp>,
+}
+
+/// What the messages are checked against.
+struct Checker {
+    mappings: Mappings,
+    admission: Admission,
+    /// What `MQTT_TOPIC` brings.
+    own_topics: OwnTopics,
+}
+
+/// Checks messages.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
+    let mut from = Sources::of_this_process();
+    let mappings = Mappings::read(&mut from);
+    let rules = Rules::read(&mut from);
+    let own_topics = mqtt::Settings::read_topics(&mut from);
+    let max_payload_bytes = mqtt::Settings::read_max_payload_bytes(&mut from);
+    from.mistakes_so_far()?;
+    let admission = Admission { max_payload_bytes, rules };
+    let own_topics = OwnTopics::new(&own_topics);
+    let checker = Checker { mappings, admission, own_topics };
+    if checker.mappings.is_empty() {
+        complain(
+            "ingestor: there is no [[default.mapping]] in Rocket.toml: the built-in one is asked alone",
+        );
+    }
+    let mut out = io::stdout().lock();
+    let mut is_good = true;
+    let mut check = |sample: &Sample| {
+        let report = checker.check(sample);
+        is_good &= report.is_stored();
+        let text = if arguments.json { report.json() } else { report.text() };
+        out.write_all(text.as_bytes())
+    };
+    let outcome = match (&arguments.topic, &arguments.payload) {
+        (Some(topic), Some(payload)) => check(&Sample {
+            topic: topic.clone(),
+            payload: payload.clone().into_bytes(),
+            is_retained: false,
+            received_at: None,
+        })
+        .map(|()| true),
+        _ => read_samples(arguments.file.as_deref().unwrap_or("-"), &mut check),
+    };
+    match outcome {
+        Ok(are_all_read) if are_all_read && is_good => Ok(ExitCode::SUCCESS),
+        Ok(_) => Ok(ExitCode::FAILURE),
+        // Who stops reading has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            complain(&format!("ingestor: {error}"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl Checker {
+    fn check<'s>(&'s self, sample: &'s Sample) -> Report<'s> {
+        let clock = TimeOfDay::read();
+        let received_at = sample.received_at.unwrap_or_else(Timestamp::now);
+        let message = Message {
+            topic: &sample.topic,
+            payload: &sample.payload,
+            is_retained: sample.is_retained,
+            received_at,
+        };
+        let Admission { max_payload_bytes, rules } = &self.admission;
+        let mut report = Report::new(&sample.topic);
+        if sample.payload.len() > *max_payload_bytes {
+            report.refuse(&format!(
+                "the payload has {} bytes, {max_payload_bytes} are allowed",
+                sample.payload.len()
+            ));
+            return report;
+        }
+        let Explanation { fate, refused, readings, ignored } =
+            self.mappings.tell(message, rules, clock);
+        report.refused = refused;
+        report.ignored = ignored;
+        if let Fate::Taken(at) = fate {
+            report.mapping = Some(self.mappings.list[at].name.clone());
+            for explained in readings {
+                report.reading(explained);
+            }
+            return report;
+        }
+        let is_built_in = self.mappings.is_empty() || self.mappings.takes_built_in;
+        let is_own = is_built_in && self.own_topics.contain(&sample.topic);
+        if is_own && !matches!(fate, Fate::Ignored(..)) {
+            report.mapping = Some("the built-in one".to_owned());
+            self.admission.admit(&sample.payload, clock, |_, outcome| report.built_in(outcome));
+            return report;
+        }
+        match fate {
+            Fate::Taken(_) => {}
+            Fate::Ignored(at, why) => {
+                report.mapping = Some(self.mappings.list[at].name.clone());
+                report.ignore(&why.to_string());
+            }
+            Fate::Unreadable(_, rejection) => report.refuse(&rejection.message),
+            Fate::NoTopic => report.refuse("no topic of a mapping matches it"),
+            Fate::Unmatched(_) => report.refuse("no mapping takes it"),
+        }
+        report
+    }
+}
+
+/// Reads a file of messages, or standard input; returns whether all of it could be understood.
+fn read_samples(name: &str, check: &mut impl FnMut(&Sample) -> io::Result<()>) -> io::Result<bool> {
+    let input: Box<dyn Read> = if name == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot read {name}: {error}"));
+        Box::new(std::fs::File::open(name).map_err(named)?)
+    };
+    let mut input = BufReader::new(input);
+    let mut are_all_read = true;
+    let mut number = 0_u64;
+    loop {
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(are_all_read);
+        }
+        number += 1;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let samples = match samples(&line) {
+            // A document over several lines, such as an answer that was made readable.
+            Err(_) if number == 1 => {
+                input.read_to_end(&mut line)?;
+                samples(&line)
+            }
+            outcome => outcome,
+        };
+        match samples {
+            Ok(samples) => samples.iter().try_for_each(&mut *check)?,
+            Err(problem) => {
+                complain(&format!("ingestor: {name}, line {number}: {problem}"));
+                are_all_read = false;
+            }
+        }
+    }
+}
+
+/// The messages in a line, or in a document.
+fn samples(text: &[u8]) -> Result<Vec<Sample>, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+    let expected = |error: serde_json::Error| {
+        format!(
+            "expected {{\"topic\",\"payload\"}} or an answer of GET /admin/dead-letters: {error}"
+        )
+    };
+    let lines: Vec<Line<'_>> = if let Ok(Letters { dead_letters }) = serde_json::from_str(text) {
+        dead_letters
+    } else if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(expected)?
+    } else {
+        vec![serde_json::from_str(text).map_err(expected)?]
+    };
+    lines.into_iter().map(Line::sample).collect()
+}
+
+/// An answer of `GET /admin/dead-letters`.
+#[derive(Deserialize)]
+struct Letters<'d> {
+    #[serde(borrow)]
+    dead_letters: Vec<Line<'d>>,
+}
+
+/// A message as `mosquitto_sub` or a dead letter has it.
+#[derive(Deserialize)]
+struct Line<'d> {
+    topic: String,
+    #[serde(borrow)]
+    payload: Option<&'d RawValue>,
+    #[serde(default)]
+    payload_encoding: Option<String>,
+    #[serde(default)]
+    retain: u8,
+    #[serde(default)]
+    received_at: Option<String>,
+}
+
+impl Line<'_> {
+    fn sample(self) -> Result<Sample, String> {
+        let text = self.payload.map_or("null", RawValue::get);
+        let payload = match serde_json::from_str::<String>(text) {
+            Ok(text) if self.payload_encoding.as_deref() == Some("base64") => {
+                STANDARD.decode(text).map_err(|error| format!("payload is no base64: {error}"))?
+            }
+            Ok(text) => text.into_bytes(),
+            // `%J` prints a payload that is JSON as such.
+            Err(_) if self.payload.is_some() && text != "null" => text.as_bytes().to_vec(),
+            Err(_) => Vec::new(),
+        };
+        Ok(Sample {
+            topic: self.topic,
+            payload,
+            is_retained: self.retain == 1,
+            received_at: self.received_at.as_deref().and_then(Timestamp::from_rfc3339),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! `ingestor check-mapping` and what else knows mappings, as somebody uses it who writes one.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const INGESTOR: &str = env!("CARGO_BIN_EXE_ingestor");
+
+const MAPPING: &str = r#"
+[[default.mapping]]
+name   = "tasmota"
+topic  = "tele/{device}/SENSOR"
+each   = "*"
+device = "{device}/{key}"
+time   = { path = "$.Time", format = "local", zone = "UTC" }
+table  = "climate"
+[default.mapping.fields]
+temperature = { path = "Temperature", max = 80, unit = "°C" }
+
+[[default.mapping]]
+name   = "all"
+topic  = "tele/#"
+except = ["tele/.../LWT"]
+device = "x"
+time   = "received"
+fields = ["battery"]
+"#;
+
+const GOOD: &str =
+    r#"{"Time":"2025-10-05T12:34:56","AM2301":{"Temperature":21.5,"DewPoint":7},"TempUnit":"C"}"#;
+
+struct Checked {
+    code: Option<i32>,
+    text: String,
+    complaints: String,
+}
+
+fn check(toml: &str, arguments: &[&str], input: &str) -> Checked {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Rocket.toml");
+    std::fs::write(&file, toml).unwrap();
+    let mut child = Command::new(INGESTOR)
+        .args(arguments)
+        .env_clear()
+        .env("ROCKET_CONFIG", &file)
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // One that reads nothing has closed it.
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Checked { code: status.code(), text: text(stdout), complaints: text(stderr) }
+}
+
+fn one(payload: &str) -> Checked {
+    let arguments =
+        ["check-mapping", "--json", "--topic", "tele/boiler/SENSOR", "--payload", payload];
+    check(MAPPING, &arguments, "")
+}
+
+#[test]
+fn a_message_is_told_with_its_row_and_where_every_value_came_from() {
+    let checked = one(GOOD);
+    assert_eq!(checked.code, Some(0), "{}", checked.complaints);
+    let told: Value = serde_json::from_str(&checked.text).unwrap();
+    assert_eq!((&told["mapping"], &told["outcome"]), (&"tasmota".into(), &"stored".into()));
+    let row = &told["readings"][0];
+    assert_eq!(row["row"]["device_id"], "boiler/AM2301");
+    assert_eq!(row["row"]["temperature"], 21.5);
+    assert_eq!(row["table"], "climate");
+    assert_eq!(row["from"]["temperature"], "Temperature");
+    assert_eq!(row["from"]["timestamp"], "$.Time");
+    assert_eq!(told["ignored"], serde_json::json!(["AM2301.DewPoint", "TempUnit"]));
+    let arguments = ["check-mapping", "--topic", "tele/boiler/SENSOR", "--payload", GOOD];
+    let text = check(MAPPING, &arguments, "").text;
+    for part in [
+        "mapping tasmota",
+        "temperature = 21.5   from Temperature",
+        "not looked at: AM2301.DewPoint",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn what_would_not_be_stored_exits_1_and_says_why() {
+    let hot = one(&GOOD.replace("21.5", "99"));
+    assert_eq!(hot.code, Some(1));
+    assert!(hot.text.contains("99 is above 80"), "{}", hot.text);
+    let other = one(r#"{"state":1}"#);
+    assert_eq!(other.code, Some(1));
+    let told: Value = serde_json::from_str(&other.text).unwrap();
+    let names: Vec<_> =
+        told["not_taken_by"].as_array().unwrap().iter().map(|by| &by["mapping"]).collect();
+    assert_eq!(names, ["tasmota", "all"]);
+}
+
+#[test]
+fn lines_of_mosquitto_sub_and_an_answer_of_dead_letters_are_read() {
+    let line = |topic: &str, payload: &str| serde_json::json!({"tst": "x", "topic": topic, "qos": 0, "retain": 0, "payload": payload});
+    let lines = format!(
+        "{}\n\n{}\n{{\"topic\":\"tele/x/y\",\"payload\":{{\"battery\":7}}}}\n",
+        line("tele/boiler/SENSOR", GOOD),
+        line(
+            "telemetry/a",
+            r#"{"device_id":"a","timestamp":1759667696000,"temperature":1,"humidity":2,"battery":3}"#
+        ),
+    );
+    let checked = check(MAPPING, &["check-mapping", "--json", "-"], &lines);
+    assert_eq!(checked.code, Some(0), "{} {}", checked.text, checked.complaints);
+    let mappings: Vec<Value> = checked
+        .text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["mapping"].clone())
+        .collect();
+    assert_eq!(mappings, ["tasmota", "the built-in one", "all"]);
+    let letters = serde_json::json!({"dead_letters": [
+        {"id": 1, "received_at": "2025-10-05T12:34:56Z", "topic": "tele/x/y", "stage": "decode", "reason": "r",
+         "payload": "eyJiYXR0ZXJ5Ijo3fQ==", "payload_encoding": "base64"},
+    ], "total": 1, "next": null});
+    let pretty = serde_json::to_string_pretty(&letters).unwrap();
+    let checked = check(MAPPING, &["check-mapping", "--json", "-"], &pretty);
+    assert_eq!(checked.code, Some(0), "{}", checked.complaints);
+    assert!(checked.text.contains("2025-10-05T12:34:56Z"), "{}", checked.text);
+    let checked = check(MAPPING, &["check-mapping", "-"], "not a line\n");
+    assert_eq!(checked.code, Some(1));
+    assert!(checked.complaints.contains("line 1"), "{}", checked.complaints);
+}
+
+#[test]
+fn mistakes_and_bad_arguments_exit_64_everywhere() {
+    let bad = MAPPING.replace("max = 80", "mx = 80").replace("\"all\"", "\"All\"");
+    for arguments in
+        [&["check-mapping", "--topic", "a", "--payload", "b"][..], &["check-config"], &["run"]]
+    {
+        let checked = check(&bad, arguments, "");
+        assert_eq!(checked.code, Some(64), "{arguments:?}");
+        for part in
+            ["mapping \"tasmota\", field \"temperature\": unknown key mx", "mapping \"All\": name:"]
+        {
+            assert!(checked.complaints.contains(part), "{part} in {}", checked.complaints);
+        }
+    }
+    for arguments in [&["check-mapping"][..], &["check-mapping", "--topic", "a"]] {
+        assert_eq!(check(MAPPING, arguments, "").code, Some(64), "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_config_shows_the_tables_and_filters_that_overlap() {
+    let overlapping = MAPPING.replace("tele/#", "+/boiler/#");
+    let checked = check(&overlapping, &["check-config"], "");
+    assert_eq!(checked.code, Some(0), "{}", checked.complaints);
+    for line in [
+        "table climate: temperature double precision (°C) [mappings: tasmota]",
+        "table telemetry: battery double precision [mappings: all]",
+    ] {
+        assert!(checked.text.lines().any(|shown| shown == line), "{line} in {}", checked.text);
+    }
+    let warning =
+        "the topic filters `tele/+/SENSOR` and `+/boiler/#` both match `tele/boiler/SENSOR`";
+    assert!(checked.complaints.contains(warning), "{}", checked.complaints);
+}
