@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
+
 use super::watchdog;
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
@@ -21,10 +23,12 @@ pub(super) async fn run(
     maintenance: Activity,
 ) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(TICK);
+    // After a pause of the machine once is enough.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shown = None;
     loop {
         tick.tick().await;
-        if maintenance.busy_for() == Duration::ZERO {
+        if maintenance.busy_since().is_none() {
             maintenance.begin();
             let (log, maintenance) = (log.clone(), maintenance.clone());
             // Not awaited: it may hang on the disk, which is what the watchdog watches for.

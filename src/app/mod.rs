@@ -13,6 +13,7 @@ mod build;
 pub mod config;
 mod housekeeping;
 pub mod logging;
+mod patience;
 mod start;
 mod stop;
 mod supervisor;

@@ -2,16 +2,19 @@
 //!
 //! sled can hang instead of failing after an I/O error, and a disk can. A process that takes
 //! messages and never acknowledges them is worse than one that restarts, so a part that has made
-//! no progress for [`PATIENCE`] ends the process, with or without systemd.
+//! no progress for [`LONGEST`] ends the process, with or without systemd. What the whole machine
+//! stood still in between does not count ([`Patience`]).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use tokio::time::MissedTickBehavior;
 
+use super::patience::Patience;
 use crate::base::activity::Activity;
 
 /// Longest time that one commit or one trim may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(60);
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -46,17 +49,21 @@ pub(super) async fn run(watched: Vec<(&'static str, Activity)>) -> anyhow::Resul
     let systemd_wants_pings = sd_notify::watchdog_enabled(false, &mut interval);
     // Half of what systemd waits, or it would be a race.
     let ping_limit = Duration::from_micros(interval) / 2;
-    let mut tick =
-        tokio::time::interval(TICK.min(if systemd_wants_pings { ping_limit } else { TICK }));
+    let period = if systemd_wants_pings { TICK.min(ping_limit) } else { TICK };
+    let mut tick = tokio::time::interval(period);
+    // Each look comes a whole period after the last one: what is late was lost.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut patience = Patience::new(period, watched.len(), Instant::now());
     loop {
         tick.tick().await;
-        if let Some((name, activity)) = watched.iter().find(|(_, part)| part.busy_for() > PATIENCE)
-        {
-            let seconds = activity.busy_for().as_secs();
+        let busy: Vec<_> = watched.iter().map(|(_, part)| part.busy_since()).collect();
+        let worked = patience.look(&busy, Instant::now());
+        let stuck = worked.iter().zip(&watched).find(|(worked, _)| **worked > LONGEST);
+        if let Some((worked, (name, _))) = stuck {
+            let seconds = worked.as_secs();
             anyhow::bail!("{name} has made no progress for {seconds} s, as when a disk hangs");
         }
-        let stuck = watched.iter().any(|(_, part)| part.busy_for() > ping_limit);
-        if systemd_wants_pings && !stuck {
+        if systemd_wants_pings && worked.iter().all(|worked| *worked <= ping_limit) {
             notify(NotifyState::Watchdog);
         }
     }

@@ -30,12 +30,10 @@ impl Activity {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    /// How long the present work has made no progress.
+    /// Since when the present work has made no progress; `None` while idle.
     #[must_use]
-    pub fn busy_for(&self) -> Duration {
-        match self.since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => self.epoch.elapsed().saturating_sub(Duration::from_millis(since - 1)),
-        }
+    pub fn busy_since(&self) -> Option<Instant> {
+        let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.epoch + Duration::from_millis(since))
     }
 }

@@ -10,6 +10,8 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+use super::process::Process;
+
 /// One field a metric; names and meanings are those of the contract.
 #[expect(missing_docs, reason = "the help text of each metric says it, once")]
 #[derive(Clone)]
@@ -171,8 +173,7 @@ impl Metrics {
             )?,
             registry: registry.clone(),
         };
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process))?;
+        registry.register(Box::new(Process::new()))?;
         Ok(metrics)
     }
 

@@ -4,6 +4,7 @@ pub mod activity;
 pub mod metrics;
 pub(crate) mod number;
 pub mod output;
+mod process;
 pub mod retry;
 pub mod settings;
 pub mod signals;

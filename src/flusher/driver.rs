@@ -140,7 +140,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
             }
             Command::Release { batch, is_done } => {
                 if let Some(rows) = self.rows.remove(&batch).filter(|_| is_done) {
-                    work::observe_latency(metrics, &rows);
+                    work::observe_latency(log, metrics, &rows);
                 }
             }
             Command::Prepare => {

@@ -146,11 +146,9 @@ fn as_payload(reading: &Reading) -> String {
 }
 
 /// Receipt to commit, once a record.
-pub(super) fn observe_latency(metrics: &Metrics, batch: &Batch) {
-    let now = Timestamp::now();
+pub(super) fn observe_latency(log: &Log, metrics: &Metrics, batch: &Batch) {
     let latency = metrics.end_to_end_latency.local();
-    for (received_at, records) in batch.received_at() {
-        let seconds = now.seconds_since(received_at).max(0.0);
+    for (seconds, records) in log.ages(batch) {
         (0..records).for_each(|_| latency.observe(seconds));
     }
     latency.flush();

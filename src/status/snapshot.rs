@@ -12,6 +12,7 @@ use super::history::{self, History};
 use crate::base::metrics::Metrics;
 use crate::base::time::Timestamp;
 use crate::flusher::{self, Control};
+use crate::telemetry::validate::TimeOfDay;
 use crate::wal::{self, Room};
 
 /// What "now" means in a rate.
@@ -39,6 +40,9 @@ pub(crate) struct Snapshot {
     /// The box's clock.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     pub(super) now: Timestamp,
+    /// Whether that can be right: not before the program was built, as on a box that starts in 1970.
+    #[schema(example = true)]
+    pub(super) clock_is_set: bool,
     pub(super) broker: Broker,
     pub(super) log: Log,
     pub(super) database: Database,
@@ -50,7 +54,7 @@ pub(crate) struct Snapshot {
     /// Records that wait in the log.
     #[schema(example = 143_200)]
     pub(super) pending_records: u64,
-    /// How long the oldest of them has, by the box's clock; 0 without any.
+    /// How long the oldest of them has; 0 without any.
     #[schema(example = 720.0)]
     pub(super) oldest_pending_seconds: f64,
     pub(super) disk: Disk,
@@ -253,6 +257,7 @@ impl Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: history.uptime().as_secs_f64(),
             now,
+            clock_is_set: TimeOfDay::at(now).is_plausible(),
             broker: Broker {
                 state: report.mqtt,
                 missing_filters: health.missing_filters(),

@@ -302,6 +302,7 @@ mod tests {
             version: "1",
             uptime_seconds: 9_000.0,
             now: Timestamp::now(),
+            clock_is_set: true,
             broker: Broker {
                 state: "connected",
                 missing_filters: Vec::new(),

@@ -18,6 +18,7 @@ mod bars;
 mod books;
 mod broker;
 mod check_mapping;
+mod clocks;
 mod configuration;
 mod crash;
 mod damage;

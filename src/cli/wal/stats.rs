@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::{Failure, output, write_line};
 use crate::base::number::with_commas;
 use crate::base::time::Timestamp;
+use crate::telemetry::validate::TimeOfDay;
 use crate::wal::inspect::{ExaminedGeneration, Inspection, Scope};
 use crate::wal::{Offset, OffsetRange, Quarantined};
 
@@ -120,8 +121,10 @@ impl Stats {
             line("pending", format!("{records} records in {bytes} bytes"))?;
         }
         if let Some(oldest) = self.oldest_pending_at {
-            let hours = Timestamp::now().seconds_since(oldest) / 3_600.0;
-            line("oldest pending", format!("received {oldest}, {hours:.1} hours ago"))?;
+            line(
+                "oldest pending",
+                format!("received {oldest}, {}", waited(oldest, TimeOfDay::read())),
+            )?;
         }
         if let (Some(flushed), Some(next)) = (self.flushed_offset, self.next_offset) {
             line("flushed offset", flushed.to_string())?;
@@ -162,5 +165,33 @@ impl Stats {
             writeln!(out, "{id:<20}  {salvaged:>12}  {lost:>12}  {at}{note}")?;
         }
         Ok(())
+    }
+}
+
+/// Since when, in words; a difference of two clocks is none where one of them cannot be right.
+fn waited(since: Timestamp, now: TimeOfDay) -> String {
+    let seconds = now.now().seconds_since(since);
+    if TimeOfDay::at(since).is_plausible() && now.is_plausible() && seconds >= 0.0 {
+        format!("{:.1} hours ago", seconds / 3_600.0)
+    } else {
+        "by a clock that was wrong".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::validate::built_at;
+
+    #[test]
+    fn a_receipt_by_a_clock_that_was_not_set_is_not_56_years_ago() {
+        let hours = |hours: i64| {
+            Timestamp::from_micros(built_at().as_micros() + hours * 3_600_000_000).unwrap()
+        };
+        let unset = Timestamp::from_millis(5_000).unwrap();
+        assert_eq!(waited(hours(1), TimeOfDay::at(hours(3))), "2.0 hours ago");
+        for (since, now) in [(unset, hours(3)), (hours(1), unset), (hours(3), hours(1))] {
+            assert_eq!(waited(since, TimeOfDay::at(now)), "by a clock that was wrong");
+        }
     }
 }

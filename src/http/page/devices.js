@@ -21,14 +21,14 @@ const rows = new Map();
 let limit = FIRST;
 let touched = -Infinity;
 let asked = 0;
-/** The box's clock, ahead of this device's by so many milliseconds. */
+/** The box's clock, ahead of this device's by so many milliseconds; 0 while the box's is not set. */
 let ahead = 0;
 
 /** A time that is not known is long ago. */
 const ageOf = (timestamp) => (timestamp === null ? Infinity : Date.now() + ahead - Date.parse(timestamp)) / 1000;
 
-export function setClock(boxTime) {
-  ahead = Date.parse(boxTime) - Date.now();
+export function setClock(status) {
+  ahead = status.clock_is_set ? Date.parse(status.now) - Date.now() : 0;
 }
 
 function row(device) {

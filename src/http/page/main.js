@@ -34,7 +34,7 @@ async function refreshNow() {
     return false;
   }
   showStatus(status);
-  setClock(status.now);
+  setClock(status);
   // After a long silence this page's own clock may have slept too.
   if (answered !== null && Date.now() - answered > 30 * SECOND) live.forget();
   answered = new Date();

@@ -57,8 +57,11 @@ impl Batch {
         })
     }
 
-    /// Receipt times, each with the number of records that came with it.
-    pub fn received_at(&self) -> impl Iterator<Item = (Timestamp, usize)> {
-        self.spans.iter().map(|(block, range)| (block.received_at, range.len()))
+    /// Receipt times, each with the offset of the first record that came then, and their number.
+    pub(super) fn received_at(&self) -> impl Iterator<Item = (Offset, Timestamp, usize)> {
+        let offset = |(block, range): &(Arc<Block>, Range<usize>)| {
+            (block.first + range.start as u64, block.received_at, range.len())
+        };
+        self.spans.iter().map(offset)
     }
 }

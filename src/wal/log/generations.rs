@@ -21,6 +21,7 @@ impl Shared {
             }
             state.flushed = flushed;
             state.tail.trim(flushed);
+            state.ages.trim(flushed);
         }
         self.write_positions(|positions| positions.flushed = flushed);
         self.drop_flushed(flushed);

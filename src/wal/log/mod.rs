@@ -25,6 +25,7 @@
 //! Locks, always taken in this order: `end` (for a commit or a roll), `opening` (while a generation
 //! is opened), `state` (short, never across I/O on blocks), `positions` (while they are written down).
 
+mod ages;
 mod batch;
 mod damage;
 mod generations;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use super::ages::{Ages, Now};
 use super::damage::report_lost;
 use super::handle::Log;
 use super::state::{End, Generation, Limits, Room, Shared, State, lock};
@@ -86,7 +87,8 @@ pub fn open(
     };
 
     let (open, tail) = (Vec::new(), Tail::default());
-    let state = State { generations, open, flushed, tail, oldest: None };
+    let ages = Ages::new(next, Now::of(&*clock));
+    let state = State { generations, open, flushed, tail, oldest: None, ages };
     let shared = Arc::new(Shared {
         storage,
         clock,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::ages::Ages;
 use crate::base::metrics::Metrics;
 use crate::base::time::{Clock, Timestamp};
 use crate::wal::contract::{self, Active, Positions, Quarantined, Storage};
@@ -74,6 +75,7 @@ pub(super) struct State {
     pub(super) tail: Tail,
     /// When the record at an offset was received, as last read from disk.
     pub(super) oldest: Option<(Offset, Timestamp)>,
+    pub(super) ages: Ages,
 }
 
 /// A generation of the log.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use super::ages::Now;
+use super::batch::Batch;
 use super::handle::Log;
 use super::state::{Limits, lock};
 use crate::wal::contract::{Quarantined, generation_id};
@@ -78,13 +80,25 @@ impl Log {
     /// blocks; behind by a second or two for what is no longer in memory.
     #[must_use]
     pub fn oldest_pending_seconds(&self) -> f64 {
-        let state = lock(&self.shared.state);
-        if state.flushed >= *self.shared.committed.borrow() {
+        let mut state = lock(&self.shared.state);
+        let flushed = state.flushed;
+        if flushed >= *self.shared.committed.borrow() {
             return 0.0;
         }
-        let in_tail = state.tail.get(state.flushed).map(|block| block.received_at);
-        let since = in_tail.or(state.oldest.map(|(_, since)| since));
-        since.map_or(0.0, |since| self.shared.clock.wall().seconds_since(since).max(0.0))
+        let in_tail = state.tail.get(flushed).map(|block| (flushed, block.received_at));
+        let oldest = in_tail.or(state.oldest);
+        let now = Now::of(&*self.shared.clock);
+        oldest.map_or(0.0, |(offset, since)| state.ages.seconds(offset, since, now))
+    }
+
+    /// How long ago the records of `batch` were received, in seconds, each with the number of records that
+    /// came together; right whatever was done to the time of day.
+    #[must_use]
+    pub fn ages(&self, batch: &Batch) -> Vec<(f64, usize)> {
+        let mut state = lock(&self.shared.state);
+        let now = Now::of(&*self.shared.clock);
+        let age = |(offset, at, records)| (state.ages.seconds(offset, at, now), records);
+        batch.received_at().map(age).collect()
     }
 
     /// Finds out since when the oldest pending record waits, if that takes the disk.
@@ -100,7 +114,7 @@ impl Log {
             state.flushed
         };
         let Ok(batch) = self.read(flushed, flushed + 1) else { return };
-        if let Some((since, _)) = batch.received_at().next() {
+        if let Some((_, since, _)) = batch.received_at().next() {
             lock(&self.shared.state).oldest = Some((flushed, since));
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::ages::Now;
 use super::state::{Shared, lock};
 use crate::base::time::Timestamp;
 use crate::telemetry::Reading;
@@ -78,6 +79,7 @@ impl Writer {
         let records = self.readings.len();
         let mut readings = self.readings.drain(..);
         let mut received_at = self.received_at.drain(..);
+        let now = Now::of(&*shared.clock);
         let mut state = lock(&shared.state);
         for count in cuts {
             // That of the first; the others came with it, or soon after.
@@ -89,6 +91,7 @@ impl Writer {
                 readings: readings.by_ref().take(count).collect(),
             };
             end.next = block.end();
+            state.ages.written(block.first, block.received_at, now);
             state.tail.push(block);
         }
         if let Some(active) = state.generations.get_mut(&end.first) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod backlog;
 pub(crate) mod browser;
+pub(crate) mod clock;
 pub(crate) mod http;
 pub(crate) mod mosquitto;
 pub(crate) mod pgbouncer;

@@ -1,7 +1,5 @@
 //! The process itself: stopped, doubled, short of memory, with a clock that jumps.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -9,7 +7,7 @@ use rustix::process::{Resource, Rlimit, Signal, prlimit};
 
 use super::arena::{Arena, Fault};
 use super::tally::from_environment;
-use crate::harness::{Load, Mosquitto, PATIENCE, try_within};
+use crate::harness::{Load, Mosquitto, PATIENCE, Service, try_within};
 
 pub(super) const FAULTS: [(&str, Fault); 3] = [
     ("SIGSTOP", stopped),
@@ -42,18 +40,11 @@ fn short_of_memory(arena: &mut Arena, load: &Load, random: &mut Rng) {
     arena.kill();
 }
 
-/// Where Debian's package `faketime` puts it.
-const FAKETIME: [&str; 2] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-];
-
-/// Sets the wall clock of the service, and no other, by libfaketime.
 fn clock_jumps(arena: &mut Arena, load: &Load, random: &mut Rng) {
     // A day or three months to either side, back by decades, and right.
     for _ in 0..random.u8(2..6) {
         let jump = *random.choice(&["+1d", "-1d", "+90d", "-90d", "-20000d", "+0"]).unwrap();
-        fs::write(arena.service.dir().join("clock"), jump).unwrap();
+        arena.service.set_clock(jump);
         load.await_more(random.u64(500..3_000));
         if random.u8(..4) == 0 {
             arena.kill();
@@ -64,17 +55,7 @@ fn clock_jumps(arena: &mut Arena, load: &Load, random: &mut Rng) {
 
 #[test]
 fn a_clock_that_jumps_costs_nothing() {
-    let library = FAKETIME.iter().find(|path| Path::new(path).exists());
-    let library = library.expect("libfaketime is needed: apt-get install faketime");
-    let mut arena = Arena::with(Mosquitto::start(), |service| {
-        let clock = service.dir().join("clock");
-        fs::write(&clock, "+0").unwrap();
-        service
-            .set("LD_PRELOAD", library)
-            .set("FAKETIME_TIMESTAMP_FILE", clock.display())
-            .set("FAKETIME_NO_CACHE", 1)
-            .set("FAKETIME_DONT_FAKE_MONOTONIC", 1)
-    });
+    let mut arena = Arena::with(Mosquitto::start(), Service::with_clock);
     arena.campaign("clock", 3, &[("clock jumps", clock_jumps)]);
 }
 

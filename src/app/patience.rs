@@ -1,0 +1,108 @@
+//! How long a part has been stuck, less the time in which nobody could do anything. Pure.
+//!
+//! A machine that stood still, a process that was stopped, a virtual machine whose snapshot was taken: to a
+//! watch that looks at the clock alone these are a disk that hangs. But then the watchdog did not run either,
+//! and finds its own tick late. So much it has lost itself, and so much it gives the others.
+
+use std::time::{Duration, Instant};
+
+/// What is known of the parts that are watched.
+pub(super) struct Patience {
+    /// How long it is from one look to the next, if nothing holds it up.
+    tick: Duration,
+    looked: Instant,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Default)]
+struct Part {
+    /// When the work that it is at began.
+    since: Option<Instant>,
+    /// How much of the time since then was lost to all.
+    lost: Duration,
+}
+
+impl Patience {
+    /// Watches so many parts.
+    pub(super) fn new(tick: Duration, parts: usize, now: Instant) -> Self {
+        Self { tick, looked: now, parts: vec![Part::default(); parts] }
+    }
+
+    /// Looks at the parts, which have been at their present work since then (`None`: idle). Returns how
+    /// long each could have worked on it.
+    pub(super) fn look(&mut self, busy: &[Option<Instant>], now: Instant) -> Vec<Duration> {
+        let lost = now.saturating_duration_since(self.looked).saturating_sub(self.tick);
+        self.looked = now;
+        let worked = |(part, since): (&mut Part, &Option<Instant>)| {
+            if part.since != *since {
+                *part = Part { since: *since, lost: Duration::ZERO };
+            }
+            let busy = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            part.lost += lost.min(busy);
+            busy.saturating_sub(part.lost)
+        };
+        self.parts.iter_mut().zip(busy).map(worked).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_secs(1);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_part_that_hangs_while_the_watchdog_ticks_is_stuck_for_all_of_that_time() {
+        let start = Instant::now();
+        let mut patience = Patience::new(TICK, 1, start);
+        let mut stuck = Vec::new();
+        for second in 1..=61 {
+            stuck = patience.look(&[Some(start)], start + seconds(second));
+        }
+        assert_eq!(stuck, [seconds(61)]);
+    }
+
+    #[test]
+    fn a_pause_of_the_machine_counts_for_nobody_however_often_it_comes() {
+        let start = Instant::now();
+        let mut patience = Patience::new(TICK, 2, start);
+        let mut now = start;
+        for pauses in 1..=5 {
+            now += seconds(70);
+            let stuck = patience.look(&[Some(start), None], now);
+            assert_eq!(stuck, [TICK * pauses, Duration::ZERO]);
+        }
+        // It hangs all the same.
+        for _ in 0..61 {
+            now += TICK;
+            patience.look(&[Some(start), None], now);
+        }
+        assert_eq!(patience.look(&[Some(start), None], now), [seconds(66), Duration::ZERO]);
+    }
+
+    #[test]
+    fn a_pause_is_given_to_the_work_that_it_held_up_and_not_to_the_next() {
+        let start = Instant::now();
+        let mut patience = Patience::new(TICK, 1, start);
+        assert_eq!(patience.look(&[Some(start)], start + seconds(70)), [TICK]);
+        let next = start + seconds(71);
+        for second in 71..132 {
+            patience.look(&[Some(next)], start + seconds(second));
+        }
+        assert_eq!(patience.look(&[Some(next)], start + seconds(132)), [seconds(61)]);
+    }
+
+    #[test]
+    fn work_that_began_after_the_pause_has_not_lost_more_than_it_took() {
+        let start = Instant::now();
+        let mut patience = Patience::new(TICK, 1, start);
+        let began = start + seconds(70);
+        let now = began + Duration::from_millis(10);
+        assert_eq!(patience.look(&[Some(began)], now), [Duration::ZERO]);
+        assert_eq!(patience.look(&[Some(began)], now + TICK), [TICK]);
+    }
+}
