@@ -60,6 +60,20 @@ main() {
     certificate_is_good 'in its last days'
     holds
 
+    rule 'pin-images.sh names every image of others by digest, or none'
+    local pinned="$WORK_DIR/pinned.yml" images
+    stub_docker 'printf "sha256:%s\n" "$(printf %s "$6" | sha256sum | cut -d" " -f1)"'
+    must 'it runs' pin
+    images=$(grep -cE '^    image: [^$]+$' deploy/docker-compose.yml)
+    equal "$images" "$(grep -cE '^    image: "[^@]+@sha256:[0-9a-f]{64}"$' "$pinned")" 'images that are pinned'
+    equal 4 "$(grep -oE '(RUST|DEBIAN)_TAG: "[^@]+@sha256:[0-9a-f]{64}"' "$pinned" | wc -l)" 'images that ours are built from'
+    must 'it is YAML' python3 -c 'import sys, yaml; yaml.safe_load(open(sys.argv[1]))' "$pinned"
+    images=$(sha256sum "$pinned")
+    stub_docker 'case $6 in postgres:*) exit 1 ;; esac; printf "sha256:%064d\n" 0'
+    must_fail 'a registry that does not answer for one of them' pin
+    equal "$images" "$(sha256sum "$pinned")" 'what was pinned before'
+    holds
+
     rule 'Prometheus takes its configuration'
     must 'promtool check config' quietly promtool check config deploy/prometheus/prometheus.yml
     holds
@@ -99,6 +113,15 @@ certificate_is_good() {
 }
 
 secrets() { SECRETS_DIR=$SECRETS scripts/make-secrets.sh "$@" >"$LOG_DIR/secrets.log" 2>&1; }
+
+# stub_docker SCRIPT: what `docker buildx imagetools inspect --format … IMAGE` does.
+stub_docker() {
+    mkdir -p "$WORK_DIR/stub"
+    printf '#!/bin/sh\n%s\n' "$1" >"$WORK_DIR/stub/docker"
+    chmod +x "$WORK_DIR/stub/docker"
+}
+
+pin() { PATH="$WORK_DIR/stub:$PATH" PINNED="$WORK_DIR/pinned.yml" scripts/pin-images.sh >"$LOG_DIR/pin.log" 2>&1; }
 
 fingerprint() { (cd "$SECRETS" && sha256sum -- *); }
 
