@@ -54,6 +54,41 @@ fn with_a_read_token_all_that_is_read_wants_one_and_health_and_the_page_itself_d
 }
 
 #[test]
+fn no_route_of_the_description_answers_without_a_token_but_health() {
+    let ingestor = service().set("ADMIN_TOKEN", ADMIN).set("READ_TOKEN", READ).start();
+    let ask = |method: &str, path: &str, token: Option<&str>| {
+        let header = |token| format!("Authorization: Bearer {token}\r\n");
+        let headers = token.map(header).unwrap_or_default();
+        http::request_with(ingestor.address(), method, path, &headers).unwrap().status
+    };
+    let document = ingestor.admin("GET", "/api/v1/openapi.json", READ).json();
+    let paths = document["paths"].as_object().unwrap();
+    let mut read = 0;
+    for (path, item) in paths {
+        for method in item.as_object().unwrap().keys() {
+            let (method, path) = (method.to_uppercase(), path.replace("{id}", "1"));
+            assert!(!path.contains('{'), "{path}");
+            let what = format!("{method} {path}");
+            let without = ask(&method, &path, None);
+            if path.starts_with("/health/") {
+                assert_ne!(without, 401, "{what}");
+                continue;
+            }
+            assert_eq!(without, 401, "{what}");
+            assert_ne!(ask(&method, &path, Some(ADMIN)), 401, "{what}");
+            // Only what reads and is no business of an operator's is open to a reader.
+            let is_read = method == "GET" && !path.starts_with("/admin/");
+            assert_eq!(ask(&method, &path, Some(READ)) != 401, is_read, "{what}");
+            if is_read {
+                assert_eq!(ask("HEAD", &path, None), 401, "HEAD {path}");
+                read += 1;
+            }
+        }
+    }
+    assert!(read >= 6, "{read} of {}", paths.len());
+}
+
+#[test]
 fn wrong_tokens_are_counted_cost_time_and_are_one_line_of_the_log() {
     let ingestor = service().set("ADMIN_TOKEN", ADMIN).start();
     let began = Instant::now();

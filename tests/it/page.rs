@@ -24,6 +24,11 @@ struct Site {
 impl Site {
     /// `None` where there is no browser.
     fn start() -> Option<Self> {
+        Self::start_with(|service| service)
+    }
+
+    /// As [`Self::start`], with further settings.
+    fn start_with(set_up: impl FnOnce(Service) -> Service) -> Option<Self> {
         if !Browser::is_there() {
             let is_needed = std::env::var_os("CI").is_some() && !is_ubuntu();
             assert!(!is_needed, "chromedriver is needed: scripts/test.sh installs it");
@@ -36,6 +41,7 @@ impl Site {
         let service = Service::new(&postgres.url(), broker.port)
             .set("HTTP_ADDR", &address)
             .set("ADMIN_TOKEN", TOKEN);
+        let service = set_up(service);
         let mut ingestor = service.start();
         ingestor.await_ready();
         Some(Self { postgres, broker, service, ingestor, url: format!("http://{address}/") })
@@ -283,6 +289,42 @@ fn a_phone_shows_the_lights_at_once_and_scrolls_in_one_direction() {
     browser.write("#device-range", "\u{e00c}");
     browser.await_text("#devices button:focus .name", |text| text.starts_with('W'));
     assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_page_that_wants_a_token_asks_for_it_once_a_session_and_shows_nothing_before() {
+    let read = "battery-staple";
+    let Some(site) = Site::start_with(|service| service.set("READ_TOKEN", read)) else { return };
+    site.publish_now("sensor-1", 3);
+    let browser = site.browser(WIDE);
+    let is_asked = "#reader[open] #reader-title";
+    let unlock = |token: &str| {
+        browser.await_text(is_asked, |text| text == "Token needed");
+        browser.write("#reader-input", token);
+        browser.click("#reader .primary");
+    };
+    unlock("wrong");
+    browser.await_text("#reader-note", |text| text == "That is not a token of this service.");
+    assert_eq!(browser.text("#devices-count").unwrap_or_default(), "");
+    assert_eq!(browser.run("return sessionStorage.length"), 0);
+    unlock(read);
+    await_light(&browser, "broker", "Connected", "ok");
+    browser.await_text("#devices-count", |text| text == "1");
+    eventually("it is asked no more", || browser.text(is_asked).is_none().then_some(()));
+
+    // For as long as the tab is there, and not longer.
+    browser.open(&site.url);
+    await_light(&browser, "database", "Storing", "ok");
+    assert_eq!(browser.text(is_asked), None);
+    assert_eq!(browser.run("return localStorage.length + document.cookie.length"), 0);
+    browser.run("sessionStorage.clear()");
+    browser.open(&site.url);
+    // The admin token is one, too.
+    unlock(TOKEN);
+    await_light(&browser, "broker", "Connected", "ok");
+    let is_refusal = |text: &String| text.contains("401");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(is_refusal), "{complaints:?}");
 }
 
 /// Which has no package of a browser.

@@ -31,6 +31,8 @@ find("form", dialog).addEventListener("submit", async (event) => {
   } catch (refused) {
     if (!(refused instanceof Refused)) throw refused;
     readWith(null);
+    input.value = "";
+    input.focus();
     say(note, refused.status === 401 ? "That is not a token of this service." : `Not unlocked: ${refused.message}.`);
   }
 });
