@@ -125,7 +125,8 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let overlaps = self.mappings.warnings(&self.mqtt.topics);
-        [self.database.warnings(), self.http.warnings(), overlaps].concat()
+        let rooms = [self.database.warnings(), self.mqtt.warnings(), self.http.warnings()];
+        rooms.into_iter().flatten().chain(overlaps).collect()
     }
 }
 

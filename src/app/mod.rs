@@ -6,7 +6,6 @@
 //! the flusher ends its batches in flight → HTTP → the log is closed.
 
 use crate::base::output::Output;
-use crate::base::settings::Mistakes;
 use crate::base::signals::{Hangups, StopSignals};
 
 mod build;
@@ -14,13 +13,14 @@ pub mod config;
 mod housekeeping;
 pub mod logging;
 mod patience;
+mod reload;
 mod start;
 mod stop;
 mod supervisor;
 mod watchdog;
 
 use config::Config;
-use start::{HTTP, Service, start};
+use start::{HTTP, start};
 use stop::stop;
 use supervisor::Ended;
 
@@ -43,7 +43,7 @@ pub async fn run(config: Config, output: &Output) -> anyhow::Result<()> {
             outcome = service.http.finished() => {
                 break Some(Ended { name: HTTP, outcome: outcome.map_err(Into::into) });
             }
-            () = hangups.next() => reload(&service),
+            () = hangups.next() => service.reload.start(),
         }
     };
     watchdog::notify_stopping();
@@ -62,20 +62,6 @@ pub async fn run(config: Config, output: &Output) -> anyhow::Result<()> {
         None => Ok(()),
         Some(Ended { name, outcome: Ok(()) }) => anyhow::bail!("{name} ended unasked"),
         Some(Ended { name, outcome: Err(error) }) => Err(error.context(format!("{name} failed"))),
-    }
-}
-
-/// Reads the secrets again; all else of the configuration is as it was at the start.
-fn reload(service: &Service) {
-    match Config::load() {
-        Ok(config) => {
-            service.http.reload(&config.http);
-            tracing::info!("SIGHUP: secrets and certificates are read again");
-        }
-        Err(Mistakes(mistakes)) => tracing::warn!(
-            mistakes = mistakes.join("; "),
-            "SIGHUP: the configuration has mistakes now, so the secrets stay as they were"
-        ),
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::{Shared, build};
 use super::config::Config;
 use super::housekeeping;
+use super::reload::Reload;
 use super::supervisor::Supervisor;
 use super::watchdog;
 use crate::base::activity::Activity;
@@ -32,6 +33,7 @@ pub(super) struct Service {
     pub(super) stop_flusher: CancellationToken,
     pub(super) intake_done: CancellationToken,
     pub(super) http: http::Running,
+    pub(super) reload: Reload,
     pub(super) health: Arc<Health>,
     pub(super) log: Log,
     pub(super) grace: Duration,
@@ -64,6 +66,8 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         metrics: metrics.clone(),
     };
     let source = Source::new(config.mqtt, parts);
+    let (broker, database) = (source.credentials(), shared.database.clone());
+    let reload = Reload { http: http.secrets(), broker, database };
     let intake_activity = Activity::default();
     let intake = Intake {
         inbound: shared.inbound,
@@ -109,7 +113,17 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     supervisor.task("watchdog", watchdog::run(watched));
 
     let grace = config.shutdown_grace;
-    Ok(Service { supervisor, stop_source, stop_flusher, intake_done, http, health, log, grace })
+    Ok(Service {
+        supervisor,
+        stop_source,
+        stop_flusher,
+        intake_done,
+        http,
+        reload,
+        health,
+        log,
+        grace,
+    })
 }
 
 fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {

@@ -43,9 +43,15 @@ impl Access {
         self.tokens().admin.is_some()
     }
 
-    /// From now on these.
-    pub(super) fn set(&self, tokens: Tokens) {
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    /// From now on these; returns the settings that are others than before.
+    pub(super) fn set(&self, tokens: Tokens) -> Vec<&'static str> {
+        let mut current = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, tokens);
+        let all = [
+            ("ADMIN_TOKEN", before.admin != current.admin),
+            ("READ_TOKEN", before.read != current.read),
+        ];
+        all.into_iter().filter(|(_, has_changed)| *has_changed).map(|(name, _)| name).collect()
     }
 
     fn tokens(&self) -> Tokens {

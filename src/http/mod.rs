@@ -119,7 +119,29 @@ pub struct Running {
     address: SocketAddr,
     stop: CancellationToken,
     server: JoinHandle<()>,
+    secrets: Secrets,
+}
+
+/// The tokens and the certificate; clones are the same.
+#[derive(Clone)]
+pub struct Secrets {
     access: Arc<Access>,
+    tls: Option<Arc<tls::Tls>>,
+}
+
+impl Secrets {
+    /// From now on the tokens of `settings` count, and what is in the certificate's files now is what new
+    /// connections are greeted with. Returns the settings whose content has changed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A sentence, if the certificate cannot be used: it stays as it was.
+    pub fn reload(&self, settings: &Settings) -> Result<Vec<&'static str>, String> {
+        let mut changes = self.access.set(settings.tokens.clone());
+        if let Some(tls) = &self.tls {
+            changes.extend(tls.reload()?);
+        }
+        Ok(changes)
+    }
 }
 
 impl Running {
@@ -129,9 +151,10 @@ impl Running {
         self.address
     }
 
-    /// From now on the tokens of `settings` count. Certificates are looked at with each connection.
-    pub fn reload(&self, settings: &Settings) {
-        self.access.set(settings.tokens.clone());
+    /// What has tokens and the certificate read again.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets {
+        self.secrets.clone()
     }
 
     /// Asks it to stop: no new connections, twice [`GRACE_SECS`] for those that there are.
@@ -164,14 +187,14 @@ pub async fn serve(settings: &Settings, state: AppState) -> Result<Running, Erro
         reason: error.to_string(),
     };
     let tls = settings.tls.clone().map(tls::Tls::new).transpose();
-    let tls = tls.map_err(|error| Error::Settings(error.to_string()))?;
-    let server = server::Server::bind(settings.address, rocket, tls, Arc::clone(&access));
+    let tls = tls.map_err(|error| Error::Settings(error.to_string()))?.map(Arc::new);
+    let server = server::Server::bind(settings.address, rocket, tls.clone(), Arc::clone(&access));
     let server = server.await.map_err(bind)?;
     let address = server.address().map_err(bind)?;
     let stop = CancellationToken::new();
     let server = tokio::spawn(server.run(stop.clone()));
     tracing::info!(%address, "listening for HTTP");
-    Ok(Running { address, stop, server, access })
+    Ok(Running { address, stop, server, secrets: Secrets { access, tls } })
 }
 
 fn build(figment: Figment, state: AppState) -> Rocket<Build> {

@@ -97,7 +97,7 @@ impl Server {
     pub(super) async fn bind(
         address: SocketAddr,
         rocket: Client,
-        tls: Option<Tls>,
+        tls: Option<Arc<Tls>>,
         access: Arc<Access>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
@@ -114,7 +114,7 @@ impl Server {
             config.shutdown.grace.saturating_add(config.shutdown.mercy),
         ));
         let dispatcher = Arc::new(Dispatcher::new(rocket));
-        let (tls, is_crowded) = (tls.map(Arc::new), Arc::default());
+        let is_crowded = Arc::default();
         Ok(Self { listener, dispatcher, connections, tls, access, is_crowded, grace })
     }
 

@@ -98,7 +98,7 @@ impl Settings {
         }
         let files = tls::Files { certificate: certificate?, key: key? };
         if from.mistakes() == before
-            && let Err(problem) = files.read()
+            && let Err(problem) = files.check()
         {
             from.mistake(problem);
         }

@@ -5,24 +5,22 @@
 //! It waits for nobody but the intake's queue. Answers are written in rounds: all that have come up
 //! by the time the socket is looked at leave in one write.
 
-use std::future::ready;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::coalesce::Coalescing;
-use super::connection::{Connection, Dialer};
+use super::connection::{Dialer, Opened};
+use super::credentials::Credentials;
 use super::inlet::{Forwarded, Inlet};
 use super::packet::{Answer, Received, Sent};
 use super::remembered::Remembered;
-use super::report::{report, warn_of_shared};
+use super::report::report;
 use super::session::{Change, Command, Event, Loss, Session, State, Terms};
 use super::settings::Settings;
+use super::wake::{Live, Waits, Wake};
 use crate::base::metrics::Metrics;
 use crate::intake::queue::{Acks, Inbound};
 use crate::status::health::Health;
@@ -54,37 +52,16 @@ pub struct SourceParts {
 /// The connection to the broker.
 pub struct Source {
     settings: Settings,
-    /// When the time of the session began.
-    start: Instant,
     session: Session,
     commands: Vec<Command>,
+    credentials: Arc<Credentials>,
     dialer: Dialer,
     live: Option<Live>,
     inlet: Inlet,
-    acks: Acks,
-    room: watch::Receiver<Room>,
-    /// Asks for the end; `None`: the session knows.
-    stop: Option<CancellationToken>,
-    intake_done: Option<CancellationToken>,
-    timer: Pin<Box<Sleep>>,
+    waits: Waits,
     remembered: Remembered,
     health: Arc<Health>,
     metrics: Metrics,
-}
-
-/// The present connection.
-struct Live {
-    connection: Connection,
-    coalescing: Coalescing,
-}
-
-/// Why the driver woke up.
-enum Wake {
-    Event(Event),
-    /// The broker has sent something, or the connection is over.
-    Readable(Result<(), Loss>),
-    /// All that the broker had sent is read, or a good part of it, and more comes all the time.
-    Drained,
 }
 
 /// Whether there is more to do.
@@ -98,28 +75,24 @@ impl Source {
     /// Prepares a connection; nothing is sent before [`Self::run`].
     #[must_use]
     pub fn new(settings: Settings, parts: SourceParts) -> Self {
-        let SourceParts { deliveries, mut room, stop, intake_done, .. } = parts;
+        let SourceParts { deliveries, room, stop, intake_done, .. } = parts;
         let remembered = Remembered::new(&parts.dir, &settings);
         let terms = Terms {
             topics: settings.topics.clone(),
             has_history: parts.has_history,
             remembered: remembered.load(),
         };
-        let start = Instant::now();
-        let room_now = room.borrow_and_update().clone();
+        let credentials = Arc::new(Credentials::new(&settings));
+        let mut waits = Waits::new(room, credentials.renewals(), stop, intake_done);
         Self {
-            session: Session::new(terms, room_now, fastrand::Rng::new(), Duration::ZERO),
+            session: Session::new(terms, waits.room(), fastrand::Rng::new(), Duration::ZERO),
             commands: Vec::new(),
-            dialer: Dialer::new(settings.clone()),
+            dialer: Dialer::new(settings.clone(), Arc::clone(&credentials)),
             settings,
-            start,
+            credentials,
             live: None,
             inlet: Inlet::new(deliveries),
-            acks: Acks::default(),
-            room,
-            stop: Some(stop),
-            intake_done: Some(intake_done),
-            timer: Box::pin(sleep_until(start.into())),
+            waits,
             remembered,
             health: parts.health,
             metrics: parts.metrics,
@@ -129,15 +102,22 @@ impl Source {
     /// The handle with which the intake acknowledges.
     #[must_use]
     pub fn acks(&self) -> Acks {
-        self.acks.clone()
+        self.waits.acks.clone()
+    }
+
+    /// What has certificates and secrets read again.
+    #[must_use]
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials)
     }
 
     /// Connects, and connects again, until asked to stop.
     pub async fn run(mut self) {
-        warn_of_shared(&self.settings.topics);
         let mut flow = Flow::On;
         while flow == Flow::On {
-            flow = match self.next().await {
+            let deadline = self.session.deadline();
+            flow = match self.waits.next(self.live.as_mut(), deadline).await {
+                Wake::InVain => Flow::On,
                 Wake::Event(event) => self.tell(event).await,
                 Wake::Readable(Ok(())) => self.read().await,
                 Wake::Readable(Err(loss)) => self.lose(loss).await,
@@ -155,46 +135,10 @@ impl Source {
         }
     }
 
-    /// Waits for something to happen.
-    async fn next(&mut self) -> Wake {
-        let deadline = self.session.deadline().map(|due| (self.start + due).into());
-        if let Some(deadline) = deadline
-            && deadline != self.timer.deadline()
-        {
-            self.timer.as_mut().reset(deadline);
-        }
-        let Self { live, acks, room, stop, intake_done, timer, .. } = self;
-        let (connection, has_paused, is_due) = match live {
-            Some(Live { connection, coalescing }) => {
-                (Some(connection), coalescing.has_paused(), coalescing.is_due())
-            }
-            None => (None, false, false),
-        };
-        let is_stopping = stop.is_none();
-        tokio::select! {
-            biased;
-            () = acks.queued(), if !has_paused => Wake::Event(Event::Settled(acks.take())),
-            () = asked(stop.as_ref()), if !is_stopping => {
-                *stop = None;
-                Wake::Event(Event::StopAsked)
-            }
-            () = asked(intake_done.as_ref()), if is_stopping => {
-                *intake_done = None;
-                Wake::Event(Event::IntakeDone)
-            }
-            Ok(()) = room.changed() => {
-                Wake::Event(Event::Room(room.borrow_and_update().clone()))
-            }
-            () = timer, if deadline.is_some() => Wake::Event(Event::Elapsed),
-            readable = readable(connection) => Wake::Readable(readable),
-            () = ready(()), if is_due => Wake::Drained,
-        }
-    }
-
     /// Tells the session what was read, for a while.
     async fn read(&mut self) -> Flow {
         for _ in 0..BURST {
-            let Some(Live { connection, coalescing }) = &mut self.live else { break };
+            let Some(Live { connection, coalescing, .. }) = &mut self.live else { break };
             let packet = match connection.next() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
@@ -218,16 +162,16 @@ impl Source {
                 self.metrics.redeliveries.inc();
             }
         }
-        self.session.on(Event::Received(packet), self.start.elapsed(), &mut self.commands);
+        self.hear(Event::Received(packet));
     }
 
     async fn tell(&mut self, event: Event) -> Flow {
         if let Event::IntakeDone = event {
             // What it has settled last comes first.
-            let settled = Event::Settled(self.acks.take());
-            self.session.on(settled, self.start.elapsed(), &mut self.commands);
+            let settled = Event::Settled(self.waits.acks.take());
+            self.hear(settled);
         }
-        self.session.on(event, self.start.elapsed(), &mut self.commands);
+        self.hear(event);
         if self.carry_out().await == Flow::End {
             return Flow::End;
         }
@@ -245,7 +189,7 @@ impl Source {
                 }
             }
         }
-        self.session.on(Event::Lost(loss), self.start.elapsed(), &mut self.commands);
+        self.hear(Event::Lost(loss));
         Box::pin(self.carry_out()).await
     }
 
@@ -267,10 +211,7 @@ impl Source {
                     let connection = self.live.as_mut().map(|live| &mut live.connection);
                     match self.inlet.forward(publish, ack, connection).await {
                         Forwarded::AtOnce => {}
-                        Forwarded::AfterAWait => {
-                            let resumed = Event::Resumed;
-                            self.session.on(resumed, self.start.elapsed(), &mut self.commands);
-                        }
+                        Forwarded::AfterAWait => self.hear(Event::Resumed),
                         Forwarded::Nowhere => flow = Flow::End,
                     }
                 }
@@ -288,7 +229,12 @@ impl Source {
                 Command::Show(State::Connected) => {
                     self.health.set_mqtt_connected(true);
                 }
-                Command::Report(change) => self.report(change),
+                Command::Report(change) => {
+                    if let Change::Connected { again: true, .. } = change {
+                        self.metrics.mqtt_reconnects.inc();
+                    }
+                    report(&self.settings, change);
+                }
                 Command::End => flow = Flow::End,
             }
         }
@@ -320,62 +266,23 @@ impl Source {
     }
 
     async fn connect(&mut self) {
-        let Self { dialer, stop, .. } = self;
-        let is_stopping = stop.is_none();
+        let Self { dialer, waits, .. } = self;
         let event = tokio::select! {
             biased;
-            () = asked(stop.as_ref()), if !is_stopping => {
-                *stop = None;
-                Event::StopAsked
-            }
+            () = waits.stop_asked() => Event::StopAsked,
             opened = dialer.open() => match opened {
-                Ok((connection, session_present)) => {
-                    self.live = Some(Live { connection, coalescing: Coalescing::default() });
+                Ok(opened) => {
+                    let Opened { session_present, .. } = opened;
+                    self.live = Some(Live::new(opened));
                     Event::Connected { session_present }
                 }
                 Err(loss) => Event::Lost(loss),
             },
         };
-        self.session.on(event, self.start.elapsed(), &mut self.commands);
+        self.hear(event);
     }
 
-    fn report(&self, change: Change) {
-        match change {
-            Change::Lost { error, retry_in } => tracing::warn!(
-                error,
-                retry_in_ms = retry_in.as_millis(),
-                "lost the broker: it keeps what was not acknowledged and delivers it again"
-            ),
-            Change::Unreachable { error, retry_in, is_news: true } => tracing::warn!(
-                error,
-                retry_in_ms = retry_in.as_millis(),
-                "cannot reach the broker: trying again, without end"
-            ),
-            Change::Unreachable { error, retry_in, is_news: false } => tracing::debug!(
-                error,
-                retry_in_ms = retry_in.as_millis(),
-                "still cannot reach the broker"
-            ),
-            Change::Connected { again: true, .. } => {
-                self.metrics.mqtt_reconnects.inc();
-                report(&self.settings, change);
-            }
-            change => report(&self.settings, change),
-        }
-    }
-}
-
-/// Waits for whoever is to ask.
-async fn asked(token: Option<&CancellationToken>) {
-    match token {
-        Some(token) => token.cancelled().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn readable(connection: Option<&mut Connection>) -> Result<(), Loss> {
-    match connection {
-        Some(connection) => connection.readable().await,
-        None => std::future::pending().await,
+    fn hear(&mut self, event: Event) {
+        self.session.on(event, self.waits.start.elapsed(), &mut self.commands);
     }
 }

@@ -17,7 +17,9 @@ mod report;
 pub mod session;
 mod settings;
 pub mod tls;
+mod wake;
 
+pub use credentials::Credentials;
 pub use driver::{Source, SourceParts};
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;

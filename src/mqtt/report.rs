@@ -1,17 +1,7 @@
 //! What an operator reads of the connection: one line a change.
 
-use super::session::{Change, SHARED};
+use super::session::Change;
 use super::settings::Settings;
-
-/// Says what a shared subscription costs, if there is one among `topics`.
-pub(super) fn warn_of_shared(topics: &[String]) {
-    for filter in topics.iter().filter(|filter| filter.starts_with(SHARED)) {
-        tracing::warn!(
-            filter,
-            "a shared subscription: Mosquitto forgets it when it restarts, and what is published until the ingestor is connected again is lost; to share the load without that, give each ingestor filters of its own, or all of them the same plain filter (the table's key makes one row of a reading)"
-        );
-    }
-}
 
 /// Logs `change`.
 pub(super) fn report(settings: &Settings, change: Change) {
@@ -44,6 +34,11 @@ pub(super) fn report(settings: &Settings, change: Change) {
         Change::Returning => {
             tracing::info!("the log has room again: returning to the broker");
         }
+        Change::Renewing => {
+            tracing::info!(
+                "certificates or secrets have changed: leaving the broker, and returning with them at once"
+            );
+        }
         Change::Subscribed(filter) => tracing::info!(filter, "subscribed"),
         Change::StillSubscribed(filter) => {
             tracing::info!(filter, "subscribed: the broker has kept it with the session");
@@ -64,7 +59,20 @@ pub(super) fn report(settings: &Settings, change: Change) {
             filters = filters.join(","),
             "unsubscribed from what MQTT_TOPIC does not name any more"
         ),
-        // With the pause before the next attempt, which the driver knows to keep.
-        Change::Lost { .. } | Change::Unreachable { .. } => {}
+        Change::Lost { error, retry_in } => tracing::warn!(
+            error,
+            retry_in_ms = retry_in.as_millis(),
+            "lost the broker: it keeps what was not acknowledged and delivers it again"
+        ),
+        Change::Unreachable { error, retry_in, is_news: true } => tracing::warn!(
+            error,
+            retry_in_ms = retry_in.as_millis(),
+            "cannot reach the broker: trying again, without end"
+        ),
+        Change::Unreachable { error, retry_in, is_news: false } => tracing::debug!(
+            error,
+            retry_in_ms = retry_in.as_millis(),
+            "still cannot reach the broker"
+        ),
     }
 }

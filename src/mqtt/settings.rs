@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::tls::Tls;
+use super::session::SHARED;
+use super::tls::{Tls, client_config};
 use crate::base::settings::{Secret, Setting, Sources};
 
 /// What can be set here, and what holds if it is not.
@@ -127,6 +128,20 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What is allowed and unwise, a line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let shared = self.topics.iter().filter(|filter| filter.starts_with(SHARED));
+        let warning = |filter: &String| {
+            format!(
+                "MQTT_TOPIC={filter} is a shared subscription: Mosquitto forgets it when it restarts, and what is published until the ingestor is connected again is lost; to share the load without that, give each ingestor filters of its own, or all of them the same plain filter (the table's key makes one row of a reading)"
+            )
+        };
+        shared.map(warning).collect()
+    }
+}
+
 fn login(from: &mut Sources) -> Option<(String, Secret)> {
     let username = from.optional::<String>("MQTT_USERNAME", "a user name");
     let password = from.optional_secret("MQTT_PASSWORD");
@@ -157,7 +172,7 @@ fn tls(from: &mut Sources) -> Option<Tls> {
     let tls = is_wanted.then_some(Tls { ca_file, client_auth });
     if from.mistakes() == before
         && let Some(tls) = &tls
-        && let Err(problem) = super::tls::client_config(tls)
+        && let Err(problem) = client_config(tls)
     {
         from.mistake(problem);
     }

@@ -13,6 +13,7 @@
 //! more time than a query may.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,15 +43,37 @@ pub(super) struct Connections {
     /// How long an idle connection is believed to work without a question.
     trust: Duration,
     places: Arc<Semaphore>,
-    idle: Home,
+    home: Home,
 }
 
-type Home = Arc<Mutex<Vec<Idle>>>;
+type Home = Arc<Rest>;
+
+/// Where connections are between their uses.
+#[derive(Default)]
+struct Rest {
+    idle: Mutex<Vec<Idle>>,
+    /// The version of the login that a connection must have been opened with to be used again.
+    login: AtomicU64,
+}
+
+impl Rest {
+    /// A panic elsewhere cannot leave a list of connections half changed.
+    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 struct Idle {
     session: Session,
-    opened: Instant,
+    opened: Opened,
     since: Instant,
+}
+
+/// When a connection was opened, and with which version of the login.
+#[derive(Clone, Copy)]
+struct Opened {
+    at: Instant,
+    login: u64,
 }
 
 impl Connections {
@@ -65,12 +88,18 @@ impl Connections {
             settings,
             trust,
             places: Arc::new(Semaphore::new(most)),
-            idle: Arc::default(),
+            home: Arc::default(),
         }
     }
 
     pub(super) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// From now on connections are used again only if they were opened with this version of the login.
+    pub(super) fn retire_before(&self, login: u64) {
+        self.home.login.store(login, Ordering::Release);
+        self.home.lock().retain(|idle| idle.opened.login >= login);
     }
 
     /// A connection that has answered just now: an idle one, or else a new one.
@@ -92,19 +121,19 @@ impl Connections {
         };
         match self.usable_idle().await {
             Some(Idle { session, opened, .. }) => {
-                Ok(Lease { session, opened, home: Arc::clone(&self.idle), place })
+                Ok(Lease { session, opened, home: Arc::clone(&self.home), place })
             }
             None => self.open(place).await,
         }
     }
 
     async fn open(&self, place: OwnedSemaphorePermit) -> Result<Lease, Failure> {
-        let (server, settings, home) = (self.server.clone(), self.settings, Arc::clone(&self.idle));
+        let (server, settings, home) = (self.server.clone(), self.settings, Arc::clone(&self.home));
         let (done, outcome) = oneshot::channel();
         tokio::spawn(async move {
-            let opened = server.connect(settings).await.map(|session| Lease {
+            let opened = server.connect(settings).await.map(|(session, login)| Lease {
                 session,
-                opened: Instant::now(),
+                opened: Opened { at: Instant::now(), login },
                 home,
                 place,
             });
@@ -118,8 +147,8 @@ impl Connections {
 
     async fn usable_idle(&self) -> Option<Idle> {
         let mut idle = loop {
-            let idle = lock(&self.idle).pop()?;
-            if idle.since.elapsed() < MAX_IDLE && idle.opened.elapsed() < MAX_AGE {
+            let idle = self.home.lock().pop()?;
+            if idle.since.elapsed() < MAX_IDLE && idle.opened.at.elapsed() < MAX_AGE {
                 break idle;
             }
         };
@@ -131,7 +160,7 @@ impl Connections {
             return Some(idle);
         }
         // What ended this one has most likely ended its neighbours.
-        lock(&self.idle).clear();
+        self.home.lock().clear();
         None
     }
 }
@@ -145,7 +174,7 @@ impl fmt::Debug for Connections {
 /// A connection for one use. Dropping it closes it.
 pub(super) struct Lease {
     session: Session,
-    opened: Instant,
+    opened: Opened,
     home: Home,
     place: OwnedSemaphorePermit,
 }
@@ -159,13 +188,13 @@ impl Lease {
     /// what was begun has been ended.
     pub(super) fn keep(self) {
         let Self { session, opened, home, place } = self;
-        lock(&home).push(Idle { session, opened, since: Instant::now() });
+        {
+            let mut idle = home.lock();
+            if opened.login >= home.login.load(Ordering::Acquire) {
+                idle.push(Idle { session, opened, since: Instant::now() });
+            }
+        }
         // Only now, so that whoever waits for the place finds the connection.
         drop(place);
     }
-}
-
-/// A panic elsewhere cannot leave a list of connections half changed.
-fn lock(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }

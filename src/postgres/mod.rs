@@ -119,6 +119,18 @@ impl Database {
         })
     }
 
+    /// Reads the login and the files of TLS again, from where `settings` say now. If any has changed, batches
+    /// and queries that begin from now on use new connections. Returns what has. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A sentence; then all stays as it was.
+    pub(crate) fn reload(&self, settings: &Settings) -> Result<Vec<&'static str>, String> {
+        let (changes, login) = self.writes.server().reload(settings)?;
+        self.writes.retire_before(login);
+        self.queries.retire_before(login);
+        Ok(changes)
+    }
+
     /// What keeps the database from keeping what it confirms, a sentence each, as it was found last.
     #[must_use]
     pub fn findings(&self) -> Vec<&'static str> {

@@ -44,7 +44,7 @@ impl Database {
     /// [`MIGRATE_TIMEOUT`] if there is something to migrate.
     pub async fn prepare_schema(&self) -> Result<(), Failure> {
         // Not one of those for batches, whose statements may not take as long as migrations.
-        let mut session = self.writes.server().connect(SETTINGS).await?;
+        let (mut session, _) = self.writes.server().connect(SETTINGS).await?;
         let patience = session.allowance(QUERY_TIMEOUT);
         let noted = within(patience, noted(&mut session)).await?;
         if not_in(&noted).is_empty() {
@@ -60,7 +60,7 @@ impl Database {
     }
 
     async fn has_table(&self) -> Result<bool, Failure> {
-        let mut session = self.writes.server().connect(SETTINGS).await?;
+        let (mut session, _) = self.writes.server().connect(SETTINGS).await?;
         within(session.allowance(QUERY_TIMEOUT), async {
             session.begin(LOOK_LIMIT).await?;
             let found = sqlx::query_scalar("select to_regclass('telemetry') is not null")

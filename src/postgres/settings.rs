@@ -1,6 +1,7 @@
 //! Where the database is, how to log in, and how long to wait for it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connection_string::{ConnectionString, HostString, Problems};
@@ -25,6 +26,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
 pub struct Settings {
     /// The PostgreSQL connection string; shown without its password.
     pub url: ConnectionString,
+    /// Where it is read again.
+    pub url_file: Option<PathBuf>,
     /// Longest wait for a connection, all addresses together.
     pub connect_timeout: Duration,
     /// Variables of PostgreSQL's own clients that fill what `url` leaves open, as they are shown.
@@ -63,9 +66,10 @@ impl Settings {
             }
             ConnectionString::default()
         });
+        let url_file = from.optional("DATABASE_URL_FILE", "a file");
         let variables = variables(&url, from);
         let seconds = from.number("DATABASE_CONNECT_TIMEOUT_SECS", 15, 1..=600);
-        Self { url, connect_timeout: Duration::from_secs(seconds), variables }
+        Self { url, url_file, connect_timeout: Duration::from_secs(seconds), variables }
     }
 
     /// Every setting as `NAME=value`, secrets redacted.
@@ -104,6 +108,23 @@ impl Settings {
              authority is your own)",
             self.url.shown_with("sslmode", "verify-full")
         ))
+    }
+
+    /// The file that a parameter of TLS in `url` names, or the variable in its place.
+    pub(super) fn tls_file(&self, url: &ConnectionString, parameter: &str) -> Option<PathBuf> {
+        let variable = format!("PG{}", parameter.to_uppercase());
+        let value = url.parameter(parameter).or_else(|| self.variable(&variable))?;
+        let is_file = value != "system" && !value.trim_start().starts_with("-----BEGIN");
+        is_file.then(|| value.into())
+    }
+
+    /// The file in which the driver looks for the password, if neither `url` nor a variable has one.
+    pub(super) fn password_file(&self, url: &ConnectionString) -> Option<PathBuf> {
+        if url.overrides("PGPASSWORD") || self.variable("PGPASSWORD").is_some() {
+            return None;
+        }
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".pgpass"));
+        self.variable("PGPASSFILE").map(PathBuf::from).or_else(home)
     }
 
     fn variable(&self, name: &str) -> Option<&str> {

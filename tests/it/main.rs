@@ -38,6 +38,7 @@ mod probe;
 mod protocol;
 mod reach;
 mod refusals;
+mod renewal;
 mod simulator;
 mod slow;
 mod status;

@@ -107,7 +107,7 @@ fn rows_after_a_restart_of_the_broker(filters: &str) -> usize {
         (ingestor.metric("ingestor_wal_pending_records") == 0).then_some(())
     });
     if filters.contains("$share") {
-        assert_eq!(ingestor.await_log_of("a shared subscription").len(), 1);
+        assert_eq!(ingestor.await_log_of("MQTT_TOPIC=$share").len(), 1);
     } else {
         postgres.await_exactly(&readings(0..101));
     }

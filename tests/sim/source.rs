@@ -177,6 +177,14 @@ impl Source {
         self.hear(Event::StopAsked, around)
     }
 
+    /// Certificates or secrets have changed.
+    pub(crate) fn renew(&mut self, around: &mut Around<'_>) -> Result<Vec<MessageId>, Violation> {
+        if self.is_over {
+            return Ok(Vec::new());
+        }
+        self.hear(Event::Renewed, around)
+    }
+
     fn hear(&mut self, event: Event, around: &mut Around<'_>) -> Result<Vec<MessageId>, Violation> {
         let mut commands = Vec::new();
         self.session.on(event, around.now, &mut commands);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -10,25 +11,34 @@ use tokio_rustls::TlsConnector;
 
 use super::Connection;
 use super::codec::{ConnAck, Identity};
-use crate::mqtt::credentials::Credentials;
+use crate::mqtt::credentials::{Credentials, Current};
 use crate::mqtt::session::{KEEP_ALIVE, Loss};
 use crate::mqtt::settings::Settings;
 
 /// Makes connections, one after the other.
 pub(in crate::mqtt) struct Dialer {
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     settings: Settings,
     /// Index of the address that is tried first.
     first: usize,
 }
 
+/// A connection that the broker has accepted.
+pub(in crate::mqtt) struct Opened {
+    pub(in crate::mqtt) connection: Connection,
+    /// Whether the broker knew the session.
+    pub(in crate::mqtt) session_present: bool,
+    /// How many renewals of the credentials it heeds.
+    pub(in crate::mqtt) renewals: u64,
+}
+
 impl Dialer {
-    pub(in crate::mqtt) fn new(settings: Settings) -> Self {
-        Self { credentials: Credentials::new(&settings), settings, first: 0 }
+    pub(in crate::mqtt) fn new(settings: Settings, credentials: Arc<Credentials>) -> Self {
+        Self { credentials, settings, first: 0 }
     }
 
-    /// Connects; returns whether the broker knew the session. Can be dropped at any time.
-    pub(in crate::mqtt) async fn open(&mut self) -> Result<(Connection, bool), Loss> {
+    /// Connects. Can be dropped at any time.
+    pub(in crate::mqtt) async fn open(&mut self) -> Result<Opened, Loss> {
         let patience = self.settings.connect_timeout;
         let deadline = Instant::now() + patience;
         timeout_at(deadline, self.open_by(deadline)).await.unwrap_or_else(|_| {
@@ -41,8 +51,8 @@ impl Dialer {
 
     /// Tries the addresses of the broker in turn. The first that takes a connection has all the time
     /// that is left; if that was in vain, the next attempt begins behind it.
-    async fn open_by(&mut self, deadline: Instant) -> Result<(Connection, bool), Loss> {
-        self.credentials.renew(&self.settings).map_err(Loss::before_connect)?;
+    async fn open_by(&mut self, deadline: Instant) -> Result<Opened, Loss> {
+        let (credentials, renewals) = self.credentials.renew().map_err(Loss::before_connect)?;
         let Settings { broker, port, .. } = &self.settings;
         let found = lookup_host((broker.as_str(), *port)).await;
         let found = found
@@ -68,10 +78,10 @@ impl Dialer {
             };
             // For the case that this one never answers.
             self.first = index + 1;
-            match self.greet(tcp).await {
+            match self.greet(tcp, &credentials).await {
                 Ok((connection, ConnAck::Accepted { session_present })) => {
                     self.first = index;
-                    return Ok((connection, session_present));
+                    return Ok(Opened { connection, session_present, renewals });
                 }
                 Ok((_, ConnAck::Refused(why))) => {
                     let error = format!("the broker refused the connection: {why}");
@@ -89,9 +99,13 @@ impl Dialer {
         Err(failure)
     }
 
-    async fn greet(&self, tcp: TcpStream) -> Result<(Connection, ConnAck), Loss> {
+    async fn greet(
+        &self,
+        tcp: TcpStream,
+        credentials: &Current,
+    ) -> Result<(Connection, ConnAck), Loss> {
         tcp.set_nodelay(true).map_err(|error| Loss::before_connect(error.to_string()))?;
-        let mut connection = match self.credentials.tls() {
+        let mut connection = match credentials.tls.clone() {
             None => Connection::new(tcp),
             Some(config) => {
                 let name = ServerName::try_from(self.settings.broker.clone());
@@ -104,7 +118,7 @@ impl Dialer {
         };
         let identity = Identity {
             client_id: &self.settings.client_id,
-            login: self.credentials.login(),
+            login: credentials.login(),
             keep_alive_secs: u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX),
         };
         let answer = connection.greet(&identity).await?;

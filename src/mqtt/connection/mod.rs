@@ -16,7 +16,7 @@ use super::session::Loss;
 mod codec;
 mod dial;
 
-pub(super) use dial::Dialer;
+pub(super) use dial::{Dialer, Opened};
 
 use codec::{ConnAck, Identity, Malformed};
 

@@ -31,6 +31,8 @@ pub enum Event {
     Elapsed,
     /// What the broker sent was left unread for a while, so it says nothing that nothing was read.
     Resumed,
+    /// Certificates or secrets have changed: only another connection goes by them.
+    Renewed,
 }
 
 /// What is to be done, in the order of the commands.
@@ -131,6 +133,8 @@ pub enum Change {
     StayingAway(String),
     /// The log has room again: we return.
     Returning,
+    /// Certificates or secrets have changed: we leave and return.
+    Renewing,
     /// This filter is granted.
     Subscribed(String),
     /// This filter was granted on an earlier connection, and the broker has kept it.

@@ -139,6 +139,7 @@ impl Session {
             }
             Event::StopAsked => self.stop(commands),
             Event::Elapsed => self.elapsed(now, commands),
+            Event::Renewed => self.renewed(now, commands),
             Event::Resumed => {
                 if let Phase::Connected(link) = &mut self.phase {
                     link.pings.received();
@@ -318,8 +319,32 @@ impl Session {
         }
     }
 
-    /// Says goodbye, after the answers that are due.
+    /// What is not acknowledged yet comes again on the next connection.
+    fn renewed(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        if self.is_stopping {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Connected(_) => {
+                commands.push(Command::Report(Change::Renewing));
+                self.leave_for(Duration::ZERO, now, commands);
+            }
+            // Perhaps what it waited for.
+            Phase::Pausing(until) => {
+                *until = now;
+                self.elapsed(now, commands);
+            }
+            Phase::Full | Phase::Connecting | Phase::Ended => {}
+        }
+    }
+
     fn leave(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let pause = if self.room == Room::Open { AFTER_FULL } else { Duration::ZERO };
+        self.leave_for(pause, now, commands);
+    }
+
+    /// Says goodbye, after the answers that are due, and returns after the pause.
+    fn leave_for(&mut self, pause: Duration, now: Duration, commands: &mut Vec<Command>) {
         let Phase::Connected(link) = &self.phase else { return };
         if link.has_worked(now) {
             self.backoff.reset();
@@ -329,7 +354,6 @@ impl Session {
         if self.is_stopping {
             return self.end(commands);
         }
-        let pause = if self.room == Room::Open { AFTER_FULL } else { Duration::ZERO };
         self.phase = Phase::Pausing(now + pause);
         self.show(commands);
         self.elapsed(now, commands);

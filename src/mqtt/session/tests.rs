@@ -538,3 +538,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn renewed_secrets_are_heeded_at_once_and_what_was_not_acknowledged_comes_again() {
+    let mut bench = Bench::connected();
+    let ack = bench.deliver(Qos::AtLeastOnce(7));
+    let commands = bench.on(Event::Renewed);
+    let is_in_order = matches!(
+        &commands[..],
+        [
+            Command::Report(Change::Renewing),
+            Command::Send(Sent::Disconnect),
+            Command::Close,
+            Command::Show(State::Disconnected),
+            ..,
+            Command::Connect
+        ]
+    );
+    assert!(is_in_order, "{commands:?}");
+    bench.connect(true);
+    // The broker may use the packet id for another message by now.
+    assert!(bench.on(Event::Settled(vec![Settled::Stored(ack)])).is_empty());
+
+    // One that was turned away does not wait until its pause is over, and one that is stopping stays.
+    bench.lose();
+    let commands = bench.on(Event::Renewed);
+    assert!(matches!(commands.last(), Some(Command::Connect)), "{commands:?}");
+    bench.connect(true);
+    bench.on(Event::StopAsked);
+    assert!(bench.on(Event::Renewed).is_empty());
+}

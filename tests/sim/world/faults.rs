@@ -9,6 +9,7 @@ use super::state::World;
 use crate::database::{PASSING, SQLSTATES, Swallows};
 use crate::ledger::Violation;
 use crate::schedule::Dice;
+use crate::source::Source;
 
 impl World<'_> {
     pub(super) fn fail(&mut self, fault: Fault, dice: &mut Dice) -> Result<(), Violation> {
@@ -43,6 +44,10 @@ impl World<'_> {
                 self.broker.forget();
             }
             Fault::BrokerRefuses => self.broker.refuses_next = true,
+            Fault::SecretsRenewed => {
+                let done = self.with_source(Source::renew).transpose()?;
+                return self.acknowledge(done.into_iter().flatten());
+            }
             Fault::DatabaseDown => self.database.is_down = !self.database.is_down,
             Fault::RefusesAll => {
                 let is_over = self.database.refuses_all.is_some();
