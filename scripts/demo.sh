@@ -25,11 +25,6 @@ TEXT
 
 SECONDS_WANTED='' RATE=2500 OUTAGE=''
 
-bad_usage() {
-    complain "$1 (try --help)"
-    exit 64
-}
-
 read_arguments() {
     while (($# > 0)); do
         case $1 in
@@ -41,11 +36,7 @@ read_arguments() {
             --seconds=*) SECONDS_WANTED=${1#*=} ;;
             --rate=*) RATE=${1#*=} ;;
             --outage) OUTAGE=wanted ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *) bad_usage "unknown argument: $1" ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done

@@ -34,11 +34,6 @@ SETTINGS=/etc/$NAME
 STATE=/var/lib/$NAME
 BINARY='' UNINSTALL='' PURGE='' CHANGED=''
 
-bad_usage() {
-    complain "$1 (try --help)"
-    exit 64
-}
-
 read_arguments() {
     while (($# > 0)); do
         case $1 in
@@ -50,11 +45,7 @@ read_arguments() {
             --binary=*) BINARY=${1#*=} ;;
             --uninstall) UNINSTALL=yes ;;
             --purge) PURGE=yes ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *) bad_usage "unknown argument: $1" ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done

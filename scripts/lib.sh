@@ -31,6 +31,23 @@ fail() {
 
 # --- beginning and end ---------------------------------------------------------------------------
 
+# bad_usage TEXT: the arguments are wrong.
+bad_usage() {
+    complain "$1 (try --help)"
+    exit 64
+}
+
+# other_argument ARGUMENT: one that the script does not take itself, which may ask for its `usage`.
+other_argument() {
+    case $1 in
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *) bad_usage "unknown argument: $1" ;;
+    esac
+}
+
 # begin NAME: makes WORK_DIR and LOG_DIR, and has everything ended and removed however the script ends.
 begin() {
     LOG_DIR=$(mktemp -d "${TMPDIR:-/tmp}/$1-logs.XXXXXX")

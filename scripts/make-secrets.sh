@@ -28,11 +28,6 @@ SECURE='' NAMES=() DEVICES=()
 # Ten years for the authority; the broker's is made anew when it is near its end.
 CA_DAYS=3650 SERVER_DAYS=825 RENEWAL_DAYS=60
 
-bad_usage() {
-    complain "$1 (try --help)"
-    exit 64
-}
-
 read_arguments() {
     while (($# > 0)); do
         case $1 in
@@ -44,11 +39,7 @@ read_arguments() {
                 DEVICES+=("$2")
                 shift
                 ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            -*) bad_usage "unknown argument: $1" ;;
+            -*) other_argument "$1" ;;
             *)
                 [[ -n $SECURE ]] || bad_usage "a NAME goes with --secure"
                 [[ $1 =~ ^[A-Za-z0-9.:-]+$ ]] || bad_usage "not a host name or an address: $1"

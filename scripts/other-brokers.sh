@@ -29,14 +29,7 @@ read_arguments() {
     while (($# > 0)); do
         case $1 in
             mosquitto | rabbitmq | ejabberd) BROKERS+=("$1") ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *)
-                complain "unknown argument: $1 (try --help)"
-                exit 64
-                ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done

@@ -30,15 +30,11 @@ read_arguments() {
                 MINUTES=${2:-}
                 shift
                 ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *) fail "unknown argument: $1 (see --help)" ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done
-    [[ $MINUTES =~ ^[0-9]{1,3}$ ]] || fail "--minutes takes a number"
+    [[ $MINUTES =~ ^[0-9]{1,3}$ ]] || bad_usage "--minutes takes a number"
 }
 
 start() {

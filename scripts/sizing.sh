@@ -26,18 +26,11 @@ read_arguments() {
     while (($# > 0)); do
         case $1 in
             --readings)
-                [[ ${2:-} =~ ^[1-9][0-9]{3,8}$ ]] || { complain '--readings needs a number from 1000' && exit 64; }
+                [[ ${2:-} =~ ^[1-9][0-9]{3,8}$ ]] || bad_usage '--readings needs a number from 1000'
                 READINGS=$2
                 shift
                 ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *)
-                complain "unknown argument: $1 (try --help)"
-                exit 64
-                ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done

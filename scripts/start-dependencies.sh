@@ -30,14 +30,7 @@ read_arguments() {
     while (($# > 0)); do
         case $1 in
             --docker) DOCKER=yes ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *)
-                complain "unknown argument: $1 (try --help)"
-                exit 64
-                ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done

@@ -45,19 +45,8 @@ DOCKER_PACKAGES=(ca-certificates docker.io docker-cli docker-compose docker-buil
 
 read_arguments() {
     while (($# > 0)); do
-        case $1 in
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *)
-                if [[ " ${ALL[*]} " != *" $1 "* ]]; then
-                    complain "unknown argument: $1 (try --help)"
-                    exit 64
-                fi
-                WANTED+=("$1")
-                ;;
-        esac
+        [[ " ${ALL[*]} " == *" $1 "* ]] || other_argument "$1"
+        WANTED+=("$1")
         shift
     done
     ((${#WANTED[@]} > 0)) || WANTED=("${ALL[@]}")

@@ -30,10 +30,7 @@ read_arguments() {
     while (($# > 0)); do
         case $1 in
             --fast) FAST=fast ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
+            -h | --help) other_argument "$1" ;;
             *) FILTER+=("$1") ;;
         esac
         shift

@@ -61,7 +61,7 @@ read_arguments() {
     while (($# > 0)); do
         case $1 in
             --cases | --count | --seed)
-                (($# > 1)) || fail "$1 needs a value, see --help"
+                (($# > 1)) || bad_usage "$1 needs a value"
                 case $1 in
                     --cases) WANTED=$2 ;;
                     --count) COUNT=$2 ;;
@@ -69,20 +69,16 @@ read_arguments() {
                 esac
                 shift
                 ;;
-            -h | --help)
-                usage
-                exit 0
-                ;;
-            *) fail "unknown argument $1, see --help" ;;
+            *) other_argument "$1" ;;
         esac
         shift
     done
-    [[ -z $COUNT || $COUNT =~ ^[1-9][0-9]*$ ]] || fail "--count needs a whole number from 1 on"
-    [[ -z $SEED || $SEED =~ ^[0-9]+$ ]] || fail "--seed needs a whole number"
+    [[ -z $COUNT || $COUNT =~ ^[1-9][0-9]*$ ]] || bad_usage "--count needs a whole number from 1 on"
+    [[ -z $SEED || $SEED =~ ^[0-9]+$ ]] || bad_usage "--seed needs a whole number"
     local name
     for name in ${WANTED//,/ }; do
         [[ $name == all ]] || printf '%s\n' "${CASES[@]}" | grep -q "^$name " ||
-            fail "there is no case $name, see --help"
+            bad_usage "there is no case $name"
     done
 }
 
