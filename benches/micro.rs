@@ -122,7 +122,7 @@ fields = { temperature = { path = "uplink_message.decoded_payload.temperature" }
 fn mappings(criterion: &mut Criterion) {
     let mappings = compiled();
     let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
-    let clock = TimeOfDay::read();
+    let clock = TimeOfDay::at(Timestamp::now());
     let received_at = Timestamp::now();
     let zigbee = r#"{"battery":91,"contact":true,"device":{"friendlyName":"door","model":"MCCGQ11LM"},"humidity":45.2,"last_seen":"2025-10-05T12:34:56+02:00","linkquality":87,"temperature":21.53,"voltage":3005,"x":1}"#;
     let gateway = r#"{"gateway_ids":{"gateway_id":"g","eui":"0102030405060708"},"time":"2025-10-05T12:34:56Z","rssi":-97,"snr":8.5,"location":{"latitude":52.5,"longitude":13.4}}"#;

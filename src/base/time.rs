@@ -17,6 +17,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const UNIX_EPOCH: Self = Self(0);
+
     /// The instant this many microseconds after the Unix epoch, or `None` outside the years
     /// −262143 to 262142, which is what a calendar date is known for here.
     #[must_use]

@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
 
 impl Checker {
     fn check<'s>(&'s self, sample: &'s Sample) -> Report<'s> {
-        let clock = TimeOfDay::read();
+        let clock = TimeOfDay::at(Timestamp::now());
         let received_at = sample.received_at.unwrap_or_else(Timestamp::now);
         let message = Message {
             topic: &sample.topic,

@@ -13,6 +13,7 @@ use super::linger::Linger;
 use super::queue::{Acks, Inbound, Replayed};
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
+use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetterError, DeadLetters};
 use crate::telemetry::admit::Admission;
 use crate::telemetry::validate::TimeOfDay;
@@ -73,7 +74,7 @@ impl Intake {
             if more > 0 {
                 self.inbound.blocking_recv_many(&mut inbound, more);
             }
-            let clock = TimeOfDay::read();
+            let clock = TimeOfDay::at(Timestamp::now());
             if clock.is_plausible() != clock_was_plausible {
                 clock_was_plausible = clock.is_plausible();
                 report_clock(clock);

@@ -170,7 +170,7 @@ mod tests {
         let mut outcomes = Vec::new();
         decode(payload, |_, outcome| {
             let valid = outcome.and_then(|reading| {
-                validate(&reading, &rules(), TimeOfDay::read()).map(|()| reading)
+                validate(&reading, &rules(), TimeOfDay::at(Timestamp::now())).map(|()| reading)
             });
             outcomes.push(valid.map_err(|rejection| rejection.reason));
         });

@@ -91,7 +91,7 @@ fn read_oldest_timestamp(from: &mut Sources) -> Timestamp {
         from.value("VALIDATE_OLDEST_TIMESTAMP", "2000-01-01T00:00:00Z".to_owned(), "RFC 3339");
     Timestamp::from_rfc3339(&text).unwrap_or_else(|| {
         from.mistake("VALIDATE_OLDEST_TIMESTAMP: expected RFC 3339, such as 2000-01-01T00:00:00Z");
-        Timestamp::now()
+        Timestamp::UNIX_EPOCH
     })
 }
 
@@ -103,14 +103,8 @@ pub struct TimeOfDay {
 }
 
 impl TimeOfDay {
-    /// The clock now. It is plainly wrong while it reads a time before the binary was built, as
-    /// on a box without a battery that has not reached a time server yet.
-    #[must_use]
-    pub fn read() -> Self {
-        Self::at(Timestamp::now())
-    }
-
-    /// A clock that reads `now`.
+    /// A clock that reads `now`. It is plainly wrong while that is before the binary was built, as on a
+    /// box without a battery that has not reached a time server yet.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         Self { now, plausible: now >= built_at() }
@@ -203,6 +197,11 @@ mod tests {
         }
     }
 
+    /// Long after the build.
+    fn now() -> Timestamp {
+        Timestamp::from_rfc3339("2100-01-01T00:00:00Z").unwrap()
+    }
+
     fn good() -> Reading {
         Reading {
             device_id: "a".to_owned(),
@@ -214,7 +213,7 @@ mod tests {
     fn reason(change: impl FnOnce(&mut Reading)) -> Option<Reason> {
         let mut reading = good();
         change(&mut reading);
-        validate(&reading, &rules(), TimeOfDay::read()).err().map(|rejection| rejection.reason)
+        validate(&reading, &rules(), TimeOfDay::at(now())).err().map(|rejection| rejection.reason)
     }
 
     #[test]
@@ -245,8 +244,7 @@ mod tests {
     fn a_timestamp_may_lead_the_clock_by_the_configured_seconds_only() {
         let ahead = |secs: i64| {
             move |r: &mut Reading| {
-                let now = Timestamp::now().as_micros();
-                r.timestamp = Timestamp::from_micros(now + secs * 1_000_000).unwrap();
+                r.timestamp = Timestamp::from_micros(now().as_micros() + secs * 1_000_000).unwrap();
             }
         };
         assert_eq!(reason(ahead(50)), None);

@@ -123,7 +123,7 @@ impl Stats {
         if let Some(oldest) = self.oldest_pending_at {
             line(
                 "oldest pending",
-                format!("received {oldest}, {}", waited(oldest, TimeOfDay::read())),
+                format!("received {oldest}, {}", waited(oldest, TimeOfDay::at(Timestamp::now()))),
             )?;
         }
         if let (Some(flushed), Some(next)) = (self.flushed_offset, self.next_offset) {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::blocking;
 use super::dead_letters::NO_LETTER;
+use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES};
 use crate::http::AppState;
 use crate::http::access::Operator;
@@ -221,7 +222,7 @@ impl Replayer {
     /// The readings in a letter, if all of them are good now; else the first one's fault.
     fn read(&self, letter: &DeadLetter) -> Result<Vec<Reading>, String> {
         let kept = letter.payload.len();
-        self.admission.admit_all(&letter.payload, TimeOfDay::read()).map_err(|rejection| {
+        self.admission.admit_all(&letter.payload, TimeOfDay::at(Timestamp::now())).map_err(|rejection| {
             if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
                 format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
             } else {
