@@ -10,9 +10,10 @@ use hyper::{Request, Response, StatusCode};
 use rocket::http::{Header, Method};
 use rocket::local::asynchronous::Client;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
-/// Requests that are being answered at once. Whatever a client does meanwhile, what answers it runs to
-/// its end, so it is not connections that bound this.
+/// Requests that are being answered at once. What changes something runs to its end whatever its client
+/// does meanwhile, so it is not connections that bound this.
 const HANDLERS: u32 = 128;
 
 /// What answers requests.
@@ -42,12 +43,15 @@ impl Dispatcher {
         // These take no time, and are asked when all else hangs.
         let place =
             if is_health { None } else { Arc::clone(&self.handlers).acquire_owned().await.ok() };
-        let answering = tokio::spawn(async move {
+        let only_reads = matches!(*request.method(), hyper::Method::GET | hyper::Method::HEAD);
+        let answering = async move {
             let answer = dispatch(&self.rocket, remote, &request).await;
             drop(place);
             answer
-        });
-        answering.await.ok().flatten().unwrap_or_else(|| {
+        };
+        let answered =
+            if only_reads { or_stop(answering).await } else { to_the_end(answering).await };
+        answered.flatten().unwrap_or_else(|| {
             tracing::error!("a request could not be answered");
             let body = r#"{"error":"internal error; the reason is in the server's log"}"#;
             let mut answer = Response::new(Full::from(body));
@@ -56,6 +60,19 @@ impl Dispatcher {
             answer
         })
     }
+}
+
+/// Answers somebody who only reads: whoever has gone needs no answer, so dropping this ends the work.
+async fn or_stop<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    AbortOnDropHandle::new(tokio::spawn(work)).await.ok()
+}
+
+/// Answers somebody who changes something, which is done whole or not begun: dropping this leaves the
+/// work running.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    tokio::spawn(work).await.ok()
 }
 
 async fn dispatch(
@@ -80,4 +97,41 @@ async fn dispatch(
     }
     let body = answer.into_bytes().await.unwrap_or_default();
     response.body(Full::from(body)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_only_reads_ends_with_its_client_and_what_changes_something_does_not() {
+        let (alive, ended) = oneshot::channel::<()>();
+        let reading = or_stop(async move {
+            let _alive = alive;
+            pending::<()>().await;
+        });
+        assert!(timeout(Duration::from_millis(1), reading).await.is_err());
+        assert!(ended.await.is_err(), "dropped with the work");
+        let (go, begun) = oneshot::channel::<()>();
+        let (done, outcome) = oneshot::channel();
+        let changing = to_the_end(async move {
+            begun.await.ok();
+            done.send(()).ok();
+        });
+        assert!(timeout(Duration::from_millis(1), changing).await.is_err());
+        go.send(()).unwrap();
+        assert_eq!(outcome.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_no_answer() {
+        assert_eq!(or_stop(async { panic!("on purpose") }).await, None::<()>);
+        assert_eq!(to_the_end(async { panic!("on purpose") }).await, None::<()>);
+    }
 }

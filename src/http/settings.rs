@@ -16,7 +16,7 @@ const ROCKET_KEYS: [&str; 2] = ["keep_alive", "shutdown"];
 
 /// Those of Rocket 0.5 that mean nothing, as its own server, runtime and logger are not used, and what
 /// does.
-const WITHOUT_EFFECT: [(&str, &str); 12] = [
+const WITHOUT_EFFECT: [(&str, &str); 13] = [
     ("address", "set http_addr"),
     ("port", "set http_addr"),
     ("tls", "set http_tls_cert_file and http_tls_key_file"),
@@ -25,6 +25,7 @@ const WITHOUT_EFFECT: [(&str, &str); 12] = [
     ("limits", "the size of a request is limited by the service itself"),
     ("temp_dir", "no file is uploaded"),
     ("ip_header", "a client's address is that of its connection"),
+    ("proxy_proto_header", "the service itself decides whether it speaks HTTPS"),
     ("ident", "no answer says which server it is from"),
     ("secret_key", "there are no cookies"),
     ("log_level", "set rust_log"),
