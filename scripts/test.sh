@@ -117,8 +117,15 @@ check_documentation() {
 }
 
 run_tests() {
+    local status=0
     say '── tests'
-    run_child nextest cargo nextest run --release --locked --profile "${FAST:-default}" "$@"
+    export TEST_SKIPPED="$LOG_DIR/skipped"
+    run_child nextest cargo nextest run --release --locked --profile "${FAST:-default}" "$@" || status=$?
+    if [[ -s $TEST_SKIPPED ]]; then
+        say '── SKIPPED, for what this machine has not or does not allow'
+        sed 's/^/   /' "$TEST_SKIPPED"
+    fi
+    return "$status"
 }
 
 main() {

@@ -1,9 +1,12 @@
 //! When a PUBACK leaves, seen on the wire by a broker that is the test itself.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::harness::{PATIENCE, Postgres, ScriptedBroker, Service, random, reading, readings};
+use crate::harness::{
+    PATIENCE, Postgres, ScriptedBroker, Service, eventually, random, reading, readings,
+};
 
 const TOPIC: &str = "telemetry/x";
 
@@ -76,6 +79,33 @@ fn a_commit_that_fails_sends_no_puback_and_ends_the_process() {
     let ids: Vec<u16> = (acked + 1..=delivered).collect();
     assert_eq!(link.acks(ids.len()), ids);
     postgres.await_exactly(&readings(0..delivered.into()));
+}
+
+#[test]
+fn after_a_commit_that_failed_readiness_says_so_until_the_process_has_ended() {
+    let broker = ScriptedBroker::start();
+    // It lets in and says nothing, so that the flusher takes its time to end.
+    let database = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("postgres://iot:x@{}/iotdb", database.local_addr().unwrap());
+    let service = Service::new(&url, broker.port)
+        .set("DATABASE_CONNECT_TIMEOUT_SECS", 60)
+        .set("SHUTDOWN_GRACE_SECS", 4);
+    let mut ingestor = service.start_tampered("fdatasync:error=EIO:when=1+");
+    let mut link = broker.accept(false);
+    assert!(link.deliver(1, TOPIC, payload(0)));
+    eventually("readiness says that the log has failed", || {
+        let health = ingestor.try_get("/health/ready").ok()?;
+        (health.status == 503 && health.json()["wal"] == "failed").then_some(())
+    });
+    while let Ok(health) = ingestor.try_get("/health/ready") {
+        assert_eq!(health.status, 503);
+        assert_eq!(
+            (&health.json()["status"], &health.json()["wal"]),
+            (&"not_ready".into(), &"failed".into())
+        );
+    }
+    assert_eq!(ingestor.await_exit(PATIENCE), 1);
+    assert!(link.acks_until_closed().is_empty());
 }
 
 #[test]

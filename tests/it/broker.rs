@@ -164,6 +164,25 @@ fn tls_mutual_tls_and_a_login_let_in_whom_they_should_and_nobody_else() {
 }
 
 #[test]
+fn with_mqtt_tls_and_no_ca_file_the_authorities_of_the_system_are_trusted_and_nobody_else() {
+    let postgres = Postgres::start();
+    let guarded = Guarded::start();
+    let tls = || Service::new(&postgres.url(), guarded.tls_port).set("MQTT_TLS", true);
+    let ca = &guarded.certificates.ca;
+    guarded.must_let_in(&postgres, &tls().set("SSL_CERT_FILE", ca.display()));
+    // A directory of them, each by the name that OpenSSL looks for.
+    let system = guarded.files.path().join("system");
+    std::fs::create_dir(&system).unwrap();
+    std::fs::copy(ca, system.join("authority.pem")).unwrap();
+    let named = std::process::Command::new("openssl").arg("rehash").arg(&system).status();
+    assert!(named.unwrap().success());
+    guarded.must_let_in(&postgres, &tls().set("SSL_CERT_DIR", system.display()));
+    let other = Scratch::new();
+    let other_ca = Certificates::make(other.path()).ca;
+    Guarded::must_turn_away(&tls().set("SSL_CERT_FILE", other_ca.display()), "certificate");
+}
+
+#[test]
 fn certificates_and_a_password_that_are_renewed_on_disk_are_read_at_the_next_connection() {
     let guarded = Guarded::start();
     let on = |port| Service::new("postgres://iot:x@127.0.0.1:1/iotdb", port);

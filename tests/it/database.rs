@@ -256,3 +256,31 @@ fn the_log_directory_shrinks_when_the_backlog_is_stored() {
         (ingestor.metric("ingestor_wal_disk_bytes") < 2 << 20).then_some(())
     });
 }
+
+#[test]
+fn as_many_batches_are_in_flight_as_flush_connections_says() {
+    for connections in [1, 3] {
+        let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+        let service = Service::new(&postgres.url(), broker.port)
+            .set("FLUSH_CONNECTIONS", connections)
+            .set("BATCH_SIZE", 10);
+        let mut ingestor = service.start();
+        ingestor.await_ready();
+        let mut devices = Publisher::connect(broker.port);
+        // The first batch is sent alone.
+        devices.publish_readings(0..10);
+        postgres.await_count(10);
+        let mut other = postgres.session();
+        other.execute("begin; lock table telemetry in access exclusive mode");
+        devices.publish_readings(10..200);
+        let waiting = "select count(*) from pg_locks \
+                       where relation = 'telemetry'::regclass and not granted";
+        eventually_eq("batches wait for the table", &connections, || postgres.value(waiting));
+        // One more would have come by then.
+        for _ in 0..20 {
+            assert_eq!(postgres.value(waiting), connections);
+        }
+        other.execute("commit");
+        postgres.await_exactly(&readings(0..200));
+    }
+}

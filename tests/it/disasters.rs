@@ -11,7 +11,7 @@ use crate::harness::backlog::{self, generations};
 use crate::harness::scratch::copy;
 use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Service, array, eventually, eventually_eq, reading,
-    readings,
+    readings, skip, skip_without,
 };
 
 /// A filesystem of its own, gone with the test.
@@ -33,16 +33,14 @@ impl SmallFilesystem {
     pub(crate) fn mount_ext4(place: &Path, image: &Path) -> Option<Self> {
         let made = Command::new("mke2fs").args(["-F", "-t", "ext4"]).arg(image).arg("64M").output();
         if !made.is_ok_and(|made| made.status.success()) {
-            eprintln!("SKIPPED: mke2fs makes no filesystem: apt-get install e2fsprogs");
+            skip_without("mke2fs makes no filesystem: apt-get install e2fsprogs");
             return None;
         }
         let small = Self { place: place.to_owned(), image: Some(image.to_owned()) };
         let small = small.enter(&["-o", "loop,errors=remount-ro", &image.to_string_lossy()])?;
         if fs::OpenOptions::new().write(true).open(small.trigger()).is_err() {
-            eprintln!(
-                "SKIPPED: the kernel takes no order to find an error in {}",
-                small.trigger().display()
-            );
+            let trigger = small.trigger();
+            skip(&format!("the kernel takes no order to find an error in {}", trigger.display()));
             return None;
         }
         Some(small)
@@ -52,7 +50,8 @@ impl SmallFilesystem {
         fs::create_dir_all(&self.place).unwrap();
         let mount = Command::new("mount").args(arguments).arg(&self.place).output().unwrap();
         if !mount.status.success() {
-            eprintln!("SKIPPED: mounting takes root: {}", String::from_utf8_lossy(&mount.stderr));
+            let said = String::from_utf8_lossy(&mount.stderr);
+            skip(&format!("mounting takes root: {}", said.trim()));
             std::mem::forget(self);
             return None;
         }

@@ -1,17 +1,11 @@
 //! Thousands of payloads that nobody meant, between good ones.
 
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Publisher, Service, array, eventually_eq, reading,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Service, array, eventually_eq, random, reading,
     readings, within,
 };
 
 const HOSTILE: u64 = 5_000;
-
-/// Another one with every run; `HOSTILE_SEED` repeats one.
-fn seed() -> u64 {
-    let seed = std::env::var("HOSTILE_SEED").ok().map(|seed| seed.parse().unwrap());
-    seed.unwrap_or_else(|| fastrand::u64(..))
-}
 
 /// A good payload of its own, or several in an array.
 fn template(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
@@ -99,9 +93,7 @@ fn hostile(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
 
 #[test]
 fn hostile_payloads_cost_no_good_one_and_neither_memory_nor_time() {
-    let seed = seed();
-    eprintln!("HOSTILE_SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = random();
     let postgres = Postgres::start();
     let broker = Mosquitto::start();
     let service = Service::new(&postgres.url(), broker.port)
@@ -223,4 +215,68 @@ fn a_flood_is_written_at_most_twenty_times_over_and_good_readings_beside_it_are_
     let peak = ingestor.peak_memory();
     assert!(peak < 128 << 20, "{peak} bytes");
     ingestor.stop();
+}
+
+/// Labels of metrics, and all values that each may have.
+const LABELS: [(&str, &[&str]); 2] = [
+    ("stage", &["decode", "validate", "database"]),
+    (
+        "reason",
+        &[
+            "payload_too_large",
+            "invalid_topic",
+            "not_utf8",
+            "invalid_json",
+            "number_out_of_range",
+            "not_an_object",
+            "empty_array",
+            "missing_field",
+            "duplicate_field",
+            "wrong_type",
+            "invalid_timestamp",
+            "device_id_empty",
+            "device_id_too_long",
+            "device_id_control_character",
+            "timestamp_in_future",
+            "timestamp_too_old",
+            "temperature_out_of_range",
+            "humidity_out_of_range",
+            "battery_out_of_range",
+        ],
+    ),
+];
+
+#[test]
+fn whatever_comes_no_metric_has_a_label_of_its_own_for_it() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    let names = |ingestor: &Ingestor| -> Vec<String> {
+        ingestor.metrics().with_prefix("").map(|(name, _)| name.to_owned()).collect()
+    };
+    let before = names(&ingestor);
+    let mut devices = Publisher::connect(broker.port);
+    for (number, name) in (0..).zip(["odd-name", "1", "stage", "\u{e4}}"]) {
+        let mut odd = reading(number);
+        odd.device_id = name.to_owned();
+        let topic = format!("telemetry/{name}/{number}");
+        devices.publish(&topic, odd.payload());
+        odd.temperature = 1_000.0;
+        devices.publish(&topic, odd.payload());
+        devices.publish(&topic, name);
+    }
+    devices.finish();
+    postgres.await_count(4);
+    ingestor.await_metric("ingestor_dead_letters", 8);
+    assert_eq!(names(&ingestor), before);
+    for name in before {
+        let Some((_, label)) = name.split_once('{') else { continue };
+        let (label, value) = label.trim_end_matches('}').split_once('=').unwrap();
+        let value = value.trim_matches('"');
+        let is_known = match LABELS.iter().find(|(known, _)| *known == label) {
+            Some((_, values)) => values.contains(&value),
+            None => label == "le" && (value == "+Inf" || value.parse::<f64>().is_ok()),
+        };
+        assert!(is_known, "{name}");
+    }
 }

@@ -132,3 +132,23 @@ fn a_column_that_cannot_be_read_is_named_in_the_answer() {
         assert!(said.contains("column temperature") && said.contains("jsonb"), "{said}");
     }
 }
+
+#[test]
+fn a_right_that_is_missing_is_an_internal_error_whose_reason_is_in_the_log_alone() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres
+        .execute("create role service login password 'x'; grant all on schema public to service");
+    let service = Service::new(&postgres.url_of("service", "x"), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..10);
+    postgres.await_count(10);
+    postgres.execute("revoke select on telemetry from service");
+    let answer = ingestor.get("/api/v1/telemetry");
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert!(answer.head.to_lowercase().contains("content-type: application/json"), "{answer:?}");
+    let told = serde_json::json!({"error": "internal error; the reason is in the server's log"});
+    assert_eq!(answer.json(), told);
+    let reason = ingestor.log_of("a request failed").pop().unwrap()["reason"].to_string();
+    assert!(reason.contains("permission denied for table telemetry"), "{reason}");
+}

@@ -16,7 +16,7 @@ use crate::harness::process::guarded;
 use crate::harness::scratch::copy;
 use crate::harness::{
     Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq,
-    reading, readings,
+    random, reading, readings, skip,
 };
 
 const INGESTOR: &str = env!("CARGO_BIN_EXE_ingestor");
@@ -440,7 +440,8 @@ fn a_copy_whose_writing_a_crash_cut_off_is_no_damage() {
         .expect("a copy that lies across two pages");
     // From the next page on, there is what was there before.
     let page = (copy.position + 60) / 4_096 * 4_096 + 4_096;
-    let old: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(4_096).collect();
+    let mut random = random();
+    let old: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(4_096).collect();
     let rest = usize::try_from(copy.position + copy.bytes - page).unwrap().min(4_096);
     write_at(&file, page, &old[..rest]);
     let answer = wal(&service, &["verify"]);
@@ -571,8 +572,7 @@ fn a_directory_that_cannot_be_written_is_enough_and_stays_as_it_is() {
         mount.status.success()
     };
     if !mount(&["--bind"]) {
-        eprintln!("SKIPPED in part: mounting takes root");
-        return;
+        return skip("in part: mounting takes root");
     }
     assert!(mount(&["-o", "remount,ro,bind"]));
     assert!(fs::write(log.join("probe"), "").is_err(), "it is read-only");

@@ -5,6 +5,7 @@
 //! ends a child when the *thread* that started it ends.
 
 use std::fmt::Debug;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 pub(crate) mod backlog;
@@ -44,6 +45,25 @@ pub(crate) fn random() -> fastrand::Rng {
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("TEST_SEED={seed}");
     fastrand::Rng::with_seed(seed)
+}
+
+/// Says that a test, or a part of one, cannot run on this machine; `scripts/test.sh` lists at its end what
+/// was left out.
+pub(crate) fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    let Some(list) = std::env::var_os("TEST_SKIPPED") else { return };
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or(name);
+    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+    // In one write: tests run beside each other.
+    list.write_all(format!("{test}: {why}\n").as_bytes()).unwrap();
+}
+
+/// As [`skip`], for want of a tool, which on CI is a failure.
+#[track_caller]
+pub(crate) fn skip_without(tool: &str) {
+    assert!(std::env::var_os("CI").is_none(), "on CI a test needs its tools: {tool}");
+    skip(tool);
 }
 
 /// Longer than anything here takes, even on a busy machine.

@@ -33,21 +33,23 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn start(content: Vec<u8>) -> Self {
+    /// What it forgets in a power cut, and how long a flush takes, is drawn from `random`.
+    pub(super) fn start(content: Vec<u8>, mut random: Rng) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (is_ending, is_cut) = (Arc::default(), Arc::default());
         let (ends, cut): (Arc<AtomicBool>, Arc<AtomicBool>) =
             (Arc::clone(&is_ending), Arc::clone(&is_cut));
         std::thread::spawn(move || {
-            let mut platter = Platter { safe: content, cached: BTreeMap::new(), is_cut: cut };
+            let (cached, pauses) = (BTreeMap::new(), random.fork());
+            let mut platter = Platter { safe: content, cached, pauses, is_cut: cut };
             for machine in listener.incoming().flatten() {
                 if ends.load(Ordering::Relaxed) {
                     return;
                 }
                 // The connection ends with the machine.
                 let end = platter.serve(machine).unwrap_err();
-                platter.cut_power(&mut Rng::new());
+                platter.cut_power(&mut random);
                 assert!(end.kind() != io::ErrorKind::InvalidData, "{end}");
             }
         });
@@ -71,6 +73,7 @@ struct Platter {
     safe: Vec<u8>,
     /// What was written since the last flush, by the number of the sector.
     cached: BTreeMap<usize, [u8; SECTOR]>,
+    pauses: Rng,
     is_cut: Arc<AtomicBool>,
 }
 
@@ -131,7 +134,7 @@ impl Platter {
                 }
                 3 => {
                     // A disk takes its time, and the power may go meanwhile.
-                    std::thread::sleep(Duration::from_micros(fastrand::u64(..20_000)));
+                    std::thread::sleep(Duration::from_micros(self.pauses.u64(..20_000)));
                     self.must_have_power(&mut machine)?;
                     self.flush();
                 }

@@ -12,7 +12,7 @@ use fastrand::Rng;
 use super::arena::{Arena, Fault};
 use super::forgetful::Disk;
 use super::tally::campaign;
-use crate::harness::{Load, Mosquitto, Scratch, ports};
+use crate::harness::{Load, Mosquitto, Scratch, ports, random};
 
 /// Readings a second: the machine is an emulated one.
 const RATE: u32 = 1_000;
@@ -47,7 +47,7 @@ fn new_disk() -> Disk {
     let made =
         Command::new("mke2fs").args(["-t", "ext4", "-b", "4096"]).arg(&image).arg("128M").output();
     assert!(made.unwrap().status.success());
-    Disk::start(std::fs::read(image).unwrap())
+    Disk::start(std::fs::read(image).unwrap(), random())
 }
 
 /// At work, now and then without a database, and now and then once more while it boots.
