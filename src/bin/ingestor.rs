@@ -30,32 +30,32 @@ enum Command {
     Run,
     /// Read the configuration, print it with secrets redacted, and exit
     CheckConfig,
-    /// Look into the log of a stopped ingestor: what waits, what is damaged; get readings out
+    /// Inspect the log of a stopped ingestor: what waits, what is damaged; export readings
     Wal(cli::wal::Arguments),
     /// Show what the mappings of Rocket.toml make of messages
     CheckMapping(cli::mapping::Arguments),
-    /// Ask the service running on this machine whether it is alive, and exit with 0 or 1
+    /// Ask the service running on this machine whether it is alive; exit with 0 if so, else with 1
     #[command(after_help = HEALTH_HELP)]
     Health {
-        /// Ask /health/ready instead: whether it takes messages in
+        /// Ask whether it takes messages in (/health/ready) instead
         #[arg(long)]
         ready: bool,
     },
 }
 
 const HEALTH_HELP: &str = "\
-Asks /health/live at HTTP_ADDR, on this machine, and prints the answer; over HTTPS if HTTP_TLS_CERT_FILE
-is set. No other setting is looked at.
+Requests /health/live at HTTP_ADDR on this machine, over HTTPS if HTTP_TLS_CERT_FILE is set, and prints
+the answer. No other setting is read.
 
-For the health check of a container, and for whatever restarts what is unhealthy, ask without --ready:
-a log that is full and a broker that is gone are \"not ready\", and a restart mends neither.
+Use it without --ready for the health check of a container and for whatever restarts an unhealthy
+service: a full log or an unreachable broker is \"not ready\", and a restart cures neither.
 
 Exit codes: 0 yes, 1 no or no answer within 3 s, 64 bad arguments or a bad HTTP_ADDR.";
 
 fn after_help() -> String {
     format!(
-        "Configuration: environment variables override Rocket.toml (same names in lower case, section\n\
-         [default]), which overrides the defaults. `ingestor check-config` shows what is in force.\n\n{}\n\
+        "Configuration: environment variables override Rocket.toml (the same names in lower case, in section\n\
+         [default]), which overrides the defaults. `ingestor check-config` shows the values in force.\n\n{}\n\
          Exit codes: 0 stopped as asked, 64 bad arguments or configuration, 1 any other failure.",
         settings::help(&Config::settings())
     )

@@ -8,7 +8,7 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) const SETTINGS: &[Setting] = &[Setting::new(
     "DEAD_LETTER_MAX_BYTES",
     "67108864",
-    "bound of the dead-letter store in bytes; past it the oldest go, and are counted; rows that the database refused never go, and may take three quarters of it",
+    "limit of the dead-letter store in bytes; beyond it the oldest are dropped and counted; rows that the database refused are never dropped, and may take three quarters of it",
 )];
 
 /// How much the store may take.

@@ -6,7 +6,7 @@ use crate::base::settings::{Setting, Sources};
 
 /// What can be set here, and what holds if it is not.
 pub(crate) const SETTINGS: &[Setting] = &[
-    Setting::new("BATCH_SIZE", "2000", "rows an insert"),
+    Setting::new("BATCH_SIZE", "2000", "rows per insert"),
     Setting::new("BATCH_TIMEOUT_MS", "50", "longest wait to fill a batch"),
     Setting::new("FLUSH_CONNECTIONS", "2", "batches in flight to PostgreSQL at once"),
 ];

@@ -17,7 +17,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes![devices]
 }
 
-/// Each device's latest reading
+/// The latest reading of each device
 #[utoipa::path(
     get,
     tag = "data",
@@ -50,16 +50,16 @@ pub(super) async fn devices(
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Query {
-    /// Most devices to answer with.
+    /// The most devices to return.
     #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: u32,
-    /// Devices to skip.
+    /// The number of devices to skip.
     #[param(required = false, minimum = 0, maximum = 4_294_967_295_u32, default = 0)]
     offset: u32,
-    /// Only devices that have this in their name, in capitals or not.
+    /// Only devices whose name contains this text, in upper or lower case.
     #[param(required = false, min_length = 1, max_length = 128, example = "sensor-0")]
     name_contains: Option<String>,
-    /// In the order of their latest readings instead of by name, the newest first.
+    /// Sort by the time of the latest reading, newest first, instead of by name.
     #[param(required = false, default = false)]
     newest_first: bool,
 }
@@ -77,33 +77,33 @@ impl Query {
     }
 }
 
-/// Some devices.
+/// A page of devices.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Devices)]
 pub(super) struct Answer {
     data: Vec<Item>,
-    /// How many devices match.
+    /// The number of devices that match.
     #[schema(example = 1)]
     total: u64,
-    /// As asked for.
+    /// The `limit` of the request.
     #[schema(example = 100)]
     limit: u32,
-    /// As asked for.
+    /// The `offset` of the request.
     #[schema(example = 0)]
     offset: u32,
 }
 
-/// A device's latest reading.
+/// A device and its latest reading.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Device)]
 struct Latest {
     #[schema(example = "sensor-001")]
     device_id: String,
-    /// When it measured last, in UTC; null if that row was not stored by this service and its time is
-    /// infinity, or lies outside the years 0 to 9999.
+    /// The time of that reading, in UTC. It is null if another program has stored a row whose time is
+    /// infinity or lies outside the years 0 to 9999.
     #[schema(required, value_type = Option<String>, format = DateTime, example = "2025-10-05T12:34:56Z")]
     last_seen: Option<Timestamp>,
-    /// Why there is no `last_seen`; else it is not there.
+    /// Why `last_seen` is null; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "the row's time is infinity")]
     note: Option<&'static str>,

@@ -132,11 +132,11 @@ fn otherwise(status: Status, _: &Request<'_>) -> Json<Body> {
     })
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct Body {
-    /// One sentence that says what to change.
+    /// One sentence that says what went wrong and what to change.
     #[schema(example = "`limit` must be a whole number from 1 to 1000")]
     error: String,
 }

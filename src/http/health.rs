@@ -13,31 +13,31 @@ pub(super) fn routes() -> Vec<Route> {
     routes![live, ready]
 }
 
-/// Whether the process works
+/// Liveness: whether the process works
 #[utoipa::path(
     get,
     tag = "health",
     path = "/health/live",
-    responses((status = 200, description = "It does.", body = Live))
+    responses((status = 200, description = "The process works.", body = Live))
 )]
 #[get("/live")]
 pub(super) fn live() -> Json<Live> {
     Json(Live { status: "live" })
 }
 
-/// Whether messages are taken in
+/// Readiness: whether messages are taken in
 ///
-/// They are while the broker is connected, every filter is granted, and the log accepts writes; a database outage is shown and
-/// is not unreadiness.
+/// The service is ready while the broker is connected, every topic filter is granted, and the log accepts
+/// writes. A database outage is reported here and does not make the service unready.
 #[utoipa::path(
     get,
     tag = "health",
     path = "/health/ready",
     responses(
-        (status = 200, description = "They are.", body = Ready),
+        (status = 200, description = "The service takes messages in.", body = Ready),
         (
             status = 503,
-            description = "They are not.",
+            description = "The service takes no messages in; the body says which part is the reason.",
             body = Ready,
             example = json!({"status": "not_ready", "mqtt": "disconnected", "wal": "ok", "database": "up"}),
         ),
@@ -57,19 +57,21 @@ pub(super) struct Live {
     status: &'static str,
 }
 
-/// The state of the parts.
+/// The state of each part of the service.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Ready {
-    /// `ready` or `not_ready`.
+    /// Whether messages are taken in: `ready` or `not_ready`.
     #[schema(pattern = "^(ready|not_ready)$", example = "ready")]
     status: &'static str,
-    /// `connected`; `unsubscribed`: connected, but the broker has not granted a filter; `disconnected`.
+    /// `connected`; `unsubscribed`: connected, but the broker has not granted every topic filter;
+    /// `disconnected`.
     #[schema(pattern = "^(connected|unsubscribed|disconnected)$", example = "connected")]
     mqtt: &'static str,
-    /// `ok`, `full`: not until there is room again, `failed`: the process is about to end.
+    /// `ok`; `full`: no writes until there is room again; `failed`: a commit failed, and the process is
+    /// about to end.
     #[schema(value_type = String, pattern = "^(ok|full|failed)$", example = "ok")]
     wal: WalState,
-    /// `up` or `down`.
+    /// Whether the database answers: `up` or `down`.
     #[schema(pattern = "^(up|down)$", example = "up")]
     database: &'static str,
 }

@@ -48,8 +48,8 @@ impl<B: PartialSchema> PartialSchema for Measured<B> {
                     .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
                     .format(Some(SchemaFormat::KnownFormat(KnownFormat::Double)))
                     .description(Some(format!(
-                        "{}; null in a row of somebody else's that has none.",
-                        field.unit
+                        "The {}, in {}; null if another program has stored a row without it.",
+                        field.name, field.unit
                     )))
                     .example(Some(field.example.into()));
                 object.properties.insert(field.name.to_owned(), value.build().into());

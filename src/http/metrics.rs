@@ -18,7 +18,7 @@ pub(super) fn routes() -> Vec<Route> {
     path = "/metrics",
     responses((
         status = 200,
-        description = "All samples.",
+        description = "All metrics of the service and of its process.",
         body = String,
         content_type = "text/plain",
         example = "# TYPE ingestor_messages_total counter\ningestor_messages_total 42\n",

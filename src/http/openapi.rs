@@ -19,12 +19,12 @@ pub(super) fn routes() -> Vec<Route> {
     routes![openapi]
 }
 
-/// This description
+/// The OpenAPI description of this service
 #[utoipa::path(
     get,
     tag = "data",
     path = "/api/v1/openapi.json",
-    responses((status = 200, description = "OpenAPI 3.", body = Object))
+    responses((status = 200, description = "An OpenAPI 3 document.", body = Object))
 )]
 #[get("/openapi.json")]
 fn openapi(_reader: Reader, query: RawQuery<'_>) -> Result<RawJson<&'static str>, ApiError> {
@@ -71,9 +71,9 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     components(schemas(Body)),
     modifiers(&Everywhere),
     tags(
-        (name = "data", description = "What was stored"),
-        (name = "health", description = "For orchestrators and monitoring"),
-        (name = ADMIN, description = "For operators; asks for the admin token"),
+        (name = "data", description = "Stored readings, and the state of the service."),
+        (name = "health", description = "For orchestrators and monitoring."),
+        (name = ADMIN, description = "For operators. All of these require the admin token."),
     ),
 )]
 struct Description;
@@ -88,12 +88,12 @@ impl Modify for Everywhere {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("`ADMIN_TOKEN` of the service"));
+            .description(Some("The `ADMIN_TOKEN` of the service."));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(ADMIN, SecurityScheme::Http(token.build()));
-        let token = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("`READ_TOKEN` of the service, if it has one, or its `ADMIN_TOKEN`"));
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+            "The `READ_TOKEN` of the service, if one is configured, or its `ADMIN_TOKEN`.",
+        ));
         components.add_security_scheme(READ, SecurityScheme::Http(token.build()));
         for (path, item) in &mut document.paths.paths {
             let methods = [&mut item.get, &mut item.post, &mut item.delete];
@@ -112,17 +112,17 @@ fn complete(path: &str, operation: &mut Operation) {
     add(
         "400",
         error(
-            "The request has to change; names the parameter.",
+            "The request is malformed; the error names the parameter and what it must be.",
             "`limit` must be a whole number from 1 to 1000",
         ),
     );
-    add("500", error("Anything else.", "internal error; the reason is in the server's log"));
+    add("500", error("Any other failure.", "internal error; the reason is in the server's log"));
     if operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == ADMIN)) {
         add("401", error("The token is missing or wrong.", ADMIN_UNAUTHORIZED));
         add(
             "403",
             error(
-                "The service has no admin token.",
+                "No admin token is configured, so administration is switched off.",
                 "admin is switched off; set ADMIN_TOKEN and start the service again",
             ),
         );

@@ -38,13 +38,13 @@ const SHUTDOWN_KEYS: [&str; 2] = ["grace", "mercy"];
 
 /// What can be set here, and what holds if it is not.
 pub(crate) const SETTINGS: &[Setting] = &[
-    Setting::new("HTTP_ADDR", "0.0.0.0:8080", "where HTTP is served"),
+    Setting::new("HTTP_ADDR", "0.0.0.0:8080", "address on which HTTP is served"),
     Setting::new(
         "HTTP_TLS_CERT_FILE",
         "",
-        "PEM file with the certificate of HTTPS and its chain; set, with its key: HTTPS. Read again when it changes",
+        "PEM file with the certificate of the server and its chain; enables HTTPS, together with its key. Read again when it changes",
     ),
-    Setting::new("HTTP_TLS_KEY_FILE", "", "PEM file with its key"),
+    Setting::new("HTTP_TLS_KEY_FILE", "", "PEM file with the private key"),
     Setting::secret(
         "ADMIN_TOKEN",
         "",
@@ -53,7 +53,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::secret(
         "READ_TOKEN",
         "",
-        "if set, `/api`, `/metrics` and the data of the page want it, or the admin token, as bearer; `/health` never does",
+        "if set, `/api`, `/metrics` and the data of the page require it, or the admin token, as bearer token; `/health` never does",
     ),
 ];
 

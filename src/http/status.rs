@@ -16,15 +16,15 @@ pub(super) fn routes() -> Vec<Route> {
     routes![status, history]
 }
 
-/// The state of the whole
+/// The state of the whole service
 ///
-/// Ages are by a clock that nobody sets, and instants are told by them and the box's clock as it is now:
-/// they move with it.
+/// Ages are measured by the monotonic clock. Instants are computed from them and the wall clock as it is
+/// now, so they move when the wall clock is set.
 #[utoipa::path(
     get,
     tag = "health",
     path = "/api/v1/status",
-    responses((status = 200, description = "It, now.", body = Snapshot))
+    responses((status = 200, description = "The state at this moment.", body = Snapshot))
 )]
 #[get("/status")]
 pub(super) fn status(
@@ -44,15 +44,16 @@ pub(super) fn status(
     })))
 }
 
-/// The last 15 minutes, a point a second
+/// The last 15 minutes, one point per second
 ///
-/// Kept by the process itself, from its start on. Columns of one length, oldest first.
+/// The process keeps these points itself, from its start on. The columns have one length and begin with
+/// the oldest point.
 #[utoipa::path(
     get,
     tag = "health",
     path = "/api/v1/status/history",
     params(Query),
-    responses((status = 200, description = "All points, or the newer ones.", body = Points))
+    responses((status = 200, description = "All points, or those after the point asked for.", body = Points))
 )]
 #[get("/status/history")]
 pub(super) fn history(
@@ -64,16 +65,17 @@ pub(super) fn history(
     Ok(Json(Points::from(state.history.points(run.as_deref(), after))))
 }
 
-/// Four times what a process calls its run.
+/// Four times the length of a run's name.
 const RUN_MAX_CHARS: usize = 64;
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Query {
-    /// `run` of an earlier answer.
+    /// The `run` of an earlier answer.
     #[param(required = false, max_length = 64)]
     run: Option<String>,
-    /// `last` of an earlier answer: only what came later, if the process is still that of `run`.
+    /// The `last` of an earlier answer: only later points are sent, if the process is still that of
+    /// `run`.
     #[param(required = false, minimum = 0, maximum = 18_446_744_073_709_551_615_u64)]
     after: Option<u64>,
 }
@@ -89,32 +91,33 @@ impl Query {
     }
 }
 
-/// Points of the last 15 minutes, oldest first: a column each, all of one length.
+/// Points of the last 15 minutes, oldest first: one array per figure, all of the same length.
 #[derive(Serialize, ToSchema)]
 #[schema(as = History)]
 pub(super) struct Points {
-    /// Names the process that they are of.
+    /// The name of this run of the process.
     #[schema(example = "5f0d3e9a7c1b2846")]
     run: String,
     /// The number of the last point.
     #[schema(example = 899)]
     last: u64,
-    /// How long ago.
+    /// Seconds since the point was taken.
     #[schema(example = json!([1.2, 0.2]))]
     age_seconds: Vec<f64>,
-    /// MQTT messages received.
+    /// MQTT messages received per second.
     #[schema(example = json!([200.0, 201.0]))]
     messages_per_second: Vec<f64>,
-    /// Rows that the database took.
+    /// Rows written to the database per second.
     #[schema(example = json!([200.0, 200.0]))]
     rows_per_second: Vec<f64>,
-    /// Records waiting in the log.
+    /// Records that wait in the log.
     #[schema(example = json!([12, 10]))]
     pending_records: Vec<u64>,
-    /// All but one commit in a hundred took so long at most; null in a second without any.
+    /// The 99th percentile of the duration of a commit, in seconds; null in a second without one.
     #[schema(example = json!([0.002, 0.002]))]
     commit_p99_seconds: Vec<Option<f64>>,
-    /// The same, from receipt to the database.
+    /// The 99th percentile of the time from receipt to the row in the database, in seconds; null in a
+    /// second without one.
     #[schema(example = json!([0.08, null]))]
     end_to_end_p99_seconds: Vec<Option<f64>>,
 }

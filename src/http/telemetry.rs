@@ -19,7 +19,7 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Readings, newest first
 ///
-/// Either by `offset` or, at a cost that does not grow with depth, by `cursor`.
+/// Pages are reached by `offset` or, at a cost that does not grow with depth, by `cursor`.
 #[utoipa::path(
     get,
     tag = "data",
@@ -62,19 +62,20 @@ struct Query {
     /// Only readings of this device.
     #[param(required = false, min_length = 1, max_length = 128, example = "sensor-001")]
     device_id: Option<String>,
-    /// Only readings from then on: ISO 8601, a date or a time of any offset; UTC if it has none.
+    /// Only readings at or after this time: ISO 8601, a date or a time with any offset, in UTC if it has
+    /// none.
     #[param(required = false, value_type = String, format = DateTime, example = "2025-10-05T00:00:00Z")]
     start: Option<Timestamp>,
-    /// Only readings up to then, inclusive; not before `start`. A date means the whole day.
+    /// Only readings at or before this time, which must not be before `start`. A date means the whole day.
     #[param(required = false, value_type = String, format = DateTime, example = "2025-10-06T00:00:00Z")]
     end: Option<Timestamp>,
-    /// Most readings to answer with.
+    /// The most readings to return.
     #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: u32,
-    /// Readings to skip; not together with `cursor`.
+    /// The number of readings to skip; not together with `cursor`.
     #[param(required = false, minimum = 0, maximum = 4_294_967_295_u32, default = 0)]
     offset: u32,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[param(required = false, value_type = String, min_length = 1, max_length = 1024)]
     cursor: Option<Cursor>,
 }
@@ -104,24 +105,24 @@ fn cursor(parameters: &Parameters) -> Result<Option<Cursor>, ApiError> {
     text.parse().map(Some).map_err(|_| bad("cursor", problem))
 }
 
-/// Some readings, newest first.
+/// A page of readings, newest first.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readings)]
 pub(super) struct Answer {
     data: Vec<Item>,
-    /// How many readings match.
+    /// The number of readings that match, counted up to 100,000.
     #[schema(example = 1)]
     total: u64,
-    /// Whether there are no more of them than `total`, which counts up to 100,000.
+    /// Whether `total` is exact; false if more readings match than were counted.
     #[schema(example = true)]
     total_exact: bool,
-    /// As asked for.
+    /// The `limit` of the request.
     #[schema(example = 100)]
     limit: u32,
-    /// As asked for.
+    /// The `offset` of the request.
     #[schema(example = 0)]
     offset: u32,
-    /// What to pass as `cursor` for the next page; null at the end.
+    /// The `cursor` of the next page; null at the end.
     #[schema(required, example = json!(null))]
     next_cursor: Option<String>,
 }
@@ -132,11 +133,11 @@ pub(super) struct Answer {
 struct Measurement {
     #[schema(example = "sensor-001")]
     device_id: String,
-    /// When the device measured, in UTC; null in a row that was not stored by this service and whose
-    /// time is infinity, or lies outside the years 0 to 9999.
+    /// When the device measured, in UTC. It is null if another program has stored a row whose time is
+    /// infinity or lies outside the years 0 to 9999.
     #[schema(required, value_type = Option<String>, format = DateTime, example = "2025-10-05T12:34:56Z")]
     timestamp: Option<Timestamp>,
-    /// Why there is no `timestamp`; else it is not there.
+    /// Why `timestamp` is null; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "the row's time is infinity")]
     note: Option<&'static str>,

@@ -19,28 +19,36 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new(
         "MQTT_CLIENT_ID",
         "iot-ingestor-<hostname>",
-        "names the persistent session: keep it stable, and for one process alone",
+        "names the persistent session: keep it stable, and use it for one process only",
     ),
-    Setting::new("MQTT_USERNAME", "", "broker login"),
-    Setting::secret("MQTT_PASSWORD", "", "its password"),
+    Setting::new("MQTT_USERNAME", "", "user name at the broker"),
+    Setting::secret("MQTT_PASSWORD", "", "password at the broker"),
     Setting::new(
         "MQTT_TLS",
         "false",
-        "`true` without a CA file: TLS with the system's authorities",
+        "`true` without `MQTT_CA_FILE`: TLS with the system's certificate authorities",
     ),
-    Setting::new("MQTT_CA_FILE", "", "PEM file with the authorities to trust; set: TLS"),
+    Setting::new(
+        "MQTT_CA_FILE",
+        "",
+        "PEM file with the certificate authorities to trust; enables TLS",
+    ),
     Setting::new(
         "MQTT_CLIENT_CERT_FILE",
         "",
-        "PEM file with our certificate; set, with its key: mutual TLS",
+        "PEM file with the client certificate; enables mutual TLS, together with its key",
     ),
-    Setting::new("MQTT_CLIENT_KEY_FILE", "", "PEM file with its key"),
+    Setting::new("MQTT_CLIENT_KEY_FILE", "", "PEM file with the private key"),
     Setting::new(
         "MQTT_CONNECT_TIMEOUT_SECS",
         "30",
-        "longest wait for a connection, all addresses of the name and the broker's CONNACK included",
+        "longest wait for a connection, including all addresses of the name and the CONNACK of the broker",
     ),
-    Setting::new("MQTT_MAX_PAYLOAD_BYTES", "65536", "longer payloads become dead letters"),
+    Setting::new(
+        "MQTT_MAX_PAYLOAD_BYTES",
+        "65536",
+        "longest payload in bytes; longer ones become dead letters",
+    ),
 ];
 
 /// How to reach the broker, and what to take from it.

@@ -12,12 +12,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::secret(
         "DATABASE_URL",
         "postgres://iot:pass@localhost:5432/iotdb",
-        "PostgreSQL; a parameter that is unknown is a mistake, and the `PG…` variables that fill in what it leaves open are shown by `check-config`",
+        "connection string of PostgreSQL; an unknown parameter is an error; `PG…` variables supply what it leaves out, and `check-config` shows them",
     ),
     Setting::new(
         "DATABASE_CONNECT_TIMEOUT_SECS",
         "15",
-        "longest wait for a connection, all addresses together",
+        "longest wait for a connection, including all addresses of the name",
     ),
 ];
 

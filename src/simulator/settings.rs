@@ -10,22 +10,26 @@ use crate::mqtt::Tls;
 pub const SETTINGS: &[Setting] = &[
     Setting::new("MQTT_BROKER", "localhost", "broker host"),
     Setting::new("MQTT_PORT", "1883", "broker port"),
-    Setting::new("MQTT_USERNAME", "", "broker login"),
-    Setting::secret("MQTT_PASSWORD", "", "its password"),
-    Setting::new("MQTT_CA_FILE", "", "PEM file with the authorities to trust; set: TLS"),
-    Setting::new("NUM_DEVICES", "10", "devices: sensor-001, sensor-002, …"),
+    Setting::new("MQTT_USERNAME", "", "user name at the broker"),
+    Setting::secret("MQTT_PASSWORD", "", "password at the broker"),
+    Setting::new(
+        "MQTT_CA_FILE",
+        "",
+        "PEM file with the certificate authorities to trust; enables TLS",
+    ),
+    Setting::new("NUM_DEVICES", "10", "number of devices: sensor-001, sensor-002, …"),
     Setting::new(
         "PUBLISH_INTERVAL_MS",
         "1000",
-        "between two messages of a device; 0: as fast as accepted",
+        "milliseconds between two messages of a device; 0: as fast as the broker accepts",
     ),
-    Setting::new("INVALID_RATIO", "0", "share of invalid messages, 0 to 1"),
+    Setting::new("INVALID_RATIO", "0", "share of invalid messages, from 0 to 1"),
     Setting::new("MESSAGE_COUNT", "0", "messages to publish; 0: until stopped"),
     Setting::new("MAX_INFLIGHT", "100", "messages sent and not yet acknowledged"),
     Setting::new(
         "PROGRESS_INTERVAL_MS",
         "",
-        "between two progress lines; 0: none; unset: 1000 on a terminal, else 5000",
+        "milliseconds between two progress lines; 0: none; unset: 1000 on a terminal, else 5000",
     ),
     Setting::new("RUST_LOG", "info", "log filter"),
 ];

@@ -4,7 +4,7 @@
 //! whether anything changed, so that its caller can log one line a change; the first report is
 //! always a change. The gauges of the metrics follow.
 //!
-//! Since when a part is in its state is an age, by the clock that nobody sets.
+//! Since when a part is in its state is an age, by the monotonic clock.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

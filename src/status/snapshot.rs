@@ -20,7 +20,7 @@ pub(super) const SHORT: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(5 * 60);
 
-/// The state of the whole.
+/// The state of the whole service.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Status)]
 pub(crate) struct Snapshot {
@@ -29,24 +29,27 @@ pub(crate) struct Snapshot {
         example = "Database unreachable for 12 min. 143,200 readings are safe in the log, room for 31 h at this rate."
     )]
     pub(super) summary: String,
-    /// How much that matters.
+    /// How urgent that is.
     pub(super) level: Level,
-    /// As `/health/ready` has it.
+    /// Whether `/health/ready` answers 200.
     pub(super) ready: bool,
+    /// The version of the service.
     #[schema(example = "0.1.0")]
     pub(super) version: &'static str,
+    /// Seconds since the process started.
     #[schema(example = 86_400.0)]
     pub(super) uptime_seconds: f64,
-    /// The box's clock.
+    /// The wall clock of the machine.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     pub(super) now: Timestamp,
-    /// Whether that can be right: not before the program was built, as on a box that starts in 1970.
+    /// Whether that clock is plausible: it is not before the program was built.
     #[schema(example = true)]
     pub(super) clock_is_set: bool,
     pub(super) broker: Broker,
     pub(super) log: Log,
     pub(super) database: Database,
-    /// What the flow into the database is doing: `idle`, `flushing`, `backing_off` or `paused`.
+    /// The state of the flusher, which writes the log to the database: `idle`, `flushing`,
+    /// `backing_off` or `paused`.
     #[schema(value_type = String, pattern = "^(idle|flushing|backing_off|paused)$", example = "flushing")]
     pub(super) flusher: flusher::State,
     pub(super) rates: Rates,
@@ -54,52 +57,54 @@ pub(crate) struct Snapshot {
     /// Records that wait in the log.
     #[schema(example = 143_200)]
     pub(super) pending_records: u64,
-    /// How long the oldest of them has; 0 without any.
+    /// Seconds that the oldest of them has waited; 0 if none waits.
     #[schema(example = 720.0)]
     pub(super) oldest_pending_seconds: f64,
     pub(super) disk: Disk,
-    /// Records that come in more than go out, a second; negative if the log drains.
+    /// Records per second by which the log grows; negative while it drains.
     #[schema(example = 200.0)]
     pub(super) net_records_per_second: f64,
-    /// How long the disk lasts if it goes on like this; null unless the log fills.
+    /// Seconds until the log is full at this rate; null unless it grows.
     #[schema(required, example = 111_600.0)]
     pub(super) full_in_seconds: Option<f64>,
-    /// How long until nothing waits any more; null unless the log drains.
+    /// Seconds until nothing waits any more at this rate; null unless the log drains.
     #[schema(required, example = json!(null))]
     pub(super) drained_in_seconds: Option<f64>,
-    /// Rejected messages that are kept.
+    /// Dead letters in the store.
     #[schema(example = 3)]
     pub(super) dead_letters: u64,
-    /// Whether there is a token for `/admin`.
+    /// Whether an admin token is configured.
     #[schema(example = true)]
     pub(super) admin_enabled: bool,
 }
 
-/// The broker, as seen from here.
+/// The connection to the broker.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Broker {
-    /// `connected`; `unsubscribed`: connected, but the broker has not granted a filter; `disconnected`.
+    /// `connected`; `unsubscribed`: connected, but the broker has not granted every topic filter;
+    /// `disconnected`.
     #[schema(pattern = "^(connected|unsubscribed|disconnected)$", example = "connected")]
     pub(super) state: &'static str,
-    /// Filters that the broker has not granted, while it is connected.
+    /// Topic filters that the broker has not granted, while it is connected.
     pub(super) missing_filters: Vec<String>,
     #[serde(flatten)]
     pub(super) since: Since,
-    /// How long ago the last message came in; null if none has since the start.
+    /// Seconds since the last message came in; null if none has since the start.
     #[schema(required, example = 0.4)]
     pub(super) last_message_seconds: Option<f64>,
 }
 
-/// The log, which is what makes readings safe.
+/// The write-ahead log, in which readings are durable before they are acknowledged.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LogState)]
 pub(super) struct Log {
-    /// `ok`, `full`: not until there is room again, `failed`: the process is about to end.
+    /// `ok`; `full`: no writes until there is room again; `failed`: a commit failed, and the process is
+    /// about to end.
     #[schema(value_type = String, pattern = "^(ok|full|failed)$", example = "ok")]
     pub(super) state: WalState,
     #[serde(flatten)]
     pub(super) since: Since,
-    /// Why it is full; null if it is not.
+    /// Why the log is full; null if it is not.
     #[schema(required, example = json!(null))]
     pub(super) reason: Option<String>,
 }
@@ -113,20 +118,24 @@ pub(super) struct Database {
     pub(super) state: &'static str,
     #[serde(flatten)]
     pub(super) since: Since,
-    /// While it is down: `unreachable`, or `refusing`: it answers, and somebody has to mend a login, a
-    /// right or the schema. Else null. The reason is in the service's log and in `/admin/wal`.
+    /// `unreachable`: the database does not answer; `refusing`: it answers, and a login, a permission or
+    /// the schema must be repaired; null while it is up. The reason is in the log output of the service
+    /// and in `/admin/wal`.
     #[schema(required, pattern = "^(unreachable|refusing)$", example = "unreachable")]
     pub(super) problem: Option<&'static str>,
-    /// What keeps it from keeping what it confirms, each with what mends it.
+    /// Settings and properties of the database because of which it may lose rows that it has confirmed,
+    /// each with what to do about it.
     #[schema(value_type = Vec<String>)]
     pub(super) warnings: Vec<&'static str>,
 }
 
-/// Since when something is as it is.
+/// Since when a part has been in its state.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Since {
+    /// When the state began, in UTC.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:22:56Z")]
     pub(super) since: Timestamp,
+    /// Seconds since then.
     #[schema(example = 720.0)]
     pub(super) for_seconds: f64,
 }
@@ -139,26 +148,26 @@ impl Since {
     }
 }
 
-/// How much came and went, a second.
+/// Rates, per second.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Rates {
     pub(super) over_10_s: Flow,
     pub(super) over_5_min: Flow,
 }
 
-/// How much came and went, a second, over a time or since the start if that is shorter.
+/// Rates per second, over a period or since the start if that is shorter.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Flow {
-    /// MQTT messages received.
+    /// MQTT messages received per second.
     #[schema(example = 200.0)]
     pub(super) messages: f64,
-    /// Readings accepted into the log.
+    /// Readings accepted into the log per second.
     #[schema(example = 200.0)]
     pub(super) readings: f64,
-    /// Readings rejected.
+    /// Readings rejected per second.
     #[schema(example = 0.0)]
     pub(super) rejected: f64,
-    /// Rows that the database took.
+    /// Rows written to the database per second.
     #[schema(example = 0.0)]
     pub(super) rows: f64,
 }
@@ -170,16 +179,16 @@ impl From<history::Rates> for Flow {
     }
 }
 
-/// How long things took in the last minute.
+/// Latencies of the last minute.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Latencies {
-    /// One commit of the log.
+    /// The duration of one commit of the log.
     pub(super) commit: Quantiles,
-    /// Receipt of a message to its rows in the database.
+    /// The time from the receipt of a message to its rows in the database.
     pub(super) end_to_end: Quantiles,
 }
 
-/// Half of them, and all but one in a hundred, took so many seconds at most; null without any.
+/// The median and the 99th percentile, in seconds; null if there was nothing to measure.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Quantiles {
     #[schema(required, example = 0.002)]
@@ -194,25 +203,25 @@ impl From<history::Quantiles> for Quantiles {
     }
 }
 
-/// The log on the disk.
+/// The disk space of the log.
 #[derive(Serialize, ToSchema)]
 #[expect(clippy::struct_field_names, reason = "their unit belongs to their names")]
 pub(super) struct Disk {
     /// Bytes that the log takes.
     #[schema(example = 28_000_000)]
     pub(super) used_bytes: u64,
-    /// Bytes at which it counts as full.
+    /// Bytes at which the log counts as full.
     #[schema(example = 1_073_741_824)]
     pub(super) max_bytes: u64,
-    /// Bytes that its filesystem has free, as of a second ago.
+    /// Free bytes of its filesystem, as of a second ago.
     #[schema(example = 52_000_000_000_u64)]
     pub(super) free_bytes: u64,
-    /// Bytes that it may still grow by, whichever limit comes first.
+    /// Bytes by which the log may still grow, whichever limit comes first.
     #[schema(example = 1_045_741_824)]
     pub(super) left_bytes: u64,
 }
 
-/// `ok`: nothing to do. `warning`: nothing is lost, and somebody should look. `critical`: readings
+/// `ok`: nothing has to be done. `warning`: nothing is lost, and somebody should look. `critical`: readings
 /// do not come in, or soon will not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

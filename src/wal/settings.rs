@@ -13,7 +13,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new(
         "WAL_MIN_FREE_BYTES",
         "67108864",
-        "free bytes of its filesystem under which it counts as full",
+        "free bytes of its filesystem below which the log counts as full",
     ),
     Setting::new(
         "WAL_GENERATION_BYTES",

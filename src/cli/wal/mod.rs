@@ -38,15 +38,15 @@ pub struct Arguments {
 enum Command {
     /// Show what waits, since when, and what is damaged
     Stats {
-        /// As one JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
     /// Show records, oldest first
     Records(RecordsArguments),
-    /// Check every block: exit code 0 if all is right, 1 if something is not, and where
+    /// Check every block; exit with 0 if all are intact, else with 1, and say where damage is
     Verify,
-    /// Write readings as messages, one JSON object a line
+    /// Write readings to standard output as messages, one JSON object per line
     Export {
         #[command(flatten)]
         all: All,
@@ -55,17 +55,17 @@ enum Command {
 
 #[derive(Args)]
 struct RecordsArguments {
-    /// Offset to begin at
+    /// First offset to show
     #[arg(long, value_name = "OFFSET", default_value_t = 0)]
     from: Offset,
-    /// Most records to show
+    /// Maximum number of records to show
     #[arg(long, value_name = "RECORDS", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// Only those of this device
+    /// Show only records of this device
     #[arg(long, value_name = "DEVICE_ID")]
     device: Option<String>,
-    /// As one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,7 +74,7 @@ struct RecordsArguments {
 
 #[derive(Args)]
 struct All {
-    /// Also what is in the database already and can still be read
+    /// Include records that are in the database already and can still be read
     #[arg(long)]
     all: bool,
 }
@@ -85,23 +85,23 @@ impl All {
     }
 }
 
-const WAL_DIR_HELP: &str =
-    "A log, its quarantine, or one generation of either [default: WAL_DIR of the configuration]";
+const WAL_DIR_HELP: &str = "Directory of a log, of its quarantine, or of one generation [default: WAL_DIR of the configuration]";
 
 const AFTER_HELP: &str = "\
-Nothing is written, whatever you ask: all of this is safe on a read-only mount. While it runs, no
-ingestor can start on that log, and it refuses a log that an ingestor holds; what is in quarantine can
-be looked at any time. Of the configuration only WAL_DIR is read.
+All of these only read, and work on a read-only mount. While one runs, no ingestor can start on that
+log, and a log that a running ingestor holds is refused; quarantine can be inspected at any time. Of the
+configuration only WAL_DIR is read.
 
-`records` and `export` give what is pending: acknowledged, and not yet in the database as far as the log
-knows. Sending it twice does no harm, the table keeps one row per device and time. Of a generation in
-quarantine they give everything that can be read, as nothing knows any more what of it is pending.
-Offsets that damage took are passed over and reported, and `export` then ends with exit code 1.
+`records` and `export` show pending records: those that are acknowledged and, as far as the log knows,
+not yet in the database. Sending one twice does no harm, since the table keeps one row per device and
+time. Of a generation in quarantine they show every record that can be read, because it is not known any
+more which of them are pending. Offsets that are lost to damage are skipped and reported, and `export`
+then exits with 1.
 
-  Is it damaged, and where?   ingestor wal verify
-  Back into a broker:         ingestor wal export | mosquitto_pub -l -q 1 -t telemetry/export
-  Into a file:                ingestor wal export > readings.ndjson
-  What damage has left:       ingestor wal export --wal-dir data/wal/quarantine
+  Is it damaged, and where?      ingestor wal verify
+  Publish the readings again:    ingestor wal export | mosquitto_pub -l -q 1 -t telemetry/export
+  Write them to a file:          ingestor wal export > readings.ndjson
+  What is left of a damaged one: ingestor wal export --wal-dir data/wal/quarantine
 
 Exit codes: 0 all is right, 64 bad arguments, 1 anything else, in a line or more on standard error.";
 

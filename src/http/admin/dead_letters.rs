@@ -34,7 +34,7 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Dead letters, oldest first
 ///
-/// A page with long payloads can end before `limit`: go on from `next` until that is null.
+/// A page with long payloads may hold fewer than `limit` letters: continue from `next` until it is null.
 #[utoipa::path(
     get,
     tag = "admin",
@@ -61,15 +61,15 @@ pub(in crate::http) async fn list(
     params((
         "id" = u64,
         Path,
-        description = "Of a dead letter.",
+        description = "The id of a dead letter.",
         minimum = 0,
         maximum = 18_446_744_073_709_551_615_u64,
     )),
     responses(
-        (status = 200, description = "It is gone.", body = Removed),
+        (status = 200, description = "The dead letter was removed.", body = Removed),
         (
             status = 404,
-            description = "There is no such letter.",
+            description = "There is no dead letter with this id.",
             body = crate::http::error::Body,
             example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
         ),
@@ -95,10 +95,10 @@ pub(in crate::http) async fn remove(
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Query {
-    /// Only letters with ids above this: the `next` of the page before.
+    /// Only dead letters with a greater id: the `next` of the previous page.
     #[param(required = false, minimum = 0, maximum = 18_446_744_073_709_551_615_u64)]
     after: Option<u64>,
-    /// Most letters to answer with.
+    /// The most dead letters to return.
     #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: u32,
 }
@@ -113,20 +113,20 @@ impl Query {
 /// What was removed.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct Removed {
-    /// The id that is no more.
+    /// The id of the dead letter that was removed.
     #[schema(example = 7)]
     deleted: u64,
 }
 
-/// Some dead letters.
+/// A page of dead letters, oldest first.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeadLetters)]
 pub(in crate::http) struct Page {
     dead_letters: Vec<Letter>,
-    /// How many the store holds in all.
+    /// The number of dead letters in the store.
     #[schema(example = 1)]
     total: u64,
-    /// What to pass as `after` to go on; null at the end.
+    /// The `after` of the next page; null at the end.
     #[schema(required, example = json!(null))]
     next: Option<u64>,
 }
@@ -149,24 +149,24 @@ impl Page {
     }
 }
 
-/// What was turned away, and why.
+/// A reading or message that was rejected, and why.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeadLetter)]
 struct Letter {
     #[schema(example = 7)]
     id: u64,
-    /// When its message was received.
+    /// When the message was received, in UTC.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56.123456Z")]
     received_at: Timestamp,
-    /// Where it was published; empty if the database refused it: the log keeps no topics.
+    /// The topic of the message; empty if the database refused the row, since the log keeps no topics.
     #[schema(example = "telemetry/sensor-001")]
     topic: String,
-    /// Who turned it away.
+    /// The stage that rejected it.
     #[schema(value_type = Stage)]
     stage: String,
     #[schema(example = "temperature 400 is outside -50 to 100")]
     reason: String,
-    /// The first 64 KiB.
+    /// The payload, up to its first 64 KiB.
     #[schema(
         example = r#"{"device_id":"sensor-001","timestamp":1759667696000,"temperature":400,"humidity":65.2,"battery":87.3}"#
     )]
@@ -174,8 +174,8 @@ struct Letter {
     payload_encoding: Encoding,
 }
 
-/// `decode`: it is not a message as agreed. `validate`: a value is out of bounds. `database`:
-/// PostgreSQL refuses the row.
+/// `decode`: the payload is not a valid message. `validate`: a value is out of bounds. `database`:
+/// PostgreSQL refused the row.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[expect(dead_code, reason = "the store keeps the stage as text")]
@@ -185,7 +185,7 @@ enum Stage {
     Database,
 }
 
-/// `utf8`: as it came. `base64`: it is not UTF-8.
+/// `utf8`: the payload as it came. `base64`: the payload is not UTF-8 and is encoded.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = PayloadEncoding)]

@@ -17,13 +17,13 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Stop writing to the database
 ///
-/// Batches in flight end; readings go on being taken in and wait in the log until the flusher is
-/// resumed or the service starts again.
+/// Batches in flight are finished. Readings are still taken in and wait in the log until the flusher is
+/// resumed or the service is restarted.
 #[utoipa::path(
     post,
     tag = "admin",
     path = "/admin/flusher/pause",
-    responses((status = 200, description = "What it is doing now.", body = Status))
+    responses((status = 200, description = "The state of the flusher.", body = Status))
 )]
 #[post("/flusher/pause")]
 pub(in crate::http) fn pause(
@@ -38,12 +38,12 @@ pub(in crate::http) fn pause(
     Ok(Json(Status::of(&state.flusher)))
 }
 
-/// Write to the database again
+/// Resume writing to the database
 #[utoipa::path(
     post,
     tag = "admin",
     path = "/admin/flusher/resume",
-    responses((status = 200, description = "What it is doing now.", body = Status))
+    responses((status = 200, description = "The state of the flusher.", body = Status))
 )]
 #[post("/flusher/resume")]
 pub(in crate::http) fn resume(
@@ -58,16 +58,16 @@ pub(in crate::http) fn resume(
     Ok(Json(Status::of(&state.flusher)))
 }
 
-/// Make dead letters of what the database refuses
+/// Turn the rows that the database refuses into dead letters
 ///
-/// While the table itself is at fault, refused readings wait in the log. This makes dead letters of
-/// them all the same, and of those that are refused after them, until the database accepts a reading
-/// again. They can be replayed.
+/// While the table itself is at fault, refused readings wait in the log. This turns them into dead
+/// letters all the same, and those that are refused after them, until the database accepts a reading
+/// again. Dead letters can be replayed.
 #[utoipa::path(
     post,
     tag = "admin",
     path = "/admin/flusher/reject",
-    responses((status = 200, description = "What it is doing now.", body = Status))
+    responses((status = 200, description = "The state of the flusher.", body = Status))
 )]
 #[post("/flusher/reject")]
 pub(in crate::http) fn reject(
@@ -83,24 +83,24 @@ pub(in crate::http) fn reject(
     Ok(Json(Status::of(&state.flusher)))
 }
 
-/// What the flusher is doing.
+/// The state of the flusher, which writes the log to the database.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Flusher)]
 pub(in crate::http) struct Status {
     state: Doing,
-    /// Failures since the last success.
+    /// Failed attempts since the last success.
     #[schema(example = 0)]
     consecutive_failures: u64,
-    /// What the last failure was, also when it is over.
+    /// The last failure, kept after it is over; null if there was none.
     #[schema(required, example = json!(null))]
     last_error: Option<String>,
-    /// Seconds until the next attempt, while backing off.
+    /// Seconds until the next attempt; null unless the flusher is backing off.
     #[schema(required, minimum = 0, example = json!(null))]
     retry_in_seconds: Option<f64>,
 }
 
-/// `idle`: nothing waits. `flushing`: batches are on their way. `backing_off`: the database failed,
-/// and the next attempt comes after a pause. `paused`: by an operator.
+/// `idle`: nothing waits. `flushing`: batches are in flight. `backing_off`: the database failed, and the
+/// next attempt follows after a pause. `paused`: an operator has paused it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = FlusherState)]
@@ -112,7 +112,7 @@ enum Doing {
 }
 
 impl Status {
-    /// What it is doing now.
+    /// Its present state.
     pub(super) fn of(flusher: &Control) -> Self {
         let flusher::Status { state, consecutive_failures, last_error, retry_in_seconds, .. } =
             flusher.status();

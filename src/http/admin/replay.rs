@@ -33,8 +33,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Replay a dead letter
 ///
-/// It is decoded and validated again, as a message is that arrives now. If all of it is good, its
-/// readings go into the log, and the letter is removed once they are durable there.
+/// The dead letter is decoded and validated again, like a message that arrives now. If all of it is valid,
+/// its readings are written to the log, and the letter is removed once they are durable there.
 #[utoipa::path(
     post,
     tag = "admin",
@@ -42,21 +42,21 @@ pub(super) fn routes() -> Vec<Route> {
     params((
         "id" = u64,
         Path,
-        description = "Of a dead letter.",
+        description = "The id of a dead letter.",
         minimum = 0,
         maximum = 18_446_744_073_709_551_615_u64,
     )),
     responses(
-        (status = 200, description = "Its readings are in the log, and it is gone.", body = Put),
+        (status = 200, description = "The readings are in the log, and the dead letter was removed.", body = Put),
         (
             status = 404,
-            description = "There is no such letter.",
+            description = "There is no dead letter with this id.",
             body = crate::http::error::Body,
             example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
         ),
         (
             status = 422,
-            description = "It is still bad, for the reason given, and still there.",
+            description = "The dead letter is still invalid, for the reason given, and was kept.",
             body = crate::http::error::Body,
             example = json!({"error": "temperature 400 is outside -50 to 100"}),
         ),
@@ -84,17 +84,17 @@ pub(in crate::http) async fn replay(
 
 /// Replay all dead letters
 ///
-/// Each as if it was replayed alone; those that are still bad stay. What arrives meanwhile is left
-/// for the next time.
+/// Each dead letter is replayed as if it were alone; those that are still invalid are kept. Dead letters
+/// that arrive meanwhile are not replayed.
 #[utoipa::path(
     post,
     tag = "admin",
     path = "/admin/dead-letters/replay",
     responses(
-        (status = 200, description = "What became of them.", body = Tally),
+        (status = 200, description = "The numbers of dead letters replayed and kept.", body = Tally),
         (
             status = 503,
-            description = "The log is full, or the service is stopping; letters that were not put back are still there.",
+            description = "The log is full, or the service is stopping; dead letters that were not replayed are kept.",
             body = crate::http::error::Body,
             example = json!({"error": "the log is full; try again when it has drained; 12 dead letters were replayed before that"}),
         ),
@@ -126,26 +126,26 @@ pub(in crate::http) async fn replay_all(
     }
 }
 
-/// What was put back.
+/// A dead letter that was replayed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ReplayedLetter)]
 pub(in crate::http) struct Put {
-    /// The id that is no more.
+    /// The id of the dead letter that was removed.
     #[schema(example = 7)]
     id: u64,
-    /// How many readings were in it.
+    /// The number of readings in it.
     #[schema(example = 1)]
     readings: usize,
 }
 
-/// What became of the dead letters.
+/// The outcome of replaying all dead letters.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
 #[schema(as = ReplayedLetters)]
 pub(in crate::http) struct Tally {
-    /// Letters that are gone: their readings are in the log.
+    /// Dead letters whose readings are in the log, and that were removed.
     #[schema(example = 12)]
     replayed: u64,
-    /// Letters that are still there.
+    /// Dead letters that are still invalid, and were kept.
     #[schema(example = 3)]
     still_bad: u64,
 }
@@ -222,13 +222,17 @@ impl Replayer {
     /// The readings in a letter, if all of them are good now; else the first one's fault.
     fn read(&self, letter: &DeadLetter) -> Result<Vec<Reading>, String> {
         let kept = letter.payload.len();
-        self.admission.admit_all(&letter.payload, TimeOfDay::at(Timestamp::now())).map_err(|rejection| {
-            if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
-                format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
-            } else {
-                rejection.message.into_owned()
-            }
-        })
+        self.admission.admit_all(&letter.payload, TimeOfDay::at(Timestamp::now())).map_err(
+            |rejection| {
+                if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
+                    format!(
+                        "{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept"
+                    )
+                } else {
+                    rejection.message.into_owned()
+                }
+            },
+        )
     }
 
     /// Puts readings into the log; when this returns they are durable.

@@ -27,12 +27,12 @@ pub(super) fn routes() -> Vec<Route> {
     routes![wal, records]
 }
 
-/// The log's state
+/// The state of the write-ahead log
 #[utoipa::path(
     get,
     tag = "admin",
     path = "/admin/wal",
-    responses((status = 200, description = "The log and the flusher, now.", body = Wal))
+    responses((status = 200, description = "The state of the log and of the flusher.", body = Wal))
 )]
 #[get("/wal")]
 pub(in crate::http) async fn wal(
@@ -47,9 +47,9 @@ pub(in crate::http) async fn wal(
 
 /// Records that wait in the log, oldest first
 ///
-/// A record that is in the database is shown no more, whether its space was freed or not. Asked for
-/// one device, a request looks at 50,000 records at most and answers with what it has found: go on
-/// from `next` until that is null.
+/// Records that are in the database are not shown, whether their space has been freed or not. With
+/// `device_id`, a request looks at 50,000 records at most and returns those that it has found: continue
+/// from `next` until it is null.
 #[utoipa::path(
     get,
     tag = "admin",
@@ -71,10 +71,10 @@ pub(in crate::http) async fn records(
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Query {
-    /// Offset to begin at; those that are flushed already are passed over.
+    /// The offset to begin at; records that are flushed already are skipped.
     #[param(required = false, minimum = 0, maximum = 18_446_744_073_709_551_615_u64, default = 0)]
     from: u64,
-    /// Most records to answer with.
+    /// The most records to return.
     #[param(required = false, minimum = 1, maximum = 1000, default = 100)]
     limit: u32,
     /// Only records of this device.
@@ -93,12 +93,12 @@ impl Query {
     }
 }
 
-/// Some records that wait.
+/// A page of records that wait in the log.
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalRecords)]
 pub(in crate::http) struct Page {
     records: Vec<Record>,
-    /// What to pass as `from` to go on; null at the end of the log.
+    /// The `from` of the next page; null at the end of the log.
     #[schema(required, example = 7)]
     next: Option<u64>,
 }
@@ -132,12 +132,12 @@ impl Page {
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalRecord)]
 struct Numbered {
-    /// Its number in the log, never used twice.
+    /// The number of the record in the log, which is never reused.
     #[schema(example = 6)]
     offset: u64,
     #[schema(example = "sensor-001")]
     device_id: String,
-    /// In UTC.
+    /// When the device measured, in UTC.
     #[schema(value_type = String, format = DateTime, example = "2025-10-05T12:34:56Z")]
     timestamp: Timestamp,
 }
@@ -151,22 +151,22 @@ impl Record {
     }
 }
 
-/// The log's state.
+/// The state of the write-ahead log.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct Wal {
     /// Records that are durable and not yet in the database.
     #[schema(example = 12_000)]
     pending_records: u64,
-    /// Bytes that they take, about.
+    /// The approximate size of those records, in bytes.
     #[schema(example = 480_000)]
     pending_bytes: u64,
-    /// Bytes on disk of all generations, those in quarantine included.
+    /// Bytes on disk of all generations, including those in quarantine.
     #[schema(example = 4_194_304)]
     disk_bytes: u64,
     /// Bytes on disk at which the log counts as full.
     #[schema(example = 1_073_741_824)]
     max_bytes: u64,
-    /// Whether it takes no more for now, for this limit or that of its filesystem.
+    /// Whether the log takes no more for now, because of this limit or that of its filesystem.
     #[schema(example = false)]
     full: bool,
     /// Seconds that the oldest pending record has waited; 0 if none is pending.
@@ -175,12 +175,12 @@ pub(in crate::http) struct Wal {
     /// The offset that the next record gets.
     #[schema(example = 912_000)]
     next_offset: u64,
-    /// Every record below is in the database or a dead letter.
+    /// Every record below this offset is in the database or in a dead letter.
     #[schema(example = 900_000)]
     flushed_offset: u64,
-    /// Oldest first.
+    /// The generations of the log, oldest first.
     generations: Vec<Generation>,
-    /// Damaged generations: those that were set aside, and those that will be once they are drained.
+    /// Damaged generations: those in quarantine, and those that will be moved there once they are drained.
     quarantined: Vec<Damaged>,
     flusher: Status,
 }
@@ -205,19 +205,19 @@ impl Wal {
     }
 }
 
-/// A part of the log: one directory.
+/// A generation of the log: one directory of it.
 #[derive(Serialize, ToSchema)]
 struct Generation {
     /// The name of its directory.
     #[schema(example = "00000000000000887000")]
     id: String,
-    /// Offset of its first record.
+    /// The offset of its first record.
     #[schema(example = 887_000)]
     first_offset: u64,
-    /// Records in it that are not in the database yet.
+    /// Records of it that are not in the database yet.
     #[schema(example = 12_000)]
     pending_records: u64,
-    /// Bytes on disk.
+    /// Its size on disk, in bytes.
     #[schema(example = 4_194_304)]
     disk_bytes: u64,
 }
@@ -229,19 +229,19 @@ impl From<GenerationStats> for Generation {
     }
 }
 
-/// A generation that was found damaged.
+/// A generation that was found to be damaged.
 #[derive(Serialize, ToSchema)]
 struct Damaged {
     /// The name of its directory.
     #[schema(example = "00000000000000021000")]
     id: String,
-    /// When the damage was found.
+    /// When the damage was found, in UTC.
     #[schema(format = DateTime, example = "2025-10-05T12:34:56Z")]
     at: String,
     /// Records that were read back from it.
     #[schema(example = 20_800)]
     salvaged_records: u64,
-    /// Offsets that could not be.
+    /// Ranges of offsets that could not be read back.
     lost_ranges: Vec<Range>,
 }
 
@@ -254,7 +254,7 @@ impl From<Quarantined> for Damaged {
     }
 }
 
-/// Offsets, inclusive at both ends.
+/// A range of offsets, inclusive at both ends.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OffsetRange)]
 struct Range {

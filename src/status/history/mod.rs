@@ -1,7 +1,7 @@
 //! The last 15 minutes, at one point a second: what rates, forecasts and charts are made of.
 //!
 //! Kept here, because whoever stands in front of the box has no other place to look. Points lie on
-//! the clock that nobody sets, and are told by their age: a box that learns the time an hour after
+//! the monotonic clock, and are told by their age: a box that learns the time an hour after
 //! its start has no hole in its history. A few hundred kilobytes at most.
 
 use std::collections::VecDeque;

@@ -104,7 +104,7 @@ impl Directory {
         let path = self.generation(first);
         let marked = File::create(path.join(UNREADABLE_MARK)).and_then(|_| sync_dir(&path));
         if let Err(error) = marked {
-            tracing::warn!(%error, "it was not written down that a WAL generation cannot be read");
+            tracing::warn!(%error, "a WAL generation could not be marked as unreadable: the next start fails at it as well");
         }
     }
 

@@ -66,7 +66,7 @@ impl Quarantine {
             file.flush()
         });
         if let Err(error) = written {
-            tracing::warn!(%error, generation = report.id, "no report written into quarantine");
+            tracing::warn!(%error, generation = report.id, "the report on a WAL generation in quarantine could not be written");
         }
         sync_dir(&self.path)?;
         sync_dir(&self.log)

@@ -122,7 +122,7 @@ pub fn open(
 fn set_aside(storage: &dyn Storage, first: Offset, report: &Quarantined) -> Result<(), WalError> {
     match storage.quarantine(first, report) {
         Err(error) if error.is_disk_full() => {
-            tracing::warn!(%error, generation = report.id, "it stays where it is for now");
+            tracing::warn!(%error, generation = report.id, "a WAL generation could not be moved to quarantine: it stays where it is for now");
             Ok(())
         }
         outcome => outcome,

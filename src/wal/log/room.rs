@@ -42,7 +42,7 @@ impl Shared {
             return false;
         }
         let evicted = self.storage.evict_quarantined().unwrap_or_else(|error| {
-            tracing::warn!(%error, "no room could be made in quarantine");
+            tracing::warn!(%error, "a damaged WAL generation could not be deleted from quarantine to make room");
             false
         });
         self.measure_quarantine();

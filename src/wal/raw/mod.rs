@@ -106,7 +106,7 @@ pub(super) fn open(path: &Path, first: Offset, bounds: Bounds) -> io::Result<Sea
         tracing::error!(
             path = %path.display(),
             unreadable_pages,
-            "the disk does not read so many pages of this WAL generation"
+            "the number of pages of this WAL generation that the disk does not read"
         );
     }
     for OffsetRange { from, to } in &findings.cut_off {
