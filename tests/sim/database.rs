@@ -62,6 +62,10 @@ pub(crate) struct Database {
     pub(crate) has_partition: bool,
     /// Readings that it refused or swallowed, each alone in its statement.
     refused: BTreeSet<u64>,
+    /// The same by a mistake of the table, which makes letters only if an operator wants that.
+    refused_by_table: BTreeSet<u64>,
+    /// Whether an operator has asked for letters of what it refuses.
+    pub(crate) operator_rejects: bool,
 }
 
 impl Default for Database {
@@ -79,6 +83,8 @@ impl Default for Database {
             has_table: false,
             has_partition: true,
             refused: BTreeSet::new(),
+            refused_by_table: BTreeSet::new(),
+            operator_rejects: false,
         }
     }
 }
@@ -93,10 +99,12 @@ impl Database {
     /// way of the unique key; the other takes them for new.
     pub(crate) fn insert(&mut self, rows: &[Row], careful: bool) -> Answer {
         let answer = self.try_insert(rows, careful);
-        if let [(_, reading)] = rows
-            && matches!(answer, Answer::Refused(_))
-        {
-            self.refused.insert(*reading);
+        if let [(_, reading)] = rows {
+            match answer {
+                Answer::Refused(_) => drop(self.refused.insert(*reading)),
+                Answer::RefusedByTable(_) => drop(self.refused_by_table.insert(*reading)),
+                Answer::Stored { .. } | Answer::Unreachable => {}
+            }
         }
         answer
     }
@@ -170,6 +178,7 @@ impl Database {
     /// Whether it ever refused this row for itself.
     pub(crate) fn has_refused(&self, reading: u64) -> bool {
         self.refused.contains(&reading)
+            || (self.operator_rejects && self.refused_by_table.contains(&reading))
     }
 
     /// Makes ready for rows.

@@ -1,12 +1,12 @@
 //! The flusher's shell in the simulation, and the sink, which answers when the schedule says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use iot_ingestor::flusher::plan::{BatchId, Command, Event, Lettered, Plan};
 use iot_ingestor::flusher::sink::SinkError;
-use iot_ingestor::wal::{Log, Offset};
+use iot_ingestor::wal::{Log, Offset, OffsetRange};
 
 use crate::database::{Database, Row};
 use crate::ledger::{Ledger, Stored, Violation};
@@ -31,6 +31,8 @@ pub(crate) struct Flusher {
     end: Option<bool>,
     /// Rows that the database or a letter has, as the books count them.
     pub(crate) stored: u64,
+    /// The same by their offsets, as long as they are not trimmed.
+    done: BTreeSet<Offset>,
 }
 
 /// What it works with.
@@ -57,7 +59,18 @@ impl Flusher {
             is_stopping: false,
             end: None,
             stored: 0,
+            done: BTreeSet::new(),
         }
+    }
+
+    /// Where everything below is in the table or a letter, as far as the plan knows.
+    pub(crate) fn flushed(&self) -> Offset {
+        self.plan.flushed()
+    }
+
+    /// Records that are in the table or a letter, and still in the log.
+    pub(crate) fn stored_in_log(&self) -> u64 {
+        self.done.len() as u64
     }
 
     /// How it has ended, if it has.
@@ -124,7 +137,7 @@ impl Flusher {
             Command::Insert { batch, all, rows, limit } => {
                 around.trace.note(Happened::Sent, rows.start, rows.end);
                 let all_to = all.end;
-                let mut wanted = self.rows(batch, all, around.log);
+                let Some(mut wanted) = self.rows(batch, all, around)? else { return Ok(()) };
                 wanted.retain(|(offset, _)| rows.contains(offset));
                 self.send(What::Insert { batch, all_to, rows: wanted }, now, limit);
                 if around.mutant == Some(Mutant::TrimBeforeTheCommit) {
@@ -132,14 +145,17 @@ impl Flusher {
                 }
             }
             Command::Letter { batch, all, rows } => {
-                let mut wanted = self.rows(batch, all, around.log);
+                let Some(mut wanted) = self.rows(batch, all, around)? else { return Ok(()) };
                 wanted.retain(|(offset, _)| rows.iter().any(|(of, _)| of == offset));
                 self.send(What::Letter { batch, rows: wanted }, now, Duration::MAX);
             }
             Command::Release { batch, .. } => {
                 self.read.remove(&batch);
             }
-            Command::Trim(to) => return Self::trim(to, around),
+            Command::Trim(to) => {
+                self.done = self.done.split_off(&to);
+                return Self::trim(to, around);
+            }
             Command::Report(_) => around.trace.note(Happened::Reported, 0, 0),
             Command::Finish(outcome) => {
                 around.trace.note(Happened::FlusherEnded, u64::from(outcome.is_ok()), 0);
@@ -153,13 +169,31 @@ impl Flusher {
         self.requests.push(Request { what, sent_at, limit, answer: None });
     }
 
-    /// The rows of a batch, which are read from the log once.
-    fn rows(&mut self, batch: BatchId, all: Range<Offset>, log: &Log) -> Vec<Row> {
-        let read = self.read.entry(batch).or_insert_with(|| {
-            let found = log.read(all.start, all.end).unwrap();
-            found.records().map(|(offset, reading)| (offset, number(reading))).collect()
-        });
-        read.clone()
+    /// The rows of a batch, which are read from the log once; none if the disk does not read them.
+    fn rows(
+        &mut self,
+        batch: BatchId,
+        all: Range<Offset>,
+        around: &mut Around<'_>,
+    ) -> Result<Option<Vec<Row>>, Violation> {
+        if let Some(read) = self.read.get(&batch) {
+            return Ok(Some(read.clone()));
+        }
+        let found = match around.log.read(all.start, all.end) {
+            Ok(found) => found,
+            Err(error) => {
+                let failed = Some(Event::Failed(error.into()));
+                let (sent_at, limit) = (around.now, Duration::MAX);
+                self.requests.push(Request { what: What::Read, sent_at, limit, answer: failed });
+                return Ok(None);
+            }
+        };
+        let rows: Vec<Row> =
+            found.records().map(|(offset, reading)| (offset, number(reading))).collect();
+        let found = rows.iter().copied().collect();
+        around.ledger.read_back(all, &found, &self.done, &lost_in(around.log))?;
+        self.read.insert(batch, rows.clone());
+        Ok(Some(rows))
     }
 
     fn trim(to: Offset, around: &mut Around<'_>) -> Result<(), Violation> {
@@ -197,6 +231,8 @@ impl Flusher {
                     letter(*batch, rows, around.letters)
                 }
             }
+            // Its answer was there with it.
+            What::Read => return,
         };
         around.trace.note(Happened::Served, at as u64, code(&answer));
         request.answer = Some(answer);
@@ -224,9 +260,8 @@ impl Flusher {
         dice: &mut Dice,
         around: &mut Around<'_>,
     ) -> Result<(), Violation> {
-        let is_remote = |request: &Request| !matches!(request.what, What::Letter { .. });
         let remote: Vec<_> =
-            (0..self.requests.len()).filter(|at| is_remote(&self.requests[*at])).collect();
+            (0..self.requests.len()).filter(|at| self.requests[*at].what.is_remote()).collect();
         if remote.is_empty() {
             return Ok(());
         }
@@ -254,7 +289,7 @@ impl Flusher {
                 let took = around.now.saturating_sub(request.sent_at);
                 Event::Inserted { batch, outcome: Err(error), took }
             }
-            What::Letter { .. } => return Ok(()),
+            What::Letter { .. } | What::Read => return Ok(()),
         };
         self.hear(event, around)
     }
@@ -266,13 +301,18 @@ impl Flusher {
         around: &mut Around<'_>,
     ) -> Result<(), Violation> {
         around.trace.note(Happened::Answered, code(&answer), 0);
-        self.stored += match (what, &answer) {
-            (_, Event::Inserted { outcome: Ok(one), .. }) => one.inserted + one.duplicates,
-            (What::Letter { rows, .. }, Event::Lettered { outcome: Lettered::Stored, .. }) => {
-                rows.len() as u64
+        match (what, &answer) {
+            (What::Insert { rows, .. }, Event::Inserted { outcome: Ok(one), .. }) => {
+                self.stored += one.inserted + one.duplicates;
+                let offsets = rows.iter().map(|(offset, _)| *offset);
+                self.done.extend(offsets.filter(|offset| !one.swallowed.contains(offset)));
             }
-            _ => 0,
-        };
+            (What::Letter { rows, .. }, Event::Lettered { outcome: Lettered::Stored, .. }) => {
+                self.stored += rows.len() as u64;
+                self.done.extend(rows.iter().map(|(offset, _)| *offset));
+            }
+            _ => {}
+        }
         if let (What::Insert { all_to, .. }, Event::Inserted { outcome: Ok(_), .. }) =
             (what, &answer)
             && around.mutant == Some(Mutant::TrimPastAGap)
@@ -281,6 +321,11 @@ impl Flusher {
         }
         self.hear(answer, around)
     }
+}
+
+/// What the log has reported as lost.
+pub(crate) fn lost_in(log: &Log) -> Vec<OffsetRange> {
+    log.quarantined().into_iter().flat_map(|report| report.lost_ranges).collect()
 }
 
 /// What anything but an insert may take.

@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use iot_ingestor::base::time::Timestamp;
 use iot_ingestor::dead_letters::RejectedMessage;
 use iot_ingestor::intake::group::{Group, Outcome, Step};
-use iot_ingestor::intake::queue::{Inbound, Settled};
+use iot_ingestor::intake::queue::{Inbound, Replayed, Settled};
 use iot_ingestor::telemetry::Reading;
 use iot_ingestor::telemetry::admit::Admission;
 use iot_ingestor::telemetry::validate::TimeOfDay;
 use iot_ingestor::wal::{Log, Room, Writer};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Violation};
 use crate::letters::{Letters, Refusal};
 use crate::mutants::Mutant;
 use crate::publisher::{self, number};
@@ -28,6 +28,10 @@ pub(crate) struct Intake {
     is_maintenance_due: bool,
     /// Readings that deliveries have brought into the log.
     pub(crate) accepted: u64,
+    /// Those that an operator has put back.
+    pub(crate) replayed: u64,
+    /// Those of the present group, once they are committed, until they are counted.
+    uncounted: u64,
     /// A mutant commits these when they are acknowledged already.
     put_off: Vec<(Timestamp, Reading)>,
 }
@@ -62,12 +66,19 @@ impl Intake {
             group: None,
             is_maintenance_due: false,
             accepted: 0,
+            replayed: 0,
+            uncounted: 0,
             put_off: Vec::new(),
         }
     }
 
     pub(crate) fn has_room(&self) -> bool {
         self.queue.len() < QUEUE
+    }
+
+    /// Readings that it has brought into the log.
+    pub(crate) fn committed(&self) -> u64 {
+        self.accepted + self.replayed + self.uncounted
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -80,15 +91,15 @@ impl Intake {
     }
 
     /// Takes up to `most` deliveries, or goes on with those that it has.
-    pub(crate) fn work(&mut self, most: usize, around: &mut Around<'_>) -> Did {
+    pub(crate) fn work(&mut self, most: usize, around: &mut Around<'_>) -> Result<Did, Violation> {
         let Some(mut group) = self.group.take() else {
             if !self.put_off.is_empty() {
                 let readings = std::mem::take(&mut self.put_off);
-                commit(&mut self.writer, readings, around.ledger, around.log, around.trace);
-                return Did::Something;
+                self.commit(readings, around)?;
+                return Ok(Did::Something);
             }
             if self.queue.is_empty() {
-                return self.maintain(around.trace);
+                return Ok(self.maintain(around.trace));
             }
             let most = most.min(self.queue.len());
             around.trace.note(Happened::Gathered, most as u64, 0);
@@ -99,7 +110,7 @@ impl Intake {
                 Group::refused(waiting.by_ref())
             });
             assert!(waiting.next().is_none(), "a group takes so few at once");
-            return Did::Something;
+            return Ok(Did::Something);
         };
         let outcome = match group.step() {
             Step::StoreLetters { messages, .. } => {
@@ -116,27 +127,59 @@ impl Intake {
                     self.put_off = readings;
                     Outcome::Durable
                 } else {
-                    commit(&mut self.writer, readings, around.ledger, around.log, around.trace)
+                    self.commit(readings, around)?
                 }
             }
-            Step::Acknowledge { deliveries, accepted, .. } => {
+            Step::Acknowledge { deliveries, replays, accepted } => {
                 self.accepted += accepted;
+                for replay in replays {
+                    // Each of one reading.
+                    self.replayed += 1;
+                    replay.done.send(Replayed::Committed).ok();
+                }
+                self.uncounted = 0;
                 let settled = deliveries.iter().map(|one| Settled::Stored(one.ack));
                 let settled: Vec<_> = settled.collect();
                 self.is_maintenance_due = true;
-                return Did::Settled(settled);
+                return Ok(Did::Settled(settled));
             }
-            Step::GiveUp { deliveries, .. } => {
+            Step::GiveUp { deliveries, replays } => {
+                for replay in replays {
+                    replay.done.send(Replayed::Full).ok();
+                }
                 let settled = deliveries.iter().map(|one| Settled::GivenUp(one.ack));
                 let settled: Vec<_> = settled.collect();
                 self.is_maintenance_due = true;
-                return Did::Settled(settled);
+                return Ok(Did::Settled(settled));
             }
-            Step::Stop => return Did::Failed,
+            Step::Stop => return Ok(Did::Failed),
         };
         group.heard(outcome);
         self.group = Some(group);
-        Did::Something
+        Ok(Did::Something)
+    }
+
+    fn commit(
+        &mut self,
+        readings: Vec<(Timestamp, Reading)>,
+        around: &mut Around<'_>,
+    ) -> Result<Outcome, Violation> {
+        let first = *around.log.committed().borrow();
+        let numbers: Vec<u64> = readings.iter().map(|(_, reading)| number(reading)).collect();
+        for (received_at, reading) in readings {
+            self.writer.append(received_at, reading);
+        }
+        let outcome = match self.writer.commit() {
+            Ok(()) => Outcome::Durable,
+            Err(error) if error.is_disk_full() => Outcome::DiskFull,
+            Err(_) => Outcome::Failed,
+        };
+        around.trace.note(Happened::Committed, numbers.len() as u64, outcome as u64);
+        if outcome == Outcome::Durable {
+            self.uncounted += numbers.len() as u64;
+            around.ledger.committed(first, &numbers)?;
+        }
+        Ok(outcome)
     }
 
     fn maintain(&mut self, trace: &mut Trace) -> Did {
@@ -163,28 +206,4 @@ fn store<'l>(letters: &mut Letters, topics: impl Iterator<Item = &'l str>) -> Ou
         }
     }
     Outcome::Durable
-}
-
-fn commit(
-    writer: &mut Writer,
-    readings: Vec<(Timestamp, Reading)>,
-    ledger: &mut Ledger,
-    log: &Log,
-    trace: &mut Trace,
-) -> Outcome {
-    let first = *log.committed().borrow();
-    let numbers: Vec<u64> = readings.iter().map(|(_, reading)| number(reading)).collect();
-    for (received_at, reading) in readings {
-        writer.append(received_at, reading);
-    }
-    let outcome = match writer.commit() {
-        Ok(()) => Outcome::Durable,
-        Err(error) if error.is_disk_full() => Outcome::DiskFull,
-        Err(_) => Outcome::Failed,
-    };
-    trace.note(Happened::Committed, numbers.len() as u64, outcome as u64);
-    if outcome == Outcome::Durable {
-        ledger.committed(first, &numbers);
-    }
-    outcome
 }

@@ -4,10 +4,11 @@
 //! through the log by what the log itself says (what was committed, and what can be read after it was
 //! opened again), and looks into the table and the letters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
-use iot_ingestor::wal::Offset;
+use iot_ingestor::wal::{Offset, OffsetRange};
 
 use crate::database::Database;
 use crate::kept::MessageId;
@@ -42,8 +43,14 @@ pub(crate) struct Ledger {
     /// Committed and not trimmed: what must be found there whenever it is opened again.
     log: BTreeMap<Offset, u64>,
     pub(crate) next: Offset,
-    /// One past the last record that was committed, not only found: offsets below are not used again.
-    promised: Offset,
+    /// Found there and never committed, since a sync failed: it may be gone after the next power cut.
+    uncertain: BTreeMap<Offset, u64>,
+    /// Which reading an offset was ever given to: to no other, whatever happens.
+    given: BTreeMap<Offset, u64>,
+    /// Offsets that lie where the disk was damaged: these may be lost, and are reported then.
+    damaged: BTreeSet<Offset>,
+    /// Records that were: a disk that reads again may give them back.
+    lost: BTreeMap<Offset, u64>,
     pub(crate) trimmed: Offset,
 }
 
@@ -60,13 +67,77 @@ impl Ledger {
     }
 
     /// Records that were committed; `first` is what the log gave the first of them.
-    pub(crate) fn committed(&mut self, first: Offset, readings: &[u64]) {
+    pub(crate) fn committed(&mut self, first: Offset, readings: &[u64]) -> Result<(), Violation> {
         for (offset, reading) in (first..).zip(readings) {
             self.log.insert(offset, *reading);
             self.in_log[*reading as usize] += 1;
         }
         self.next = first + readings.len() as u64;
-        self.promised = self.next;
+        self.give(first..self.next, readings.iter().copied())
+    }
+
+    /// These offsets are seen to belong to these readings.
+    fn give(
+        &mut self,
+        offsets: impl IntoIterator<Item = Offset>,
+        readings: impl IntoIterator<Item = u64>,
+    ) -> Result<(), Violation> {
+        for (offset, reading) in offsets.into_iter().zip(readings) {
+            let before = self.given.insert(offset, reading);
+            if before.is_some_and(|before| before != reading) {
+                return Err(Violation(format!(
+                    "offset {offset} was given to reading {before:?}, and is now to {reading}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The disk was damaged where these records lie.
+    pub(crate) fn damage(&mut self, range: OffsetRange) {
+        self.damaged.extend(range.from..=range.to);
+    }
+
+    /// Of the records in `range` the log has read back these, and has reported what is lost; some are
+    /// stored already.
+    pub(crate) fn read_back(
+        &mut self,
+        range: Range<Offset>,
+        found: &BTreeMap<Offset, u64>,
+        stored: &BTreeSet<Offset>,
+        reported: &[OffsetRange],
+    ) -> Result<(), Violation> {
+        let differs = |(offset, reading): &(&Offset, &u64)| found.get(offset) != Some(*reading);
+        let missing: Vec<_> = [&self.log, &self.uncertain]
+            .into_iter()
+            .flat_map(|records| records.range(range.clone()).filter(differs))
+            .map(|(offset, reading)| (*offset, *reading))
+            .collect();
+        for (offset, reading) in missing {
+            if stored.contains(&offset) {
+                continue;
+            }
+            let is_told = reported.iter().any(|one| (one.from..=one.to).contains(&offset));
+            if found.contains_key(&offset) || !self.damaged.contains(&offset) || !is_told {
+                return Err(Violation(format!(
+                    "offset {offset}, reading {reading}, was committed; the log reads back {:?} and has {}reported it as lost",
+                    found.get(&offset),
+                    if is_told { "" } else { "not " },
+                )));
+            }
+            if self.uncertain.remove(&offset).is_none() {
+                self.log.remove(&offset);
+                self.in_log[reading as usize] -= 1;
+            }
+            self.lost.insert(offset, reading);
+        }
+        for (offset, reading) in found {
+            if self.lost.remove(offset).is_some() {
+                self.log.insert(*offset, *reading);
+                self.in_log[*reading as usize] += 1;
+            }
+        }
+        Ok(())
     }
 
     /// The log was told that everything below `to` is stored elsewhere.
@@ -78,41 +149,35 @@ impl Ledger {
         while let Some(entry) = self.log.first_entry().filter(|entry| *entry.key() < to) {
             let (offset, reading) = entry.remove_entry();
             self.in_log[reading as usize] -= 1;
-            if !world.holds(reading) {
+            // Its letter may have been put back by then: the reading is in the log once more.
+            if self.in_log[reading as usize] == 0 && !world.holds(reading) {
                 return Err(Violation(format!(
                     "offset {offset}, reading {reading}, is trimmed, and neither in the table nor a letter"
                 )));
             }
         }
+        self.uncertain = self.uncertain.split_off(&to);
         self.trimmed = to;
         Ok(())
     }
 
-    /// The log was opened again, and this is what can be read in it.
+    /// The log was opened again, and this is what can be read in it, and what it reports as lost.
     pub(crate) fn reopened(
         &mut self,
         flushed: Offset,
         next: Offset,
         found: &BTreeMap<Offset, u64>,
+        reported: &[OffsetRange],
     ) -> Result<(), Violation> {
-        for (offset, reading) in &self.log {
-            match found.get(offset) {
-                Some(there) if there == reading => {}
-                there => {
-                    return Err(Violation(format!(
-                        "offset {offset}, reading {reading}, was committed; after the log was opened again there is {there:?}"
-                    )));
-                }
-            }
+        self.uncertain.clear();
+        self.read_back(0..Offset::MAX, found, &BTreeSet::new(), reported)?;
+        if next < self.next {
+            return Err(Violation(format!("the log ended at {}, and now at {next}", self.next)));
         }
-        if next < self.promised {
-            return Err(Violation(format!(
-                "the log ended at {}, and now at {next}",
-                self.promised
-            )));
-        }
-        // What else is found there was never acknowledged, so it may be gone after the next power cut: a
-        // sync that failed leaves what can be read and is not on the disk.
+        self.give(found.keys().copied(), found.values().copied())?;
+        let was_committed = |offset: &Offset| self.log.contains_key(offset);
+        self.uncertain = found.clone();
+        self.uncertain.retain(|offset, _| !was_committed(offset));
         (self.trimmed, self.next) = (flushed, next);
         Ok(())
     }
@@ -132,7 +197,7 @@ impl Ledger {
         }
         for reading in &of.readings {
             self.acknowledged[*reading as usize] = true;
-            if self.in_log[*reading as usize] == 0 && !world.holds(*reading) {
+            if self.is_nowhere(*reading, world) {
                 return Err(Violation(format!(
                     "message {message} is acknowledged, and its reading {reading} is nowhere"
                 )));
@@ -141,10 +206,24 @@ impl Ledger {
         Ok(())
     }
 
-    /// Acknowledged = table ∪ letters ∪ log.
+    /// Whether a record of it was lost to damage, and reported.
+    fn is_lost(&self, reading: u64) -> bool {
+        self.lost.values().any(|lost| *lost == reading)
+    }
+
+    /// How many records were.
+    pub(crate) fn lost_records(&self) -> u64 {
+        self.lost.len() as u64
+    }
+
+    fn is_nowhere(&self, reading: u64, world: &Stored<'_>) -> bool {
+        self.in_log[reading as usize] == 0 && !world.holds(reading) && !self.is_lost(reading)
+    }
+
+    /// Acknowledged = table ∪ letters ∪ log, but for what damage took and was reported.
     pub(crate) fn check(&self, world: &Stored<'_>) -> Result<(), Violation> {
         for (reading, _) in self.acknowledged.iter().enumerate().filter(|(_, was)| **was) {
-            if self.in_log[reading] == 0 && !world.holds(reading as u64) {
+            if self.is_nowhere(reading as u64, world) {
                 return Err(Violation(format!(
                     "reading {reading} was acknowledged and is nowhere"
                 )));
@@ -167,6 +246,7 @@ impl Ledger {
         for (reading, _) in self.acknowledged.iter().enumerate().filter(|(_, was)| **was) {
             let reading = reading as u64;
             let is_right = world.database.copies(reading) == 1
+                || self.is_lost(reading)
                 || (world.letters.holds(reading) && world.database.has_refused(reading));
             if !is_right {
                 return Err(Violation(format!(
@@ -178,9 +258,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records that wait in the log.
+    /// Offsets between what is flushed and the end of the log.
     pub(crate) fn pending(&self) -> u64 {
         self.next - self.trimmed
+    }
+
+    /// Records that are in the log from its flushed offset on.
+    pub(crate) fn pending_records(&self) -> u64 {
+        (self.log.len() + self.uncertain.len()) as u64
     }
 }
 

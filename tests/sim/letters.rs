@@ -94,6 +94,21 @@ impl Letters {
         self.stored.get(&message).copied().unwrap_or(0)
     }
 
+    /// Any reading that there is a letter of stage database of, in the place of `at` of all of them.
+    pub(crate) fn any_database(&self, at: usize) -> Option<u64> {
+        self.database.keys().nth(at % self.database.len().max(1)).copied()
+    }
+
+    /// A letter of this reading was replayed, which removes it, and no other that it has got since.
+    pub(crate) fn remove(&mut self, reading: u64) {
+        if let Some(count) = self.database.get_mut(&reading) {
+            *count -= 1;
+            if *count == 0 {
+                self.database.remove(&reading);
+            }
+        }
+    }
+
     /// An operator makes room, and has the letters of the database from now on.
     pub(crate) fn take_database(&mut self) {
         self.taken.extend(std::mem::take(&mut self.database).into_keys());

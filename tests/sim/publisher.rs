@@ -17,6 +17,12 @@ pub(crate) fn number(reading: &Reading) -> u64 {
     (reading.timestamp.as_micros() / 1_000 - FIRST_MILLIS).cast_unsigned()
 }
 
+/// The reading of this number, as a letter of it has it.
+pub(crate) fn reading(number: u64) -> Reading {
+    let timestamp = Timestamp::from_millis(FIRST_MILLIS + number.cast_signed()).unwrap();
+    Reading { device_id: format!("d{}", number % 5), timestamp, values: [20.0, 50.0, 50.0] }
+}
+
 /// The wall clock, so long after the start.
 pub(crate) fn clock(now: std::time::Duration) -> Timestamp {
     Timestamp::from_millis(FIRST_MILLIS + now.as_millis() as i64).unwrap()

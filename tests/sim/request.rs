@@ -19,8 +19,7 @@ pub(crate) struct Request {
 impl Request {
     /// When it has taken too long; the disk is waited for.
     pub(crate) fn expires_at(&self) -> Option<Duration> {
-        let is_remote = !matches!(self.what, What::Letter { .. });
-        is_remote.then(|| self.sent_at.saturating_add(self.limit))
+        self.what.is_remote().then(|| self.sent_at.saturating_add(self.limit))
     }
 }
 
@@ -28,8 +27,24 @@ impl Request {
 pub(crate) enum What {
     Prepare,
     Ping,
-    Insert { batch: BatchId, all_to: Offset, rows: Vec<Row> },
-    Letter { batch: BatchId, rows: Vec<Row> },
+    Insert {
+        batch: BatchId,
+        all_to: Offset,
+        rows: Vec<Row>,
+    },
+    Letter {
+        batch: BatchId,
+        rows: Vec<Row>,
+    },
+    /// Rows of the log for one of those two, which the disk has not read.
+    Read,
+}
+
+impl What {
+    /// Whether the database answers it, and not a disk of ours.
+    pub(crate) fn is_remote(&self) -> bool {
+        !matches!(self, Self::Letter { .. } | Self::Read)
+    }
 }
 
 /// Of an answer, for the trace.

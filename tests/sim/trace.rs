@@ -22,6 +22,7 @@ macro_rules! events {
 events! {
     Step "decision {} at {} ms",
     Fault "fault {}",
+    PutBack "reading {} is put back out of its letter",
     Published "message {} is published with QoS {}",
     Connected "the client connects after epoch {}",
     Wrote "the client writes packet {}",

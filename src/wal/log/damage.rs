@@ -35,9 +35,14 @@ impl Shared {
         report_lost(&report, &self.metrics);
     }
 
-    /// Reports a range of offsets that turned out to be damaged after its generation was opened.
+    /// Reports a range of offsets that turned out to be damaged after its generation was opened. Those
+    /// that were flushed by then are missed by nobody.
     pub(super) fn report_unreadable(&self, first: Offset, range: OffsetRange) {
         let mut state = lock(&self.state);
+        let range = OffsetRange { from: range.from.max(state.flushed), to: range.to };
+        if range.from > range.to {
+            return;
+        }
         let Some(generation) = state.generations.get_mut(&first) else { return };
         let at = self.clock.wall();
         let damage = generation.damage.take();

@@ -111,6 +111,9 @@ pub fn open(
     shared.drop_flushed(flushed);
     let has_active = lock(&shared.end).active.is_some();
     if !has_active {
+        // No generation says by its name where the log ends. Of what a sync that failed has left there a
+        // power cut can take the last, whose offsets were seen and must not be given out again.
+        shared.storage.sync_positions();
         shared.room.send_replace(Room::Full("its filesystem has no space left".to_owned()));
     }
     shared.check_room(has_active);

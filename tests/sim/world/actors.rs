@@ -82,7 +82,7 @@ impl World<'_> {
                 admission: &self.shared.admission,
                 mutant: self.mutant,
             },
-        );
+        )?;
         match did {
             Did::Nothing | Did::Something => Ok(()),
             Did::Settled(settled) => {

@@ -74,6 +74,25 @@ impl World<'_> {
                 let event = if dice.one_in(2) { Event::Pause } else { Event::Resume };
                 self.with_flusher(|flusher, around| flusher.hear(event, around)).transpose()?;
             }
+            Fault::Reject => {
+                self.database.operator_rejects = true;
+                let heard =
+                    self.with_flusher(|flusher, around| flusher.hear(Event::Reject, around));
+                heard.transpose()?;
+            }
+            Fault::Replay => self.replay(dice),
+            Fault::ReadFails => {
+                // A few times, more often than it is tried again, or for good.
+                let times = dice.pick(&[1, 2, 10, u32::MAX]);
+                if let Some(range) = self.disk.fail_reads(dice.random(), times) {
+                    self.ledger.damage(range);
+                }
+            }
+            Fault::BitFlips => {
+                if let Some(range) = self.disk.flip_a_bit(dice.random()) {
+                    self.ledger.damage(range);
+                }
+            }
             Fault::Mend => self.database.mend(),
             Fault::Stall => self.stall(dice.pick(&ACTORS), dice),
         }

@@ -27,6 +27,10 @@ pub(super) enum Fault {
     Pause,
     Mend,
     Stall,
+    Reject,
+    Replay,
+    ReadFails,
+    BitFlips,
 }
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -53,7 +57,23 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::Pause,
     Fault::Mend,
     Fault::Stall,
+    Fault::Reject,
+    Fault::Replay,
+    Fault::ReadFails,
+    Fault::BitFlips,
 ];
+
+impl Fault {
+    /// Whether it damages what is on the disk for good.
+    pub(super) fn is_damage(self) -> bool {
+        matches!(self, Self::ReadFails | Self::BitFlips)
+    }
+
+    /// Whether it takes what no completed sync covers.
+    pub(super) fn is_power_cut(self) -> bool {
+        matches!(self, Self::PowerCut | Self::PowerCutAmidDisk)
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Actor {

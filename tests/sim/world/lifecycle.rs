@@ -11,7 +11,7 @@ use iot_ingestor::wal::log::open;
 
 use super::state::{Process, World};
 use crate::disk::RetriesSyncs;
-use crate::flusher::Flusher;
+use crate::flusher::{Flusher, lost_in};
 use crate::intake::Intake;
 use crate::ledger::Violation;
 use crate::mutants::Mutant;
@@ -43,10 +43,11 @@ impl World<'_> {
         self.trace.note(Happened::Started, self.starts, u64::from(opened.is_ok()));
         let Ok((writer, log)) = opened else { return Ok(()) };
         let (flushed, next) = (log.flushed(), *log.committed().borrow());
-        let found = log.read(flushed, next).map_err(|error| Violation(error.to_string()))?;
+        // What the disk does not read now the next process takes for lost.
+        let Ok(found) = log.read(flushed, next) else { return Ok(()) };
         let found = found.records().map(|(offset, reading)| (offset, number(reading)));
         let found: BTreeMap<Offset, u64> = found.collect();
-        self.ledger.reopened(flushed, next, &found)?;
+        self.ledger.reopened(flushed, next, &found, &lost_in(&log))?;
         let terms = Terms {
             topics: vec!["telemetry/#".to_owned()],
             has_history: self.starts > 1,
@@ -60,8 +61,9 @@ impl World<'_> {
             intake: Intake::new(writer),
             flusher: Flusher::new(plan, flushed),
             log,
+            replays: Vec::new(),
             recovered: found.len() as u64,
-            lost_before: self.shared.metrics.wal_lost_records.get(),
+            lost_before: self.ledger.lost_records(),
             is_stopping: false,
             ends_by_power_cut: false,
         });

@@ -5,6 +5,7 @@ mod actors;
 mod faults;
 mod kinds;
 mod lifecycle;
+mod operator;
 mod rest;
 mod state;
 
@@ -46,6 +47,9 @@ impl World<'_> {
         let pass = if dice.one_in(16) { dice.below(20_000) } else { dice.below(30) };
         self.let_pass(Duration::from_millis(pass as u64));
         self.trace.note(Happened::Step, u64::from(decision), self.now.as_millis() as u64);
+        if dice.one_in(2) {
+            self.hear_of_replays();
+        }
         match dice.below(10) {
             0..2 => self.publish(&mut dice),
             2..8 => {
@@ -60,6 +64,8 @@ impl World<'_> {
                 self.fail(fault, &mut dice)?;
             }
         }
+        self.check_order()?;
+        self.check_books()?;
         self.ledger.check(&Stored { database: &self.database, letters: &self.letters })
     }
 }

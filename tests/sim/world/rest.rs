@@ -29,6 +29,7 @@ impl World<'_> {
         for round in 0..ROUNDS {
             self.look_at_disk();
             while self.act(&mut dice)? {}
+            self.hear_of_replays();
             if self.is_at_rest() {
                 return self.check_end(&mut dice);
             }
@@ -64,24 +65,41 @@ impl World<'_> {
         let stored = Stored { database: &self.database, letters: &self.letters };
         self.ledger.check_end(&stored)?;
         self.check_books()?;
-        // And after a power cut nothing of it is different.
-        self.fail(Fault::PowerCut, dice)?;
+        // And after a power cut, or a kill, nothing of it is different.
+        let is_damaged = self.faults.iter().any(|fault| fault.is_damage());
+        self.fail(if is_damaged { Fault::Kill } else { Fault::PowerCut }, dice)?;
         self.start()?;
         self.ledger.check(&Stored { database: &self.database, letters: &self.letters })
     }
 
-    /// All that came into the log since the start has gone out of it.
+    /// Next ≥ committed ≥ flushed ≥ trimmed.
+    pub(super) fn check_order(&self) -> Result<(), Violation> {
+        let Some(Process { log, flusher, .. }) = &self.process else { return Ok(()) };
+        let (next, committed) = (self.ledger.next, *log.committed().borrow());
+        let (flushed, trimmed) = (flusher.flushed(), log.flushed());
+        if next == committed && committed >= flushed && flushed >= trimmed {
+            return Ok(());
+        }
+        Err(Violation(format!(
+            "out of order: next {next}, committed {committed}, flushed {flushed}, trimmed {trimmed}"
+        )))
+    }
+
+    /// All that came into the log since the start is in it, or has gone out of it, once.
     pub(super) fn check_books(&self) -> Result<(), Violation> {
         let Some(Process { intake, flusher, recovered, lost_before, .. }) = &self.process else {
             return Ok(());
         };
-        let lost = self.shared.metrics.wal_lost_records.get() - lost_before;
-        if intake.accepted + recovered == flusher.stored + lost {
+        let lost = self.ledger.lost_records();
+        let (held, stored_in_log) = (self.ledger.pending_records(), flusher.stored_in_log());
+        let (came, went) = (intake.committed() + recovered + lost_before, flusher.stored + lost);
+        if came + stored_in_log == went + held {
             return Ok(());
         }
         Err(Violation(format!(
-            "the books do not balance: {} accepted and {recovered} recovered, {} stored and {lost} lost",
-            intake.accepted, flusher.stored
+            "the books do not balance: {} committed and {recovered} recovered; {} stored, {held} in the log, {stored_in_log} in both, and {lost} lost",
+            intake.committed(),
+            flusher.stored
         )))
     }
 }

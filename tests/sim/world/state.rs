@@ -7,11 +7,13 @@ use iot_ingestor::base::metrics::Metrics;
 use iot_ingestor::base::settings::Sources;
 use iot_ingestor::base::time::ManualClock;
 use iot_ingestor::flusher::Settings;
+use iot_ingestor::intake::queue::Replayed;
 use iot_ingestor::mqtt::session::Filters;
 use iot_ingestor::telemetry::admit::Admission;
 use iot_ingestor::telemetry::validate::Rules;
 use iot_ingestor::wal::engine::memory::MemoryStorage;
 use iot_ingestor::wal::{Limits, Log};
+use tokio::sync::oneshot;
 
 use super::kinds::{Actor, FAULTS, Fault};
 use crate::broker::Broker;
@@ -70,6 +72,8 @@ pub(super) struct Process {
     pub(super) intake: Intake,
     pub(super) flusher: Flusher,
     pub(super) log: Log,
+    /// Readings that an operator puts back, and has no answer of yet.
+    pub(super) replays: Vec<(u64, oneshot::Receiver<Replayed>)>,
     /// Records that were found in the log when it was opened: it may take some for pending that are gone,
     /// if a power cut has torn what it knew of them.
     pub(super) recovered: u64,
@@ -84,7 +88,12 @@ impl<'s> World<'s> {
     pub(super) fn new(setup: Decision, mutant: Option<Mutant>, shared: &'s Shared) -> Self {
         let mut dice = Dice::of(setup);
         let most = dice.pick(&[2, 4, FAULTS.len()]);
-        let faults = FAULTS.iter().copied().filter(|_| dice.below(FAULTS.len()) < most).collect();
+        let mut faults: Vec<Fault> =
+            FAULTS.iter().copied().filter(|_| dice.below(FAULTS.len()) < most).collect();
+        // Together they can take the end of the log, and with it all that speaks of where that was.
+        if faults.iter().any(|fault| fault.is_damage()) {
+            faults.retain(|fault| !fault.is_power_cut());
+        }
         let settings = Settings {
             batch_size: dice.pick(&[1, 2, 4, 8]),
             batch_timeout: Duration::from_millis(dice.pick(&[0, 50])),
