@@ -76,7 +76,7 @@ fn second(since_midnight: u64) -> String {
 
 /// One reading a device every second, from midnight on.
 fn fill(postgres: &Postgres, rows: u64) {
-    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    postgres.make_table();
     // Row by row, the indexes would take most of the time.
     postgres.execute(&format!(
         "alter table telemetry drop constraint telemetry_device_id_ts_key;
@@ -88,10 +88,12 @@ fn fill(postgres: &Postgres, rows: u64) {
              10 + n % 2000 / 100.0, 30 + n % 5000 / 100.0, 10 + n % 8500 / 100.0
          from generate_series(0, {rows} - 1) as n;
          alter table telemetry add unique (device_id, ts);
-         create index telemetry_ts_idx on telemetry (ts desc)"
+         create index telemetry_ts_idx on telemetry (ts);
+         insert into telemetry_devices
+         select 'sensor-' || lpad(n::text, 4, '0') from generate_series(0, {DEVICES} - 1) as n"
     ));
     // As autovacuum would have done by then; and nothing of it is left to be written meanwhile.
-    postgres.execute("vacuum analyze telemetry");
+    postgres.execute("vacuum analyze telemetry, telemetry_devices");
     postgres.execute("checkpoint");
 }
 

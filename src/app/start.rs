@@ -88,6 +88,11 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         Ok(())
     })?;
 
+    let upkeep = shared.database.clone().upkeep();
+    supervisor.task("upkeep of the table", async {
+        upkeep.await;
+        Ok(())
+    });
     let stop_flusher = CancellationToken::new();
     let parts = flusher::Parts {
         log: log.clone(),

@@ -34,6 +34,8 @@ enum Command {
     Wal(cli::wal::Arguments),
     /// Show what the mappings of Rocket.toml make of messages
     CheckMapping(cli::mapping::Arguments),
+    /// Look at the table in the database, and bring that of an earlier release up to date
+    Schema(cli::schema::Arguments),
     /// Ask the service running on this machine whether it is alive; exit with 0 if so, else with 1
     #[command(after_help = HEALTH_HELP)]
     Health {
@@ -92,6 +94,9 @@ fn answer(output: &Output) -> ExitCode {
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
         Command::CheckMapping(arguments) => {
             cli::mapping::run(&arguments).unwrap_or_else(bad_configuration)
+        }
+        Command::Schema(arguments) => {
+            cli::schema::run(&arguments).unwrap_or_else(bad_configuration)
         }
         Command::Health { ready } => Place::configured().map_or_else(bad_configuration, |place| {
             let question = if ready { Question::Ready } else { Question::Live };

@@ -2,4 +2,5 @@
 
 pub mod health;
 pub mod mapping;
+pub mod schema;
 pub mod wal;

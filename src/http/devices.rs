@@ -44,7 +44,8 @@ pub(super) async fn devices(
     let page = state.database.devices(&filter, offset, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
     let data = page.latest.into_iter().map(Item::from).collect();
-    Ok(Json(Answer { data, total: page.total, limit, offset }))
+    let total_exact = (!page.total.exact).then_some(false);
+    Ok(Json(Answer { data, total: page.total.rows, total_exact, limit, offset }))
 }
 
 #[derive(IntoParams)]
@@ -85,6 +86,10 @@ pub(super) struct Answer {
     /// The number of devices that match.
     #[schema(example = 1)]
     total: u64,
+    /// False if there are more of them than `total`, which counts up to 100,000; else it is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<bool>, example = false)]
+    total_exact: Option<bool>,
     /// The `limit` of the request.
     #[schema(example = 100)]
     limit: u32,

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::measured::Measured;
 use super::query::{Parameters, RawQuery, bad};
 use crate::base::time::Timestamp;
-use crate::postgres::{Cursor, Position, StoredReading, TelemetryFilter};
+use crate::postgres::{Cursor, InvalidCursor, Position, StoredReading, TelemetryFilter};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![telemetry]
@@ -44,7 +44,7 @@ pub(super) async fn telemetry(
     let Query { device_id, start, end, limit, offset, cursor } = Query::read(&query)?;
     let filter = TelemetryFilter { device_id, start, end };
     let position = cursor.map_or(Position::Offset(offset), Position::After);
-    let page = state.database.telemetry(&filter, position, limit).await;
+    let page = state.database.telemetry(&filter, &position, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
     Ok(Json(Answer {
         data: page.readings.into_iter().map(Item::from).collect(),
@@ -101,8 +101,15 @@ fn cursor(parameters: &Parameters) -> Result<Option<Cursor>, ApiError> {
     if parameters.offset()? != 0 {
         return Err(bad("offset", "cannot be combined with `cursor`; drop one"));
     }
-    let problem = "must be a `next_cursor` of an earlier answer, unchanged";
-    text.parse().map(Some).map_err(|_| bad("cursor", problem))
+    text.parse().map(Some).map_err(|error| {
+        let problem = match error {
+            InvalidCursor::Foreign => "must be a `next_cursor` of an earlier answer, unchanged",
+            InvalidCursor::Outdated => {
+                "is of an earlier release, whose order was another; begin again without it"
+            }
+        };
+        bad("cursor", problem)
+    })
 }
 
 /// A page of readings, newest first.

@@ -297,8 +297,8 @@ fn advice(code: &str) -> Option<&'static str> {
         "28000" | "28P01" => "check the user and the password in DATABASE_URL, and pg_hba.conf",
         "3D000" => "create the database, or correct its name in DATABASE_URL",
         "42501" => {
-            "this role needs select and insert on telemetry and usage on its sequence, and, to \
-             migrate, create on the schema"
+            "this role needs select and insert on telemetry and telemetry_devices, and, to migrate, \
+             create on the schema"
         }
         "42P01" | "3F000" => "the schema is not prepared, or search_path does not lead to it",
         "42703" => "the table is not the one that migrations/ describes",
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "permission denied for table telemetry (42501): this role needs select and insert on \
-             telemetry and usage on its sequence, and, to migrate, create on the schema"
+             telemetry and telemetry_devices, and, to migrate, create on the schema"
         );
         assert!(failure.is_configuration() && !failure.is_missing_table());
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::failure::{Failure, within};
-use super::session::Session;
-use super::{Database, table};
+use super::session::{Scope, Session};
+use super::{Database, registry, table};
 use crate::flusher::sink::{Sink, SinkError, Stored};
 use crate::telemetry::Reading;
 use crate::telemetry::fields::COUNT;
@@ -172,17 +172,32 @@ impl Database {
                 // Whose statement names the key, and fails without.
                 self.duplicates.expect();
             }
-            session.begin(limit).await?;
-            let outcome = self.write(batch, session, limit).await;
-            match outcome {
-                Ok(_) => session.end().await?,
+            let mut names = self.names_to_insert(batch);
+            let mut outcome = self.write_with_names(batch, &names, session, limit).await;
+            if let Err(Unwritten::Names(failure)) = &outcome {
+                self.registry.set_aside(failure);
+                self.tasks.set_lacks_names();
+                names.clear();
+                session.abandon().await?;
+                outcome = self.write_with_names(batch, &names, session, limit).await;
+            }
+            match &outcome {
+                Ok(_) => {
+                    session.end().await?;
+                    self.registry.learn(&names);
+                }
                 // A refusal leaves the connection in order, and the halves of the batch follow.
-                Err(Failure::Refused(_)) => session.abandon().await?,
+                Err(Unwritten::Rows(Failure::Refused(_))) => session.abandon().await?,
                 Err(_) => {}
             }
-            outcome
+            session.set_scope(Scope::Statement);
+            outcome.map_err(|(Unwritten::Rows(failure) | Unwritten::Names(failure))| failure)
         })
         .await;
+        if !matches!(outcome, Ok(_) | Err(Failure::Refused(_))) {
+            // It may be another server that answers next, or an older state of this one.
+            self.registry.forget();
+        }
         match &outcome {
             // What a rule has done away with PostgreSQL goes on doing away with where it was prepared,
             // also when the rule is gone.
@@ -191,6 +206,38 @@ impl Database {
             Err(_) => {}
         }
         outcome
+    }
+
+    /// The names of its devices that the list may lack.
+    fn names_to_insert<'r>(&self, batch: &Columns<'r>) -> Vec<&'r str> {
+        let names = self.registry.unknown(&batch.device_ids);
+        if !names.is_empty() && self.registry.is_set_aside() {
+            self.tasks.set_lacks_names();
+            return Vec::new();
+        }
+        names
+    }
+
+    /// Leaves it to the caller to end what it begins.
+    async fn write_with_names(
+        &self,
+        batch: &Columns<'_>,
+        names: &[&str],
+        session: &mut Session,
+        limit: Duration,
+    ) -> Result<Written, Unwritten> {
+        let scope = if names.is_empty() { Scope::Statement } else { Scope::Transaction };
+        session.set_scope(scope);
+        session.begin(limit).await.map_err(Unwritten::Rows)?;
+        let written = self.write(batch, session, limit).await.map_err(Unwritten::Rows)?;
+        if !names.is_empty() {
+            registry::insert(session, names).await.map_err(|failure| match failure {
+                // Nothing is known of either.
+                Failure::Unavailable { sqlstate: None, .. } => Unwritten::Rows(failure),
+                failure => Unwritten::Names(failure),
+            })?;
+        }
+        Ok(written)
     }
 
     async fn write(
@@ -220,6 +267,13 @@ impl Database {
         }
         Ok(Written::all(inserted))
     }
+}
+
+/// What was not written.
+enum Unwritten {
+    Rows(Failure),
+    /// The rows were, and were taken back: they go in without.
+    Names(Failure),
 }
 
 impl Written {

@@ -11,7 +11,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 use crate::base::time::Timestamp;
 
 /// Microseconds since the year 2000; the lowest and the highest number are the infinities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Instant(i64);
 
 /// From 1970 to 2000.
@@ -37,6 +37,15 @@ impl Instant {
     pub(super) fn unix_micros(self) -> Option<i128> {
         let is_finite = self != Self::INFINITY && self != Self::MINUS_INFINITY;
         is_finite.then(|| i128::from(self.0) + i128::from(EPOCH_MICROS))
+    }
+
+    /// `-infinity` if that lies before PostgreSQL's first; an infinity stays what it is.
+    pub(super) fn earlier_by(self, micros: i64) -> Self {
+        if self == Self::INFINITY {
+            return self;
+        }
+        let earlier = self.0.saturating_sub(micros);
+        if earlier < FIRST_MICROS { Self::MINUS_INFINITY } else { Self(earlier) }
     }
 
     /// `None` where RFC 3339 cannot say it.

@@ -28,8 +28,11 @@ use std::time::Duration;
 use connections::Connections;
 use durability::Durability;
 use insert::Duplicates;
+use queries::{Census, Newest};
+use registry::Registry;
 use server::Server;
 use session::Setting;
+use tasks::Tasks;
 
 mod connection_string;
 mod connections;
@@ -38,21 +41,28 @@ mod failure;
 mod insert;
 mod instant;
 mod queries;
+mod registry;
+mod reindex;
 mod schema;
 mod server;
 mod session;
 mod settings;
+mod shape;
 mod table;
+mod tasks;
+mod upkeep;
 
 pub use connection_string::ConnectionString;
 pub use failure::Failure;
 pub use queries::{
-    Cursor, DeviceFilter, DevicePage, Position, StoredReading, TOTAL_EXACT_UP_TO, TelemetryFilter,
-    TelemetryPage, Total,
+    Cursor, DeviceFilter, DevicePage, InvalidCursor, Position, StoredReading, TOTAL_EXACT_UP_TO,
+    TelemetryFilter, TelemetryPage, Total,
 };
+pub use reindex::{IndexProgress, index_plan};
 pub use schema::MIGRATE_TIMEOUT;
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
+pub use shape::{Bytes, Column, Index, Kind, Partition, Shape};
 
 /// Longest wait for the answer to a query, connecting included. The contract's 3 s, less the
 /// time to say so.
@@ -94,6 +104,10 @@ pub struct Database {
     /// What a statement with a batch may take.
     patience: Duration,
     durability: Durability,
+    registry: Registry,
+    tasks: Tasks,
+    newest: Newest,
+    census: Census,
 }
 
 impl Database {
@@ -115,6 +129,10 @@ impl Database {
             queries,
             duplicates: Duplicates::default(),
             durability: Durability::default(),
+            registry: Registry::default(),
+            tasks: Tasks::default(),
+            newest: Newest::default(),
+            census: Census::default(),
             patience,
         })
     }

@@ -3,9 +3,13 @@
 //! sqlx's own way is not taken: its table `_sqlx_migrations` may be another application's, whose rows
 //! stop it, and its lock belongs to a session, which a pooler does not keep. Here everything happens
 //! in one transaction, under a lock that ends with it, and is noted in a table of our own.
+//!
+//! What would have to wait for an exclusive lock on a table in use is put off instead ([`PATIENT`]): whoever
+//! waits for such a lock holds up all that come after, so one long reader would stop the service. It
+//! works without, and [`super::upkeep`] tries again.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
@@ -28,12 +32,20 @@ const FORMER_TABLE: &str = "_sqlx_migrations";
 /// One for all ingestors of a database: "iot-inge" in ASCII.
 const LOCK: i64 = 0x696f_742d_696e_6765;
 
+/// The one that makes the table. One that was there before is taken as it is, whatever made it: only its
+/// owner knows what indexes it can bear to be made.
+const MAKES_TABLE: i64 = 1;
+/// The first of those that change a table in use; each can be left for later.
+const PATIENT: i64 = 3;
+/// As long as that may hold up everybody else.
+const LOCK_LIMIT_MILLIS: u32 = 200;
+
 const SETTINGS: &[Setting] = &[];
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 impl Database {
-    /// Brings the schema up to date.
+    /// Brings the schema up to date, as far as that is possible at this moment.
     ///
     /// Changes nothing, and needs no right to, if every migration is applied already; those of a
     /// newer version do no harm. A role that may not migrate uses the table as it finds it.
@@ -43,17 +55,29 @@ impl Database {
     /// Always [`Failure::Unavailable`]: soon if the database does not answer, after
     /// [`MIGRATE_TIMEOUT`] if there is something to migrate.
     pub async fn prepare_schema(&self) -> Result<(), Failure> {
+        let is_complete = self.migrate().await?;
+        if !is_complete && !self.tasks.is_behind() {
+            tracing::info!(
+                "somebody reads or changes the table telemetry, so its migration is put off and tried again every few seconds; until then the table is used as it is"
+            );
+        }
+        self.tasks.set_prepared(is_complete);
+        Ok(())
+    }
+
+    /// Whether all is applied now.
+    pub(super) async fn migrate(&self) -> Result<bool, Failure> {
         // Not one of those for batches, whose statements may not take as long as migrations.
         let (mut session, _) = self.writes.server().connect(SETTINGS).await?;
         let patience = session.allowance(QUERY_TIMEOUT);
         let noted = within(patience, noted(&mut session)).await?;
-        if not_in(&noted).is_empty() {
-            return Ok(());
+        if not_in(&noted).next().is_none() {
+            return Ok(true);
         }
         match within(MIGRATE_TIMEOUT, apply(&mut session, noted)).await {
             Err(failure) if failure.sqlstate() == Some("42501") && self.has_table().await? => {
                 tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
-                Ok(())
+                Ok(true)
             }
             outcome => outcome.map_err(Failure::while_migrating),
         }
@@ -63,11 +87,7 @@ impl Database {
         let (mut session, _) = self.writes.server().connect(SETTINGS).await?;
         within(session.allowance(QUERY_TIMEOUT), async {
             session.begin(LOOK_LIMIT).await?;
-            let found = sqlx::query_scalar("select to_regclass('telemetry') is not null")
-                .persistent(false)
-                .fetch_one(session.connection())
-                .await
-                .map_err(Failure::of_statement)?;
+            let found = exists(&mut session).await?;
             session.end().await?;
             Ok(found)
         })
@@ -123,7 +143,8 @@ async fn read(session: &mut Session, table: &str) -> Result<Vec<(i64, Vec<u8>)>,
         .map_err(Failure::of_statement)
 }
 
-async fn apply(session: &mut Session, mut applied: Applied) -> Result<(), Failure> {
+/// Whether all is applied then.
+async fn apply(session: &mut Session, mut applied: Applied) -> Result<bool, Failure> {
     let limit = MIGRATE_LIMIT.as_millis();
     session
         .run(format!(
@@ -141,30 +162,61 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<(), Failur
         .await?;
     // Whoever held the lock before us may have applied them.
     applied.extend(read(session, MIGRATIONS_TABLE).await?);
-    let mut sql = String::new();
+    let is_there = exists(session).await?;
     for migration in not_in(&applied) {
-        sql.push_str(migration.sql.as_str());
-        write!(
-            sql,
-            ";
-            insert into {MIGRATIONS_TABLE} (version, description, checksum)
-            values ({}, '{}', '\\x{}')
-            on conflict (version) do update set checksum = excluded.checksum;",
-            migration.version,
-            migration.description.replace('\'', "''"),
-            Hex(&migration.checksum)
-        )
-        .ok();
+        let sql = match migration.version {
+            MAKES_TABLE if is_there => String::new(),
+            _ => format!("{};", migration.sql.as_str()),
+        };
+        let sql = format!("{sql}{}", note(migration));
+        if migration.version < PATIENT {
+            session.run(sql).await?;
+            continue;
+        }
+        let limited =
+            format!("savepoint patient; set local lock_timeout = {LOCK_LIMIT_MILLIS}; {sql}");
+        match session.run(limited + "release patient").await {
+            Ok(()) => {}
+            Err(failure) if failure.sqlstate() == Some("55P03") => {
+                session.run("rollback to patient; commit".to_owned()).await?;
+                return Ok(false);
+            }
+            Err(failure) => {
+                // Others' tables are still ours to make.
+                session.run("rollback to patient; commit".to_owned()).await?;
+                return Err(failure);
+            }
+        }
     }
-    session.run(sql + "commit").await
+    session.run("commit".to_owned()).await?;
+    Ok(true)
 }
 
-fn not_in(applied: &Applied) -> Vec<&'static Migration> {
-    let is_missing = |migration: &&Migration| {
+async fn exists(session: &mut Session) -> Result<bool, Failure> {
+    sqlx::query_scalar("select to_regclass('telemetry') is not null")
+        .persistent(false)
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)
+}
+
+/// What says that it is applied.
+fn note(migration: &Migration) -> String {
+    format!(
+        "insert into {MIGRATIONS_TABLE} (version, description, checksum)
+        values ({}, '{}', '\\x{}')
+        on conflict (version) do update set checksum = excluded.checksum;",
+        migration.version,
+        migration.description.replace('\'', "''"),
+        Hex(&migration.checksum)
+    )
+}
+
+fn not_in(applied: &Applied) -> impl Iterator<Item = &'static Migration> {
+    MIGRATIONS.iter().filter(|migration| {
         let checksum = applied.get(&migration.version);
         checksum.is_none_or(|checksum| checksum[..] != migration.checksum[..])
-    };
-    MIGRATIONS.iter().filter(is_missing).collect()
+    })
 }
 
 struct Hex<'b>(&'b [u8]);

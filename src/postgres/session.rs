@@ -31,6 +31,16 @@ pub(super) struct Session {
     round_trip: Duration,
     has_written: bool,
     is_new: bool,
+    scope: Scope,
+}
+
+/// What holds as a whole, or not at all, where the session is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Each statement.
+    Statement,
+    /// All that comes between [`Session::begin`] and [`Session::end`].
+    Transaction,
 }
 
 impl Session {
@@ -49,6 +59,7 @@ impl Session {
             round_trip,
             has_written: false,
             is_new: true,
+            scope: Scope::Statement,
         }
     }
 
@@ -71,6 +82,16 @@ impl Session {
         std::mem::take(&mut self.is_new)
     }
 
+    /// What begins from now on. Where a pooler stands before the database it is a transaction at any
+    /// rate.
+    pub(super) fn set_scope(&mut self, scope: Scope) {
+        self.scope = scope;
+    }
+
+    fn has_transaction(&self) -> bool {
+        self.scope == Scope::Transaction || !self.is_ours
+    }
+
     /// To be asked only between [`Self::begin`] and [`Self::end`].
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
@@ -91,6 +112,9 @@ impl Session {
                 self.run(format!("set statement_timeout = {told}")).await?;
                 self.limit = Some(limit);
             }
+            if self.scope == Scope::Transaction {
+                self.run("begin".to_owned()).await?;
+            }
             return Ok(());
         }
         let mut sql = format!("begin; select set_config('statement_timeout', {told}, true)");
@@ -102,12 +126,12 @@ impl Session {
 
     /// What was written is committed when this returns, and the connection can be used again.
     pub(super) async fn end(&mut self) -> Result<(), Failure> {
-        if self.is_ours { Ok(()) } else { self.run("commit".to_owned()).await }
+        if self.has_transaction() { self.run("commit".to_owned()).await } else { Ok(()) }
     }
 
     /// Takes back what was begun, as after a statement that was refused.
     pub(super) async fn abandon(&mut self) -> Result<(), Failure> {
-        if self.is_ours { Ok(()) } else { self.run("rollback".to_owned()).await }
+        if self.has_transaction() { self.run("rollback".to_owned()).await } else { Ok(()) }
     }
 
     /// Whether the other side still answers.

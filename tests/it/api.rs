@@ -77,6 +77,7 @@ fn every_malformed_request_is_a_400_that_says_what_to_change() {
         ("telemetry?start=2025-10-06T00:00:00Z&end=2025-10-05T00:00:00Z", "start"),
         ("telemetry?cursor=", "cursor"),
         ("telemetry?cursor=next", "cursor"),
+        ("telemetry?cursor=1759667696123456_42", "cursor"),
         ("telemetry?cursor=AAAAAAAAAAAAAAAAAAAAAA", "cursor"),
         ("telemetry?device_id=", "device_id"),
         ("telemetry?device_id=a%00b", "device_id"),

@@ -132,6 +132,8 @@ fn a_table_that_lacks_the_unique_key_gets_no_row_twice_and_the_log_says_why() {
 fn rows_with_ids_of_their_own_in_the_table_cost_no_reading() {
     let postgres = Postgres::start();
     postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    // Which keeps its id, because something refers to it.
+    postgres.execute("create table theirs (id bigint references telemetry (id))");
     postgres.execute(
         "insert into telemetry (id, device_id, ts, temperature, humidity, battery) \
          select id, 'copied', now() + id * interval '1 s', 1, 1, 1 \

@@ -122,7 +122,6 @@ fn another_applications_migrations_stop_nothing_and_our_former_table_is_taken_ov
          drop table _iot_ingestor_migrations;
          create role writer login password 'secret';
          grant select, insert on telemetry to writer;
-         grant usage on sequence telemetry_id_seq to writer;
          grant select on _sqlx_migrations to writer",
     );
     let mut ingestor = Service::new(&postgres.url_of("writer", "secret"), broker.port).start();

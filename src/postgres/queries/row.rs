@@ -45,46 +45,26 @@ pub(super) fn columns() -> String {
     list
 }
 
-/// A row with its place.
-pub(super) struct TelemetryRow {
-    id: i64,
-    pub(super) reading: StoredReading,
-}
-
-impl TelemetryRow {
+impl StoredReading {
+    /// Its place.
     pub(super) fn cursor(&self) -> Cursor {
-        Cursor { ts: self.reading.ts, id: self.id }
+        Cursor { ts: self.ts, device_id: self.device_id.clone() }
+    }
+
+    pub(super) fn ts(&self) -> Instant {
+        self.ts
     }
 }
 
-impl FromRow<'_, PgRow> for TelemetryRow {
+impl FromRow<'_, PgRow> for StoredReading {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self { id: row.try_get(0)?, reading: reading(row)? })
+        let mut values = Values::default();
+        for (at, value) in values.iter_mut().enumerate() {
+            *value = row.try_get::<Option<f64>, _>(2 + at)?.unwrap_or(f64::NAN);
+        }
+        let device_id = row.try_get::<Option<String>, _>(0)?.unwrap_or_default();
+        // A null sorts before all others.
+        let ts = row.try_get::<Option<Instant>, _>(1)?.unwrap_or(Instant::INFINITY);
+        Ok(Self { device_id, timestamp: ts.timestamp(), values, ts })
     }
-}
-
-/// A total, and a reading, which is null if the page is empty.
-pub(super) struct DeviceRow {
-    pub(super) total: i64,
-    pub(super) reading: Option<StoredReading>,
-}
-
-impl FromRow<'_, PgRow> for DeviceRow {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let is_there = row.try_get::<Option<String>, _>(1)?.is_some();
-        let reading = is_there.then(|| reading(row)).transpose()?;
-        Ok(Self { total: row.try_get(0)?, reading })
-    }
-}
-
-/// The reading that stands in all columns but the first.
-fn reading(row: &PgRow) -> sqlx::Result<StoredReading> {
-    let mut values = Values::default();
-    for (at, value) in values.iter_mut().enumerate() {
-        *value = row.try_get::<Option<f64>, _>(3 + at)?.unwrap_or(f64::NAN);
-    }
-    let device_id = row.try_get::<Option<String>, _>(1)?.unwrap_or_default();
-    // A null sorts before all others.
-    let ts = row.try_get::<Option<Instant>, _>(2)?.unwrap_or(Instant::INFINITY);
-    Ok(StoredReading { device_id, timestamp: ts.timestamp(), values, ts })
 }

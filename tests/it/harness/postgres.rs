@@ -16,6 +16,13 @@ use super::process::{Process, children_of, give_to_server, guarded_server};
 use super::scratch::copy;
 use super::{PATIENCE, Reading, Scratch, eventually, ports};
 
+/// What the service does in an empty database, in its order.
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../../migrations/0001_telemetry.sql"),
+    include_str!("../../../migrations/0002_devices.sql"),
+    include_str!("../../../migrations/0003_no_serial_number.sql"),
+];
+
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fsync {
@@ -156,10 +163,22 @@ impl Postgres {
         format!("postgres://{role}:{password}@127.0.0.1:{}/iotdb", self.port)
     }
 
+    /// What it has printed.
+    pub(crate) fn log_text(&self) -> String {
+        let log = fs::read(self.scratch.path().join("postgresql.log")).unwrap();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// Runs statements as the owner.
     #[track_caller]
     pub(crate) fn execute(&self, sql: &str) {
         self.session().execute(sql);
+    }
+
+    /// Makes the table as the service makes it.
+    #[track_caller]
+    pub(crate) fn make_table(&self) {
+        self.execute(&format!("begin; {}; commit", MIGRATIONS.join(";")));
     }
 
     /// The one value of the one row.
@@ -266,6 +285,12 @@ impl Session {
     pub(crate) fn text(&mut self, sql: &str) -> String {
         let query = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut self.connection);
         self.runtime.block_on(query).unwrap_or_else(|error| panic!("{error}: {sql}")).get(0)
+    }
+
+    /// The one column of all rows, a text.
+    #[track_caller]
+    pub(crate) fn texts(&mut self, sql: &str) -> Vec<String> {
+        self.rows(sql).iter().map(|row| row.get(0)).collect()
     }
 
     #[track_caller]

@@ -1,0 +1,337 @@
+//! Each device's latest reading. Names come from `telemetry_devices`, so that none of this walks through
+//! the table to find out who is in it.
+//!
+//! Somebody else may write rows and no names, or the list may not be filled yet. Where it is short, those
+//! of the newest rows that are not in it are shown as well, and their names are gathered.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::QueryBuilder;
+
+use super::row::{StoredReading, columns};
+use super::telemetry::{TOTAL_EXACT_UP_TO, Total};
+use super::window::windows;
+use crate::postgres::failure::{Failure, within};
+use crate::postgres::instant::Instant as Time;
+use crate::postgres::session::Session;
+use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
+
+/// Which devices, and in what order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceFilter {
+    /// Only those that have this in their name, in capitals or not. No NUL: PostgreSQL's text has
+    /// none.
+    pub name_contains: Option<String>,
+    /// By their latest reading, instead of by name.
+    pub newest_first: bool,
+}
+
+impl DeviceFilter {
+    /// As PostgreSQL finds it, capitals of rare alphabets aside.
+    fn matches(&self, device_id: &str) -> bool {
+        let part = self.name_contains.as_ref().map(|part| part.to_lowercase());
+        part.is_none_or(|part| device_id.to_lowercase().contains(&part))
+    }
+}
+
+/// Devices, each as its latest reading.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DevicePage {
+    /// No more than were asked for.
+    pub latest: Vec<StoredReading>,
+    /// Devices that match, on this page or off it.
+    pub total: Total,
+}
+
+/// The newest rows that are looked through for devices that are not in the list,
+const ROWS_FOR_STRANGERS: u32 = 1_000;
+/// if it is no longer than that.
+const SHORT_LIST: u32 = 100;
+/// The newest rows that are looked through first for the newest devices, and where that does not do.
+const FEW_ROWS: u32 = 5_000;
+const MANY_ROWS: u32 = 200_000;
+/// So many devices are looked up one by one, rather than to look through [`MANY_ROWS`].
+const FEW_DEVICES: usize = 2_000;
+/// More names are not sorted by age.
+const MOST_DEVICES: u32 = 1_000_000;
+
+const NAMES: &str = "
+    select device_id from telemetry_devices
+    where $1::text is null or strpos(lower(device_id), lower($1)) > 0
+    order by device_id
+    offset $2 limit $3";
+
+/// The order is there for the sake of the index, which alone is read.
+const COUNT_NAMES: &str = "
+    select count(*) from (
+        select device_id from telemetry_devices
+        where $1::text is null or strpos(lower(device_id), lower($1)) > 0
+        order by device_id
+        limit $2
+    ) as matching";
+
+const HAS_NAMES: &str = "select exists (select from telemetry_devices)";
+
+/// That there are more devices than are counted, which they do not cease to be soon. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(in crate::postgres) struct Census(Arc<Mutex<Option<Instant>>>);
+
+impl Census {
+    const TRUSTED_FOR: Duration = Duration::from_secs(60);
+
+    fn is_past(&self) -> bool {
+        let past = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        past.is_some_and(|at| at.elapsed() < Self::TRUSTED_FOR)
+    }
+
+    fn note(&self, total: Total) {
+        let past = (!total.exact).then(Instant::now);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = past;
+    }
+}
+
+impl Database {
+    /// Up to `limit` devices, after the first `offset` of them.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
+    pub async fn devices(
+        &self,
+        filter: &DeviceFilter,
+        offset: u32,
+        limit: u32,
+    ) -> Result<DevicePage, Failure> {
+        let page = within(QUERY_TIMEOUT, async {
+            let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let newest = self.newest.get();
+            let mut query = Query { session, filter, newest, census: &self.census };
+            let page = if filter.newest_first {
+                query.by_age(offset, limit).await?
+            } else {
+                query.by_name(offset, limit).await?
+            };
+            if page.has_strangers {
+                self.tasks.set_lacks_names();
+            }
+            session.end().await?;
+            lease.keep();
+            Ok(DevicePage { latest: page.latest, total: page.total })
+        });
+        match page.await {
+            Ok(page) => Ok(page),
+            Err(failure) => Err(self.explained(failure).await),
+        }
+    }
+}
+
+struct Query<'q> {
+    session: &'q mut Session,
+    filter: &'q DeviceFilter,
+    newest: Time,
+    census: &'q Census,
+}
+
+struct Page {
+    latest: Vec<StoredReading>,
+    total: Total,
+    /// Whether there are devices that the list lacks.
+    has_strangers: bool,
+}
+
+impl Page {
+    fn of(all: Vec<StoredReading>, total: Total, offset: u32, limit: u32) -> Self {
+        let latest = all.into_iter().skip(offset as usize).take(limit as usize).collect();
+        Self { latest, total, has_strangers: false }
+    }
+}
+
+impl Query<'_> {
+    async fn by_name(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
+        let total = self.total().await?;
+        if total.rows <= u64::from(SHORT_LIST) {
+            return self.of_short_list(offset, limit).await;
+        }
+        let names = self.names(offset, limit).await?;
+        let places: HashMap<&str, usize> =
+            names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        let mut latest = self.latest_of(names.clone()).await?;
+        latest.sort_by_key(|reading| places.get(reading.device_id.as_str()).copied());
+        Ok(Page { latest, total, has_strangers: false })
+    }
+
+    /// Most often the newest rows have them all. Else it takes all names: those of few devices are looked
+    /// up, those of many are sought in more of the newest rows first.
+    async fn by_age(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
+        let total = self.total().await?;
+        if total.rows <= u64::from(SHORT_LIST) {
+            return self.of_short_list(offset, limit).await;
+        }
+        let wanted = offset.saturating_add(limit) as usize;
+        if self.filter.name_contains.is_none() && wanted * 2 <= FEW_ROWS as usize {
+            let newest = self.newest_devices(FEW_ROWS, wanted).await?;
+            if newest.len() >= wanted {
+                return Ok(Page::of(newest, total, offset, limit));
+            }
+        }
+        let names = self.names(0, MOST_DEVICES).await?;
+        if names.len() > FEW_DEVICES {
+            let among: HashSet<&str> = names.iter().map(String::as_str).collect();
+            let mut newest = self.newest_devices(MANY_ROWS, usize::MAX).await?;
+            newest.retain(|reading| among.contains(reading.device_id.as_str()));
+            if newest.len() >= wanted {
+                return Ok(Page::of(newest, total, offset, limit));
+            }
+        }
+        let mut latest = self.latest_of(names).await?;
+        sort_by_age(&mut latest);
+        Ok(Page::of(latest, total, offset, limit))
+    }
+
+    async fn of_short_list(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
+        let names = self.names(0, SHORT_LIST).await?;
+        let is_empty = names.is_empty() && !self.has_names().await?;
+        let rows = if is_empty { MANY_ROWS } else { ROWS_FOR_STRANGERS };
+        let mut strangers = self.newest_devices(rows, usize::MAX).await?;
+        strangers.retain(|reading| {
+            !names.contains(&reading.device_id) && self.filter.matches(&reading.device_id)
+        });
+        let total = Total::of((names.len() + strangers.len()) as u64);
+        let has_strangers = !strangers.is_empty();
+        let mut all = self.latest_of(names).await?;
+        all.append(&mut strangers);
+        if self.filter.newest_first {
+            sort_by_age(&mut all);
+        } else {
+            all.sort_by(|a, b| a.device_id.cmp(&b.device_id));
+        }
+        Ok(Page { has_strangers, ..Page::of(all, total, offset, limit) })
+    }
+
+    async fn has_names(&mut self) -> Result<bool, Failure> {
+        sqlx::query_scalar(HAS_NAMES)
+            .persistent(self.session.keeps_statements())
+            .fetch_one(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)
+    }
+
+    async fn names(&mut self, offset: u32, limit: u32) -> Result<Vec<String>, Failure> {
+        sqlx::query_scalar(NAMES)
+            .bind(self.filter.name_contains.as_deref())
+            .bind(i64::from(offset))
+            .bind(i64::from(limit))
+            .persistent(self.session.keeps_statements())
+            .fetch_all(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)
+    }
+
+    async fn total(&mut self) -> Result<Total, Failure> {
+        let is_whole = self.filter.name_contains.is_none();
+        let past = u64::from(TOTAL_EXACT_UP_TO) + 1;
+        if is_whole && self.census.is_past() {
+            return Ok(Total::of(past));
+        }
+        let counted: i64 = sqlx::query_scalar(COUNT_NAMES)
+            .bind(self.filter.name_contains.as_deref())
+            .bind(i64::from(TOTAL_EXACT_UP_TO) + 1)
+            .persistent(self.session.keeps_statements())
+            .fetch_one(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        let total = Total::of(counted.unsigned_abs());
+        if is_whole {
+            self.census.note(total);
+        }
+        Ok(total)
+    }
+
+    /// The latest readings of `names`, in no order: in each window of those that have none in a later
+    /// one. A name may have none at all.
+    async fn latest_of(&mut self, mut names: Vec<String>) -> Result<Vec<StoredReading>, Failure> {
+        let columns = columns();
+        let mut latest: Vec<StoredReading> = Vec::new();
+        for window in windows(None, None, self.newest) {
+            if names.is_empty() {
+                break;
+            }
+            let mut sql = QueryBuilder::new("select latest.* from unnest(");
+            sql.push_bind(names.clone());
+            sql.push(format!(
+                "::text[]) as device (device_id)
+                cross join lateral (
+                    select {columns}
+                    from telemetry
+                    where telemetry.device_id = any(array[device.device_id])"
+            ));
+            window.push_to(&mut sql);
+            sql.push(
+                " order by telemetry.device_id desc, telemetry.ts desc
+                    limit 1
+                ) as latest",
+            );
+            let found: Vec<StoredReading> = sql
+                .build_query_as()
+                .persistent(self.session.keeps_statements())
+                .fetch_all(self.session.connection())
+                .await
+                .map_err(Failure::of_statement)?;
+            let ids: HashSet<&str> =
+                found.iter().map(|reading| reading.device_id.as_str()).collect();
+            names.retain(|name| !ids.contains(name.as_str()));
+            latest.extend(found);
+        }
+        Ok(latest)
+    }
+
+    /// The devices of the newest rows, by age, as far as nothing older can come between them; as many as
+    /// are `wanted`, or more.
+    async fn newest_devices(
+        &mut self,
+        rows: u32,
+        wanted: usize,
+    ) -> Result<Vec<StoredReading>, Failure> {
+        let columns = columns();
+        let mut newest: Vec<StoredReading> = Vec::new();
+        for window in windows(None, None, self.newest) {
+            let missing = i64::from(rows) - i64::try_from(newest.len()).unwrap_or(i64::MAX);
+            if missing <= 0 {
+                break;
+            }
+            let mut sql = QueryBuilder::new(format!("select {columns} from telemetry where true"));
+            window.push_to(&mut sql);
+            sql.push(" order by telemetry.ts desc limit ").push_bind(missing);
+            let found: Vec<StoredReading> = sql
+                .build_query_as()
+                .persistent(self.session.keeps_statements())
+                .fetch_all(self.session.connection())
+                .await
+                .map_err(Failure::of_statement)?;
+            newest.extend(found);
+            let devices: HashSet<&str> =
+                newest.iter().map(|reading| reading.device_id.as_str()).collect();
+            if devices.len() >= wanted {
+                break;
+            }
+        }
+        if newest.len() >= rows as usize
+            && let Some(last) = newest.last().map(StoredReading::ts)
+        {
+            // Of that moment there may be more.
+            newest.retain(|reading| reading.ts() != last);
+        }
+        let mut seen = HashSet::new();
+        newest.retain(|reading| seen.insert(reading.device_id.clone()));
+        sort_by_age(&mut newest);
+        Ok(newest)
+    }
+}
+
+/// The newest first, and those of one moment by name.
+fn sort_by_age(latest: &mut [StoredReading]) {
+    latest.sort_by(|a, b| b.ts().cmp(&a.ts()).then_with(|| a.device_id.cmp(&b.device_id)));
+}

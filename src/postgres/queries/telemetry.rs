@@ -1,0 +1,252 @@
+//! Readings, newest first, page by page, and how many there are.
+
+use sqlx::{Postgres, QueryBuilder};
+
+use super::cursor::Cursor;
+use super::row::{StoredReading, columns};
+use super::window::{Window, windows};
+use crate::base::time::Timestamp;
+use crate::postgres::failure::{Failure, within};
+use crate::postgres::instant::Instant;
+use crate::postgres::session::Session;
+use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
+
+/// Rows up to which a total is counted.
+pub const TOTAL_EXACT_UP_TO: u32 = 100_000;
+/// Where counting ends.
+const PAST: i64 = TOTAL_EXACT_UP_TO as i64 + 1;
+
+/// Which readings; all that is set must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TelemetryFilter {
+    /// Of this device alone. No NUL: PostgreSQL's text has none.
+    pub device_id: Option<String>,
+    /// Not measured before.
+    pub start: Option<Timestamp>,
+    /// Not measured after.
+    pub end: Option<Timestamp>,
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// After this many rows, each of which costs.
+    Offset(u32),
+    /// After the row that the cursor names, at the cost of the first page.
+    After(Cursor),
+}
+
+/// How many match, on this page or off it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// At most [`TOTAL_EXACT_UP_TO`].
+    pub rows: u64,
+    /// Whether there are no more than `rows`.
+    pub exact: bool,
+}
+
+impl Total {
+    /// Of what was counted up to one more than [`TOTAL_EXACT_UP_TO`].
+    pub(super) fn of(counted: u64) -> Self {
+        let most = u64::from(TOTAL_EXACT_UP_TO);
+        Self { rows: counted.min(most), exact: counted <= most }
+    }
+}
+
+/// Readings, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryPage {
+    /// No more than were asked for.
+    pub readings: Vec<StoredReading>,
+    /// Of the whole filter.
+    pub total: Total,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+impl Database {
+    /// Up to `limit` readings from `position` on.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
+    pub async fn telemetry(
+        &self,
+        filter: &TelemetryFilter,
+        position: &Position,
+        limit: u32,
+    ) -> Result<TelemetryPage, Failure> {
+        let page = within(QUERY_TIMEOUT, async {
+            let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let newest = self.newest.get();
+            // One more than asked for tells whether there is a next page.
+            let mut readings = page(session, filter, position, newest, limit + 1).await?;
+            let has_next = readings.len() > limit as usize;
+            readings.truncate(limit as usize);
+            if let (Position::Offset(0), Some(first)) = (position, readings.first())
+                && *filter == TelemetryFilter::default()
+            {
+                self.newest.note(first.ts());
+            }
+            // Counted after the page, on the same connection, so that it is not less than what
+            // the page shows; and only if the page does not tell already.
+            let total = match position {
+                Position::Offset(skipped)
+                    if !has_next && (*skipped == 0 || !readings.is_empty()) =>
+                {
+                    u64::from(*skipped) + readings.len() as u64
+                }
+                _ => total(session, filter, newest).await?,
+            };
+            session.end().await?;
+            lease.keep();
+            let next = readings.last().filter(|_| has_next).map(StoredReading::cursor);
+            Ok(TelemetryPage { readings, total: Total::of(total), next })
+        });
+        match page.await {
+            Ok(page) => Ok(page),
+            Err(failure) => Err(self.explained(failure).await),
+        }
+    }
+}
+
+/// `wanted` readings, from window after window.
+async fn page(
+    session: &mut Session,
+    filter: &TelemetryFilter,
+    position: &Position,
+    newest: Instant,
+    wanted: u32,
+) -> Result<Vec<StoredReading>, Failure> {
+    let (mut to_skip, after) = match position {
+        Position::Offset(rows) => (i64::from(*rows), None),
+        Position::After(cursor) => (0, Some(cursor)),
+    };
+    let end = filter.end.map(Instant::from);
+    let until = after.map_or(end, |after| Some(end.map_or(after.ts, |end| end.min(after.ts))));
+    let mut readings: Vec<StoredReading> = Vec::new();
+    for window in windows(filter.start.map(Instant::from), until, newest) {
+        let missing = i64::from(wanted) - i64::try_from(readings.len()).unwrap_or(i64::MAX);
+        let rows: Vec<StoredReading> = page_of(filter, after, &window, to_skip, missing)
+            .build_query_as()
+            .persistent(session.keeps_statements())
+            .fetch_all(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        let was_skipped_whole = rows.is_empty() && to_skip > 0;
+        readings.extend(rows);
+        if readings.len() >= wanted as usize || window.is_last {
+            break;
+        }
+        to_skip = if was_skipped_whole {
+            to_skip - count(session, filter, &window, to_skip).await?
+        } else {
+            0
+        };
+    }
+    Ok(readings)
+}
+
+fn page_of(
+    filter: &TelemetryFilter,
+    after: Option<&Cursor>,
+    window: &Window,
+    to_skip: i64,
+    limit: i64,
+) -> QueryBuilder<Postgres> {
+    let columns = columns();
+    let mut sql = QueryBuilder::new(format!("select {columns} from telemetry where true"));
+    if let Some(device_id) = &filter.device_id {
+        sql.push(" and telemetry.device_id = any(array[").push_bind(device_id.clone()).push("])");
+    }
+    push_span(&mut sql, filter);
+    window.push_to(&mut sql);
+    if let Some(Cursor { ts, device_id }) = after {
+        // The comparison of rows alone would rule out no partition.
+        sql.push(" and telemetry.ts <= ").push_bind(*ts);
+        sql.push(" and (telemetry.ts, telemetry.device_id) < (").push_bind(*ts);
+        sql.push(", ").push_bind(device_id.clone()).push(")");
+    }
+    sql.push(match filter.device_id {
+        Some(_) => " order by telemetry.device_id desc, telemetry.ts desc",
+        None => " order by telemetry.ts desc, telemetry.device_id desc",
+    });
+    sql.push(" limit ").push_bind(limit);
+    if to_skip > 0 {
+        sql.push(" offset ").push_bind(to_skip);
+    }
+    sql
+}
+
+/// Counts window after window, and no further than [`PAST`].
+async fn total(
+    session: &mut Session,
+    filter: &TelemetryFilter,
+    newest: Instant,
+) -> Result<u64, Failure> {
+    let mut counted = 0;
+    let (start, end) = (filter.start.map(Instant::from), filter.end.map(Instant::from));
+    for window in windows(start, end, newest) {
+        counted += count(session, filter, &window, PAST - counted).await?;
+        if counted >= PAST {
+            break;
+        }
+    }
+    Ok(counted.unsigned_abs())
+}
+
+async fn count(
+    session: &mut Session,
+    filter: &TelemetryFilter,
+    window: &Window,
+    most: i64,
+) -> Result<i64, Failure> {
+    count_in(filter, window, most)
+        .build_query_scalar()
+        .persistent(session.keeps_statements())
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)
+}
+
+/// Stops at the first row that is not to be counted any more. The order is there for the sake of
+/// its index, which alone is read: without it, a scan of the table may begin at the far end. A device's
+/// readings are in one place of its index, in whatever order. What the index holds is selected, because
+/// anything else would be computed for each row.
+///
+/// Most tables are past the limit as a whole, and to skip so many rows takes two thirds of the
+/// time that it takes to count them. So all rows are counted only if that finds none behind them.
+fn count_in(filter: &TelemetryFilter, window: &Window, most: i64) -> QueryBuilder<Postgres> {
+    let is_whole = *filter == TelemetryFilter::default() && most == PAST;
+    let mut sql = QueryBuilder::new("select ");
+    if is_whole {
+        sql.push("case when exists (select ts from telemetry where true");
+        window.push_to(&mut sql);
+        sql.push(" order by ts desc offset ").push_bind(most - 1);
+        sql.push(") then ").push_bind(most).push(" else (select ");
+    }
+    sql.push("count(*) from (select ts from telemetry where true");
+    if let Some(device_id) = &filter.device_id {
+        sql.push(" and telemetry.device_id = ").push_bind(device_id.clone());
+    }
+    push_span(&mut sql, filter);
+    window.push_to(&mut sql);
+    if filter.device_id.is_none() {
+        sql.push(" order by ts desc");
+    }
+    sql.push(" limit ").push_bind(most).push(") as matching");
+    if is_whole {
+        sql.push(") end");
+    }
+    sql
+}
+
+fn push_span(sql: &mut QueryBuilder<Postgres>, filter: &TelemetryFilter) {
+    if let Some(start) = filter.start {
+        sql.push(" and telemetry.ts >= ").push_bind(Instant::from(start));
+    }
+    if let Some(end) = filter.end {
+        sql.push(" and telemetry.ts <= ").push_bind(Instant::from(end));
+    }
+}

@@ -1,0 +1,147 @@
+//! Time in windows, the newest first.
+//!
+//! A table that is partitioned by time is planned and read partition by partition, all of those that the
+//! condition does not rule out. "The newest hundred" rules out none. So it is asked of the last two days
+//! first, then of the month before them, and only then of the rest: each statement has its bounds in it,
+//! and touches the partitions within them alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use sqlx::{Postgres, QueryBuilder};
+
+use crate::base::time::Timestamp;
+use crate::postgres::instant::Instant;
+
+/// How far back they reach; the last one has no end.
+const DAYS: [i64; 2] = [2, 30];
+const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// A part of a span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    /// Times after this one; `None` means all.
+    after: Option<Instant>,
+    /// Times up to this one, inclusive; `None` means all.
+    until: Option<Instant>,
+    /// Whether there is none behind it.
+    pub(super) is_last: bool,
+}
+
+impl Window {
+    /// Adds it as conditions.
+    pub(super) fn push_to(&self, sql: &mut QueryBuilder<Postgres>) {
+        if let Some(after) = self.after {
+            sql.push(" and telemetry.ts > ").push_bind(after);
+        }
+        if let Some(until) = self.until {
+            sql.push(" and telemetry.ts <= ").push_bind(until);
+        }
+    }
+}
+
+/// The parts of what lies not before `start` and not after `end`, counted back from the newest time in
+/// it, which is `newest` unless it ends earlier. They touch, and do not overlap.
+pub(super) fn windows(
+    start: Option<Instant>,
+    end: Option<Instant>,
+    newest: Instant,
+) -> Vec<Window> {
+    let newest = end.map_or(newest, |end| end.min(newest));
+    let mut windows = Vec::new();
+    let mut until = None;
+    for days in DAYS {
+        let after = newest.earlier_by(days * DAY_MICROS);
+        // What begins earlier, or later, is one window.
+        if after == Instant::MINUS_INFINITY || start.is_some_and(|start| start >= after) {
+            break;
+        }
+        windows.push(Window { after: Some(after), until, is_last: false });
+        until = Some(after);
+    }
+    windows.push(Window { after: None, until, is_last: true });
+    windows
+}
+
+/// The newest time that was seen in the table: that of an archive lies far behind the clock. Only what
+/// windows are counted back from: the first of them has no upper end. Clones share it.
+#[derive(Clone, Debug)]
+pub(in crate::postgres) struct Newest(Arc<AtomicI64>);
+
+impl Default for Newest {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(i64::MAX)))
+    }
+}
+
+impl Newest {
+    /// It, or this machine's clock if that is behind it: readings may be dated ahead.
+    pub(super) fn get(&self) -> Instant {
+        let seen = Timestamp::from_micros(self.0.load(Ordering::Relaxed));
+        let now = Timestamp::now();
+        Instant::from(seen.map_or(now, |seen| seen.min(now)))
+    }
+
+    /// The newest row has this time.
+    pub(super) fn note(&self, ts: Instant) {
+        let micros = ts.timestamp().map_or(i64::MAX, Timestamp::as_micros);
+        self.0.store(micros, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Instant {
+        Timestamp::from_rfc3339(text).unwrap().into()
+    }
+
+    fn bounds(windows: &[Window]) -> Vec<(Option<Instant>, Option<Instant>)> {
+        windows.iter().map(|window| (window.after, window.until)).collect()
+    }
+
+    #[test]
+    fn windows_reach_back_two_days_then_thirty_then_to_the_beginning() {
+        let newest = at("2026-03-31T12:00:00Z");
+        let (two, thirty) = (at("2026-03-29T12:00:00Z"), at("2026-03-01T12:00:00Z"));
+        let all = windows(None, None, newest);
+        let expected = [(Some(two), None), (Some(thirty), Some(two)), (None, Some(thirty))];
+        assert_eq!(bounds(&all), expected);
+        assert_eq!(all.iter().filter(|window| window.is_last).count(), 1);
+        assert!(all[2].is_last);
+    }
+
+    #[test]
+    fn what_ends_earlier_is_counted_back_from_its_end() {
+        let end = at("2026-01-31T00:00:00Z");
+        let windows = windows(None, Some(end), at("2026-03-31T00:00:00Z"));
+        assert_eq!(windows[0].after, Some(at("2026-01-29T00:00:00Z")));
+        let infinite = super::windows(None, Some(Instant::MINUS_INFINITY), Instant::INFINITY);
+        assert_eq!(bounds(&infinite), [(None, None)]);
+    }
+
+    #[test]
+    fn what_begins_within_a_window_has_none_behind_it() {
+        let newest = at("2026-03-31T00:00:00Z");
+        let start = |text| bounds(&windows(Some(at(text)), None, newest));
+        assert_eq!(start("2026-03-30T00:00:00Z"), [(None, None)]);
+        assert_eq!(start("2026-03-29T00:00:00Z"), [(None, None)]);
+        assert_eq!(start("2026-03-20T00:00:00Z").len(), 2);
+        assert_eq!(start("2025-03-20T00:00:00Z").len(), 3);
+        assert_eq!(start("2027-01-01T00:00:00Z"), [(None, None)], "ahead of it all");
+    }
+
+    #[test]
+    fn windows_are_counted_back_from_the_newest_row_or_from_the_clock_if_that_is_behind_it() {
+        let newest = Newest::default();
+        let now = Instant::from(Timestamp::now());
+        assert!(newest.get() >= now);
+        newest.note(at("2025-06-01T00:00:00Z"));
+        assert_eq!(newest.get(), at("2025-06-01T00:00:00Z"));
+        for ahead in [at("9999-01-01T00:00:00Z"), Instant::INFINITY] {
+            newest.note(ahead);
+            assert!(newest.get() >= now && newest.get() < ahead);
+        }
+    }
+}

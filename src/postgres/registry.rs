@@ -1,0 +1,182 @@
+//! The names of devices, put into `telemetry_devices` with their first row.
+//!
+//! A batch whose devices are all known costs a look into a set here and nothing there. What is new is
+//! inserted in the batch's own transaction, after its rows: so no name is there without a row, and none
+//! is missing as soon as rows can be read. Every transaction takes the locks of rows first and of names
+//! then, each in the order of the key, so no two wait for each other.
+//!
+//! The list serves readers; rows must not wait for it. Where it takes no names, rows go in without, and
+//! [`super::upkeep`] looks for the names later.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use super::session::Session;
+
+/// Names that are kept in mind, at 8 to 16 bytes each; one more, and it begins anew.
+const MOST_KNOWN: usize = 1_000_000;
+/// What is in mind is asked again after that: somebody may have removed names, or restored an older
+/// database.
+const TRUSTED_FOR: Duration = Duration::from_secs(10 * 60);
+/// After the list took no names.
+const SET_ASIDE_FOR: Duration = Duration::from_secs(60);
+
+/// Somebody who holds the list must not hold up rows.
+const LOCK_LIMIT: &str = "set local lock_timeout = '500ms'";
+const INSERT: &str = "
+    insert into telemetry_devices (device_id)
+    select device_id from unnest($1::text[]) as batch (device_id)
+    on conflict (device_id) do nothing";
+
+/// Which names are in the list for certain. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Registry(Arc<Mutex<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    /// Of names. Two in a million have the same with a chance of one in forty million, and then until
+    /// [`TRUSTED_FOR`] has passed: the key is another then.
+    hashes: HashSet<u64, BuildHasherDefault<Itself>>,
+    key: RandomState,
+    since: Instant,
+    set_aside: Option<Instant>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            hashes: HashSet::default(),
+            key: RandomState::new(),
+            since: Instant::now(),
+            set_aside: None,
+        }
+    }
+}
+
+impl Registry {
+    /// Those of `names`, which are sorted, that are not known, once each.
+    pub(super) fn unknown<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
+        let mut known = self.lock();
+        if known.since.elapsed() >= TRUSTED_FOR {
+            let set_aside = known.set_aside;
+            *known = Known { set_aside, ..Known::default() };
+        }
+        let mut last = None;
+        let is_new = |name: &&&'n str| last.replace(**name) != Some(**name);
+        let distinct = names.iter().filter(is_new).copied();
+        distinct.filter(|name| !known.hashes.contains(&known.key.hash_one(name))).collect()
+    }
+
+    /// Whether it took no names just now.
+    pub(super) fn is_set_aside(&self) -> bool {
+        self.lock().set_aside.is_some_and(|at| at.elapsed() < SET_ASIDE_FOR)
+    }
+
+    /// They are in the list, and that is committed.
+    pub(super) fn learn(&self, names: &[&str]) {
+        if names.is_empty() {
+            return;
+        }
+        let mut known = self.lock();
+        if known.hashes.len() + names.len() > MOST_KNOWN {
+            known.hashes.clear();
+        }
+        for name in names {
+            let hash = known.key.hash_one(name);
+            known.hashes.insert(hash);
+        }
+        known.set_aside = None;
+    }
+
+    /// What was in mind may not be so any more.
+    pub(super) fn forget(&self) {
+        self.lock().hashes.clear();
+    }
+
+    /// It takes no names.
+    pub(super) fn set_aside(&self, failure: &Failure) {
+        let was_fine = self.lock().set_aside.replace(Instant::now()).is_none();
+        if was_fine {
+            tracing::warn!(
+                %failure,
+                "the table telemetry_devices takes no names, so /api/v1/devices lacks those that are new; their readings are stored, and the names follow once it does: this role needs select and insert on it"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Inserts those of `names` that are not there, in the transaction of `session`.
+pub(super) async fn insert(session: &mut Session, names: &[&str]) -> Result<(), Failure> {
+    session.run(LOCK_LIMIT.to_owned()).await?;
+    sqlx::query(INSERT)
+        .bind(names)
+        .persistent(session.keeps_statements())
+        .execute(session.connection())
+        .await
+        .map(drop)
+        .map_err(Failure::of_statement)
+}
+
+/// For what is a hash already.
+#[derive(Default)]
+struct Itself(u64);
+
+impl Hasher for Itself {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_unknown_once_and_known_after_it_was_learned() {
+        let registry = Registry::default();
+        let names = ["a", "a", "b", "c", "c"];
+        assert_eq!(registry.unknown(&names), ["a", "b", "c"]);
+        registry.learn(&["a", "c"]);
+        assert_eq!(registry.unknown(&names), ["b"]);
+        registry.forget();
+        assert_eq!(registry.unknown(&names), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn names_are_kept_in_mind_up_to_a_bound() {
+        let registry = Registry::default();
+        let names: Vec<String> = (0..MOST_KNOWN / 100).map(|n| n.to_string()).collect();
+        for part in 0..150 {
+            let names: Vec<String> = names.iter().map(|name| format!("{part}-{name}")).collect();
+            registry.learn(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(registry.lock().hashes.len() <= MOST_KNOWN);
+        }
+    }
+
+    #[test]
+    fn a_list_that_takes_no_names_is_set_aside_until_it_does() {
+        let registry = Registry::default();
+        assert!(!registry.is_set_aside());
+        registry.set_aside(&Failure::unavailable("permission denied"));
+        assert!(registry.is_set_aside());
+        registry.learn(&["a"]);
+        assert!(!registry.is_set_aside());
+    }
+}

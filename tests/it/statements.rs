@@ -1,0 +1,188 @@
+//! What the service asks of a table that is partitioned by time, as PostgreSQL itself has seen it.
+
+use std::collections::HashSet;
+
+use crate::harness::{Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, reading};
+
+/// Days that have a partition each: 96 behind today, today, and three ahead.
+const DAYS: usize = 100;
+
+/// Two days, what they touch at both ends, and the three days ahead.
+const RECENT: usize = PAST + 3;
+const PAST: usize = 2 + 1;
+/// The window behind it.
+const MONTH: usize = 28 + 1;
+
+/// A statement and how it was carried out.
+struct Carried {
+    sql: String,
+    /// Partitions that were planned for, whether or not they were reached.
+    partitions: usize,
+}
+
+struct Setup {
+    postgres: Postgres,
+    ingestor: Ingestor,
+    broker: Mosquitto,
+}
+
+impl Setup {
+    fn start() -> Self {
+        let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+        postgres.execute(
+            "create table telemetry (device_id text not null, ts timestamptz not null,
+                 temperature float8 not null, humidity float8 not null, battery float8 not null,
+                 created_at timestamptz not null default now(), unique (device_id, ts))
+                 partition by range (ts);
+             create index telemetry_ts_idx on telemetry (ts);
+             create table telemetry_older partition of telemetry
+                 for values from (minvalue) to (date_trunc('day', now()) - interval '96 days');
+             do $$ declare day timestamptz; begin
+                 for n in -96..3 loop
+                     day := date_trunc('day', now()) + n * interval '1 day';
+                     execute format('create table telemetry_p%s partition of telemetry
+                         for values from (%L) to (%L)', n + 96, day, day + interval '1 day');
+                 end loop;
+             end $$;
+             insert into telemetry (device_id, ts, temperature, humidity, battery)
+             select 'device-' || lpad((n % 200)::text, 3, '0'), now() - n * interval '40 s', 1, 2, 3
+             from generate_series(1, 200000) as n;
+             create table telemetry_devices (device_id text primary key);
+             insert into telemetry_devices select distinct device_id from telemetry;
+             alter database iotdb set session_preload_libraries = 'auto_explain';
+             alter database iotdb set auto_explain.log_min_duration = 0;
+             alter database iotdb set auto_explain.log_nested_statements = on",
+        );
+        postgres.execute("vacuum analyze");
+        let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+        ingestor.await_ready();
+        eventually("the database is up", || (ingestor.metric("ingestor_db_up") == 1).then_some(()));
+        eventually("names are gathered", || {
+            let done = "select count(*) from _iot_ingestor_progress where is_done";
+            (postgres.value(done) == 1).then_some(())
+        });
+        Self { postgres, ingestor, broker }
+    }
+
+    /// What PostgreSQL has carried out that names the table.
+    fn carried(&self) -> Vec<Carried> {
+        let log = self.postgres.log_text();
+        let mut all = Vec::new();
+        for entry in log.split("LOG:  duration: ").skip(1) {
+            // What belongs to it is set in.
+            let lines: Vec<&str> =
+                entry.lines().skip(1).take_while(|line| line.starts_with('\t')).collect();
+            let plan = lines.iter().position(|line| line.contains("(cost=")).unwrap_or(lines.len());
+            let sql = lines[..plan].join("\n");
+            if !sql.contains("telemetry")
+                || sql.contains("pg_class")
+                || sql.contains("pg_attribute")
+            {
+                continue;
+            }
+            let scanned = |line: &&str| {
+                let name = line.split(" on ").nth(1)?.split(' ').next()?;
+                let is_part = name.starts_with("telemetry_p") || name == "telemetry_older";
+                is_part.then(|| name.to_owned())
+            };
+            let partitions: HashSet<String> = lines[plan..].iter().filter_map(scanned).collect();
+            let partitions = partitions.len();
+            assert!(!entry.contains("Recursive Union"), "{entry}");
+            assert!(!sql.to_lowercase().contains("recursive"), "{sql}");
+            all.push(Carried { sql, partitions });
+        }
+        all
+    }
+
+    /// What a request makes of it.
+    #[track_caller]
+    fn asked(&self, path: &str) -> Vec<Carried> {
+        let before = self.carried().len();
+        let answer = self.ingestor.get(&format!("/api/v1/{path}"));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert!(!answer.json()["data"].as_array().unwrap().is_empty(), "{path} finds nothing");
+        eventually("the statements are logged", || {
+            let all = self.carried();
+            (all.len() > before).then(|| all.into_iter().skip(before).collect())
+        })
+    }
+}
+
+#[test]
+fn no_statement_reads_more_than_the_partitions_of_its_window() {
+    let setup = Setup::start();
+    let page = setup.ingestor.get("/api/v1/telemetry?limit=1").json();
+    let newest = page["data"][0]["timestamp"].as_str().unwrap();
+    let newest = chrono::DateTime::parse_from_rfc3339(newest).unwrap();
+    let day = |days: i64| (newest - chrono::TimeDelta::days(days)).format("%Y-%m-%dT%H:%M:%SZ");
+    let cursor = {
+        let path = format!("/api/v1/telemetry?limit=1&end={}", day(50));
+        setup.ingestor.get(&path).json()["next_cursor"].as_str().unwrap().to_owned()
+    };
+    for (path, most) in [
+        ("telemetry".to_owned(), RECENT),
+        ("telemetry?limit=1000".to_owned(), RECENT),
+        ("telemetry?offset=3000".to_owned(), RECENT),
+        (format!("telemetry?cursor={cursor}"), RECENT),
+        (format!("telemetry?end={}", day(40)), PAST),
+        (format!("telemetry?start={}&end={}", day(41), day(40)), 2),
+        (format!("telemetry?start={}&end={}&device_id=device-007", day(41), day(40)), 2),
+        ("devices?limit=150".to_owned(), RECENT),
+        ("devices?name_contains=device-1".to_owned(), RECENT),
+        ("devices?newest_first=true".to_owned(), RECENT),
+        ("devices?newest_first=true&name_contains=device-1".to_owned(), RECENT),
+    ] {
+        let asked = setup.asked(&path);
+        let (counts, pages): (Vec<&Carried>, Vec<&Carried>) =
+            asked.iter().partition(|carried| carried.sql.contains("count(*)"));
+        for Carried { sql, partitions } in pages {
+            assert!(*partitions <= most, "{path} reads {partitions} partitions:\n{sql}");
+        }
+        must_go_on(&path, &counts);
+    }
+    // These go on from window to window.
+    for path in ["telemetry?device_id=device-007", "telemetry?device_id=device-007&limit=1000"] {
+        let asked = setup.asked(path);
+        let (counts, pages): (Vec<&Carried>, Vec<&Carried>) =
+            asked.iter().partition(|carried| carried.sql.contains("count(*)"));
+        must_go_on(path, &counts);
+        must_go_on(path, &pages);
+    }
+}
+
+/// From window to window, and over none twice.
+#[track_caller]
+fn must_go_on(path: &str, statements: &[&Carried]) {
+    let partitions: Vec<usize> = statements.iter().map(|carried| carried.partitions).collect();
+    let (first, second) = (partitions.first().copied(), partitions.get(1).copied());
+    assert!(first.is_none_or(|first| first <= RECENT), "{path}: {partitions:?}");
+    assert!(second.is_none_or(|second| second <= MONTH), "{path}: {partitions:?}");
+    // A partition in which one window ends and the next begins is in both.
+    assert!(partitions.iter().sum::<usize>() <= DAYS + 1 + 2, "{path}: {partitions:?}");
+}
+
+#[test]
+fn what_the_flusher_sends_reads_the_partitions_of_its_rows_alone() {
+    let mut setup = Setup::start();
+    let mut devices = Publisher::connect(setup.broker.port);
+    let now = chrono::Utc::now().timestamp_micros();
+    for round in 0..2 {
+        for number in 0..200 {
+            let mut reading = reading(number);
+            reading.micros = now - i64::try_from(number).unwrap() * 1_000_000;
+            devices.publish(&reading.topic(), reading.payload());
+        }
+        devices.finish();
+        setup.ingestor.await_metric("ingestor_acks_total", 200 * (round + 1));
+    }
+    eventually("what came twice is known", || {
+        (setup.ingestor.metric("ingestor_duplicates_total") == 200).then_some(())
+    });
+    let carried = setup.carried();
+    let inserts: Vec<&Carried> =
+        carried.iter().filter(|carried| carried.sql.contains("insert into")).collect();
+    assert!(inserts.len() >= 3, "rows, names, and rows again");
+    for Carried { sql, partitions } in inserts {
+        assert_eq!(*partitions, 0, "{sql}");
+    }
+}
