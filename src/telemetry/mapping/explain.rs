@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::compiled::{Format, Mapping, Piece};
 use super::decide::{Fate, Mapped, Message, Refusal};
-use super::path::{Path, Step};
+use super::path::{Path, Step, quoted};
 use super::read::{Made, Source, Surroundings};
 use super::set::Mappings;
 use crate::telemetry::rejection::Rejection;
@@ -247,13 +247,7 @@ fn show(steps: &[Step]) -> String {
         // Writing to a string does not fail.
         match step {
             Step::Index(at) => write!(text, "[{at}]"),
-            Step::Key(key) if Path::parse(key).is_ok_and(|path| path.single_key() == Some(key)) => {
-                write!(text, "{dot}{key}")
-            }
-            Step::Key(key) => {
-                let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
-                write!(text, "{dot}\"{escaped}\"")
-            }
+            Step::Key(key) => write!(text, "{dot}{}", quoted(key)),
         }
         .ok();
     }

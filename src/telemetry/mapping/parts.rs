@@ -1,11 +1,11 @@
 //! The parts of a mapping that may hold captures and paths: templates, conditions, time, value, extra.
 
-use rocket::figment::value::Value;
+use rocket::figment::value::{Dict, Value};
 
 use super::compiled::{Condition, Extra, Format, One, Template, Time};
 use super::field::read_paths;
 use super::keys::{Keys, literals};
-use super::path::{Container, Path};
+use super::path::{Container, Path, quoted};
 use super::template::{self, Part};
 use super::time::{self, Unit, Zone};
 use super::topic::Filter;
@@ -22,6 +22,20 @@ pub(super) const MOST_ENTRIES: usize = 256;
 pub(super) fn too_many(keys: &mut Keys<'_, '_>, key: &str, count: usize) {
     if count > MOST_ENTRIES {
         keys.mistake(format_args!("{key}: has {count} entries, {MOST_ENTRIES} are allowed"));
+    }
+}
+
+/// The conditions of a table and of those in it: a dotted key without quotes is a table within a table.
+fn flatten<'d>(dict: &'d Dict, above: &str, all: &mut Vec<(String, &'d Value)>) {
+    for (key, value) in dict {
+        let path = match above {
+            "" => key.clone(),
+            above => format!("{above}.{}", quoted(key)),
+        };
+        match value {
+            Value::Dict(_, inner) if !inner.is_empty() => flatten(inner, &path, all),
+            value => all.push((path, value)),
+        }
     }
 }
 
@@ -84,14 +98,19 @@ impl Reader<'_> {
         keys: &mut Keys<'_, '_>,
     ) -> (Vec<Condition>, Vec<(Path, Slot)>) {
         let (mut when, mut has) = (Vec::new(), Vec::new());
-        for (path, value) in keys.dict("when").into_iter().flatten() {
+        let mut wanted = Vec::new();
+        if let Some(dict) = keys.dict("when") {
+            flatten(dict, "", &mut wanted);
+        }
+        too_many(keys, "when", wanted.len());
+        for (path, value) in wanted {
             let any_of = literals(value).filter(|values| !values.is_empty()).unwrap_or_else(|| {
                 keys.mistake(format_args!(
                     "when, {path}: expected a plain value or a list of such"
                 ));
                 Vec::new()
             });
-            match Path::parse(path) {
+            match Path::parse(&path) {
                 Ok(path) => when.push(Condition { slot: self.tree.slot(&path), path, any_of }),
                 Err(what) => keys.mistake(format_args!("when: {what}")),
             }

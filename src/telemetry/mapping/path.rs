@@ -3,6 +3,7 @@
 //! `uplink_message.decoded_payload.temp`, `params."switch:0".apower`, `rx_metadata[0].rssi`. A path
 //! starts at the element of `each`, with `$.` at the message; `.` and `$` are those two themselves.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Most steps of a path, which bounds the depth to which a message is read.
@@ -61,6 +62,15 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// A key as it stands in a path: in quotes, if it could be taken for something else.
+pub(super) fn quoted(key: &str) -> Cow<'_, str> {
+    if Path::parse(key).is_ok_and(|path| path.single_key() == Some(key)) {
+        return Cow::Borrowed(key);
+    }
+    let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
+    Cow::Owned(format!("\"{escaped}\""))
 }
 
 /// What `each` goes through.

@@ -350,6 +350,15 @@ fields = { v = { max = 10 } }
 }
 
 #[test]
+fn a_condition_may_be_written_as_a_dotted_key_without_quotes() {
+    for when in ["when = { a.b = 1, \"c.d\" = true }", "when.a.b = 1\nwhen.\"c.d\" = true"] {
+        let rest = format!("{when}\nfields = [\"v\"]\n");
+        assert_eq!(rows_of(&rest, r#"{"a":{"b":1},"c":{"d":true},"v":2}"#), [r#"{"v":2.0}"#]);
+        assert!(rows_of(&rest, r#"{"a":{"b":2},"c":{"d":true},"v":2}"#)[0].contains("Unmatched"));
+    }
+}
+
+#[test]
 fn one_value_an_element_names_its_column() {
     let one = r#"
 each = "[*]"
