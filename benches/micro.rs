@@ -9,10 +9,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 use iot_ingestor::base::settings::Sources;
 use iot_ingestor::base::time::Timestamp;
-use iot_ingestor::telemetry::Reading;
 use iot_ingestor::telemetry::decode::decode;
 use iot_ingestor::telemetry::mapping::{Mappings, Message};
 use iot_ingestor::telemetry::validate::{Rules, TimeOfDay};
+use iot_ingestor::telemetry::{Reading, Record};
 use iot_ingestor::wal::frame;
 
 /// As many as there are in a batch.
@@ -58,7 +58,7 @@ fn payloads(criterion: &mut Criterion) {
 }
 
 fn blocks(criterion: &mut Criterion) {
-    let readings = readings();
+    let readings: Vec<Record> = readings().into_iter().map(Record::from).collect();
     let received_at = vec![Timestamp::now(); readings.len()];
     let mut frames = Vec::new();
     let encode = |frames: &mut Vec<Vec<u8>>| {

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::dead_letters::DeadLetterError;
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::wal::WalError;
 
 /// Where rows go. Nothing is tried twice in here: a call ends, within its time, in an answer or in an
@@ -40,7 +40,7 @@ pub trait Sink: Send + Sync {
     /// See [`SinkError`]. Unless it is [`SinkError::Refused`], whether the rows were stored is unknown.
     fn insert(
         &self,
-        rows: &[&Reading],
+        rows: &[&Record],
         limit: Duration,
     ) -> impl Future<Output = Result<Stored, SinkError>> + Send;
 }

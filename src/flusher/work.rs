@@ -10,7 +10,7 @@ use super::sink::{FlushError, Refusal, Sink};
 use crate::base::metrics::Metrics;
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetterError, DeadLetters, NewDeadLetter};
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::telemetry::rejection::Stage;
 use crate::wal::{Batch, Log, Offset, WalError};
 
@@ -66,8 +66,8 @@ pub(super) async fn insert<S: Sink>(
         Err(error) => return Event::Failed(error.into()).into(),
     };
     let outcome = {
-        let inside = |(offset, _): &(Offset, &Reading)| part.contains(offset);
-        let readings: Vec<&Reading> = batch.records().filter(inside).map(|(_, row)| row).collect();
+        let inside = |(offset, _): &(Offset, &Record)| part.contains(offset);
+        let readings: Vec<&Record> = batch.records().filter(inside).map(|(_, row)| row).collect();
         let sent = Instant::now();
         match sink.insert(&readings, limit).await {
             Ok(stored) => {
@@ -140,8 +140,8 @@ fn write_letters(
     dead_letters.append(&letters)
 }
 
-/// The reading as it could have been published.
-fn as_payload(reading: &Reading) -> String {
+/// The reading as it could have been published; a row of a mapping says which table it is for.
+fn as_payload(reading: &Record) -> String {
     serde_json::json!(reading).to_string()
 }
 

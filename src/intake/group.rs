@@ -22,10 +22,10 @@ use std::vec;
 use super::queue::{Delivery, Inbound, Replay};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{PAYLOAD_MAX_BYTES, RejectedMessage, RejectedPart};
-use crate::telemetry::Reading;
 use crate::telemetry::admit::Admission;
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 use crate::telemetry::validate::TimeOfDay;
+use crate::telemetry::{Reading, Record};
 
 /// Most messages in one group: bounds the wait of the first for its ack.
 pub const GROUP_MESSAGES: usize = 4_096;
@@ -48,7 +48,7 @@ pub const LETTERS_A_MESSAGE: usize = 100;
 pub struct Group {
     deliveries: Vec<Delivery>,
     replays: Vec<Replay>,
-    readings: Vec<(Timestamp, Reading)>,
+    readings: Vec<(Timestamp, Record)>,
     refused: Vec<Refused>,
     /// Readings that messages brought, those of replays not among them.
     accepted: u64,
@@ -88,7 +88,7 @@ pub enum Step<'g> {
     /// Append these to the log and commit; then [`Group::heard`].
     Commit {
         /// With the time of their receipt.
-        readings: vec::Drain<'g, (Timestamp, Reading)>,
+        readings: vec::Drain<'g, (Timestamp, Record)>,
     },
     /// Everything is durable: acknowledge the deliveries in their order, and answer the replays.
     Acknowledge {
@@ -207,7 +207,7 @@ impl Group {
         let mut take = |raw, outcome: Result<Reading, Rejection>| match outcome {
             Ok(reading) => {
                 self.accepted += 1;
-                self.readings.push((received_at, reading));
+                self.readings.push((received_at, reading.into()));
             }
             Err(rejection) => {
                 let (reason, stage) = (rejection.reason, rejection.reason.stage());
@@ -331,6 +331,7 @@ mod tests {
 
     fn replay() -> Inbound {
         let readings = admission().admit_all(GOOD.as_bytes(), clock()).unwrap();
+        let readings = readings.into_iter().map(Record::from).collect();
         Inbound::Replay(Replay { readings, done: oneshot::channel().0 })
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::telemetry::topic::Topic;
 
 /// What comes in.
@@ -23,7 +23,7 @@ pub enum Inbound {
 /// Readings of a dead letter that are good now.
 pub struct Replay {
     /// To be put into the log.
-    pub readings: Vec<Reading>,
+    pub readings: Vec<Record>,
     /// Told once they are durable, or that the log is full.
     pub done: oneshot::Sender<Replayed>,
 }

@@ -11,8 +11,8 @@ use super::failure::{Failure, within};
 use super::session::{Scope, Session};
 use super::{Database, registry, table};
 use crate::flusher::sink::{Sink, SinkError, Stored};
-use crate::telemetry::Reading;
 use crate::telemetry::fields::COUNT;
+use crate::telemetry::{Reading, Record};
 
 /// Fails with a unique violation if a row is there already.
 ///
@@ -134,10 +134,16 @@ impl Sink for Database {
     /// Rows go in by the order of the unique key, so two batches in flight take its locks in the
     /// same order and cannot deadlock. Cancellation-safe in the sense that a batch whose future
     /// was dropped may or may not have been written, and can be sent again.
-    async fn insert(&self, rows: &[&Reading], limit: Duration) -> Result<Stored, SinkError> {
+    async fn insert(&self, rows: &[&Record], limit: Duration) -> Result<Stored, SinkError> {
         if rows.is_empty() {
             return Ok(Stored::default());
         }
+        let all = rows.len();
+        let rows: Vec<&Reading> = rows.iter().filter_map(|row| row.built_in()).collect();
+        if rows.len() < all {
+            return Err(mapped_rows());
+        }
+        let rows = rows.as_slice();
         let batch = Columns::of(rows);
         let written = self.write_durably(&batch, limit).await;
         let Written { inserted, swallowed } =
@@ -147,6 +153,12 @@ impl Sink for Database {
         let duplicates = passed_over.saturating_sub(swallowed.len() as u64);
         Ok(Stored { inserted, duplicates, swallowed })
     }
+}
+
+/// A log that a newer version has written: nothing of it is lost, and nothing is done with it here.
+fn mapped_rows() -> SinkError {
+    let reason = "the log holds rows of mappings, which this version of the service does not store";
+    SinkError::Unavailable { reason: reason.to_owned(), sqlstate: None }
 }
 
 /// What became of a batch.

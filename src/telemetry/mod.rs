@@ -6,8 +6,10 @@ pub mod decode;
 pub mod fields;
 pub mod mapping;
 mod reading;
+mod record;
 pub mod rejection;
 pub mod topic;
 pub mod validate;
 
 pub use reading::Reading;
+pub use record::Record;

@@ -13,7 +13,7 @@ use super::engine::memory::MemoryStorage;
 use super::{Limits, Log, Offset, SledStorage, Writer, log};
 use crate::base::metrics::Metrics;
 use crate::base::time::{ManualClock, Timestamp};
-use crate::telemetry::Reading;
+use crate::telemetry::{Reading, Record};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -49,22 +49,22 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 #[derive(Default)]
 struct Model {
     /// `None` where a commit was cut off by a power cut, and this block of it was not written.
-    committed: Vec<Option<Reading>>,
+    committed: Vec<Option<Record>>,
     /// Of commits that failed: read back by the next process, but not on the disk for certain.
     uncertain: Vec<Range<usize>>,
-    appended: Vec<Reading>,
+    appended: Vec<Record>,
     flushed: usize,
     made: u32,
 }
 
 impl Model {
-    fn make(&mut self) -> Reading {
+    fn make(&mut self) -> Record {
         self.made += 1;
-        Reading {
+        Record::from(Reading {
             device_id: format!("device-{}", self.made % 7),
             timestamp: Timestamp::from_millis(1_759_667_696_000 + i64::from(self.made)).unwrap(),
             values: [f64::from(self.made) * 0.37, 1.0 / f64::from(self.made), 50.0],
-        }
+        })
     }
 
     fn flushed(&self) -> Offset {
@@ -324,7 +324,7 @@ fn a_drained_log_gives_its_disk_space_back() {
 }
 
 struct AfterDamage {
-    read: Vec<(Offset, Reading)>,
+    read: Vec<(Offset, Record)>,
     quarantined: Vec<super::Quarantined>,
     metrics: Metrics,
     model: Model,

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use iot_ingestor::base::time::Timestamp;
-use iot_ingestor::telemetry::Reading;
+use iot_ingestor::telemetry::{Reading, Record};
 use iot_ingestor::wal::contract::{Active, Storage};
 use iot_ingestor::wal::frame::encode;
 use iot_ingestor::wal::{Offset, SledStorage};
@@ -94,8 +94,8 @@ fn fill(generation: &dyn Active, first: Offset, longest: &mut Duration) -> Offse
 fn write(generation: &dyn Active, next: &mut Offset) -> ControlFlow<()> {
     for _ in 0..fastrand::u32(1..4) {
         let first = *next;
-        let readings: Vec<Reading> =
-            (0..fastrand::u64(1..100)).map(|n| of_ours(first + n)).collect();
+        let readings: Vec<Record> =
+            (0..fastrand::u64(1..100)).map(|n| of_ours(first + n).into()).collect();
         let received_at = vec![Timestamp::now(); readings.len()];
         let mut written = Ok(());
         let mut insert = |block, _, frame: Vec<u8>| {

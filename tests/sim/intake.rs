@@ -7,7 +7,7 @@ use iot_ingestor::base::time::Timestamp;
 use iot_ingestor::dead_letters::RejectedMessage;
 use iot_ingestor::intake::group::{Group, Outcome, Step};
 use iot_ingestor::intake::queue::{Inbound, Replayed, Settled};
-use iot_ingestor::telemetry::Reading;
+use iot_ingestor::telemetry::Record;
 use iot_ingestor::telemetry::admit::Admission;
 use iot_ingestor::telemetry::validate::TimeOfDay;
 use iot_ingestor::wal::{Log, Room, Writer};
@@ -33,7 +33,7 @@ pub(crate) struct Intake {
     /// Those of the present group, once they are committed, until they are counted.
     uncounted: u64,
     /// A mutant commits these when they are acknowledged already.
-    put_off: Vec<(Timestamp, Reading)>,
+    put_off: Vec<(Timestamp, Record)>,
 }
 
 /// What became of one thing that it did.
@@ -161,7 +161,7 @@ impl Intake {
 
     fn commit(
         &mut self,
-        readings: Vec<(Timestamp, Reading)>,
+        readings: Vec<(Timestamp, Record)>,
         around: &mut Around<'_>,
     ) -> Result<Outcome, Violation> {
         let first = *around.log.committed().borrow();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::fmt::Write as _;
 
 use iot_ingestor::base::time::Timestamp;
-use iot_ingestor::telemetry::Reading;
+use iot_ingestor::telemetry::{Reading, Record};
 
 use crate::ledger::{Ledger, Message};
 use crate::schedule::Dice;
@@ -13,8 +13,8 @@ use crate::schedule::Dice;
 pub(crate) const FIRST_MILLIS: i64 = 1_759_667_696_000;
 
 /// The number of a reading that has come back from the log.
-pub(crate) fn number(reading: &Reading) -> u64 {
-    (reading.timestamp.as_micros() / 1_000 - FIRST_MILLIS).cast_unsigned()
+pub(crate) fn number(record: &Record) -> u64 {
+    (record.timestamp().as_micros() / 1_000 - FIRST_MILLIS).cast_unsigned()
 }
 
 /// The reading of this number, as a letter of it has it.

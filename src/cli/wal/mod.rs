@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::base::number::with_commas;
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::wal::inspect::{ExaminedGeneration, InspectError, Inspection, Scope};
 use crate::wal::{self, Offset, OffsetRange};
 
@@ -166,10 +166,10 @@ fn export(log: &Inspection, scope: Scope) -> Result<ExitCode, Failure> {
 
 /// A record as `--json` shows it.
 #[derive(Serialize)]
-struct Record<'r> {
+struct Numbered<'r> {
     offset: Offset,
     #[serde(flatten)]
-    reading: &'r Reading,
+    reading: &'r Record,
 }
 
 fn records(log: &Inspection, arguments: &RecordsArguments) -> Result<ExitCode, Failure> {
@@ -182,7 +182,7 @@ fn records(log: &Inspection, arguments: &RecordsArguments) -> Result<ExitCode, F
     let mut more = None;
     let progress = Progress::of_output(2 * log.file_bytes());
     let missing = each_reading(log, all.scope(), *from, &progress, |offset, reading| {
-        if device.as_ref().is_some_and(|device| *device != reading.device_id) {
+        if device.as_ref().is_some_and(|device| *device != reading.device_id()) {
             return Ok(ControlFlow::Continue(()));
         }
         if left == 0 {
@@ -191,7 +191,7 @@ fn records(log: &Inspection, arguments: &RecordsArguments) -> Result<ExitCode, F
         }
         left -= 1;
         if *json {
-            write_line(&mut out, &Record { offset, reading })?;
+            write_line(&mut out, &Numbered { offset, reading })?;
         } else {
             table::write_record(&mut out, offset, reading)?;
         }
@@ -218,7 +218,7 @@ fn each_reading(
     scope: Scope,
     from: Offset,
     progress: &Progress,
-    mut each: impl FnMut(Offset, &Reading) -> Result<ControlFlow<()>, Failure>,
+    mut each: impl FnMut(Offset, &Record) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<Missing, Failure> {
     let mut missing = Missing::default();
     let read = |bytes| progress.advance(bytes);

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use crate::telemetry::Reading;
 use crate::telemetry::fields::FIELDS;
+use crate::telemetry::mapping::MappedReading;
+use crate::telemetry::{Reading, Record};
 use crate::wal::Offset;
 
 pub(super) fn write_header(out: &mut impl Write) -> io::Result<()> {
@@ -18,13 +19,26 @@ pub(super) fn write_header(out: &mut impl Write) -> io::Result<()> {
 pub(super) fn write_record(
     out: &mut impl Write,
     offset: Offset,
-    reading: &Reading,
+    record: &Record,
 ) -> io::Result<()> {
-    let Reading { device_id, timestamp, values } = reading;
-    let timestamp = timestamp.to_string();
+    let timestamp = record.timestamp().to_string();
     write!(out, "{offset:>12}  {timestamp:<27}")?;
-    for value in values {
-        write!(out, "  {value:>20}")?;
+    match record {
+        Record::BuiltIn(Reading { device_id, values, .. }) => {
+            for value in values {
+                write!(out, "  {value:>20}")?;
+            }
+            writeln!(out, "  {device_id}")
+        }
+        Record::Mapped(row) => write_row(out, row),
     }
-    writeln!(out, "  {device_id}")
+}
+
+/// A row of a table with columns of its own, which are named beside it.
+fn write_row(out: &mut impl Write, row: &MappedReading) -> io::Result<()> {
+    write!(out, "  {}: ", row.table.name)?;
+    for (column, cell) in row.values() {
+        write!(out, "{}={} ", column.name, serde_json::to_string(cell)?)?;
+    }
+    writeln!(out, " {}", row.device_id)
 }

@@ -20,9 +20,9 @@ use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 use crate::intake::queue::{Inbound, Replay, Replayed};
-use crate::telemetry::Reading;
 use crate::telemetry::admit::Admission;
 use crate::telemetry::validate::TimeOfDay;
+use crate::telemetry::{Reading, Record};
 
 /// Letters that are read, and put back, at once.
 const STEP: usize = 32;
@@ -241,6 +241,7 @@ impl Replayer {
             || ApiError::unavailable("the service is stopping; try again when it runs again");
         let (done, outcome) = oneshot::channel();
         let inbound = self.inbound.upgrade().ok_or_else(stopping)?;
+        let readings = readings.into_iter().map(Record::from).collect();
         let sent = inbound.send(Inbound::Replay(Replay { readings, done })).await;
         drop(inbound);
         sent.map_err(|_| stopping())?;

@@ -13,7 +13,8 @@ use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::measured::Measured;
 use crate::http::query::RawQuery;
-use crate::telemetry::Reading;
+use crate::telemetry::mapping::MappedReading;
+use crate::telemetry::{self, Reading};
 use crate::wal::log::GenerationStats;
 use crate::wal::{Log, OffsetRange, Quarantined, Room, WalError};
 
@@ -97,7 +98,8 @@ impl Query {
 #[derive(Serialize, ToSchema)]
 #[schema(as = WalRecords)]
 pub(in crate::http) struct Page {
-    records: Vec<Record>,
+    #[schema(value_type = Vec<Record>)]
+    records: Vec<Shown>,
     /// The `from` of the next page; null at the end of the log.
     #[schema(required, example = 7)]
     next: Option<u64>,
@@ -115,8 +117,8 @@ impl Page {
             let batch = log.read(next, bound.min(next + step))?;
             next = batch.next;
             let is_wanted = |device: &str| query.device_id.as_ref().is_none_or(|id| id == device);
-            for (offset, reading) in batch.records().filter(|(_, r)| is_wanted(&r.device_id)) {
-                records.push(Record::of(offset, reading));
+            for (offset, reading) in batch.records().filter(|(_, r)| is_wanted(r.device_id())) {
+                records.push(Shown::of(offset, reading));
                 left -= 1;
                 if left == 0 {
                     next = offset + 1;
@@ -144,10 +146,30 @@ struct Numbered {
 
 type Record = Measured<Numbered>;
 
-impl Record {
-    fn of(offset: u64, reading: &Reading) -> Self {
-        let Reading { device_id, timestamp, values } = reading.clone();
-        Self::new(Numbered { offset, device_id, timestamp }, values)
+/// A row of a table that mappings fill, with the names of table and columns.
+#[derive(Serialize)]
+struct Row {
+    offset: u64,
+    #[serde(flatten)]
+    row: MappedReading,
+}
+
+/// What the log holds.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown {
+    BuiltIn(Record),
+    Mapped(Row),
+}
+
+impl Shown {
+    fn of(offset: u64, record: &telemetry::Record) -> Self {
+        match record.clone() {
+            telemetry::Record::BuiltIn(Reading { device_id, timestamp, values }) => {
+                Self::BuiltIn(Record::new(Numbered { offset, device_id, timestamp }, values))
+            }
+            telemetry::Record::Mapped(row) => Self::Mapped(Row { offset, row: *row }),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! the one in a simulation holds over the other on a disk.
 
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
+use crate::telemetry::{Reading, Record};
 use crate::wal::contract::{
     Active, Bounds, Generation, Positions, Quarantined, Sealed, Storage, Unreadable, generation_id,
 };
@@ -52,11 +52,12 @@ rules! {
 const EVERYTHING: Bounds =
     Bounds { flushed: 0, committed: 0, end: None, unreadable: Unreadable::IsAnError };
 
-fn readings(first: Offset, count: u64) -> Vec<Reading> {
+fn readings(first: Offset, count: u64) -> Vec<Record> {
     let reading = |offset: Offset| {
         let timestamp = Timestamp::from_micros(1_759_667_696_000_000 + offset.cast_signed());
         let device_id = format!("device-{offset}");
-        Reading { device_id, timestamp: timestamp.unwrap(), values: [0.5, 1.5, 2.5] }
+        let timestamp = timestamp.unwrap();
+        Record::from(Reading { device_id, timestamp, values: [0.5, 1.5, 2.5] })
     };
     (first..first + count).map(reading).collect()
 }
@@ -64,7 +65,7 @@ fn readings(first: Offset, count: u64) -> Vec<Reading> {
 /// Appends one block, whose header says that everything below `flushed` was flushed.
 fn insert(generation: &dyn Active, first: Offset, count: u64, flushed: Offset) {
     let readings = readings(first, count);
-    let received_at = vec![readings[0].timestamp; readings.len()];
+    let received_at = vec![readings[0].timestamp(); readings.len()];
     let mut blocks = 0;
     encode(first, flushed, &received_at, &readings, &mut |first, _, frame| {
         blocks += 1;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::header::{FrameError, HEADER_BYTES, check};
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::wal::body;
 use crate::wal::offset::Offset;
 
@@ -16,7 +16,7 @@ pub struct Block {
     /// When the first record was received.
     pub received_at: Timestamp,
     /// The records, with consecutive offsets.
-    pub readings: Vec<Reading>,
+    pub readings: Vec<Record>,
 }
 
 impl Block {

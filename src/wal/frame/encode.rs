@@ -4,8 +4,9 @@ use std::cell::RefCell;
 
 use super::header::{HEADER_BYTES, MAGIC, MAX_FRAME_BYTES, RAW_MAX_BYTES, checksum};
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
-use crate::wal::body::{self, VERSION};
+use crate::telemetry::Record;
+use crate::telemetry::mapping::MappedReading;
+use crate::wal::body;
 use crate::wal::offset::Offset;
 
 /// Records are gathered into a block until they come to this many bytes. Readings shrink to about a
@@ -21,6 +22,10 @@ pub(in crate::wal) const MOST_RECORDS: usize = TARGET_BYTES / RECORD_BYTES;
 // What is written can be read, and its length can be written down.
 const _: () = assert!(2 * TARGET_BYTES <= RAW_MAX_BYTES && MAX_FRAME_BYTES <= u16::MAX as usize);
 
+/// What takes no more than this uncompressed fits into a frame.
+const FITS_BYTES: usize = 6_500;
+const _: () = assert!(FITS_BYTES + HEADER_BYTES < MAX_FRAME_BYTES);
+
 const COMPRESSION_LEVEL: i32 = 1;
 
 /// Cuts a commit group, the first record of which gets offset `first`, into blocks and hands each
@@ -32,16 +37,16 @@ pub fn encode(
     first: Offset,
     flushed: Offset,
     received_at: &[Timestamp],
-    readings: &[Reading],
+    readings: &[Record],
     each: &mut impl FnMut(Offset, usize, Vec<u8>),
 ) -> std::io::Result<()> {
     debug_assert_eq!(received_at.len(), readings.len());
     let mut start = 0;
     while start < readings.len() {
         let mut bytes = 0;
-        let fitting = readings[start..].iter().take_while(|reading| {
-            bytes += RECORD_BYTES + reading.device_id.len();
-            bytes <= TARGET_BYTES
+        let fitting = readings[start..].iter().take_while(|record| {
+            bytes += weight(record);
+            bytes <= TARGET_BYTES && readings[start].is_alike(record)
         });
         let mut count = fitting.count().max(1);
         let frame = loop {
@@ -59,18 +64,38 @@ pub fn encode(
     Ok(())
 }
 
+/// What a record counts for: about what it takes uncompressed.
+fn weight(record: &Record) -> usize {
+    match record {
+        Record::BuiltIn(reading) => RECORD_BYTES + reading.device_id.len(),
+        Record::Mapped(reading) => RECORD_BYTES + reading.bytes(),
+    }
+}
+
+/// Whether a record would not fit into a frame by itself: its columns are named in it.
+#[must_use]
+pub fn is_too_long(record: &Record) -> bool {
+    // What is as short as this fits however badly it shrinks.
+    let names =
+        |row: &MappedReading| row.values().map(|(column, _)| column.name.len() + 8).sum::<usize>();
+    let bytes = record.mapped().map_or(0, |row| row.bytes() + names(row) + row.table.name.len());
+    bytes > FITS_BYTES
+        && frame(0, [0; 2], record.timestamp(), std::slice::from_ref(record))
+            .map_or(true, |frame| frame.len() > MAX_FRAME_BYTES)
+}
+
 fn frame(
     first: Offset,
     [committed, flushed]: [Offset; 2],
     received_at: Timestamp,
-    readings: &[Reading],
+    readings: &[Record],
 ) -> std::io::Result<Vec<u8>> {
-    let raw = body::encode(readings)?;
+    let (version, raw) = body::encode(readings)?;
     let body = compress(&raw)?;
     let too_long = |_| std::io::Error::other("a block outgrew its frame");
     let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
     frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&VERSION.to_le_bytes());
+    frame.extend_from_slice(&version.to_le_bytes());
     frame.extend_from_slice(&u16::try_from(body.len()).unwrap_or(u16::MAX).to_le_bytes());
     frame.extend_from_slice(&first.to_le_bytes());
     frame.extend_from_slice(&committed.to_le_bytes());

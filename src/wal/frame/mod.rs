@@ -18,7 +18,8 @@
 //! | 52– | body, compressed with zstd |
 //!
 //! What stands before the body is the same in every version, so that one that does not know a body
-//! still knows which offsets are in it. The bodies are in [`body`](super::body).
+//! still knows which offsets are in it. The bodies are in [`body`](super::body): version 2 of readings
+//! of the built-in shape, version 3 of rows of one table that mappings fill.
 //!
 //! A frame stays under [`MAX_FRAME_BYTES`], because sled moves pages that outgrow a quarter of a
 //! segment (17 values each) to blob files, which it never syncs.
@@ -29,19 +30,24 @@ mod header;
 
 pub use decode::{Block, decode};
 pub(super) use encode::MOST_RECORDS;
-pub use encode::encode;
+pub use encode::{encode, is_too_long};
 pub(super) use header::claim;
 pub use header::{FrameError, HEADER_BYTES, Header, MAGIC, MAX_FRAME_BYTES, check, envelope};
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::decode::decompress;
     use super::header::{CHECKSUM_AT, RAW_MAX_BYTES, checksum};
-    use super::{FrameError, HEADER_BYTES, MAX_FRAME_BYTES, check, claim, decode, envelope};
+    use super::{
+        FrameError, HEADER_BYTES, MAX_FRAME_BYTES, check, claim, decode, envelope, is_too_long,
+    };
     use crate::base::time::Timestamp;
-    use crate::telemetry::Reading;
+    use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, TableShape};
+    use crate::telemetry::{Reading, Record};
     use crate::wal::offset::Offset;
 
     fn reading(device_id: &str, value: f64) -> Reading {
@@ -53,7 +59,8 @@ mod tests {
     fn encode(first: Offset, readings: &[Reading]) -> Vec<(Offset, usize, Vec<u8>)> {
         let received_at = vec![Timestamp::from_millis(1_759_667_697_000).unwrap(); readings.len()];
         let mut frames = Vec::new();
-        super::encode(first, 3, &received_at, readings, &mut |at, count, frame| {
+        let readings: Vec<Record> = readings.iter().cloned().map(Record::from).collect();
+        super::encode(first, 3, &received_at, &readings, &mut |at, count, frame| {
             frames.push((at, count, frame));
         })
         .unwrap();
@@ -107,6 +114,113 @@ mod tests {
         assert_eq!((&written[..6], &written[8..48]), (&v2[..6], &v2[8..48]));
         let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
         assert_eq!(raw(written), raw(&v2));
+    }
+
+    /// A value of each kind, one that is not there, and times that go back.
+    fn golden_records_v3() -> Vec<Record> {
+        let column = |name: &str, kind| Column { name: name.to_owned(), kind };
+        let table = Arc::new(TableShape {
+            name: "climate".to_owned(),
+            columns: vec![
+                column("contact", Kind::Bool),
+                column("extra", Kind::Json),
+                column("level", Kind::Int),
+                column("model", Kind::Text),
+                column("temperature", Kind::Float),
+            ],
+        });
+        let row = |device_id: &str, micros, cells| {
+            let (table, device_id) = (Arc::clone(&table), device_id.to_owned());
+            let timestamp = Timestamp::from_micros(micros).unwrap();
+            Record::from(MappedReading { table, device_id, timestamp, cells })
+        };
+        let all = vec![
+            (0, Cell::Bool(true)),
+            (1, Cell::Json("{\"a\":1.50}".to_owned())),
+            (2, Cell::Int(-97)),
+            (3, Cell::Text("ü".to_owned())),
+            (4, Cell::Float(21.5)),
+        ];
+        vec![
+            row("door", 1_759_667_696_000_997, all),
+            row("d", 1_759_667_695_999_999, vec![(4, Cell::Float(-0.0))]),
+        ]
+    }
+
+    #[test]
+    fn version_3_keeps_its_bytes() {
+        let v3 = golden(include_str!("frame_v3.hex"));
+        let block = decode(&v3).unwrap();
+        assert_eq!((v3[4], block.first), (3, 1_000_000));
+        assert_eq!(block.readings, golden_records_v3());
+        let received_at = [Timestamp::from_millis(1_759_667_697_000).unwrap(); 2];
+        let mut written = Vec::new();
+        let mut keep = |_, _, frame| written.push(frame);
+        super::encode(1_000_000, 3, &received_at, &golden_records_v3(), &mut keep).unwrap();
+        let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
+        assert_eq!((&written[0][..6], &written[0][8..48]), (&v3[..6], &v3[8..48]));
+        assert_eq!(raw(&written[0]), raw(&v3));
+    }
+
+    fn row(table: &Arc<TableShape>, at: i64, text: &str) -> Record {
+        Record::from(MappedReading {
+            table: Arc::clone(table),
+            device_id: format!("d{at}"),
+            timestamp: Timestamp::from_millis(1_759_667_696_000 + at).unwrap(),
+            cells: vec![(0, Cell::Text(text.to_owned())), (1, Cell::Float(21.5))],
+        })
+    }
+
+    fn table(name: &str) -> Arc<TableShape> {
+        let column = |name: &str, kind| Column { name: name.to_owned(), kind };
+        let columns = vec![column("model", Kind::Text), column("temperature", Kind::Float)];
+        Arc::new(TableShape { name: name.to_owned(), columns })
+    }
+
+    #[test]
+    fn a_block_holds_rows_of_one_table_and_says_which() {
+        let (a, b) = (table("a"), table("b"));
+        let records = [
+            Record::from(reading("x", 1.0)),
+            row(&a, 1, "m"),
+            row(&a, 2, "n"),
+            row(&b, 3, "o"),
+            Record::from(reading("y", 2.0)),
+        ];
+        let received_at = vec![Timestamp::from_millis(1_759_667_697_000).unwrap(); records.len()];
+        let mut frames = Vec::new();
+        super::encode(7, 3, &received_at, &records, &mut |at, count, frame| {
+            frames.push((at, count, frame));
+        })
+        .unwrap();
+        let cut: Vec<_> = frames.iter().map(|(at, count, frame)| (*at, *count, frame[4])).collect();
+        assert_eq!(cut, [(7, 1, 2), (8, 2, 3), (10, 1, 3), (11, 1, 2)]);
+        let back: Vec<Record> =
+            frames.iter().flat_map(|(.., frame)| decode(frame).unwrap().readings).collect();
+        assert_eq!(back, records);
+    }
+
+    #[test]
+    fn a_long_row_is_cut_off_from_others_and_one_that_is_too_long_is_known_before() {
+        let a = table("a");
+        let noise = |seed: u64, bytes: usize| -> String {
+            let mut random = fastrand::Rng::with_seed(seed);
+            (0..bytes).map(|_| random.alphanumeric()).collect()
+        };
+        let records: Vec<Record> =
+            (0..20).map(|at| row(&a, at, &noise(at.cast_unsigned(), 5_900))).collect();
+        assert!(!records.iter().any(is_too_long));
+        let received_at = vec![Timestamp::now(); records.len()];
+        let mut next = 0;
+        super::encode(0, 0, &received_at, &records, &mut |at, count, frame| {
+            assert!(frame.len() <= MAX_FRAME_BYTES && at == next);
+            next += count as u64;
+        })
+        .unwrap();
+        assert_eq!(next, 20);
+        assert!(is_too_long(&row(&a, 0, &noise(1, 9_500))));
+        // What shrinks is not too long.
+        assert!(!is_too_long(&row(&a, 0, &"x".repeat(9_500))));
     }
 
     #[test]

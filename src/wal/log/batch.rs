@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::wal::frame::Block;
 use crate::wal::offset::Offset;
 
@@ -50,7 +50,7 @@ impl Batch {
     }
 
     /// The records with their offsets.
-    pub fn records(&self) -> impl Iterator<Item = (Offset, &Reading)> {
+    pub fn records(&self) -> impl Iterator<Item = (Offset, &Record)> {
         self.spans.iter().flat_map(|(block, range)| {
             let readings = &block.readings[range.clone()];
             (block.first + range.start as u64..).zip(readings)

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::ages::Now;
 use super::state::{Shared, lock};
 use crate::base::time::Timestamp;
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 use crate::wal::contract::Active;
 use crate::wal::error::WalError;
 use crate::wal::frame::{Block, encode};
@@ -26,20 +26,30 @@ const _: () = assert!(BLOCKS_A_SYNC * 4 <= SAFE_STRETCH);
 pub struct Writer {
     shared: Arc<Shared>,
     received_at: Vec<Timestamp>,
-    readings: Vec<Reading>,
+    readings: Vec<Record>,
+    /// Whether rows of mappings are among them.
+    has_mapped: bool,
     /// The flushed offset in the newest durable block.
     removable: Offset,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, received_at: Vec::new(), readings: Vec::new(), removable: 0 }
+        Self {
+            shared,
+            received_at: Vec::new(),
+            readings: Vec::new(),
+            has_mapped: false,
+            removable: 0,
+        }
     }
 
     /// Adds a reading to the group that the next [`Self::commit`] makes durable.
-    pub fn append(&mut self, received_at: Timestamp, reading: Reading) {
+    pub fn append(&mut self, received_at: Timestamp, reading: impl Into<Record>) {
         self.received_at.push(received_at);
-        self.readings.push(reading);
+        let record = reading.into();
+        self.has_mapped |= record.mapped().is_some();
+        self.readings.push(record);
     }
 
     /// Makes everything appended so far durable and readable. An empty group costs nothing.
@@ -54,6 +64,7 @@ impl Writer {
         if shared.poisoned.load(Ordering::Acquire) {
             return Err(WalError::Poisoned);
         }
+        self.sort_by_table();
         let started = shared.clock.monotonic();
         let mut end = lock(&shared.end);
         let Some(active) = &end.active else {
@@ -107,8 +118,32 @@ impl Writer {
         Ok(())
     }
 
+    /// Puts what belongs into one table side by side, since a block holds rows of one alone. Within a
+    /// table the order stays.
+    fn sort_by_table(&mut self) {
+        if !std::mem::take(&mut self.has_mapped) {
+            return;
+        }
+        let mut kinds: Vec<Record> = Vec::new();
+        let mut kind = |record: &Record| {
+            let known = kinds.iter().position(|other| other.is_alike(record));
+            known.unwrap_or_else(|| {
+                kinds.push(record.clone());
+                kinds.len() - 1
+            })
+        };
+        let all = self.received_at.drain(..).zip(self.readings.drain(..));
+        let mut all: Vec<_> = all.map(|(at, record)| (kind(&record), at, record)).collect();
+        all.sort_by_key(|(kind, ..)| *kind);
+        for (_, at, record) in all {
+            self.received_at.push(at);
+            self.readings.push(record);
+        }
+    }
+
     /// Forgets what was appended and not committed.
     pub fn abandon(&mut self) {
+        self.has_mapped = false;
         self.readings.clear();
         self.received_at.clear();
     }
@@ -146,7 +181,7 @@ fn write(
     next: Offset,
     flushed: Offset,
     received_at: &[Timestamp],
-    readings: &[Reading],
+    readings: &[Record],
 ) -> Result<(Vec<usize>, u64), WalError> {
     let mut cuts = Vec::new();
     let mut block_bytes = 0;
@@ -165,4 +200,49 @@ fn write(
     outcome?;
     active.sync()?;
     Ok((cuts, block_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::metrics::Metrics;
+    use crate::base::time::SystemClock;
+    use crate::telemetry::Reading;
+    use crate::telemetry::mapping::{MappedReading, TableShape};
+    use crate::wal::engine::memory::MemoryStorage;
+    use crate::wal::log::{Limits, open};
+
+    fn record(table: Option<&str>, device_id: &str) -> Record {
+        let timestamp = Timestamp::from_millis(1_759_667_696_000).unwrap();
+        let device_id = device_id.to_owned();
+        match table {
+            None => Record::from(Reading { device_id, timestamp, values: [1.0, 2.0, 3.0] }),
+            Some(name) => {
+                let table = TableShape { name: name.to_owned(), columns: Vec::new() };
+                let (table, cells) = (Arc::new(table), Vec::new());
+                Record::from(MappedReading { table, device_id, timestamp, cells })
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_stands_in_the_log_by_table_and_within_one_in_its_order() {
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX };
+        let metrics = Metrics::new().unwrap();
+        let storage = Box::new(MemoryStorage::default());
+        let (mut writer, log) =
+            open(storage, Arc::new(SystemClock::default()), limits, &metrics).unwrap();
+        let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
+        let group =
+            [(Some("b"), "1"), (None, "2"), (Some("a"), "3"), (None, "4"), (Some("b"), "5")];
+        for (table, device_id) in group {
+            writer.append(at, record(table, device_id));
+        }
+        writer.commit().unwrap();
+        let batch = log.read(0, 5).unwrap();
+        let devices: Vec<_> = batch.records().map(|(_, record)| record.device_id()).collect();
+        assert_eq!(devices, ["1", "5", "2", "4", "3"]);
+        let offsets: Vec<_> = batch.records().map(|(offset, _)| offset).collect();
+        assert_eq!(offsets, [0, 1, 2, 3, 4]);
+    }
 }

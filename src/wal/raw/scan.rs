@@ -114,7 +114,7 @@ mod tests {
         let mut all = Vec::new();
         for n in 0..count {
             let mut keep = |_, _, frame| all.push(frame);
-            frame::encode(n as u64, 0, &[at], &[reading(n)], &mut keep).unwrap();
+            frame::encode(n as u64, 0, &[at], &[reading(n).into()], &mut keep).unwrap();
         }
         all
     }

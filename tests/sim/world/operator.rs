@@ -17,7 +17,7 @@ impl World<'_> {
         let Some(number) = self.letters.any_database(dice.below(100)) else { return };
         let (done, outcome) = oneshot::channel();
         self.trace.note(Happened::PutBack, number, 0);
-        let readings = vec![reading(number)];
+        let readings = vec![reading(number).into()];
         process.intake.queue.push_back(Inbound::Replay(Replay { readings, done }));
         process.replays.push((number, outcome));
     }
