@@ -64,6 +64,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         admission: Admission {
             max_payload_bytes: config.mqtt.max_payload_bytes,
             rules: config.rules.clone(),
+            mapped: None,
         },
         deliveries,
         inbound,

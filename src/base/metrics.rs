@@ -21,6 +21,7 @@ pub struct Metrics {
     pub valid_messages: IntCounter,
     pub invalid_messages: IntCounter,
     rejections: IntCounterVec,
+    mappings: IntCounterVec,
     pub acks: IntCounter,
     pub redeliveries: IntCounter,
     pub db_inserts: IntCounter,
@@ -81,7 +82,16 @@ impl Metrics {
             "Dead letters written, by the stage that turned the reading away.",
             "stage",
         )?;
+        let mappings = prometheus::IntCounterVec::new(
+            prometheus::Opts::new(
+                "ingestor_mapping_total",
+                "Readings and messages by mapping, and what became of them.",
+            ),
+            &["mapping", "outcome"],
+        )?;
+        registry.register(Box::new(mappings.clone()))?;
         let metrics = Self {
+            mappings,
             messages: r.counter("messages_total", "MQTT messages received.")?,
             valid_messages: r.counter("valid_messages_total", "Readings accepted into the log.")?,
             invalid_messages: r.counter(
@@ -195,6 +205,11 @@ impl Metrics {
     pub fn rejected(&self, reason: &'static str, readings: u64) {
         self.invalid_messages.inc_by(readings);
         self.rejections.with_label_values(&[reason]).inc_by(readings);
+    }
+
+    /// Counts what became of a mapping's readings and messages.
+    pub fn mapped(&self, mapping: &str, outcome: &'static str, count: u64) {
+        self.mappings.with_label_values(&[mapping, outcome]).inc_by(count);
     }
 
     /// Counts a dead letter, by the stage that turned the reading away.

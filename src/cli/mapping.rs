@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
     let own_topics = mqtt::Settings::read_topics(&mut from);
     let max_payload_bytes = mqtt::Settings::read_max_payload_bytes(&mut from);
     from.mistakes_so_far()?;
-    let admission = Admission { max_payload_bytes, rules };
+    let admission = Admission { max_payload_bytes, rules, mapped: None };
     let own_topics = OwnTopics::new(&own_topics);
     let checker = Checker { mappings, admission, own_topics };
     if checker.mappings.is_empty() {
@@ -127,7 +127,7 @@ impl Checker {
             is_retained: sample.is_retained,
             received_at,
         };
-        let Admission { max_payload_bytes, rules } = &self.admission;
+        let Admission { max_payload_bytes, rules, .. } = &self.admission;
         let mut report = Report::new(&sample.topic);
         if sample.payload.len() > *max_payload_bytes {
             report.refuse(&format!(
@@ -149,7 +149,8 @@ impl Checker {
         }
         let is_built_in = self.mappings.is_empty() || self.mappings.takes_built_in;
         let is_own = is_built_in && self.own_topics.contain(&sample.topic);
-        if is_own && !matches!(fate, Fate::Ignored(..)) {
+        let is_ignored = matches!(fate, Fate::Ignored(..));
+        if is_own && (!is_ignored || self.admission.is_built_in(&sample.payload, clock)) {
             report.mapping = Some("the built-in one".to_owned());
             self.admission.admit(&sample.payload, clock, |_, outcome| report.built_in(outcome));
             return report;

@@ -28,6 +28,8 @@ pub struct NewDeadLetter<'p> {
     pub reason: String,
     /// The bytes as published; cut off after [`PAYLOAD_MAX_BYTES`].
     pub payload: &'p [u8],
+    /// Whether no mapping takes it, so that it goes before the others do.
+    pub is_unmatched: bool,
 }
 
 /// What was rejected of one message, on its way into the store: a letter for each part.
@@ -41,6 +43,8 @@ pub struct RejectedMessage<'p> {
     pub payload: &'p [u8],
     /// What was rejected, at most [`u8::MAX`] parts.
     pub parts: &'p [RejectedPart],
+    /// Whether no mapping takes it, so that it goes before the others do.
+    pub is_unmatched: bool,
 }
 
 /// A part of a message that was rejected.

@@ -45,7 +45,7 @@ pub(super) enum Entry<'p> {
 impl<'p> Entry<'p> {
     /// The lines that a message makes: one for all its parts if that is shorter.
     pub(super) fn of(message: RejectedMessage<'p>) -> Vec<Self> {
-        let RejectedMessage { received_at, topic, payload, parts } = message;
+        let RejectedMessage { received_at, topic, payload, parts, is_unmatched } = message;
         let alone = |part: &RejectedPart| {
             LETTER_BYTES
                 + topic.len().min(TOPIC_MAX_BYTES)
@@ -71,6 +71,7 @@ impl<'p> Entry<'p> {
                 stage,
                 reason: reason.clone(),
                 payload,
+                is_unmatched,
             })
         };
         parts.iter().map(letter).collect()
@@ -91,6 +92,14 @@ impl<'p> Entry<'p> {
             Self::Message(message) => {
                 message.parts.first().map_or(Stage::Decode, |part| part.stage)
             }
+        }
+    }
+
+    /// Whether no mapping takes it.
+    pub(super) fn is_unmatched(&self) -> bool {
+        match self {
+            Self::Letter(letter) => letter.is_unmatched,
+            Self::Message(message) => message.is_unmatched,
         }
     }
 

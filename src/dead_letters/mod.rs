@@ -4,10 +4,12 @@
 //! else works, and one that is damaged takes none of its neighbours with it. Only the position of each
 //! line is kept in memory. Ids rise by one and are never used again.
 //!
-//! The store is bounded by `DEAD_LETTER_MAX_BYTES`, in two classes with segments of their own:
+//! The store is bounded by `DEAD_LETTER_MAX_BYTES`, in three classes with segments of their own:
 //!
 //! - what was rejected by decoding or validation (`<first id, 20 digits>.log`) is a ring: past the bound
 //!   its oldest segment goes, and its letters are counted;
+//! - what no mapping takes (`<first id>.unmatched.log`) is a ring of an eighth of the bound, so that noise
+//!   pushes nothing else out;
 //! - what the database refused (`<first id>.database.log`) are acknowledged readings. They never go by
 //!   themselves, and for their sake the oldest others do. Where they would take more than three quarters,
 //!   the append fails ([`DeadLetterError::is_full`]) and the row stays in the log.
@@ -31,6 +33,7 @@ use crate::telemetry::rejection::Stage;
 
 mod letter;
 mod line;
+mod room;
 mod segment;
 mod settings;
 mod store;

@@ -14,16 +14,19 @@ use crate::telemetry::rejection::Stage;
 pub(super) enum Class {
     /// Rows that the database refused: acknowledged readings, which are never evicted.
     Database,
+    /// What no mapping takes: a ring of their own, so that noise pushes nothing else out.
+    Unmatched,
     /// What was rejected before it was acknowledged as a reading: a ring, whose oldest go.
     Rejected,
 }
 
 impl Class {
-    pub(super) const ALL: [Self; 2] = [Self::Database, Self::Rejected];
+    pub(super) const ALL: [Self; 3] = [Self::Database, Self::Unmatched, Self::Rejected];
 
-    pub(super) fn of(stage: Stage) -> Self {
+    pub(super) fn of(stage: Stage, is_unmatched: bool) -> Self {
         match stage {
             Stage::Database => Self::Database,
+            Stage::Decode | Stage::Validate if is_unmatched => Self::Unmatched,
             Stage::Decode | Stage::Validate => Self::Rejected,
         }
     }
@@ -32,6 +35,7 @@ impl Class {
     fn suffix(self) -> &'static str {
         match self {
             Self::Database => ".database.log",
+            Self::Unmatched => ".unmatched.log",
             Self::Rejected => ".log",
         }
     }

@@ -20,14 +20,17 @@ const DATABASE_SEGMENTS: u64 = 32;
 /// This share is left to what is rejected: the intake cannot go on without a place for it.
 const SHARE_OF_REJECTED: u64 = 4;
 
+/// What no mapping takes may fill an eighth.
+pub(super) const SHARE_OF_UNMATCHED: u64 = 8;
+
 /// Bytes that are written, and synced, at once: progress can be seen in between.
 const STEP_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Store {
     dir: PathBuf,
-    max_bytes: u64,
+    pub(super) max_bytes: u64,
     /// Oldest first, by a number that is theirs while they are open.
-    segments: BTreeMap<u32, Segment>,
+    pub(super) segments: BTreeMap<u32, Segment>,
     next_number: u32,
     /// First id → line.
     lines: BTreeMap<u64, Place>,
@@ -87,8 +90,7 @@ impl Store {
         evicted: &mut dyn FnMut(u64),
     ) -> Result<(), DeadLetterError> {
         for class in Class::ALL {
-            let mut entries =
-                entries.iter().filter(|entry| Class::of(entry.stage()) == class).peekable();
+            let mut entries = entries.iter().filter(|entry| class_of(entry) == class).peekable();
             while entries.peek().is_some() {
                 self.append_some(class, &mut entries, evicted)?;
             }
@@ -154,38 +156,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes room for `needed` bytes within the bound. Acknowledged readings have room or have not;
-    /// for others the oldest others go.
-    fn make_room(
-        &mut self,
-        class: Class,
-        needed: u64,
-        evicted: &mut dyn FnMut(u64),
-    ) -> Result<(), DeadLetterError> {
-        let fill = self.fill();
-        if class == Class::Database && fill.kept_bytes + needed > fill.max_kept_bytes {
-            return Err(DeadLetterError::Full);
-        }
-        let mut bytes = fill.bytes;
-        while bytes + needed > self.max_bytes {
-            // The newest is written to, and says which ids have been given out.
-            let newest = self.number_of_newest(Class::Rejected);
-            let oldest = self
-                .segments
-                .iter()
-                .find(|(number, segment)| segment.may_go() && Some(**number) != newest);
-            let Some((&number, _)) = oldest else { break };
-            let what = "drop the oldest dead letters";
-            let (letters, freed) =
-                self.drop_segment(number).map_err(|source| DeadLetterError::Io { what, source })?;
-            bytes -= freed;
-            evicted(letters);
-        }
-        Ok(())
-    }
-
     /// Deletes a segment; how many letters were in it, and how many bytes.
-    fn drop_segment(&mut self, number: u32) -> io::Result<(u64, u64)> {
+    pub(super) fn drop_segment(&mut self, number: u32) -> io::Result<(u64, u64)> {
         let Some(segment) = self.segments.get(&number) else { return Ok((0, 0)) };
         segment.delete()?;
         let dropped = (segment.live, segment.bytes);
@@ -286,11 +258,12 @@ impl Store {
         self.max_bytes
             / match class {
                 Class::Database => DATABASE_SEGMENTS,
+                Class::Unmatched => SHARE_OF_UNMATCHED * SEGMENTS,
                 Class::Rejected => SEGMENTS,
             }
     }
 
-    fn number_of_newest(&self, class: Class) -> Option<u32> {
+    pub(super) fn number_of_newest(&self, class: Class) -> Option<u32> {
         let newest = self.segments.iter().rev().find(|(_, segment)| segment.class == class);
         newest.map(|(number, _)| *number)
     }
@@ -300,4 +273,8 @@ impl Store {
         let number = self.number_of_newest(class)?;
         self.segments.get(&number).filter(|segment| !segment.has_failed)
     }
+}
+
+fn class_of(entry: &Entry<'_>) -> Class {
+    Class::of(entry.stage(), entry.is_unmatched())
 }

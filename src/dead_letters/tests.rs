@@ -11,6 +11,7 @@ fn letter(payload: &[u8]) -> NewDeadLetter<'_> {
         stage: Stage::Decode,
         reason: "not valid JSON".to_owned(),
         payload,
+        is_unmatched: false,
     }
 }
 
@@ -47,7 +48,8 @@ fn part(range: std::ops::Range<usize>, reason: &str) -> RejectedPart {
 }
 
 fn message<'p>(payload: &'p [u8], parts: &'p [RejectedPart]) -> RejectedMessage<'p> {
-    RejectedMessage { received_at: letter(b"").received_at, topic: "telemetry/a", payload, parts }
+    let received_at = letter(b"").received_at;
+    RejectedMessage { received_at, topic: "telemetry/a", payload, parts, is_unmatched: false }
 }
 
 const MAX: u64 = 1 << 20;
@@ -301,4 +303,26 @@ fn stores_of_earlier_versions_are_read_and_acknowledged_readings_in_them_stay() 
     let (store, _) = open(dir.path(), MAX);
     store.append(&vec![letter(&payload); 100]).unwrap();
     assert!(!ids(&store).contains(&0));
+}
+
+#[test]
+fn what_no_mapping_takes_has_a_ring_of_its_own_and_pushes_nothing_else_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let max_bytes = 1024 * 1024;
+    let (store, metrics) = open(dir.path(), max_bytes);
+    store.append(&[letter(b"rejected"), row(b"{}")]).unwrap();
+    let noise = vec![b'x'; 1_000];
+    for _ in 0..1_000 {
+        let unmatched = NewDeadLetter { is_unmatched: true, ..letter(&noise) };
+        store.append(&[unmatched]).unwrap();
+    }
+    assert!(metrics.dead_letters_evicted.get() > 0);
+    assert!(on_disk(dir.path()) <= max_bytes / 8 + 4_096, "{}", on_disk(dir.path()));
+    let first = store.page(None, 2).unwrap().letters;
+    let payloads: Vec<_> = first.iter().map(|letter| letter.payload.as_slice()).collect();
+    assert!(payloads.contains(&b"rejected".as_slice()) && payloads.contains(&b"{}".as_slice()));
+    let before = store.page(None, 1).unwrap().total;
+    drop(store);
+    let (store, _) = open(dir.path(), max_bytes);
+    assert_eq!(store.page(None, 1).unwrap().total, before);
 }

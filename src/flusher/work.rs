@@ -135,6 +135,7 @@ fn write_letters(
             stage: Stage::Database,
             reason: format!("PostgreSQL refused the row: {refusal}"),
             payload: payload.as_bytes(),
+            is_unmatched: false,
         })
         .collect();
     dead_letters.append(&letters)

@@ -16,16 +16,18 @@
 //! bad readings make a letter each, and one more letter counts the rest and keeps the whole.
 
 use std::iter::Peekable;
-use std::ops::Range;
 use std::vec;
 
+use super::mapped::{BadElements, MappedTally};
 use super::queue::{Delivery, Inbound, Replay};
+use super::refusal::{explain, fitting, place, sum_up};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{PAYLOAD_MAX_BYTES, RejectedMessage, RejectedPart};
-use crate::telemetry::admit::Admission;
+use crate::telemetry::Record;
+use crate::telemetry::admit::{Admission, Part, Whose};
+use crate::telemetry::mapping::Message;
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 use crate::telemetry::validate::TimeOfDay;
-use crate::telemetry::{Reading, Record};
 
 /// Most messages in one group: bounds the wait of the first for its ack.
 pub const GROUP_MESSAGES: usize = 4_096;
@@ -52,6 +54,8 @@ pub struct Group {
     refused: Vec<Refused>,
     /// Readings that messages brought, those of replays not among them.
     accepted: u64,
+    /// What became of what mappings have taken or left alone.
+    mapped: MappedTally,
     rejected: Tally,
     /// Payloads of which something was rejected.
     refused_bytes: usize,
@@ -63,6 +67,8 @@ struct Refused {
     /// Index of the delivery.
     of: usize,
     parts: Vec<RejectedPart>,
+    /// Whether that is because no mapping takes it.
+    is_unmatched: bool,
 }
 
 #[derive(Default)]
@@ -98,6 +104,8 @@ pub enum Step<'g> {
         replays: vec::Drain<'g, Replay>,
         /// How many readings the deliveries have brought into the log.
         accepted: u64,
+        /// What became of what mappings have taken or left alone.
+        mapped: &'g MappedTally,
     },
     /// There was no space: acknowledge nothing, leave the deliveries to the broker, and tell the
     /// replays.
@@ -175,6 +183,7 @@ impl Group {
                 deliveries: &self.deliveries,
                 replays: self.replays.drain(..),
                 accepted: self.accepted,
+                mapped: &self.mapped,
             },
             Progress::DiskFull => {
                 Step::GiveUp { deliveries: &self.deliveries, replays: self.replays.drain(..) }
@@ -204,35 +213,63 @@ impl Group {
         let payload: &[u8] = &delivery.payload;
         let mut parts = Vec::new();
         let mut rest: Option<(Stage, Tally)> = None;
-        let mut take = |raw, outcome: Result<Reading, Rejection>| match outcome {
-            Ok(reading) => {
-                self.accepted += 1;
-                self.readings.push((received_at, reading.into()));
-            }
-            Err(rejection) => {
-                let (reason, stage) = (rejection.reason, rejection.reason.stage());
-                self.rejected.add(reason);
-                if parts.len() < LETTERS_A_MESSAGE {
-                    let reason = explain(rejection, raw);
-                    parts.push(RejectedPart { range: place(payload, raw), stage, reason });
-                } else {
-                    rest.get_or_insert((stage, Tally::default())).1.add(reason);
+        let mut bad = BadElements::default();
+        let accepted_before = self.accepted;
+        let mut take =
+            |part: Part<'_>, outcome: Result<Record, Rejection>| match outcome.and_then(fitting) {
+                Ok(record) => {
+                    self.accepted += 1;
+                    self.readings.push((received_at, record));
                 }
+                Err(rejection) => {
+                    let (reason, stage) = (rejection.reason, rejection.reason.stage());
+                    self.rejected.add(reason);
+                    match part {
+                        Part::Whole(index) => bad.add(index, rejection),
+                        Part::Text(raw) if parts.len() < LETTERS_A_MESSAGE => {
+                            let reason = explain(rejection, raw);
+                            parts.push(RejectedPart { range: place(payload, raw), stage, reason });
+                        }
+                        Part::Text(_) => {
+                            rest.get_or_insert((stage, Tally::default())).1.add(reason);
+                        }
+                    }
+                }
+            };
+        let whose = match delivery.topic.fault() {
+            None => {
+                let Delivery { topic, is_retained, .. } = &delivery;
+                let is_retained = *is_retained;
+                let message = Message { topic, payload, is_retained, received_at };
+                admission.receive(message, clock, take)
+            }
+            Some(fault) => {
+                let rejection = Rejection::new(Reason::InvalidTopic, fault.to_string());
+                take(Part::Text(payload), Err(rejection));
+                Whose::BuiltIn
             }
         };
-        match delivery.topic.fault() {
-            None => admission.admit(payload, clock, take),
-            Some(fault) => {
-                take(payload, Err(Rejection::new(Reason::InvalidTopic, fault.to_string())));
+        match whose {
+            Whose::Mapping(at) => {
+                let accepted = self.accepted - accepted_before;
+                self.mapped.add(at, [accepted, bad.tally.total(), 0]);
             }
+            Whose::LeftAlone(at) => self.mapped.add(at, [0, 0, 1]),
+            Whose::BuiltIn | Whose::Unmatched | Whose::Dropped => {}
         }
+        let mapping = if let Whose::Mapping(at) = whose { Some(at) } else { None };
+        for (reason, count) in bad.tally.counts() {
+            self.mapped.refuse((mapping, reason), count);
+        }
+        parts.extend(bad.into_part(payload));
         if let Some((stage, rest)) = rest {
             let reason = sum_up(&rest, payload);
             parts.push(RejectedPart { range: 0..payload.len(), stage, reason });
         }
         if !parts.is_empty() {
             self.refused_bytes += payload.len().min(PAYLOAD_MAX_BYTES);
-            self.refused.push(Refused { of: self.deliveries.len(), parts });
+            let is_unmatched = whose == Whose::Unmatched;
+            self.refused.push(Refused { of: self.deliveries.len(), parts, is_unmatched });
         }
         self.deliveries.push(delivery);
     }
@@ -256,14 +293,10 @@ impl Group {
 impl Refused {
     fn message<'g>(&'g self, deliveries: &'g [Delivery]) -> RejectedMessage<'g> {
         let Delivery { received_at, topic, payload, .. } = &deliveries[self.of];
-        RejectedMessage { received_at: *received_at, topic, payload, parts: &self.parts }
+        let Self { parts, is_unmatched, .. } = self;
+        let (received_at, is_unmatched) = (*received_at, *is_unmatched);
+        RejectedMessage { received_at, topic, payload, parts, is_unmatched }
     }
-}
-
-/// Where `part` stands in `payload`.
-fn place(payload: &[u8], part: &[u8]) -> Range<usize> {
-    let from = part.as_ptr().addr().saturating_sub(payload.as_ptr().addr());
-    from..from + part.len()
 }
 
 fn size(inbound: &Inbound) -> usize {
@@ -273,31 +306,10 @@ fn size(inbound: &Inbound) -> usize {
     }
 }
 
-/// What the letter says; also what becomes of a payload that is too long for it.
-fn explain(rejection: Rejection, payload: &[u8]) -> String {
-    match rejection.reason {
-        Reason::PayloadTooLarge => {
-            let kept = payload.len().min(PAYLOAD_MAX_BYTES);
-            format!("{rejection}; its first {kept} are kept")
-        }
-        _ => rejection.message.into_owned(),
-    }
-}
-
-/// What the letter says that stands for all the readings of a message beyond the first hundred.
-fn sum_up(rest: &Tally, payload: &[u8]) -> String {
-    let count = rest.total();
-    let kept = if payload.len() > PAYLOAD_MAX_BYTES {
-        format!("the first {PAYLOAD_MAX_BYTES} bytes of the message are")
-    } else {
-        "the whole message is".to_owned()
-    };
-    format!("{count} more readings of this message were rejected ({rest}); {kept} kept here")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -306,13 +318,15 @@ mod tests {
     use super::*;
     use crate::base::settings::Sources;
     use crate::intake::queue::AckToken;
+    use crate::telemetry::admit::MappedTopics;
+    use crate::telemetry::mapping::{Mappings, OwnTopics};
     use crate::telemetry::validate::Rules;
 
     const GOOD: &str = r#"{"device_id":"a","timestamp":"2025-10-05T12:34:56Z","temperature":1,"humidity":2,"battery":3}"#;
 
     fn admission() -> Admission {
         let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
-        Admission { max_payload_bytes: 65_536, rules }
+        Admission { max_payload_bytes: 65_536, rules, mapped: None }
     }
 
     fn clock() -> TimeOfDay {
@@ -323,6 +337,7 @@ mod tests {
         Inbound::Message(Delivery {
             topic: format!("telemetry/{position}").as_str().into(),
             payload: payload.into(),
+            is_retained: false,
             received_at: Timestamp::from_micros(i64::from(position)).unwrap(),
             ack: AckToken { epoch: 1, position: Some(position.into()) },
             budget: None,
@@ -486,6 +501,58 @@ mod tests {
         assert_eq!(
             first.parts[LETTERS_A_MESSAGE].reason,
             "67 more readings of this message were rejected (50 not_an_object, 17 missing_field); the whole message is kept here"
+        );
+    }
+
+    const MAPPINGS: &str = "
+[[default.mapping]]
+name = \"m\"
+topic = \"telemetry/{d}\"
+each = \"[*]\"
+device = \"{d}\"
+time = { path = \"t\", format = \"s\" }
+fields = { a = { max = 5 } }
+";
+
+    #[test]
+    fn a_mapped_message_is_one_letter_and_its_good_elements_are_records() {
+        let mut from = Sources::new(BTreeMap::new(), MAPPINGS);
+        let mappings = Mappings::read(&mut from);
+        let mapped = Some(Arc::new(MappedTopics { mappings, own: OwnTopics::new(&[]) }));
+        let admission = Admission { mapped, ..admission() };
+        let good = r#"{"a":1,"t":1759667696}"#;
+        let hot = good.replace("\"a\":1", "\"a\":9");
+        let inbound = vec![
+            delivery(7, format!("[{good},{hot},{good},{hot}]")),
+            delivery(8, "{}"),
+            delivery(9, ""),
+        ];
+        let mut group = Group::gather(&mut inbound.into_iter().peekable(), &admission, clock());
+        let Step::StoreLetters { messages, .. } = group.step() else { panic!("no letters") };
+        let told: Vec<_> = messages
+            .iter()
+            .map(|message| {
+                (message.parts.len(), message.parts[0].range.len(), message.is_unmatched)
+            })
+            .collect();
+        assert_eq!(told, [(1, messages[0].payload.len(), false), (1, 2, true)]);
+        let reason = &messages[0].parts[0].reason;
+        assert!(reason.starts_with("elements 1, 3: mapping \"m\", field \"a\""), "{reason}");
+        group.heard(Outcome::Durable);
+        let Step::Commit { readings } = group.step() else { panic!("no records") };
+        assert_eq!(
+            readings.map(|(_, record)| record.device_id().to_owned()).collect::<Vec<_>>(),
+            ["7", "7"]
+        );
+        group.heard(Outcome::Durable);
+        let Step::Acknowledge { deliveries, mapped, .. } = group.step() else { panic!("no ack") };
+        assert_eq!(deliveries.len(), 3);
+        let counts: Vec<_> = mapped.counts().collect();
+        assert_eq!(counts, [(0, "stored", 2), (0, "rejected", 2), (0, "ignored", 1)]);
+        let refusals: Vec<_> = mapped.refusals().collect();
+        assert_eq!(
+            refusals,
+            [((Some(0), Reason::ValueOutOfRange), 2), ((None, Reason::NoMapping), 1)]
         );
     }
 

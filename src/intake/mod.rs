@@ -11,7 +11,9 @@
 
 pub mod group;
 mod linger;
+mod mapped;
 pub mod queue;
+mod refusal;
 mod settings;
 mod thread;
 

@@ -61,6 +61,8 @@ pub struct Delivery {
     pub topic: Topic,
     /// The payload as published.
     pub payload: Bytes,
+    /// Whether the broker had kept it for whoever subscribes.
+    pub is_retained: bool,
     /// When it came in.
     pub received_at: Timestamp,
     /// What it is acknowledged by.
@@ -128,6 +130,7 @@ mod tests {
         let [first, second, third] = [0, 1, 2].map(|position| Delivery {
             topic: "telemetry/a".into(),
             payload: Bytes::from_static(b"x"),
+            is_retained: false,
             received_at: Timestamp::now(),
             ack: AckToken { epoch: 1, position: Some(position) },
             budget: None,

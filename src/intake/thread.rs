@@ -5,11 +5,13 @@
 //! what the processor is busy with is gathered for a moment first ([`Linger`]).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 use super::group::{GROUP_MESSAGES, Group, Outcome, Step};
 use super::linger::Linger;
+use super::mapped::{MappedTally, Notices};
 use super::queue::{Acks, Inbound, Replayed};
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
@@ -67,6 +69,8 @@ impl Intake {
     pub fn run(mut self) -> Result<(), IntakeError> {
         let mut inbound = Vec::with_capacity(GROUP_MESSAGES);
         let mut linger = Linger::default();
+        let mut notices = Notices::default();
+        let started = Instant::now();
         let mut clock_was_plausible = true;
         while self.inbound.blocking_recv_many(&mut inbound, GROUP_MESSAGES) > 0 {
             self.activity.begin();
@@ -87,7 +91,9 @@ impl Intake {
                     // Nothing is acknowledged: the source leaves the broker, which keeps it all.
                     Group::refused(waiting.by_ref())
                 };
-                self.settle(group)?;
+                self.settle(group, &mut |mapped, admission| {
+                    report_refusals(&mut notices, admission, mapped, started.elapsed());
+                })?;
             }
             self.writer.maintain()?;
             self.activity.end();
@@ -96,7 +102,11 @@ impl Intake {
     }
 
     /// Does what the group asks for, to its end.
-    fn settle(&mut self, mut group: Group) -> Result<(), IntakeError> {
+    fn settle(
+        &mut self,
+        mut group: Group,
+        refused: &mut dyn FnMut(&MappedTally, &Admission),
+    ) -> Result<(), IntakeError> {
         let mut failure = None;
         loop {
             self.activity.begin();
@@ -117,8 +127,12 @@ impl Intake {
                     }
                     self.writer.commit().map_err(IntakeError::from)
                 }
-                Step::Acknowledge { deliveries, replays, accepted } => {
+                Step::Acknowledge { deliveries, replays, accepted, mapped } => {
                     self.metrics.valid_messages.inc_by(accepted);
+                    for (at, outcome, count) in mapped.counts() {
+                        self.metrics.mapped(self.admission.mapping_name(at), outcome, count);
+                    }
+                    refused(mapped, &self.admission);
                     for replay in replays {
                         // An operator who has gone needs no answer.
                         replay.done.send(Replayed::Committed).ok();
@@ -150,6 +164,25 @@ impl Intake {
                 }
             });
         }
+    }
+}
+
+/// A line for each mapping and rule when it first occurs, then at most one a minute.
+fn report_refusals(
+    notices: &mut Notices,
+    admission: &Admission,
+    mapped: &MappedTally,
+    now: Duration,
+) {
+    for (refused @ (mapping, reason), count) in mapped.refusals() {
+        let Some(count) = notices.note(refused, count, now) else { continue };
+        let mapping = mapping.map(|at| admission.mapping_name(at));
+        tracing::warn!(
+            mapping,
+            reason = reason.as_str(),
+            count,
+            "messages are rejected: they are dead letters, which say what is wrong; correct the mapping, restart, and replay them"
+        );
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Publish {
     pub qos: Qos,
     /// It may have been sent before.
     pub dup: bool,
+    /// The broker had kept it for whoever subscribes.
+    pub retain: bool,
 }
 
 /// Quality of service, with the packet id by which a message is acknowledged.

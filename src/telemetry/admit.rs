@@ -1,8 +1,12 @@
-//! What a payload has to go through, in this order: its size, decoding, validation. The same for
-//! messages from the broker and for dead letters that are put back.
+//! What a payload has to go through, in this order: its size, the mappings, decoding, validation. The
+//! same for messages from the broker and for dead letters that are put back.
+
+use std::sync::Arc;
 
 use super::decode::decode;
+use super::mapping::{Fate, Mappings, Message, OwnTopics, Unmatched};
 use super::reading::Reading;
+use super::record::Record;
 use super::rejection::{Reason, Rejection};
 use super::validate::{Rules, TimeOfDay, validate};
 
@@ -13,9 +17,142 @@ pub struct Admission {
     pub max_payload_bytes: usize,
     /// What a reading has to keep to.
     pub rules: Rules,
+    /// How devices' own messages become rows; `None`: there are no mappings, and all is of the built-in
+    /// shape.
+    pub mapped: Option<Arc<MappedTopics>>,
+}
+
+/// The mappings, and what brings the built-in shape beside them.
+#[derive(Debug)]
+pub struct MappedTopics {
+    /// In the order of the file.
+    pub mappings: Mappings,
+    /// What `MQTT_TOPIC` says.
+    pub own: OwnTopics,
+}
+
+/// What of a message a reading was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'p> {
+    /// This text in it.
+    Text(&'p [u8]),
+    /// All of it, or the element of this index that a mapping goes through.
+    Whole(Option<usize>),
+}
+
+/// Whose a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Of the built-in shape, or of none that is known.
+    BuiltIn,
+    /// The mapping of this index has taken it, or could not read it.
+    Mapping(usize),
+    /// The mapping of this index leaves it alone: it is acknowledged and not stored.
+    LeftAlone(usize),
+    /// No mapping takes it; it was handed on as rejected.
+    Unmatched,
+    /// No mapping takes it, and such messages are not kept.
+    Dropped,
 }
 
 impl Admission {
+    /// Calls `each` with every reading of a message, in order, or with what is wrong with it.
+    pub fn receive<'p>(
+        &self,
+        message: Message<'p>,
+        clock: TimeOfDay,
+        mut each: impl FnMut(Part<'p>, Result<Record, Rejection>),
+    ) -> Whose {
+        let mapped = match &self.mapped {
+            Some(mapped) if message.payload.len() <= self.max_payload_bytes => mapped,
+            _ => return self.receive_built_in(message.payload, clock, each),
+        };
+        let MappedTopics { mappings, own } = &**mapped;
+        let fate = mappings.decide(message, &self.rules, clock, |index, outcome| {
+            each(Part::Whole(index), outcome.map(|made| made.reading.into()));
+        });
+        let is_own = mappings.takes_built_in && own.contain(message.topic);
+        match fate {
+            Fate::Taken(mapping) => return Whose::Mapping(mapping),
+            // What a mapping leaves alone may be of the built-in shape, and must not vanish then.
+            Fate::Ignored(..) if is_own && self.is_built_in(message.payload, clock) => {
+                return self.receive_built_in(message.payload, clock, each);
+            }
+            Fate::Ignored(mapping, _) => return Whose::LeftAlone(mapping),
+            Fate::Unreadable(..) | Fate::NoTopic | Fate::Unmatched(_) => {}
+        }
+        if is_own {
+            return self.receive_built_in(message.payload, clock, each);
+        }
+        let unmatched = match fate {
+            Fate::Unreadable(mapping, rejection) => {
+                each(Part::Whole(None), Err(rejection));
+                return Whose::Mapping(mapping);
+            }
+            _ if mappings.unmatched == Unmatched::Drop => return Whose::Dropped,
+            Fate::Unmatched(refusals) => mappings.explain(&refusals),
+            _ => {
+                let what = "no mapping takes it; no topic of a mapping matches it";
+                Rejection::new(Reason::NoMapping, what)
+            }
+        };
+        each(Part::Whole(None), Err(unmatched));
+        Whose::Unmatched
+    }
+
+    /// Whether there is a good reading of the built-in shape in it.
+    #[must_use]
+    pub fn is_built_in(&self, payload: &[u8], clock: TimeOfDay) -> bool {
+        let mut has_reading = false;
+        self.admit(payload, clock, |_, outcome| has_reading |= outcome.is_ok());
+        has_reading
+    }
+
+    /// What the mapping of this index is called.
+    #[must_use]
+    pub fn mapping_name(&self, at: usize) -> &str {
+        let mapping = self.mapped.as_ref().and_then(|mapped| mapped.mappings.list.get(at));
+        mapping.map_or("", |mapping| &mapping.name)
+    }
+
+    fn receive_built_in<'p>(
+        &self,
+        payload: &'p [u8],
+        clock: TimeOfDay,
+        mut each: impl FnMut(Part<'p>, Result<Record, Rejection>),
+    ) -> Whose {
+        self.admit(payload, clock, |raw, outcome| {
+            each(Part::Text(raw), outcome.map(Record::from));
+        });
+        Whose::BuiltIn
+    }
+
+    /// The records of a message that comes once more, if all of it is good.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is not, or why there is none.
+    pub fn receive_all(
+        &self,
+        message: Message<'_>,
+        clock: TimeOfDay,
+    ) -> Result<Vec<Record>, Rejection> {
+        let mut all = Ok(Vec::new());
+        let whose = self.receive(message, clock, |_, outcome| match (&mut all, outcome) {
+            (Ok(records), Ok(record)) => records.push(record),
+            (Ok(_), Err(rejection)) => all = Err(rejection),
+            (Err(_), _) => {}
+        });
+        match (whose, &self.mapped) {
+            (Whose::LeftAlone(at), Some(mapped)) => {
+                let name = &mapped.mappings.list[at].name;
+                let what = format!("mapping \"{name}\" leaves it alone; delete the letter");
+                Err(Rejection::new(Reason::NoMapping, what))
+            }
+            (Whose::Dropped, _) => Err(Rejection::new(Reason::NoMapping, "no mapping takes it")),
+            _ => all,
+        }
+    }
+
     /// Calls `each` with the raw text and the outcome of every reading in `payload`, in order. A
     /// payload that cannot be split into readings at all is one rejection with all of its bytes.
     pub fn admit<'p>(
@@ -62,7 +199,7 @@ mod tests {
 
     fn admission(max_payload_bytes: usize) -> Admission {
         let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
-        Admission { max_payload_bytes, rules }
+        Admission { max_payload_bytes, rules, mapped: None }
     }
 
     fn clock() -> TimeOfDay {
@@ -77,6 +214,71 @@ mod tests {
         });
         assert_eq!(outcomes, [(GOOD.as_bytes(), Err(Reason::PayloadTooLarge))]);
         assert_eq!(admission(GOOD.len()).admit_all(GOOD.as_bytes(), clock()).unwrap().len(), 1);
+    }
+
+    const MAPPINGS: &str = "
+[[default.mapping]]
+name = \"m\"
+topic = [\"m/{d}\", \"telemetry/{d}/m\"]
+except = [\"m/x\", \"telemetry/x/m\"]
+each = \"[*]\"
+device = \"{d}\"
+time = { path = \"t\", format = \"s\" }
+fields = { a = { max = 5 } }
+";
+
+    fn mapped(more: &str) -> Admission {
+        let toml = format!("[default]\n{more}\n{MAPPINGS}");
+        let mut from = Sources::new(BTreeMap::new(), &toml);
+        let mappings = Mappings::read(&mut from);
+        from.finish().unwrap();
+        let own = OwnTopics::new(&["telemetry/#".to_owned()]);
+        Admission { mapped: Some(Arc::new(MappedTopics { mappings, own })), ..admission(1_000) }
+    }
+
+    type Outcome = (Option<usize>, Result<String, Reason>);
+
+    fn received(admission: &Admission, topic: &str, payload: &str) -> (Whose, Vec<Outcome>) {
+        let mut all = Vec::new();
+        let (payload, received_at) = (payload.as_bytes(), clock().now());
+        let message = Message { topic, payload, is_retained: false, received_at };
+        let whose = admission.receive(message, clock(), |part, outcome| {
+            let index = if let Part::Whole(index) = part { index } else { None };
+            let table = outcome.map(|record| record.table().to_owned());
+            all.push((index, table.map_err(|rejection| rejection.reason)));
+        });
+        (whose, all)
+    }
+
+    #[test]
+    fn the_built_in_shape_comes_last_for_what_its_topics_bring() {
+        let admission = mapped("");
+        let stored = || Ok("telemetry".to_owned());
+        for (topic, payload, whose, outcomes) in [
+            (
+                "m/d",
+                r#"[{"a":1,"t":1759667696},{"a":9,"t":1759667696}]"#,
+                Whose::Mapping(0),
+                vec![(Some(0), stored()), (Some(1), Err(Reason::ValueOutOfRange))],
+            ),
+            ("m/x", "[]", Whose::LeftAlone(0), vec![]),
+            ("m/d", GOOD, Whose::Unmatched, vec![(None, Err(Reason::NoMapping))]),
+            ("m/d", "{", Whose::Mapping(0), vec![(None, Err(Reason::InvalidJson))]),
+            ("telemetry/d", GOOD, Whose::BuiltIn, vec![(None, stored())]),
+            ("telemetry/d/m", GOOD, Whose::BuiltIn, vec![(None, stored())]),
+            ("telemetry/x/m", GOOD, Whose::BuiltIn, vec![(None, stored())]),
+            ("telemetry/x/m", "{}", Whose::LeftAlone(0), vec![]),
+            ("telemetry/d", "{", Whose::BuiltIn, vec![(None, Err(Reason::InvalidJson))]),
+            ("elsewhere", GOOD, Whose::Unmatched, vec![(None, Err(Reason::NoMapping))]),
+        ] {
+            assert_eq!(
+                received(&admission, topic, payload),
+                (whose, outcomes),
+                "{topic} {payload}"
+            );
+        }
+        let without = mapped("builtin_mapping = false\nunmatched = \"drop\"");
+        assert_eq!(received(&without, "telemetry/d", GOOD), (Whose::Dropped, vec![]));
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Intake {
                     self.commit(readings, around)?
                 }
             }
-            Step::Acknowledge { deliveries, replays, accepted } => {
+            Step::Acknowledge { deliveries, replays, accepted, .. } => {
                 self.accepted += accepted;
                 for replay in replays {
                     // Each of one reading.

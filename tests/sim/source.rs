@@ -214,6 +214,7 @@ impl Source {
                     around.queue.push_back(Inbound::Message(Delivery {
                         topic: publish.topic,
                         payload: publish.payload,
+                        is_retained: publish.retain,
                         received_at: clock(around.now),
                         ack,
                         budget: None,

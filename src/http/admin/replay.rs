@@ -20,9 +20,11 @@ use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
 use crate::intake::queue::{Inbound, Replay, Replayed};
+use crate::telemetry::Record;
 use crate::telemetry::admit::Admission;
+use crate::telemetry::mapping::{MappedReading, Message};
+use crate::telemetry::rejection::Stage;
 use crate::telemetry::validate::TimeOfDay;
-use crate::telemetry::{Reading, Record};
 
 /// Letters that are read, and put back, at once.
 const STEP: usize = 32;
@@ -220,28 +222,39 @@ impl Replayer {
     }
 
     /// The readings in a letter, if all of them are good now; else the first one's fault.
-    fn read(&self, letter: &DeadLetter) -> Result<Vec<Reading>, String> {
+    fn read(&self, letter: &DeadLetter) -> Result<Vec<Record>, String> {
         let kept = letter.payload.len();
-        self.admission.admit_all(&letter.payload, TimeOfDay::at(Timestamp::now())).map_err(
-            |rejection| {
-                if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
-                    format!(
-                        "{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept"
-                    )
-                } else {
-                    rejection.message.into_owned()
-                }
-            },
-        )
+        let clock = TimeOfDay::at(Timestamp::now());
+        let outcome = if letter.stage == Stage::Database.as_str() {
+            // An acknowledged reading: no mapping is asked again.
+            match MappedReading::from_json(&letter.payload) {
+                Some(row) => Ok(vec![row.into()]),
+                None => self
+                    .admission
+                    .admit_all(&letter.payload, clock)
+                    .map(|readings| readings.into_iter().map(Record::from).collect()),
+            }
+        } else {
+            let received_at = letter.received_at;
+            let (topic, payload) = (letter.topic.as_str(), letter.payload.as_slice());
+            let message = Message { topic, payload, is_retained: false, received_at };
+            self.admission.receive_all(message, clock)
+        };
+        outcome.map_err(|rejection| {
+            if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
+                format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
+            } else {
+                rejection.message.into_owned()
+            }
+        })
     }
 
     /// Puts readings into the log; when this returns they are durable.
-    async fn commit(&self, readings: Vec<Reading>) -> Result<(), ApiError> {
+    async fn commit(&self, readings: Vec<Record>) -> Result<(), ApiError> {
         let stopping =
             || ApiError::unavailable("the service is stopping; try again when it runs again");
         let (done, outcome) = oneshot::channel();
         let inbound = self.inbound.upgrade().ok_or_else(stopping)?;
-        let readings = readings.into_iter().map(Record::from).collect();
         let sent = inbound.send(Inbound::Replay(Replay { readings, done })).await;
         drop(inbound);
         sent.map_err(|_| stopping())?;

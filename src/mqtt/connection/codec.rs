@@ -113,7 +113,8 @@ fn publish(bytes: &mut BytesMut) -> Result<Received, Malformed> {
         2 => Qos::ExactlyOnce(packet_id(&mut packet)?),
         _ => return Err(Malformed::new("a message of QoS 3")),
     };
-    Ok(Received::Publish(Publish { topic, payload: packet, qos, dup: flags & 8 != 0 }))
+    let (dup, retain) = (flags & 8 != 0, flags & 1 != 0);
+    Ok(Received::Publish(Publish { topic, payload: packet, qos, dup, retain }))
 }
 
 fn packet_id(packet: &mut Bytes) -> Result<u16, Malformed> {

@@ -75,7 +75,7 @@ impl Bench {
 
     fn publish(&mut self, qos: Qos, dup: bool) -> Vec<Command> {
         let payload = Bytes::from_static(b"x");
-        let publish = Publish { topic: "a/b".into(), payload, qos, dup };
+        let publish = Publish { topic: "a/b".into(), payload, qos, dup, retain: false };
         self.on(Event::Received(Received::Publish(publish)))
     }
 
@@ -273,7 +273,13 @@ fn a_message_of_qos_2_that_says_something_else_is_another_one() {
     bench.lose();
     bench.reconnect();
     let payload = Bytes::from_static(b"another");
-    let other = Publish { topic: "a/b".into(), payload, qos: Qos::ExactlyOnce(4), dup: true };
+    let other = Publish {
+        topic: "a/b".into(),
+        payload,
+        qos: Qos::ExactlyOnce(4),
+        dup: true,
+        retain: false,
+    };
     let commands = bench.on(Event::Received(Received::Publish(other)));
     assert!(matches!(commands[..], [Command::Forward { .. }]), "{commands:?}");
 }
@@ -502,7 +508,7 @@ proptest! {
                     outside.unacknowledged.push_back((id, outside.next));
                     let payload = Bytes::from(outside.next.to_string());
                     let qos = if twice { Qos::ExactlyOnce(id) } else { Qos::AtLeastOnce(id) };
-                    let publish = Publish { topic: "a/b".into(), payload, qos, dup: twice };
+                    let publish = Publish { topic: "a/b".into(), payload, qos, dup: twice, retain: false };
                     Event::Received(Received::Publish(publish))
                 }
                 Step::Store(count) => {

@@ -28,6 +28,7 @@ mod read;
 mod scan;
 mod set;
 mod shape;
+mod stored;
 mod template;
 mod time;
 mod topic;

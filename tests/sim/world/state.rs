@@ -38,7 +38,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new() -> Self {
         let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
-        let admission = Admission { max_payload_bytes: 4_096, rules };
+        let admission = Admission { max_payload_bytes: 4_096, rules, mapped: None };
         Self { metrics: Metrics::new().unwrap(), admission }
     }
 }

@@ -1,0 +1,166 @@
+//! What a group notes of messages that mappings have taken or left alone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::dead_letters::RejectedPart;
+use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
+
+/// Reasons of one message that are told, and elements that are named for each.
+const MOST_LISTED: usize = 100;
+
+/// What became of what mappings have taken or left alone.
+#[derive(Debug, Default)]
+pub struct MappedTally {
+    outcomes: Vec<(usize, [u64; OUTCOMES.len()])>,
+    refusals: Vec<(Refused, u64)>,
+}
+
+/// What can become of it: readings for the first two, messages for the last.
+const OUTCOMES: [&str; 3] = ["stored", "rejected", "ignored"];
+
+/// Which mapping has rejected something, if it was one, and by which rule.
+pub(super) type Refused = (Option<usize>, Reason);
+
+impl MappedTally {
+    pub(super) fn add(&mut self, mapping: usize, counts: [u64; OUTCOMES.len()]) {
+        match self.outcomes.iter_mut().find(|(other, _)| *other == mapping) {
+            Some((_, all)) => all.iter_mut().zip(counts).for_each(|(all, count)| *all += count),
+            None => self.outcomes.push((mapping, counts)),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, refused: Refused, count: u64) {
+        match self.refusals.iter_mut().find(|(other, _)| *other == refused) {
+            Some((_, all)) => *all += count,
+            None => self.refusals.push((refused, count)),
+        }
+    }
+
+    /// The index of each mapping, an outcome, and how often.
+    pub fn counts(&self) -> impl Iterator<Item = (usize, &'static str, u64)> {
+        self.outcomes.iter().flat_map(|(mapping, counts)| {
+            let all = OUTCOMES.into_iter().zip(*counts);
+            all.filter(|(_, count)| *count > 0).map(|(outcome, count)| (*mapping, outcome, count))
+        })
+    }
+
+    /// What was rejected by which rule of which mapping, and how often.
+    pub fn refusals(&self) -> impl Iterator<Item = (Refused, u64)> {
+        self.refusals.iter().copied()
+    }
+}
+
+/// When what was said last, so that a device that sends nonsense all day makes a line a minute.
+#[derive(Debug, Default)]
+pub(super) struct Notices(HashMap<Refused, Notice>);
+
+#[derive(Debug)]
+struct Notice {
+    said_at: Duration,
+    since: u64,
+}
+
+/// What is said of one kind again at the earliest.
+const PAUSE: Duration = Duration::from_secs(60);
+
+impl Notices {
+    /// How many there were since this was said last, if it is to be said now.
+    pub(super) fn note(&mut self, refused: Refused, count: u64, now: Duration) -> Option<u64> {
+        let Some(notice) = self.0.get_mut(&refused) else {
+            self.0.insert(refused, Notice { said_at: now, since: 0 });
+            return Some(count);
+        };
+        notice.since += count;
+        if now.saturating_sub(notice.said_at) < PAUSE {
+            return None;
+        }
+        notice.said_at = now;
+        Some(std::mem::take(&mut notice.since))
+    }
+}
+
+/// What is wrong with elements of a message, which is kept once.
+#[derive(Default)]
+pub(super) struct BadElements {
+    /// Sentences, each with the elements that it is about, as far as they are listed.
+    reasons: Vec<(Stage, String, Vec<usize>)>,
+    /// How many each rule has rejected.
+    pub(super) tally: Tally,
+}
+
+impl BadElements {
+    pub(super) fn add(&mut self, index: Option<usize>, rejection: Rejection) {
+        self.tally.add(rejection.reason);
+        let stage = rejection.reason.stage();
+        let known = self.reasons.iter().position(|(_, what, _)| *what == rejection.message);
+        let at = match known {
+            Some(at) => at,
+            None if self.reasons.len() < MOST_LISTED => {
+                self.reasons.push((stage, rejection.message.into_owned(), Vec::new()));
+                self.reasons.len() - 1
+            }
+            None => return,
+        };
+        let listed = &mut self.reasons[at].2;
+        if listed.len() < MOST_LISTED {
+            listed.extend(index);
+        }
+    }
+
+    /// The letter of the message, if anything is wrong with it.
+    pub(super) fn into_part(self, payload: &[u8]) -> Option<RejectedPart> {
+        let stage = self.reasons.first()?.0;
+        let sentence = |(_, what, elements): &(Stage, String, Vec<usize>)| {
+            let list: Vec<String> = elements.iter().map(usize::to_string).collect();
+            match list.as_slice() {
+                [] => what.clone(),
+                [one] => format!("element {one}: {what}"),
+                _ => format!("elements {}: {what}", list.join(", ")),
+            }
+        };
+        let all: Vec<String> = self.reasons.iter().map(sentence).collect();
+        let reason = all.join("; ");
+        Some(RejectedPart { range: 0..payload.len(), stage, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_letter_that_names_its_bad_elements() {
+        let mut bad = BadElements::default();
+        for (index, what) in [(0, "hot"), (3, "cold"), (7, "hot")] {
+            bad.add(Some(index), Rejection::new(Reason::ValueOutOfRange, what));
+        }
+        let part = bad.into_part(b"[...]").unwrap();
+        assert_eq!((part.range, part.stage), (0..5, Stage::Validate));
+        assert_eq!(part.reason, "elements 0, 7: hot; element 3: cold");
+        assert_eq!(BadElements::default().into_part(b"x"), None);
+    }
+
+    #[test]
+    fn outcomes_are_counted_by_mapping() {
+        let mut tally = MappedTally::default();
+        tally.add(1, [2, 1, 0]);
+        tally.add(0, [0, 0, 1]);
+        tally.add(1, [1, 0, 0]);
+        let counts: Vec<_> = tally.counts().collect();
+        assert_eq!(counts, [(1, "stored", 3), (1, "rejected", 1), (0, "ignored", 1)]);
+    }
+
+    #[test]
+    fn what_goes_on_is_said_once_a_minute_with_a_count() {
+        let mut notices = Notices::default();
+        let refused = (Some(0), Reason::WrongType);
+        let at = Duration::from_secs;
+        assert_eq!(notices.note(refused, 3, at(10)), Some(3));
+        assert_eq!(notices.note(refused, 1, at(11)), None);
+        assert_eq!(notices.note((None, Reason::NoMapping), 2, at(11)), Some(2));
+        assert_eq!(notices.note(refused, 5, at(69)), None);
+        assert_eq!(notices.note(refused, 1, at(70)), Some(7));
+        assert_eq!(notices.note(refused, 1, at(71)), None);
+    }
+}
