@@ -15,7 +15,7 @@ use crate::base::settings::{Mistakes, Sources};
 use crate::base::time::Timestamp;
 use crate::mqtt;
 use crate::telemetry::admit::Admission;
-use crate::telemetry::mapping::{Explanation, Fate, Mappings, Message, OwnTopics};
+use crate::telemetry::mapping::{Explanation, Fate, Mappings, Message, OwnTopics, Unmatched};
 use crate::telemetry::validate::{Rules, TimeOfDay};
 
 mod report;
@@ -162,6 +162,9 @@ impl Checker {
                 report.ignore(&why.to_string());
             }
             Fate::Unreadable(_, rejection) => report.refuse(&rejection.message),
+            _ if self.mappings.unmatched == Unmatched::Drop => {
+                report.ignore("no mapping takes it, and `unmatched` says that it is dropped");
+            }
             Fate::NoTopic => report.refuse("no topic of a mapping matches it"),
             Fate::Unmatched(_) => report.refuse("no mapping takes it"),
         }

@@ -92,6 +92,12 @@ fn what_would_not_be_stored_exits_1_and_says_why() {
     let hot = one(&GOOD.replace("21.5", "99"));
     assert_eq!(hot.code, Some(1));
     assert!(hot.text.contains("99 is above 80"), "{}", hot.text);
+    let told: Value = serde_json::from_str(&hot.text).unwrap();
+    assert_eq!(told["ignored"], serde_json::json!(["AM2301.DewPoint", "TempUnit"]));
+    let dropping = format!("[default]\nunmatched = \"drop\"\n{MAPPING}");
+    let arguments = ["check-mapping", "--json", "--topic", "elsewhere", "--payload", "1"];
+    let dropped = check(&dropping, &arguments, "");
+    assert!(dropped.code == Some(1) && dropped.text.contains("\"outcome\":\"ignored\""));
     let other = one(r#"{"state":1}"#);
     assert_eq!(other.code, Some(1));
     let told: Value = serde_json::from_str(&other.text).unwrap();

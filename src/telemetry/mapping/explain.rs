@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
-use super::compiled::{Format, Mapping, Piece};
+use super::compiled::{Format, Mapping, Piece, Time};
 use super::decide::{Fate, Mapped, Message, Refusal};
 use super::path::{Path, Step, quoted};
 use super::read::{Made, Source, Surroundings};
@@ -54,9 +54,7 @@ impl Mappings {
         for candidate in candidates {
             let mapping = &self.list[candidate.mapping];
             let outcome = self.ask(candidate, message, around, |index, outcome| {
-                if let Ok(made) = &outcome {
-                    used.extend(used_by(mapping, made, index, message.payload));
-                }
+                used.extend(used_by(mapping, index, message.payload));
                 readings.push(explained(mapping, index, outcome));
             });
             match outcome {
@@ -114,13 +112,8 @@ fn explained(
     Explained { index, outcome, sources }
 }
 
-/// Where the values stand that a reading was made of, from the message on.
-fn used_by(
-    mapping: &Mapping,
-    made: &Made<'_>,
-    index: Option<usize>,
-    payload: &[u8],
-) -> Vec<Vec<Step>> {
+/// Where the values stand that a mapping looks at for a reading, from the message on.
+fn used_by(mapping: &Mapping, index: Option<usize>, payload: &[u8]) -> Vec<Vec<Step>> {
     let mut element = Vec::new();
     if let (Some((path, _)), Some(index)) = (&mapping.each, index) {
         element.clone_from(&path.steps);
@@ -131,17 +124,16 @@ fn used_by(
         steps.extend(path.steps.iter().cloned());
         steps
     };
-    let mut paths: Vec<&Path> = made
-        .sources
-        .iter()
-        .filter_map(|(_, source)| match source {
-            Source::Path(path) => Some(*path),
-            Source::Named(_) | Source::Default => None,
-        })
-        .collect();
-    paths.extend(made.time_path);
+    let mut paths: Vec<&Path> = Vec::new();
+    match &mapping.one {
+        Some(one) => paths.extend(&one.path),
+        None => paths.extend(mapping.fields.iter().flat_map(|field| &field.paths)),
+    }
+    if let Time::Payload { paths: of_time, .. } = &mapping.time {
+        paths.extend(of_time);
+    }
     paths.extend(mapping.when.iter().map(|condition| &condition.path));
-    paths.extend(mapping.one.iter().filter_map(|one| one.path.as_ref()));
+    paths.extend(mapping.has.iter().map(|(path, _)| path));
     paths.extend(mapping.extra.iter().filter_map(|extra| extra.from.as_ref()).map(|from| &from.1));
     let names = mapping.one.iter().flat_map(|one| &one.name.0);
     paths.extend(mapping.device.0.iter().chain(names).filter_map(|piece| match piece {
