@@ -1,7 +1,8 @@
 // What an operator with the token sees and does. The token is in this tab's session storage and
 // nowhere else; each change is told before it is made.
 
-import { ago, bytes, clock, count, duration, measured, plural } from "./format.js";
+import { FIELDS } from "./fields.js";
+import { ago, bytes, clock, count, duration, figure, plural } from "./format.js";
 import { arrange, confirm, find, make, say, show } from "./dom.js";
 import { ask, query, Refused } from "./server.js";
 
@@ -188,8 +189,7 @@ async function showRecords(from) {
   const list = find("ul", records);
   const lines = page.records.map(
     (r) =>
-      `${count(r.offset)} · ${r.device_id} · ${r.timestamp} · ${measured(r.temperature, "°C")} · ` +
-      `${measured(r.humidity, "%")} · battery ${measured(r.battery, "%")}`,
+      [count(r.offset), r.device_id, r.timestamp, ...FIELDS.map((field) => figure(r, field))].join(" · "),
   );
   if (from === null) {
     lines.forEach((line, at) => say(list.children[at] ?? list.appendChild(make("li")), line));

@@ -1,6 +1,7 @@
 // Devices, newest first, and one device's readings.
 
-import { ago, clock, count, measured, plural } from "./format.js";
+import { FIELDS } from "./fields.js";
+import { ago, clock, count, figure, measured, plural } from "./format.js";
 import { Chart } from "./charts.js";
 import { arrange, find, make, say, show } from "./dom.js";
 import { ask, query } from "./server.js";
@@ -11,6 +12,16 @@ const FIRST = 10;
 const MOST = 1000;
 /** While somebody is at the list, its order stays. */
 const AT_IT_MS = 8000;
+
+/** Of each field; from the first on again for more fields than these. */
+const COLORS = ["second", "first", "third"];
+const UNITS = [...new Set(FIELDS.map(({ unit }) => unit))];
+const isShare = (unit) => unit === "%";
+/** In the list, a field whose unit no other has goes without its name. */
+const SHOWN = FIELDS.map(({ unit }) => ({
+  isNamed: FIELDS.filter((other) => other.unit === unit).length > 1,
+  digits: isShare(unit) ? 0 : 1,
+}));
 
 const list = find("#devices");
 const search = find("#devices-search");
@@ -38,16 +49,13 @@ function row(device) {
     const button = element.appendChild(make("button", "device"));
     button.type = "button";
     const part = (name) => button.appendChild(make("span", name));
-    item = { element, button, name: part("name"), age: part("age") };
-    for (const name of ["temperature", "humidity", "battery"]) item[name] = part(`figure ${name}`);
+    item = { element, button, name: part("name"), age: part("age"), figures: FIELDS.map(() => part("figure")) };
     say(item.name, device.device_id);
     button.addEventListener("click", () => open(item.device));
     rows.set(device.device_id, item);
   }
   item.device = device;
-  say(item.temperature, measured(device.temperature, "°C"));
-  say(item.humidity, `${measured(device.humidity, "%", 0)} RH`);
-  say(item.battery, `battery ${measured(device.battery, "%", 0)}`);
+  FIELDS.forEach((field, at) => say(item.figures[at], figure(device, field, SHOWN[at])));
   tellAge(item);
   return item.element;
 }
@@ -192,25 +200,31 @@ async function draw() {
   chart = new Chart(find("#device-chart"), {
     height: 260,
     moment: (x) => clock(new Date(x * 1000), true),
-    series: [
-      { label: "temperature", color: "second", value: (n) => measured(n, "°C"), scale: "celsius" },
-      { label: "humidity", color: "first", value: (n) => measured(n, "%"), scale: "percent" },
-      { label: "battery", color: "third", value: (n) => measured(n, "%"), scale: "percent" },
-    ],
+    series: FIELDS.map(({ name, unit }, at) => ({
+      label: name,
+      color: COLORS[at % COLORS.length],
+      value: (n) => measured(n, unit),
+      scale: unit,
+    })),
     scales: {
       x: { time: true, range: () => (at[0] === undefined || ends[0] < ends[1] ? ends : [ends[1] - 60, ends[1]]) },
-      celsius: { range: (u, min, max) => (min === null ? [0, 30] : [Math.floor(min - 1), Math.ceil(max + 1)]) },
-      percent: { range: () => [0, 100] },
+      ...Object.fromEntries(UNITS.map((unit) => [unit, { range: isShare(unit) ? () => [0, 100] : around }])),
     },
     axes: [
       { space: 70, size: 28, values: dates },
-      { scale: "celsius", size: 52, values: (u, splits) => splits.map((v) => `${v} °C`) },
-      { scale: "percent", side: 1, size: 46, grid: { show: false }, values: (u, splits) => splits.map((v) => `${v} %`) },
+      ...UNITS.map((unit, at) => ({
+        scale: unit,
+        size: 52,
+        values: (u, splits) => splits.map((v) => `${v} ${unit}`),
+        // The first stands on the left and has the lines.
+        ...(at > 0 && { side: 1, grid: { show: false } }),
+      })),
     ],
   });
-  const column = (name) => readings.map((reading) => reading[name]);
-  chart.show([at, column("temperature"), column("humidity"), column("battery")]);
+  chart.show([at, ...FIELDS.map(({ name }) => readings.map((reading) => reading[name]))]);
 }
+
+const around = (u, min, max) => (min === null ? [0, 30] : [Math.floor(min - 1), Math.ceil(max + 1)]);
 
 /** Times of day, or dates if there are some days of them. */
 function dates(u, splits) {

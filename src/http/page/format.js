@@ -47,6 +47,12 @@ export function bytes(n) {
 
 export const measured = (n, unit, digits = 1) => (n === null ? "–" : `${n.toFixed(digits)}${NB}${unit}`);
 
+/** The value of a field that devices measure, with its name where that is not plain from the unit. */
+export function figure(reading, { name, unit }, { isNamed = true, digits = 1 } = {}) {
+  const value = measured(reading[name], unit, digits);
+  return isNamed ? `${name}${NB}${value}` : value;
+}
+
 /** The time of day by this device's clock, with the date if that is not today. */
 export function clock(date, withSeconds = false) {
   const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };

@@ -4,10 +4,13 @@
 //! Content-Security-Policy can forbid whatever else a page could load or run. The page asks
 //! `/api/v1/status` once a second and builds what it shows out of text alone.
 
+use std::sync::LazyLock;
+
 use rocket::http::{ContentType, Header};
 use rocket::{Responder, Route, get, routes};
 
 use super::error::ApiError;
+use crate::telemetry::fields::FIELDS;
 
 pub(super) fn routes() -> Vec<Route> {
     routes![page, asset]
@@ -17,7 +20,7 @@ pub(super) fn routes() -> Vec<Route> {
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Media type and content of the files below `/assets`.
+/// The files below `/assets` that are the same for ever, with their media types.
 const ASSETS: &[(&str, ContentType, &str)] = &[
     ("admin.js", ContentType::JavaScript, include_str!("admin.js")),
     ("charts.js", ContentType::JavaScript, include_str!("charts.js")),
@@ -37,6 +40,24 @@ const ASSETS: &[(&str, ContentType, &str)] = &[
 ];
 
 const PAGE: &str = include_str!("index.html");
+
+/// What devices measure, for the scripts of the page: the one table of it.
+static MEASURED: LazyLock<String> = LazyLock::new(|| {
+    let fields = FIELDS.each_ref().map(|field| {
+        let (name, unit) = (field.name, field.unit);
+        serde_json::json!({ "name": name, "unit": unit })
+    });
+    format!("export const FIELDS = {};\n", serde_json::Value::from(fields.to_vec()))
+});
+
+/// Media type and content of a file below `/assets`.
+fn content(file: &str) -> Option<(ContentType, &'static str)> {
+    if file == "fields.js" {
+        return Some((ContentType::JavaScript, &MEASURED));
+    }
+    let (_, kind, text) = ASSETS.iter().find(|(name, _, _)| *name == file)?;
+    Some((kind.clone(), *text))
+}
 
 /// A file with its policy.
 #[derive(Responder)]
@@ -58,10 +79,10 @@ fn page() -> File {
 
 #[get("/assets/<file>")]
 fn asset(file: &str) -> Result<File, ApiError> {
-    let found = ASSETS.iter().find(|(name, _, _)| *name == file);
-    let (_, kind, text) =
+    let found = content(file);
+    let (kind, text) =
         found.ok_or(ApiError::NotFound("there is no such file; open `/` for the page"))?;
-    Ok(File::new(kind.clone(), text))
+    Ok(File::new(kind, text))
 }
 
 #[cfg(test)]
@@ -83,11 +104,22 @@ mod tests {
         for text in all {
             for name in text.split("\"assets/").skip(1).chain(text.split("from \"./").skip(1)) {
                 let name = name.split('"').next().unwrap();
-                assert!(ASSETS.iter().any(|(known, _, _)| *known == name), "{name}");
+                assert!(content(name).is_some(), "{name}");
                 asked += 1;
             }
         }
         assert!(asked > ASSETS.len() / 2, "{asked}");
+    }
+
+    #[test]
+    fn the_page_shows_the_fields_of_the_table() {
+        let expected = r#"export const FIELDS = [{"name":"temperature","unit":"°C"}"#;
+        assert!(MEASURED.starts_with(expected), "{}", *MEASURED);
+        for (name, _, text) in ASSETS {
+            for field in &FIELDS {
+                assert!(!text.contains(field.name), "{name} names {}", field.name);
+            }
+        }
     }
 
     #[test]
