@@ -6,6 +6,7 @@
 //! plots, are in `target/bench`. The exit code says whether every bar holds, unless the run was a
 //! small one.
 
+#![expect(clippy::disallowed_methods, reason = "benchmarks measure time")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,8 @@
 //! Builds what the parts share; none of it runs yet, and none of it waits for the broker or the
 //! database.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;

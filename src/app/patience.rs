@@ -47,6 +47,8 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test: it takes any moment for now")]
+
     use super::*;
 
     const TICK: Duration = Duration::from_secs(1);

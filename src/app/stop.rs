@@ -1,5 +1,7 @@
 //! The orderly stop.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::time::{Duration, Instant};
 
 use super::start::{FLUSHER, INTAKE, SOURCE, Service};

@@ -3,6 +3,8 @@
 //! Every task and thread has a name and is started here; one that ends unasked, or panics, brings
 //! the process down in order.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -5,6 +5,8 @@
 //! no progress for [`LONGEST`] ends the process, with or without systemd. What the whole machine
 //! stood still in between does not count ([`Patience`]).
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;

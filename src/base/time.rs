@@ -4,6 +4,8 @@
 //! What decides takes the time as an argument. What has to ask for it takes a [`Clock`], so that a test
 //! or a simulation sets the time and the same seed gives the same run.
 
+#![expect(clippy::disallowed_methods, reason = "the clocks of this machine are here")]
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

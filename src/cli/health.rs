@@ -3,6 +3,8 @@
 //! A container image without a shell has no `curl`, so the binary asks for itself. It speaks just
 //! enough HTTP for its own server, and is done within [`PATIENCE`] whatever answers.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;

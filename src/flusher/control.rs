@@ -1,5 +1,7 @@
 //! Others' handle on the flusher.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;

@@ -75,6 +75,8 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test: it takes any moment for now")]
+
     use super::*;
 
     fn address(last: u8) -> IpAddr {

@@ -119,6 +119,8 @@ impl<K: Copy + Eq + std::hash::Hash, S: Fn() -> Option<Use>> Seats<K, S> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test: it takes any moment for now")]
+
     use super::*;
 
     const AWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));

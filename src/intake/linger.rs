@@ -8,6 +8,8 @@
 //! A linger that brings nothing is tried less and less often: a broker with a narrow window sends nothing
 //! more before it has acks.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;

@@ -4,6 +4,8 @@
 //! arrives during one fdatasync is the next group; only a stream so dense that commits would be
 //! what the processor is busy with is gathered for a moment first ([`Linger`]).
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -64,6 +64,8 @@ impl Coalescing {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test: it takes any moment for now")]
+
     use super::*;
 
     fn receive(coalescing: &mut Coalescing, at: Instant, messages: u32) {

@@ -12,6 +12,8 @@
 //! opened when its caller gives up is finished and put with the idle ones: over a long way that takes
 //! more time than a query may.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,6 +4,8 @@
 //! log, gives that word and does not keep it; nothing here can mend that, so it is said. Asked on each
 //! new connection, and every minute, since a reload can change it at any time.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

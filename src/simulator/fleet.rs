@@ -82,6 +82,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test: it takes any moment for now")]
+
     use std::collections::BTreeSet;
 
     use super::*;

@@ -1,5 +1,7 @@
 //! The counts while the simulator runs: one line in place on a terminal, else a line now and then.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::cell::Cell;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;

@@ -9,6 +9,8 @@
 //! broker may then see a message twice, which at-least-once delivery allows and the
 //! `device_id` + `ts` of the table absorbs.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 //! touches a server that is there already, and nothing is left behind, however a test ends
 //! ([`harness`]). `bars` holds the performance bars; they run alone.
 
+#![expect(clippy::disallowed_methods, reason = "tests measure time")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod harness;

@@ -1,5 +1,7 @@
 //! From the name of the broker to a connection that it has accepted.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

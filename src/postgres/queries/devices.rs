@@ -4,6 +4,8 @@
 //! Somebody else may write rows and no names, or the list may not be filled yet. Where it is short, those
 //! of the newest rows that are not in it are shown as well, and their names are gathered.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -5,6 +5,8 @@
 //! what we said first. So a random word is sent along with the start parameters: who refuses it, as
 //! PgBouncer does, or does not know it afterwards, is a pooler.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::fmt::Write as _;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};

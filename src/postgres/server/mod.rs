@@ -5,6 +5,8 @@
 //! the operating system does, which is two minutes. Here the next one is tried as soon as one has
 //! failed or been silent for [`HEAD_START`], and the first that works is taken.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -4,6 +4,8 @@
 //! the next begins behind it, so the whole costs no more than the index is long. How far it has come is in
 //! the database; going over the same names again does no harm, so that several ingestors may do it at once.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::time::{Duration, Instant};
 
 use sqlx::Row as _;

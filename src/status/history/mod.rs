@@ -4,6 +4,8 @@
 //! the monotonic clock, and are told by their age: a box that learns the time an hour after
 //! its start has no hole in its history. A few hundred kilobytes at most.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
