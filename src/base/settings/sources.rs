@@ -1,16 +1,8 @@
-//! Where settings come from, and the list of what is wrong with them.
-//!
-//! Environment over `Rocket.toml` over defaults. Everything is read, checked and reported at once,
-//! before anything else happens. A setting has one name: `MQTT_BROKER` in the environment,
-//! `mqtt_broker` in `Rocket.toml`. An empty environment variable counts as not set, as compose files
-//! leave them. Secrets are kept in [`Secret`], which never prints itself.
-//!
-//! Which settings there are is known to the rooms that use them.
+//! Reading settings out of their sources, and gathering what is wrong with them.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,92 +11,7 @@ use rocket::figment::providers::{Format, Toml};
 use rocket::figment::value::{Dict, Map, Value};
 use rocket::figment::{Profile, Provider};
 
-/// A value that must not appear in a log or an error.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `value`.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
-    }
-
-    /// What stands in a file, less its last line break.
-    ///
-    /// # Errors
-    /// A sentence, if it cannot be read or is empty.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let secret = text.strip_suffix('\n').unwrap_or(&text);
-        let secret = secret.strip_suffix('\r').unwrap_or(secret);
-        if secret.is_empty() {
-            return Err(format!("{} is empty", path.display()));
-        }
-        Ok(Self::new(secret))
-    }
-
-    /// The value itself, for the one call that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// What stands for it where settings are shown; nothing if it is empty.
-    #[must_use]
-    pub fn redacted(&self) -> String {
-        if self.0.is_empty() { String::new() } else { "***".to_owned() }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// What a setting is called, what it is if nobody sets it, and what it means: the one table of a room
-/// that help, README and examples are checked against.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// As the environment has it; `Rocket.toml` has it in lower case.
-    pub name: &'static str,
-    /// As it would be written; empty if there is none.
-    pub default: Cow<'static, str>,
-    /// In a few words, without a full stop.
-    pub meaning: Cow<'static, str>,
-    /// Whether `<name>_FILE` may name a file that holds it.
-    pub is_secret: bool,
-}
-
-impl Setting {
-    /// One that may be seen.
-    #[must_use]
-    pub const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
-        let (default, meaning) = (Cow::Borrowed(default), Cow::Borrowed(meaning));
-        Self { name, default, meaning, is_secret: false }
-    }
-
-    /// One that may not, and that a file can hold.
-    #[must_use]
-    pub const fn secret(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
-        let (default, meaning) = (Cow::Borrowed(default), Cow::Borrowed(meaning));
-        Self { name, default, meaning, is_secret: true }
-    }
-}
-
-/// A line for each of `settings`, for `--help`.
-#[must_use]
-pub fn help<'s>(settings: impl IntoIterator<Item = &'s Setting>) -> String {
-    let mut text = String::new();
-    for Setting { name, default, meaning, is_secret } in settings {
-        let default = if default.is_empty() { String::new() } else { format!(" [{default}]") };
-        let file = if *is_secret { format!("; or {name}_FILE") } else { String::new() };
-        // Writing to a string does not fail.
-        writeln!(text, "  {name:<30}{meaning}{file}{default}").ok();
-    }
-    text
-}
+use super::secret::Secret;
 
 /// Everything that is wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -300,7 +207,7 @@ impl Sources {
 
     fn secret_file(&mut self, name: &str, path: &Path) -> Option<String> {
         match Secret::read(path) {
-            Ok(secret) => Some(secret.0),
+            Ok(secret) => Some(secret.expose().to_owned()),
             Err(problem) => {
                 self.mistake(format!("{name}: {problem}"));
                 None
