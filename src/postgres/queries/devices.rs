@@ -10,11 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::QueryBuilder;
-
-use super::row::{StoredReading, columns};
+use super::latest::{latest_of, newest_devices, sort_by_age};
+use super::row::StoredReading;
 use super::telemetry::{TOTAL_EXACT_UP_TO, Total};
-use super::window::windows;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
@@ -160,7 +158,7 @@ impl Query<'_> {
         let names = self.names(offset, limit).await?;
         let places: HashMap<&str, usize> =
             names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
-        let mut latest = self.latest_of(names.clone()).await?;
+        let mut latest = latest_of(self.session, self.newest, names.clone()).await?;
         latest.sort_by_key(|reading| places.get(reading.device_id.as_str()).copied());
         Ok(Page { latest, total, has_strangers: false })
     }
@@ -174,7 +172,7 @@ impl Query<'_> {
         }
         let wanted = offset.saturating_add(limit) as usize;
         if self.filter.name_contains.is_none() && wanted * 2 <= FEW_ROWS as usize {
-            let newest = self.newest_devices(FEW_ROWS, wanted).await?;
+            let newest = newest_devices(self.session, self.newest, FEW_ROWS, wanted).await?;
             if newest.len() >= wanted {
                 return Ok(Page::of(newest, total, offset, limit));
             }
@@ -182,13 +180,14 @@ impl Query<'_> {
         let names = self.names(0, MOST_DEVICES).await?;
         if names.len() > FEW_DEVICES {
             let among: HashSet<&str> = names.iter().map(String::as_str).collect();
-            let mut newest = self.newest_devices(MANY_ROWS, usize::MAX).await?;
+            let mut newest =
+                newest_devices(self.session, self.newest, MANY_ROWS, usize::MAX).await?;
             newest.retain(|reading| among.contains(reading.device_id.as_str()));
             if newest.len() >= wanted {
                 return Ok(Page::of(newest, total, offset, limit));
             }
         }
-        let mut latest = self.latest_of(names).await?;
+        let mut latest = latest_of(self.session, self.newest, names).await?;
         sort_by_age(&mut latest);
         Ok(Page::of(latest, total, offset, limit))
     }
@@ -197,13 +196,13 @@ impl Query<'_> {
         let names = self.names(0, SHORT_LIST).await?;
         let is_empty = names.is_empty() && !self.has_names().await?;
         let rows = if is_empty { MANY_ROWS } else { ROWS_FOR_STRANGERS };
-        let mut strangers = self.newest_devices(rows, usize::MAX).await?;
+        let mut strangers = newest_devices(self.session, self.newest, rows, usize::MAX).await?;
         strangers.retain(|reading| {
             !names.contains(&reading.device_id) && self.filter.matches(&reading.device_id)
         });
         let total = Total::of((names.len() + strangers.len()) as u64);
         let has_strangers = !strangers.is_empty();
-        let mut all = self.latest_of(names).await?;
+        let mut all = latest_of(self.session, self.newest, names).await?;
         all.append(&mut strangers);
         if self.filter.newest_first {
             sort_by_age(&mut all);
@@ -251,89 +250,4 @@ impl Query<'_> {
         }
         Ok(total)
     }
-
-    /// The latest readings of `names`, in no order: in each window of those that have none in a later
-    /// one. A name may have none at all.
-    async fn latest_of(&mut self, mut names: Vec<String>) -> Result<Vec<StoredReading>, Failure> {
-        let columns = columns();
-        let mut latest: Vec<StoredReading> = Vec::new();
-        for window in windows(None, None, self.newest) {
-            if names.is_empty() {
-                break;
-            }
-            let mut sql = QueryBuilder::new("select latest.* from unnest(");
-            sql.push_bind(names.clone());
-            sql.push(format!(
-                "::text[]) as device (device_id)
-                cross join lateral (
-                    select {columns}
-                    from telemetry
-                    where telemetry.device_id = any(array[device.device_id])"
-            ));
-            window.push_to(&mut sql);
-            sql.push(
-                " order by telemetry.device_id desc, telemetry.ts desc
-                    limit 1
-                ) as latest",
-            );
-            let found: Vec<StoredReading> = sql
-                .build_query_as()
-                .persistent(self.session.keeps_statements())
-                .fetch_all(self.session.connection())
-                .await
-                .map_err(Failure::of_statement)?;
-            let ids: HashSet<&str> =
-                found.iter().map(|reading| reading.device_id.as_str()).collect();
-            names.retain(|name| !ids.contains(name.as_str()));
-            latest.extend(found);
-        }
-        Ok(latest)
-    }
-
-    /// The devices of the newest rows, by age, as far as nothing older can come between them; as many as
-    /// are `wanted`, or more.
-    async fn newest_devices(
-        &mut self,
-        rows: u32,
-        wanted: usize,
-    ) -> Result<Vec<StoredReading>, Failure> {
-        let columns = columns();
-        let mut newest: Vec<StoredReading> = Vec::new();
-        for window in windows(None, None, self.newest) {
-            let missing = i64::from(rows) - i64::try_from(newest.len()).unwrap_or(i64::MAX);
-            if missing <= 0 {
-                break;
-            }
-            let mut sql = QueryBuilder::new(format!("select {columns} from telemetry where true"));
-            window.push_to(&mut sql);
-            sql.push(" order by telemetry.ts desc limit ").push_bind(missing);
-            let found: Vec<StoredReading> = sql
-                .build_query_as()
-                .persistent(self.session.keeps_statements())
-                .fetch_all(self.session.connection())
-                .await
-                .map_err(Failure::of_statement)?;
-            newest.extend(found);
-            let devices: HashSet<&str> =
-                newest.iter().map(|reading| reading.device_id.as_str()).collect();
-            if devices.len() >= wanted {
-                break;
-            }
-        }
-        if newest.len() >= rows as usize
-            && let Some(last) = newest.last().map(StoredReading::ts)
-        {
-            // Of that moment there may be more.
-            newest.retain(|reading| reading.ts() != last);
-        }
-        let mut seen = HashSet::new();
-        newest.retain(|reading| seen.insert(reading.device_id.clone()));
-        sort_by_age(&mut newest);
-        Ok(newest)
-    }
-}
-
-/// The newest first, and those of one moment by name.
-fn sort_by_age(latest: &mut [StoredReading]) {
-    latest.sort_by(|a, b| b.ts().cmp(&a.ts()).then_with(|| a.device_id.cmp(&b.device_id)));
 }

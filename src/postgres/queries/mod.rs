@@ -19,6 +19,7 @@
 mod cursor;
 mod devices;
 mod fault;
+mod latest;
 mod row;
 mod telemetry;
 mod window;
