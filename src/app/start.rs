@@ -139,6 +139,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         shared.admission.clone(),
     );
     AppState {
+        instance: config.mqtt.client_id.as_str().into(),
         metrics: metrics.clone(),
         health: Arc::clone(health),
         history: Arc::clone(history),

@@ -72,6 +72,8 @@ use settings::{check_settings, figment};
 /// What handlers may use.
 #[derive(Clone)]
 pub struct AppState {
+    /// Which of several ingestors this is: what it calls itself to the broker.
+    pub instance: Arc<str>,
     /// What `/metrics` shows.
     pub metrics: Metrics,
     /// What `/health/ready` shows.

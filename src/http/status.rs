@@ -40,6 +40,7 @@ pub(super) fn status(
         flusher: &state.flusher,
         metrics: &state.metrics,
         findings: &state.database.findings(),
+        instance: &state.instance,
         admin_enabled: state.access.is_admin_enabled(),
     })))
 }

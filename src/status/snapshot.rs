@@ -33,6 +33,9 @@ pub(crate) struct Snapshot {
     pub(super) level: Level,
     /// Whether `/health/ready` answers 200.
     pub(super) ready: bool,
+    /// Which of several ingestors answers: its `MQTT_CLIENT_ID`.
+    #[schema(example = "iot-ingestor-box-1")]
+    pub(super) instance: String,
     /// The version of the service.
     #[schema(example = "0.1.0")]
     pub(super) version: &'static str,
@@ -239,6 +242,8 @@ pub(crate) struct Parts<'p> {
     pub(crate) log: &'p wal::Log,
     pub(crate) flusher: &'p Control,
     pub(crate) metrics: &'p Metrics,
+    /// Which of several ingestors this is.
+    pub(crate) instance: &'p str,
     /// What keeps the database from keeping what it confirms.
     pub(crate) findings: &'p [&'static str],
     /// Whether there is a token for `/admin`.
@@ -248,7 +253,8 @@ pub(crate) struct Parts<'p> {
 impl Snapshot {
     /// Takes it; what to say of it in words is left open.
     pub(super) fn take(parts: &Parts<'_>) -> Self {
-        let Parts { health, history, log, flusher, metrics, findings, admin_enabled } = *parts;
+        let Parts { health, history, log, flusher, metrics, .. } = *parts;
+        let Parts { instance, findings, admin_enabled, .. } = *parts;
         let (report, ages) = (health.report(), health.ages());
         let (waiting, flushing) = (log.stats(), flusher.status());
         let now = Timestamp::now();
@@ -263,6 +269,7 @@ impl Snapshot {
             summary: String::new(),
             level: Level::Ok,
             ready: report.is_ready(),
+            instance: instance.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: history.uptime().as_secs_f64(),
             now,

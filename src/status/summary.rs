@@ -299,6 +299,7 @@ mod tests {
             summary: String::new(),
             level: Level::Ok,
             ready: true,
+            instance: "one".to_owned(),
             version: "1",
             uptime_seconds: 9_000.0,
             now: Timestamp::now(),

@@ -50,6 +50,7 @@ fn the_status_follows_an_outage_from_its_beginning_to_the_last_row() {
     assert_eq!((&well["log"]["state"], &well["log"]["reason"]), (&"ok".into(), &Value::Null));
     assert_eq!(well["database"]["state"], "up");
     assert_eq!(well["full_in_seconds"], Value::Null);
+    assert_eq!(well["instance"], "test-ingestor");
     assert_eq!(well["admin_enabled"], false);
     let commits = &well["latency"]["commit"];
     assert!(commits["p50_seconds"].as_f64() <= commits["p99_seconds"].as_f64(), "{well}");

@@ -111,7 +111,7 @@ export function showStatus(status) {
   find("div", bar).style.width = `${Math.max(0.5, share * 100)}%`;
   bar.setAttribute("aria-label", `The log takes ${Math.round(share * 100)} % of the disk space that it may take`);
   say(find("#host"), location.host);
-  say(find("#about"), `v${status.version} · up ${duration(status.uptime_seconds)}`);
+  say(find("#about"), `${status.instance} · v${status.version} · up ${duration(status.uptime_seconds)}`);
 }
 
 /** The ingestor itself does not answer: nothing that stands here is known any more. */
