@@ -67,6 +67,7 @@ start_servers() {
     say 'starting a private PostgreSQL (fsync on) and a private Mosquitto…'
     create_postgres on
     start_postgres
+    query iotdb "$(<deploy/postgres/partitioned.sql)" >/dev/null
     start_mosquitto
     pick_port HTTP_PORT
     start_ingestor

@@ -73,6 +73,7 @@ pub(super) fn refresh(
         metrics.wal_left_bytes.set(gauge(space.left_bytes()));
         metrics.wal_oldest_pending_seconds.set(log.oldest_pending_seconds());
         metrics.db_unsafe.set(gauge(database.findings().len() as u64));
+        metrics.partitions_ahead_seconds.set(database.partitions_ahead_seconds());
         let dropped = output.dropped().saturating_sub(metrics.log_lines_dropped.get());
         metrics.log_lines_dropped.inc_by(dropped);
     })

@@ -47,6 +47,7 @@ pub struct Metrics {
     pub dead_letter_max_bytes: IntGauge,
     pub db_up: IntGauge,
     pub db_unsafe: IntGauge,
+    pub partitions_ahead_seconds: Gauge,
     pub mqtt_connected: IntGauge,
     pub ingest_latency: Histogram,
     pub wal_commit: Histogram,
@@ -159,6 +160,10 @@ impl Metrics {
             db_unsafe: r.gauge(
                 "db_unsafe",
                 "What keeps PostgreSQL from keeping what it confirms: settings and properties of the table.",
+            )?,
+            partitions_ahead_seconds: r.float_gauge(
+                "partitions_ahead_seconds",
+                "For how long the table has partitions from now on; NaN if it is not partitioned by time.",
             )?,
             mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
             ingest_latency: r.histogram(

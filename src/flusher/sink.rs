@@ -112,6 +112,12 @@ impl Refusal {
         format!("{self}{advice}")
     }
 
+    /// Whether the table has no place for a row's time. A check constraint has the same code.
+    #[must_use]
+    pub(crate) fn lacks_partition(&self) -> bool {
+        self.is_tables && self.sqlstate.as_deref() == Some("23514")
+    }
+
     /// Of a row that was taken without an error and is not in the table.
     #[must_use]
     pub fn swallowed() -> Self {

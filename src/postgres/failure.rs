@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use super::table::{COLUMNS, PRIMARY_KEY};
+use super::table::{COLUMNS, PARTITION_BOUND, PRIMARY_KEY};
 use crate::flusher::sink::{Refusal, SinkError};
 
 /// A call to the database that did not succeed. Shown as one line, with the SQLSTATE if there
@@ -219,7 +219,11 @@ impl<'e> Culprit<'e> {
     fn advice(&self, code: &str) -> Option<String> {
         let advice = match code {
             "23514" if self.constraint.is_none() && self.context.is_none() => {
-                "the table has no partition for the time of these rows: create it"
+                "the table has no partition for the time of these rows: create it, or let this role own \
+                 the table, and the service does"
+            }
+            "23514" if self.constraint == Some(PARTITION_BOUND) => {
+                "`ingestor schema partition` was broken off: drop that constraint, or run it again"
             }
             _ if Fault::of(code, self) == Fault::Table => advice(code)?,
             _ if self.constraint.is_some() => "correct the constraint, or drop it",
@@ -257,6 +261,7 @@ impl Fault {
         let is_inside_trigger = culprit.context.is_some();
         let is_tables = match code {
             // There is no partition for the row.
+            "23514" if culprit.constraint == Some(PARTITION_BOUND) => true,
             "23514" => culprit.constraint.is_none() && !is_inside_trigger,
             // A column that somebody added, and that takes no null: no reading has one in it.
             "23502" => culprit.column.is_some_and(|column| !COLUMNS.contains(&column)),

@@ -145,7 +145,13 @@ impl Sink for Database {
         }
         let rows = rows.as_slice();
         let batch = Columns::of(rows);
-        let written = self.write_durably(&batch, limit).await;
+        let mut written = self.write_durably(&batch, limit).await;
+        if let Err(Failure::Refused(refusal)) = &written
+            && refusal.lacks_partition()
+            && self.make_partitions_for(&batch.micros()).await
+        {
+            written = self.write_durably(&batch, limit).await;
+        }
         let Written { inserted, swallowed } =
             written.inspect_err(|_| self.duplicates.expect()).map_err(SinkError::from)?;
         let swallowed = batch.indices(&swallowed, rows);
@@ -338,6 +344,11 @@ impl<'r> Columns<'r> {
             .await
             .map_err(|error| Failure::of_statement(error).while_looking())?;
         Ok(Written { inserted, swallowed })
+    }
+
+    /// When they were measured, since the Unix epoch.
+    fn micros(&self) -> Vec<i64> {
+        self.timestamps.iter().map(DateTime::timestamp_micros).collect()
     }
 
     /// Which of `rows` have the keys with these numbers, from 1, by the order of the key.

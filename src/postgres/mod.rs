@@ -28,6 +28,7 @@ use std::time::Duration;
 use connections::Connections;
 use durability::Durability;
 use insert::Duplicates;
+use partitions::Partitions;
 use queries::{Census, Newest};
 use registry::Registry;
 use server::Server;
@@ -40,9 +41,11 @@ mod durability;
 mod failure;
 mod insert;
 mod instant;
+mod partitions;
 mod queries;
 mod registry;
 mod reindex;
+mod reshape;
 mod schema;
 mod server;
 mod session;
@@ -59,6 +62,7 @@ pub use queries::{
     TelemetryFilter, TelemetryPage, Total,
 };
 pub use reindex::{IndexProgress, index_plan};
+pub use reshape::Reshape;
 pub use schema::MIGRATE_TIMEOUT;
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
@@ -105,6 +109,7 @@ pub struct Database {
     patience: Duration,
     durability: Durability,
     registry: Registry,
+    partitions: Partitions,
     tasks: Tasks,
     newest: Newest,
     census: Census,
@@ -130,6 +135,7 @@ impl Database {
             duplicates: Duplicates::default(),
             durability: Durability::default(),
             registry: Registry::default(),
+            partitions: Partitions::new(settings.partition_days, settings.partition_ahead_days),
             tasks: Tasks::default(),
             newest: Newest::default(),
             census: Census::default(),

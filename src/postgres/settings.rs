@@ -19,6 +19,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "15",
         "longest wait for a connection, including all addresses of the name",
     ),
+    Setting::new(
+        "PARTITION_DAYS",
+        "1",
+        "width of the partitions that are made for a table that is partitioned by `ts`",
+    ),
+    Setting::new("PARTITION_AHEAD_DAYS", "3", "how many days ahead they are kept ready"),
 ];
 
 /// How to reach the database.
@@ -30,6 +36,10 @@ pub struct Settings {
     pub url_file: Option<PathBuf>,
     /// Longest wait for a connection, all addresses together.
     pub connect_timeout: Duration,
+    /// Width of the partitions that are made.
+    pub partition_days: u16,
+    /// How far ahead they are kept ready.
+    pub partition_ahead_days: u16,
     /// Variables of PostgreSQL's own clients that fill what `url` leaves open, as they are shown.
     variables: Vec<(&'static str, String)>,
 }
@@ -69,7 +79,14 @@ impl Settings {
         let url_file = from.optional("DATABASE_URL_FILE", "a file");
         let variables = variables(&url, from);
         let seconds = from.number("DATABASE_CONNECT_TIMEOUT_SECS", 15, 1..=600);
-        Self { url, url_file, connect_timeout: Duration::from_secs(seconds), variables }
+        Self {
+            url,
+            url_file,
+            connect_timeout: Duration::from_secs(seconds),
+            partition_days: from.number("PARTITION_DAYS", 1, 1..=366),
+            partition_ahead_days: from.number("PARTITION_AHEAD_DAYS", 3, 1..=366),
+            variables,
+        }
     }
 
     /// Every setting as `NAME=value`, secrets redacted.
@@ -79,6 +96,8 @@ impl Settings {
         all.extend(self.variables.clone());
         let seconds = self.connect_timeout.as_secs().to_string();
         all.push(("DATABASE_CONNECT_TIMEOUT_SECS", seconds));
+        all.push(("PARTITION_DAYS", self.partition_days.to_string()));
+        all.push(("PARTITION_AHEAD_DAYS", self.partition_ahead_days.to_string()));
         all
     }
 

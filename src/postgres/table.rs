@@ -17,6 +17,9 @@ pub(super) const COLUMNS: [&str; 2 + COUNT] = {
 /// As PostgreSQL names the constraint.
 pub(super) const PRIMARY_KEY: &str = "telemetry_pkey";
 
+/// The check that `ingestor schema partition` adds, for as long as it works: no row lies behind the boundary.
+pub(super) const PARTITION_BOUND: &str = "telemetry_partition_bound";
+
 /// Where the service notes which migrations it has applied.
 pub(super) const MIGRATIONS_TABLE: &str = "_iot_ingestor_migrations";
 

@@ -33,6 +33,7 @@ mod log_output;
 mod neighbours;
 mod openapi;
 mod page;
+mod partitions;
 mod path;
 mod preflight;
 mod probe;

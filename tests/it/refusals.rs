@@ -19,10 +19,25 @@ struct Setup {
 impl Setup {
     #[track_caller]
     fn spoilt(spoilt: &str) -> Self {
+        Self::of(spoilt, Postgres::url)
+    }
+
+    /// Where the service's role may write rows, and no more.
+    #[track_caller]
+    fn spoilt_for_writer(spoilt: &str) -> Self {
+        let spoilt = format!(
+            "{spoilt}; create role writer login password 'secret';
+             grant select, insert on telemetry to writer"
+        );
+        Self::of(&spoilt, |postgres| postgres.url_of("writer", "secret"))
+    }
+
+    #[track_caller]
+    fn of(spoilt: &str, url: impl Fn(&Postgres) -> String) -> Self {
         let postgres = Postgres::start();
         let broker = Mosquitto::start();
         // Long enough for good and bad to meet in one batch, where they are not held back until all are there.
-        let service = Service::new(&postgres.url(), broker.port)
+        let service = Service::new(&url(&postgres), broker.port)
             .set("ADMIN_TOKEN", TOKEN)
             .set("BATCH_TIMEOUT_MS", 500);
         postgres.execute(SCHEMA);
@@ -184,7 +199,8 @@ fn a_missing_partition_makes_no_letter_while_rows_of_others_go_in() {
             partition by range (ts);
         create table early partition of telemetry
             for values from ('2000-01-01') to ('2025-06-01 00:00:00.0005Z')";
-    let mut setup = Setup::spoilt(partitioned);
+    // A role that owns the table makes it.
+    let mut setup = Setup::spoilt_for_writer(partitioned);
     setup.publish(0..1_500);
     setup.await_refusing(&["23514", "partition"]);
     setup.postgres.await_exactly(&readings(0..500));

@@ -10,8 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
+use crate::base::time::Timestamp;
 use crate::postgres::{self, Database, Failure, index_plan};
+use crate::telemetry::validate::Rules;
 
+mod partition;
 mod show;
 
 /// What `ingestor schema` is told.
@@ -36,11 +39,26 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Turn a plain table into one that is partitioned by time, while rows come in
+    Partition {
+        /// Rows before it stay together; in RFC 3339 [default: the first day that lies beyond what may
+        /// come until all is done]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        boundary: Option<Timestamp>,
+        /// Print what would be done and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let expected = "expected a time such as 2025-10-05T00:00:00Z";
+    Timestamp::from_rfc3339(text).ok_or_else(|| expected.to_owned())
 }
 
 const AFTER_HELP: &str = "\
-Of the configuration only DATABASE_URL and DATABASE_CONNECT_TIMEOUT_SECS are read. The service need not
-be stopped, and what is broken off can be run again.
+Of the configuration only what is about the database and its rows is read (DATABASE_, PARTITION_,
+VALIDATE_). The service need not be stopped, and what is broken off, or killed, can be run again.
 
 Exit codes: 0 done, 64 bad arguments or configuration, 1 anything else, in a line on standard error.";
 
@@ -51,8 +69,9 @@ Exit codes: 0 done, 64 bad arguments or configuration, 1 anything else, in a lin
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
     let mut from = Sources::of_this_process();
     let settings = postgres::Settings::read(&mut from);
+    let rules = Rules::read(&mut from);
     from.mistakes_so_far()?;
-    let outcome = execute(&settings, &arguments.command);
+    let outcome = execute(&settings, &rules, &arguments.command);
     Ok(match outcome {
         Ok(code) => code,
         // Whoever read our output has seen enough.
@@ -80,7 +99,11 @@ enum Problem {
     Runtime(io::Error),
 }
 
-fn execute(settings: &postgres::Settings, command: &Command) -> Result<ExitCode, Problem> {
+fn execute(
+    settings: &postgres::Settings,
+    rules: &Rules,
+    command: &Command,
+) -> Result<ExitCode, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Problem::Runtime)?;
     let database = Database::new(settings, 1)?;
@@ -88,23 +111,32 @@ fn execute(settings: &postgres::Settings, command: &Command) -> Result<ExitCode,
         match command {
             Command::Show { json } => show::run(&database, *json).await,
             Command::Index { dry_run } => index(&database, *dry_run).await,
+            Command::Partition { boundary, dry_run } => {
+                let future = rules.max_future_secs;
+                partition::run(&database, *boundary, future, *dry_run).await
+            }
         }
     })
 }
 
 async fn index(database: &Database, is_dry: bool) -> Result<ExitCode, Problem> {
-    let mut out = io::stdout();
     let shape = database.shape().await?.ok_or(Problem::NoTable)?;
     let plan = index_plan(&shape).map_err(Problem::Table)?;
     if plan.is_empty() {
-        writeln!(out, "the indexes are as they should be")?;
+        writeln!(io::stdout(), "the indexes are as they should be")?;
     }
+    carry_out(database, &plan, is_dry).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says each statement, and what becomes of it.
+async fn carry_out(database: &Database, plan: &[String], is_dry: bool) -> Result<(), Problem> {
     for statement in plan {
-        writeln!(out, "{statement}")?;
+        writeln!(io::stdout(), "{statement}")?;
         if !is_dry {
             let bar = bar();
             database
-                .index_step(&statement, |seen| {
+                .index_step(statement, |seen| {
                     bar.set_length(seen.total);
                     bar.set_position(seen.done);
                     bar.set_message(seen.phase);
@@ -113,7 +145,7 @@ async fn index(database: &Database, is_dry: bool) -> Result<ExitCode, Problem> {
             bar.finish_and_clear();
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// On standard error, if that is a terminal.

@@ -1,10 +1,12 @@
 //! What the table needs beside rows, done in the background, so that no row waits for it.
 //!
-//! A migration that was put off ([`super::schema`]) is tried again, and the names of devices are
-//! gathered from rows that were there before their list was ([`backfill`]). All of it can be broken off
-//! at any time and goes on where it was.
+//! A migration that was put off ([`super::schema`]) is tried again, the names of devices are
+//! gathered from rows that were there before their list was ([`backfill`]), and partitions are made ahead
+//! ([`super::partitions`]). All of it can be broken off at any time and goes on where it was.
 
-use std::time::Duration;
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
+use std::time::{Duration, Instant};
 
 use super::Database;
 
@@ -14,11 +16,16 @@ use backfill::Backfill;
 
 /// Until the next look, unless something happens before.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Partitions are looked after so often,
+const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// or that soon where it failed.
+const PARTITIONS_AGAIN: Duration = Duration::from_secs(60);
 
 impl Database {
     /// Does it, without end. An outage is the flusher's to report: what fails here is tried again.
     pub async fn upkeep(self) {
         let mut backfill = Backfill::default();
+        let mut partitions_at = Instant::now();
         loop {
             tokio::select! {
                 () = self.tasks.woken() => {}
@@ -28,7 +35,21 @@ impl Database {
                 continue;
             }
             self.catch_up().await;
+            if Instant::now() >= partitions_at {
+                partitions_at = Instant::now() + self.look_after_partitions().await;
+            }
             backfill.run(&self).await;
+        }
+    }
+
+    /// How long they need no looking after.
+    async fn look_after_partitions(&self) -> Duration {
+        match self.make_partitions_ahead().await {
+            Ok(()) => PARTITIONS_EVERY,
+            Err(failure) => {
+                self.partitions.complain(&failure.to_string());
+                PARTITIONS_AGAIN
+            }
         }
     }
 

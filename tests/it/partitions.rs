@@ -1,0 +1,240 @@
+//! A table that is partitioned by time, and what makes one of a plain one.
+
+use std::process::Output;
+
+use crate::harness::{
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, reading, readings,
+};
+
+const FIRST_RELEASE: &str = include_str!("../../migrations/0001_telemetry.sql");
+const PARTITIONED: &str = include_str!("../../deploy/postgres/partitioned.sql");
+const LETTERS: &str = r#"ingestor_dead_letters_total{stage="database"}"#;
+
+fn partitions(postgres: &Postgres) -> Vec<String> {
+    postgres.session().texts(
+        "select inhrelid::regclass::text from pg_inherits
+         where inhparent = 'telemetry'::regclass order by 1",
+    )
+}
+
+fn now(number: u64) -> Reading {
+    let micros = chrono::Utc::now().timestamp_micros() + i64::try_from(number).unwrap();
+    Reading { micros, ..reading(number) }
+}
+
+fn start(postgres: &Postgres, broker: &Mosquitto) -> Ingestor {
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    ingestor
+}
+
+#[test]
+fn a_partitioned_table_gets_its_partitions_ahead_and_one_for_all_that_is_older() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    let ingestor = start(&postgres, &broker);
+    eventually("they are there", || (partitions(&postgres).len() == 6).then_some(()));
+    let mut expected: Vec<String> = (-1..4)
+        .map(|day| chrono::Utc::now() + chrono::TimeDelta::days(day))
+        .map(|day| format!("telemetry_p{}", day.format("%Y%m%d")))
+        .collect();
+    expected.insert(0, "telemetry_older".to_owned());
+    assert_eq!(partitions(&postgres), expected);
+    let ahead = ingestor.metrics().find("ingestor_partitions_ahead_seconds").unwrap();
+    assert!((259_200.0..=345_600.0).contains(&ahead), "{ahead} s ahead");
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..500);
+    let new: Vec<Reading> = (0..500).map(now).collect();
+    for reading in &new {
+        devices.publish(&reading.topic(), reading.payload());
+    }
+    devices.finish();
+    postgres.await_exactly(&[readings(0..500), new].concat());
+    assert_eq!(postgres.value("select count(*) from telemetry_older"), 500);
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+}
+
+#[test]
+fn a_row_without_a_partition_gets_one_and_no_failure_is_seen() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    postgres.execute(
+        "create table early partition of telemetry
+             for values from ('2025-05-01Z') to ('2025-06-01 00:00:00.0005Z');
+         create table late partition of telemetry for values from ('2026-01-01Z') to (maxvalue)",
+    );
+    let ingestor = start(&postgres, &broker);
+    let mut devices = Publisher::connect(broker.port);
+    let long_ago = Reading { micros: 946_684_800_000_000, ..reading(7_000) };
+    devices.publish(&long_ago.topic(), long_ago.payload());
+    devices.publish_readings(0..1_500);
+    postgres.await_exactly(&[readings(0..1_500), vec![long_ago]].concat());
+    let made = ["telemetry_older", "telemetry_p20250601_000000"];
+    assert!(made.iter().all(|made| partitions(&postgres).contains(&(*made).to_owned())));
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+    assert_eq!(ingestor.metric(LETTERS), 0);
+}
+
+#[test]
+fn a_table_with_a_default_partition_is_left_to_its_owner() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    postgres.execute("create table rest partition of telemetry default");
+    let ingestor = start(&postgres, &broker);
+    Publisher::connect(broker.port).publish_readings(0..500);
+    postgres.await_exactly(&readings(0..500));
+    eventually("it is said", || {
+        (ingestor.log_of("no partitions are made").len() == 1).then_some(())
+    });
+    assert_eq!(partitions(&postgres), ["rest"]);
+}
+
+fn partition(service: &Service, arguments: &[&str]) -> Output {
+    let arguments = [&["schema", "partition"], arguments].concat();
+    service.run(env!("CARGO_BIN_EXE_ingestor"), &arguments)
+}
+
+/// A table of the first release, with rows until now.
+fn first_release(postgres: &Postgres) {
+    postgres.execute(FIRST_RELEASE);
+    postgres.execute(
+        "insert into telemetry (device_id, ts, temperature, humidity, battery)
+         select 'old-' || n % 7, now() - n * interval '1 min', n, 1, 2
+         from generate_series(1, 5000) as n;
+         create role reader; create role writer;
+         grant select on telemetry to reader;
+         grant select, insert on telemetry to writer with grant option;
+         grant select (device_id) on telemetry to public;
+         comment on table telemetry is 'it''s ours'; comment on column telemetry.ts is 'when';
+         alter table telemetry enable row level security;
+         create policy seen on telemetry for select to reader using (device_id <> 'secret')",
+    );
+}
+
+#[test]
+fn a_plain_table_becomes_a_partitioned_one_while_rows_come_in() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    first_release(&postgres);
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    eventually("the migration is applied", || {
+        let keys = "select count(*) from pg_constraint where conname = 'telemetry_pkey'";
+        (postgres.value(keys) == 0).then_some(())
+    });
+    let rights = "select (array_agg(acl::text order by acl::text))::text from (
+        select unnest(relacl) as acl from pg_class where oid = 'telemetry'::regclass union all
+        select unnest(attacl) from pg_attribute where attrelid = 'telemetry'::regclass) as acls";
+    let rights_before = postgres.session().text(rights);
+    let load = Load::start(broker.port, 1_000);
+    load.await_more(200);
+    let planned = partition(&service, &["--dry-run"]);
+    assert!(planned.status.success(), "{planned:?}");
+    assert_eq!(partitions(&postgres).len(), 0);
+    let done = partition(&service, &[]);
+    assert!(done.status.success(), "{done:?}");
+    load.await_more(500);
+    let published = load.stop();
+    let count = usize::try_from(published.end - published.start).unwrap();
+    postgres.await_count(5_000 + count);
+    assert_eq!(ingestor.metric(LETTERS), 0);
+    assert!(partitions(&postgres).len() >= 3, "{:?}", partitions(&postgres));
+    assert_eq!(postgres.session().text(rights), rights_before);
+    assert_eq!(
+        postgres.session().text("select obj_description('telemetry'::regclass)"),
+        "it's ours"
+    );
+    let kept =
+        "select count(*) from pg_policies where tablename = 'telemetry' and policyname = 'seen'";
+    assert_eq!(postgres.value(kept), 1);
+    let leftover = "select count(*) from pg_constraint where conname = 'telemetry_partition_bound'";
+    assert_eq!(postgres.value(leftover), 0);
+    // What lies beyond the boundary has a place, and what came before is known.
+    let again = partition(&service, &[]);
+    assert!(again.status.success(), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stdout).contains("partitioned already"), "{again:?}");
+    let tomorrow = Reading { micros: now(0).micros + 80_000_000_000, ..reading(9) };
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish(&tomorrow.topic(), tomorrow.payload());
+    devices.finish();
+    postgres.await_count(5_001 + count);
+    assert_eq!(
+        ingestor.get("/api/v1/telemetry?limit=1").json()["data"][0]["device_id"],
+        tomorrow.device_id
+    );
+}
+
+#[test]
+fn a_check_that_a_broken_off_run_has_left_costs_no_row_and_the_next_run_goes_on() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    first_release(&postgres);
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let new: Vec<Reading> = (0..500).map(now).collect();
+    postgres.execute(&format!(
+        "alter table telemetry add constraint telemetry_partition_bound check (ts < 'epoch'::timestamptz \
+         + {} * interval '1 us') not valid",
+        new[250].micros
+    ));
+    let mut devices = Publisher::connect(broker.port);
+    for reading in &new {
+        devices.publish(&reading.topic(), reading.payload());
+    }
+    devices.finish();
+    postgres.await_count(5_500);
+    assert_eq!(ingestor.metric(LETTERS), 0);
+    let left = "select count(*) from pg_constraint where conname = 'telemetry_partition_bound'";
+    assert_eq!(postgres.value(left), 0);
+    let done = partition(&service, &[]);
+    assert!(done.status.success(), "{done:?}");
+    postgres.await_count(5_500);
+}
+
+#[test]
+fn a_long_reader_makes_it_wait_and_nobody_else() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.make_table();
+    let ingestor = start(&postgres, &broker);
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..100);
+    postgres.await_count(100);
+    let mut reader = postgres.session();
+    reader.execute("begin; select * from telemetry");
+    let run = std::thread::spawn({
+        let url = postgres.url();
+        let port = broker.port;
+        move || partition(&Service::new(&url, port), &[])
+    });
+    for round in 1..6 {
+        devices.publish_readings(round * 100..(round + 1) * 100);
+        postgres.await_count(usize::try_from(round + 1).unwrap() * 100);
+        assert_eq!(ingestor.get("/api/v1/telemetry").status, 200);
+    }
+    assert!(!run.is_finished());
+    reader.execute("commit");
+    let done = run.join().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert!(!partitions(&postgres).is_empty());
+    postgres.await_exactly(&readings(0..600));
+}
+
+#[test]
+fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
+    let postgres = Postgres::start();
+    postgres.make_table();
+    postgres.execute(
+        "create view latest as select * from telemetry;
+         create unique index odd on telemetry (temperature);
+         insert into telemetry values ('a', now(), 1, 2, 3)",
+    );
+    let refused = partition(&Service::new(&postgres.url(), 1), &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("latest") && said.contains("odd"), "{said}");
+    assert!(partitions(&postgres).is_empty());
+    postgres.execute("drop view latest; drop index odd");
+    let early =
+        partition(&Service::new(&postgres.url(), 1), &["--boundary", "2025-01-01T00:00:00Z"]);
+    assert_eq!(early.status.code(), Some(1), "{early:?}");
+}
