@@ -236,14 +236,21 @@ impl Group {
                     }
                 }
             };
-        let whose = match delivery.topic.fault() {
-            None => {
+        // Of what is cut off too little is there to be looked at.
+        let cut = (delivery.omitted > 0).then(|| payload.len() + delivery.omitted);
+        let too_long = cut.and_then(|bytes| admission.too_long(bytes));
+        let whose = match (delivery.topic.fault(), too_long) {
+            (None, Some(rejection)) => {
+                take(Part::Text(payload), Err(rejection));
+                Whose::BuiltIn
+            }
+            (None, None) => {
                 let Delivery { topic, is_retained, .. } = &delivery;
                 let is_retained = *is_retained;
                 let message = Message { topic, payload, is_retained, received_at };
                 admission.receive(message, clock, take)
             }
-            Some(fault) => {
+            (Some(fault), _) => {
                 let rejection = Rejection::new(Reason::InvalidTopic, fault.to_string());
                 take(Part::Text(payload), Err(rejection));
                 Whose::BuiltIn
@@ -338,6 +345,7 @@ mod tests {
             topic: format!("telemetry/{position}").as_str().into(),
             payload: payload.into(),
             is_retained: false,
+            omitted: 0,
             received_at: Timestamp::from_micros(i64::from(position)).unwrap(),
             ack: AckToken { epoch: 1, position: Some(position.into()) },
             budget: None,

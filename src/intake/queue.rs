@@ -59,10 +59,12 @@ pub enum Settled {
 pub struct Delivery {
     /// The topic it was published to.
     pub topic: Topic,
-    /// The payload as published.
+    /// The payload as published, but for its end if it is far too long.
     pub payload: Bytes,
     /// Whether the broker had kept it for whoever subscribes.
     pub is_retained: bool,
+    /// Bytes of the payload that were not kept.
+    pub omitted: usize,
     /// When it came in.
     pub received_at: Timestamp,
     /// What it is acknowledged by.
@@ -131,6 +133,7 @@ mod tests {
             topic: "telemetry/a".into(),
             payload: Bytes::from_static(b"x"),
             is_retained: false,
+            omitted: 0,
             received_at: Timestamp::now(),
             ack: AckToken { epoch: 1, position: Some(position) },
             budget: None,

@@ -56,12 +56,13 @@ impl Inlet {
     ) -> Forwarded {
         let Some(deliveries) = &self.deliveries else { return Forwarded::Nowhere };
         let received_at = Timestamp::now();
-        let Publish { topic, payload, retain: is_retained, .. } = publish;
+        let Publish { topic, payload, omitted, retain: is_retained, .. } = publish;
         let bytes =
             u32::try_from((topic.len() + payload.len()).min(BUDGET_BYTES)).unwrap_or(u32::MAX);
         let send = |place: mpsc::Permit<'_, Inbound>, budget: OwnedSemaphorePermit| {
             let budget = Some(budget);
-            let delivery = Delivery { topic, payload, is_retained, received_at, ack, budget };
+            let delivery =
+                Delivery { topic, payload, is_retained, omitted, received_at, ack, budget };
             place.send(Inbound::Message(delivery));
         };
         if let Ok(budget) = Arc::clone(&self.budget).try_acquire_many_owned(bytes)

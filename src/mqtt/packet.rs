@@ -32,8 +32,10 @@ pub enum Received {
 pub struct Publish {
     /// Where it was published to.
     pub topic: Topic,
-    /// As published.
+    /// As published, but for its end if it is far too long.
     pub payload: Bytes,
+    /// Bytes of the payload that were not kept.
+    pub omitted: usize,
     /// How it is to be acknowledged.
     pub qos: Qos,
     /// It may have been sent before.

@@ -161,15 +161,21 @@ impl Admission {
         clock: TimeOfDay,
         mut each: impl FnMut(&'p [u8], Result<Reading, Rejection>),
     ) {
-        let (bytes, max) = (payload.len(), self.max_payload_bytes);
-        if bytes > max {
-            let message = format!("the payload has {bytes} bytes, {max} are allowed");
-            return each(payload, Err(Rejection::new(Reason::PayloadTooLarge, message)));
+        if let Some(rejection) = self.too_long(payload.len()) {
+            return each(payload, Err(rejection));
         }
         decode(payload, |raw, outcome| {
             let is_valid = |reading: &Reading| validate(reading, &self.rules, clock);
             each(raw, outcome.and_then(|reading| is_valid(&reading).map(|()| reading)));
         });
+    }
+
+    /// Why a payload of so many bytes is turned away, if it is.
+    #[must_use]
+    pub fn too_long(&self, bytes: usize) -> Option<Rejection> {
+        let max = self.max_payload_bytes;
+        let message = || format!("the payload has {bytes} bytes, {max} are allowed");
+        (bytes > max).then(|| Rejection::new(Reason::PayloadTooLarge, message()))
     }
 
     /// The readings in `payload`, if all of them are good.

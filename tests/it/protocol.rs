@@ -161,3 +161,45 @@ fn what_mosquitto_has_queued_with_qos_2_for_an_older_client_is_received() {
     eventually_eq("it is ready", &200, || ingestor.get("/health/ready").status);
     assert_eq!(ingestor.metric("ingestor_messages_total"), 0);
 }
+
+#[test]
+fn a_message_far_too_long_is_a_letter_that_tells_its_length_and_takes_no_memory() {
+    const LENGTH: usize = 50_000_000;
+    let broker = ScriptedBroker::start();
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);
+    let ingestor = service.start();
+    let mut link = broker.accept(true);
+    link.say(&Packet::message(1, 1, false, TOPIC, &payload(0)));
+    // The end of one comes with the beginning of the next.
+    for id in 2..5 {
+        link.say(&Packet::message(1, id, false, TOPIC, &"x".repeat(LENGTH)));
+    }
+    link.say(&Packet::message(1, 5, false, TOPIC, &payload(1)));
+    let acks: Vec<_> = (1..6).map(|id| Packet::PubAck { id }).collect();
+    assert_eq!(link.answers(5), acks);
+    let letters = service.dead_letters();
+    assert_eq!(letters.len(), 3);
+    for letter in letters {
+        assert!(letter.reason.contains("50000000 bytes"), "{}", letter.reason);
+        assert_eq!((letter.topic.as_bytes(), letter.payload.len()), (TOPIC, 65_536));
+    }
+    let peak = ingestor.peak_memory();
+    assert!(peak <= 64 << 20, "{peak} bytes");
+}
+
+#[test]
+fn a_suback_without_codes_or_with_one_that_mqtt_3_does_not_know_costs_no_connection() {
+    for codes in [vec![], vec![0x87], vec![0x80, 1, 1]] {
+        let broker = ScriptedBroker::start();
+        let ingestor = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port).start();
+        let mut link = broker.accept_granting(false, &[0x80]);
+        let mut suback = vec![0x90, u8::try_from(codes.len()).unwrap() + 2, 0, 2];
+        suback.extend(codes);
+        link.grant(&[1]);
+        link.say(&Packet::Raw(suback));
+        eventually_eq("it is not ready", &503, || ingestor.get("/health/ready").status);
+        link.serve_until("it asks again", |link| link.filters.len() >= 2);
+        eventually_eq("it is ready", &200, || ingestor.get("/health/ready").status);
+        assert_eq!(ingestor.metric("ingestor_mqtt_reconnects_total"), 0);
+    }
+}

@@ -84,7 +84,14 @@ impl Broker {
                 };
                 let payload = ledger.messages[message].payload.clone();
                 let topic = bytes::Bytes::from(topic_of(message)).into();
-                Read::Packet(Received::Publish(Publish { topic, payload, qos, dup, retain: false }))
+                Read::Packet(Received::Publish(Publish {
+                    topic,
+                    payload,
+                    omitted: 0,
+                    qos,
+                    dup,
+                    retain: false,
+                }))
             }
             None if connection.is_cut => {
                 self.connection = None;

@@ -215,6 +215,7 @@ impl Source {
                         topic: publish.topic,
                         payload: publish.payload,
                         is_retained: publish.retain,
+                        omitted: publish.omitted,
                         received_at: clock(around.now),
                         ack,
                         budget: None,

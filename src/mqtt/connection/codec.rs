@@ -1,19 +1,20 @@
 //! Packets as bytes. The only file of the service that knows rumqttc.
 //!
-//! rumqttc 0.25.1 reads and writes all packets but one here. Its client is not used, and its reading
-//! of PUBLISH neither:
+//! rumqttc 0.25.1 reads and writes all packets but two here. Its client is not used, and its reading
+//! of PUBLISH and SUBACK neither:
 //! - its codec fails on a topic that is not UTF-8 (`mqttbytes/mod.rs`, `read_mqtt_string`), and with it
 //!   the connection: the broker delivers the message again, for ever, and nothing behind it;
 //! - its state machine fails on a PUBREL whose PUBLISH it has not seen (`state.rs`,
 //!   `handle_incoming_pubrel`), as an earlier client may have left in the session;
 //! - it acknowledges a message of QoS 2 by a PUBACK, if at all, when acks are manual;
+//! - its reading of SUBACK fails on a return code that MQTT 3.1.1 does not know;
 //! - its event loop prints packets at debug level and in its errors, a CONNECT with the password among
 //!   them, and takes no other address of a name than the first that connects.
 
 use bytes::{Buf, Bytes, BytesMut};
 use rumqttc::{
     ConnectReturnCode, Packet, PubAck, PubComp, PubRec, PubRel, QoS, Subscribe, SubscribeFilter,
-    SubscribeReasonCode, Unsubscribe,
+    Unsubscribe,
 };
 
 use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
@@ -24,6 +25,9 @@ use crate::telemetry::topic::Topic;
 const MAX_PACKET_BYTES: usize = 268_435_455 + 5;
 
 const PUBLISH: u8 = 3;
+
+/// The first byte of a SUBACK.
+const SUBACK: u8 = 0x90;
 
 /// What came is not MQTT 3.1.1. Holds nothing of what came.
 #[derive(Debug, thiserror::Error)]
@@ -78,28 +82,43 @@ fn header(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
 /// # Errors
 /// If it is none that a broker sends.
 pub(super) fn decode(bytes: &mut BytesMut) -> Result<Received, Malformed> {
-    if bytes.first().is_some_and(|first| first >> 4 == PUBLISH) {
-        return publish(bytes);
+    if is_publish(bytes) {
+        let Some((header, rest)) = header(bytes)? else {
+            return Err(Malformed::new("a packet that is cut off"));
+        };
+        return publish(bytes.split_to(header + rest), header, 0);
+    }
+    if bytes.first() == Some(&SUBACK) {
+        return suback(bytes);
     }
     Ok(match Packet::read(bytes, MAX_PACKET_BYTES).map_err(rumqttc_error)? {
         Packet::PubRel(packet) => Received::PubRel(packet.pkid),
         Packet::PubRec(packet) => Received::PubRec(packet.pkid),
-        Packet::SubAck(packet) => Received::SubAck {
-            packet_id: packet.pkid,
-            granted: packet.return_codes.into_iter().map(granted).collect(),
-        },
         Packet::UnsubAck(packet) => Received::UnsubAck(packet.pkid),
         Packet::PingResp | Packet::PubAck(_) | Packet::PubComp(_) => Received::Other,
         _ => return Err(Malformed::new("a packet that no broker sends here")),
     })
 }
 
+/// Whether `bytes` begin with a message.
+pub(super) fn is_publish(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first >> 4 == PUBLISH)
+}
+
+/// A message of which the last `omitted` bytes were not kept.
+///
+/// # Errors
+/// If it is none, as far as that can be told.
+pub(super) fn decode_cut(bytes: BytesMut, omitted: usize) -> Result<Received, Malformed> {
+    match header(&bytes)? {
+        Some((header, _)) => publish(bytes, header, omitted),
+        None => Err(Malformed::new("a packet that is cut off")),
+    }
+}
+
 /// MQTT 3.1.1, 3.3, with any bytes as the topic.
-fn publish(bytes: &mut BytesMut) -> Result<Received, Malformed> {
-    let Some((header, rest)) = header(bytes)? else {
-        return Err(Malformed::new("a packet that is cut off"));
-    };
-    let mut packet = bytes.split_to(header + rest).freeze();
+fn publish(bytes: BytesMut, header: usize, omitted: usize) -> Result<Received, Malformed> {
+    let mut packet = bytes.freeze();
     let flags = packet[0];
     packet.advance(header);
     let topic_length = usize::from(number(&mut packet)?);
@@ -114,7 +133,7 @@ fn publish(bytes: &mut BytesMut) -> Result<Received, Malformed> {
         _ => return Err(Malformed::new("a message of QoS 3")),
     };
     let (dup, retain) = (flags & 8 != 0, flags & 1 != 0);
-    Ok(Received::Publish(Publish { topic, payload: packet, qos, dup, retain }))
+    Ok(Received::Publish(Publish { topic, payload: packet, omitted, qos, dup, retain }))
 }
 
 fn packet_id(packet: &mut Bytes) -> Result<u16, Malformed> {
@@ -128,12 +147,20 @@ fn number(packet: &mut Bytes) -> Result<u16, Malformed> {
     packet.try_get_u16().map_err(|_| Malformed::new("a packet that is too short"))
 }
 
-fn granted(code: SubscribeReasonCode) -> Granted {
-    match code {
-        SubscribeReasonCode::Success(QoS::AtMostOnce) => Granted::QosZero,
-        SubscribeReasonCode::Success(_) => Granted::Yes,
-        SubscribeReasonCode::Failure => Granted::Refused,
-    }
+/// MQTT 3.1.1, 3.9. A code that it does not know, as brokers of MQTT 5 have them, is a refusal.
+fn suback(bytes: &mut BytesMut) -> Result<Received, Malformed> {
+    let Some((header, rest)) = header(bytes)? else {
+        return Err(Malformed::new("a packet that is cut off"));
+    };
+    let mut packet = bytes.split_to(header + rest).freeze();
+    packet.advance(header);
+    let packet_id = number(&mut packet)?;
+    let granted = |code: &u8| match code {
+        0 => Granted::QosZero,
+        1 | 2 => Granted::Yes,
+        _ => Granted::Refused,
+    };
+    Ok(Received::SubAck { packet_id, granted: packet.iter().map(granted).collect() })
 }
 
 /// Takes the CONNACK off `bytes`, which must hold the whole of it.
@@ -207,4 +234,37 @@ fn write(packet: &Packet, bytes: &mut BytesMut) -> Result<(), Malformed> {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn rumqttc_error(error: rumqttc::Error) -> Malformed {
     Malformed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_of_a_suback_that_is_not_known_is_a_refusal_and_none_at_all_is_none() {
+        let cases: [(&[u8], &[Granted]); 3] = [
+            (&[], &[]),
+            (&[0, 1, 2], &[Granted::QosZero, Granted::Yes, Granted::Yes]),
+            (&[0x80, 0x87, 3], &[Granted::Refused; 3]),
+        ];
+        for (codes, expected) in cases {
+            let length = 2 + u8::try_from(codes.len()).unwrap();
+            let mut bytes = BytesMut::from(&[0x90, length, 0, 7][..]);
+            bytes.extend_from_slice(codes);
+            let granted = expected.to_vec();
+            assert_eq!(decode(&mut bytes).unwrap(), Received::SubAck { packet_id: 7, granted });
+            assert!(bytes.is_empty());
+        }
+        assert!(decode(&mut BytesMut::from(&[0x90, 1, 0][..])).is_err());
+    }
+
+    #[test]
+    fn of_a_message_that_is_cut_all_is_known_but_its_end() {
+        let head = b"\x32\xff\xff\xff\x7f\0\x01t\0\x09abc";
+        let Received::Publish(publish) = decode_cut(BytesMut::from(&head[..]), 5).unwrap() else {
+            panic!("it is a message");
+        };
+        assert_eq!((&*publish.topic, &*publish.payload), ("t", &b"abc"[..]));
+        assert_eq!((publish.omitted, publish.qos), (5, Qos::AtLeastOnce(9)));
+    }
 }

@@ -108,14 +108,15 @@ impl Dialer {
     ) -> Result<(Connection, ConnAck), Loss> {
         tcp.set_nodelay(true).map_err(|error| Loss::before_connect(error.to_string()))?;
         let mut connection = match credentials.tls.clone() {
-            None => Connection::new(tcp),
+            None => Connection::new(tcp, self.settings.max_payload_bytes),
             Some(config) => {
                 let name = ServerName::try_from(self.settings.broker.clone());
                 let name = name
                     .map_err(|_| Loss::before_connect("MQTT_BROKER is no name that TLS knows"))?;
                 let connector = TlsConnector::from(config);
                 let tls = connector.connect(name, tcp).await;
-                Connection::new(tls.map_err(|error| Loss::before_connect(no_tls(&error)))?)
+                let tls = tls.map_err(|error| Loss::before_connect(no_tls(&error)))?;
+                Connection::new(tls, self.settings.max_payload_bytes)
             }
         };
         let identity = Identity {

@@ -29,6 +29,14 @@ const READ_BYTES: usize = 16 * 1024;
 /// Less room than this is not worth a read.
 const LEAST_READ_BYTES: usize = 4 * 1024;
 
+/// Messages of up to so many bytes are kept whole, also where payloads may only be shorter.
+const KEPT_BYTES: usize = 1024 * 1024;
+
+/// The longest topic, and more than what else stands before a payload.
+const HEAD_MAX_BYTES: usize = 65_535 + 16;
+
+const _: () = assert!(KEPT_BYTES >= 2 * HEAD_MAX_BYTES);
+
 /// What a connection runs over.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -39,12 +47,26 @@ pub(super) struct Connection {
     stream: Box<dyn Stream>,
     inbox: BytesMut,
     outbox: BytesMut,
+    /// Of a message that is longer, only so many bytes are kept: it becomes a dead letter, which keeps less.
+    kept_bytes: usize,
+    cut: Option<Cut>,
+}
+
+/// A message that is too long to be kept.
+struct Cut {
+    begin: BytesMut,
+    omitted: usize,
+    /// Bytes of it that are still to come, and are let go of then.
+    left: usize,
 }
 
 impl Connection {
-    fn new(stream: impl Stream + 'static) -> Self {
+    /// A connection over `stream` for payloads of up to so many bytes.
+    fn new(stream: impl Stream + 'static, max_payload_bytes: usize) -> Self {
         let inbox = BytesMut::with_capacity(4 * READ_BYTES);
-        Self { stream: Box::new(stream), inbox, outbox: BytesMut::new() }
+        let kept_bytes = KEPT_BYTES.max(max_payload_bytes.saturating_add(HEAD_MAX_BYTES));
+        let (stream, outbox) = (Box::new(stream), BytesMut::new());
+        Self { stream, inbox, outbox, kept_bytes, cut: None }
     }
 
     /// Takes the next packet, if the whole of it has been read.
@@ -55,7 +77,11 @@ impl Connection {
         if !self.holds_packet()? {
             return Ok(None);
         }
-        codec::decode(&mut self.inbox).map(Some).map_err(malformed)
+        let packet = match self.cut.take() {
+            Some(Cut { begin, omitted, .. }) => codec::decode_cut(begin, omitted),
+            None => codec::decode(&mut self.inbox),
+        };
+        packet.map(Some).map_err(malformed)
     }
 
     /// Waits until [`Self::next`] has something to say.
@@ -129,6 +155,9 @@ impl Connection {
     }
 
     fn holds_packet(&self) -> Result<bool, Loss> {
+        if let Some(cut) = &self.cut {
+            return Ok(cut.left == 0);
+        }
         let length = codec::packet_length(&self.inbox).map_err(malformed)?;
         Ok(length.is_some_and(|length| self.inbox.len() >= length))
     }
@@ -136,11 +165,36 @@ impl Connection {
     /// Reads what there is, and returns how much: nothing at the end.
     async fn read(&mut self) -> Result<usize, Loss> {
         let length = codec::packet_length(&self.inbox).map_err(malformed)?;
-        let missing = length.unwrap_or(0).saturating_sub(self.inbox.len());
+        let length = length.unwrap_or(0).min(self.kept_bytes);
+        let missing = length.saturating_sub(self.inbox.len());
         if self.inbox.capacity() - self.inbox.len() < missing.max(LEAST_READ_BYTES) {
             self.inbox.reserve(missing.max(READ_BYTES));
         }
-        self.stream.read_buf(&mut self.inbox).await.map_err(|error| lost(&error))
+        let read = self.stream.read_buf(&mut self.inbox).await.map_err(|error| lost(&error))?;
+        self.let_go()?;
+        Ok(read)
+    }
+
+    /// Lets go of the end of a message that is too long to be kept.
+    fn let_go(&mut self) -> Result<(), Loss> {
+        if self.cut.is_none() {
+            let Some(length) = codec::packet_length(&self.inbox).map_err(malformed)? else {
+                return Ok(());
+            };
+            let is_whole = self.inbox.len() >= self.kept_bytes;
+            if length <= self.kept_bytes || !is_whole || !codec::is_publish(&self.inbox) {
+                return Ok(());
+            }
+            let omitted = length - self.kept_bytes;
+            let begin = self.inbox.split_to(self.kept_bytes);
+            self.cut = Some(Cut { begin, omitted, left: omitted });
+        }
+        if let Some(cut) = &mut self.cut {
+            let here = cut.left.min(self.inbox.len());
+            self.inbox.advance(here);
+            cut.left -= here;
+        }
+        Ok(())
     }
 }
 

@@ -141,7 +141,8 @@ impl Subscribing {
         if is_unanswered && !std::mem::replace(&mut self.unanswered_was_said, true) {
             ask.report(Change::Unanswered(missing));
         }
-        let pause = if is_unanswered { self.pauses.next_pause() } else { Duration::ZERO };
+        let waits = is_unanswered || self.dropping.is_some();
+        let pause = if waits { self.pauses.next_pause() } else { Duration::ZERO };
         self.ask(ask, pause);
     }
 

@@ -75,7 +75,7 @@ impl Bench {
 
     fn publish(&mut self, qos: Qos, dup: bool) -> Vec<Command> {
         let payload = Bytes::from_static(b"x");
-        let publish = Publish { topic: "a/b".into(), payload, qos, dup, retain: false };
+        let publish = Publish { topic: "a/b".into(), payload, omitted: 0, qos, dup, retain: false };
         self.on(Event::Received(Received::Publish(publish)))
     }
 
@@ -276,6 +276,7 @@ fn a_message_of_qos_2_that_says_something_else_is_another_one() {
     let other = Publish {
         topic: "a/b".into(),
         payload,
+        omitted: 0,
         qos: Qos::ExactlyOnce(4),
         dup: true,
         retain: false,
@@ -508,7 +509,7 @@ proptest! {
                     outside.unacknowledged.push_back((id, outside.next));
                     let payload = Bytes::from(outside.next.to_string());
                     let qos = if twice { Qos::ExactlyOnce(id) } else { Qos::AtLeastOnce(id) };
-                    let publish = Publish { topic: "a/b".into(), payload, qos, dup: twice, retain: false };
+                    let publish = Publish { topic: "a/b".into(), payload, omitted: 0, qos, dup: twice, retain: false };
                     Event::Received(Received::Publish(publish))
                 }
                 Step::Store(count) => {
