@@ -1,8 +1,11 @@
 //! Thousands of payloads that nobody meant, between good ones.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Publisher, Service, array, eventually_eq, random, reading,
-    readings, within,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, array, eventually_eq, random,
+    reading, readings, within,
 };
 
 const HOSTILE: u64 = 5_000;
@@ -109,7 +112,7 @@ fn hostile_payloads_cost_no_good_one_and_neither_memory_nor_time() {
     }
     devices.publish_readings(HOSTILE..HOSTILE + 100);
     let messages = 2 * HOSTILE + 100;
-    within(std::time::Duration::from_secs(60), "every one is acknowledged", || {
+    within(Duration::from_secs(60), "every one is acknowledged", || {
         ingestor.must_run();
         (ingestor.metric("ingestor_acks_total") >= messages).then_some(())
     });
@@ -279,4 +282,146 @@ fn whatever_comes_no_metric_has_a_label_of_its_own_for_it() {
         };
         assert!(is_known, "{name}");
     }
+}
+/// A topic that a broker lets somebody publish to, and that nobody expects.
+fn strange_topic(random: &mut fastrand::Rng) -> String {
+    let rest = match random.u8(..12) {
+        0 => "/".repeat(random.usize(1..190)),
+        1 => "a/".repeat(random.usize(1..190)),
+        2 => "t".repeat(random.usize(1..60_000)),
+        3 => "\u{1f321}\u{fe0f}\u{202e}e\u{301}".repeat(random.usize(1..20)),
+        4 => "%00 $SYS \\\"'".to_owned(),
+        5 => String::new(),
+        _ => format!("hostile-{}", random.u16(..)),
+    };
+    format!("telemetry/{rest}")
+}
+
+/// A payload that somebody made on purpose: its shape, depth, size or encoding is the trouble.
+fn strange_payload(random: &mut fastrand::Rng, number: u64) -> Vec<u8> {
+    let good = reading(number).payload();
+    let many = |random: &mut fastrand::Rng| 1 << random.u32(..13);
+    match random.u8(..24) {
+        0..4 => {
+            let elements =
+                ["0", "{}", "[]", "null", "\"\"", "[[[]]]", "{\"device_id\":\"\\u0001\"}", &good];
+            let count = many(random);
+            let element = |_| elements[random.usize(..elements.len())];
+            let array = (0..count).map(element).collect::<Vec<_>>().join(",");
+            // The end of it may be missing.
+            format!("[{array}{}", if count % 3 == 0 { "" } else { "]" }).into_bytes()
+        }
+        4..7 => {
+            let depth = many(random);
+            let (open, close) =
+                [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")][random.usize(..3)];
+            let closed = if random.bool() { depth } else { depth / 2 };
+            format!("{}1{}", open.repeat(depth), close.repeat(closed)).into_bytes()
+        }
+        7..9 => {
+            let key = ["\"a\":1", "\"humidity\":1", "\"\\u0000\":null"][random.usize(..3)];
+            let keys = format!("{key},").repeat(many(random));
+            format!("{{{keys}{}", good.trim_start_matches('{')).into_bytes()
+        }
+        9..11 => {
+            let unit =
+                ["x", "\\u0001", "\\ud83d\\ude00", "\\ud800", "\u{10ffff}"][random.usize(..5)];
+            let id = unit.repeat(129 + many(random) / 4);
+            good.replace(&reading(number).device_id, &id).into_bytes()
+        }
+        11..16 => encoded(random, &good),
+        16..19 => (0..random.usize(..9)).map(|_| random.u8(..)).collect(),
+        19 => vec![b' '; random.usize(65_530..65_545)],
+        20 => vec![b"[{\"0x\xff "[random.usize(..7)]; random.usize(65_537..300_000)],
+        _ => hostile(random, number),
+    }
+}
+
+/// A good reading, in another encoding than UTF-8, or in another format.
+fn encoded(random: &mut fastrand::Rng, good: &str) -> Vec<u8> {
+    let wide = |order: fn(u16) -> [u8; 2]| good.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+    match random.u8(..9) {
+        0 => [&b"\xff\xfe"[..], &wide(u16::to_le_bytes)].concat(),
+        1 => [&b"\xfe\xff"[..], &wide(u16::to_be_bytes)].concat(),
+        2 => wide(u16::to_le_bytes),
+        3 => [b"\xef\xbb\xbf", good.as_bytes()].concat(),
+        4 => good.replace("device", "d\u{e9}vice").chars().map(|c| c as u8).collect(),
+        5 => [b"\xc0\xaf\xed\xa0\x80", good.as_bytes()].concat(),
+        6 => [b"\x1f\x8b\x08\0\0\0\0\0", good.as_bytes()].concat(),
+        7 => format!("{good}\n{good}\n").into_bytes(),
+        _ => good.replace([',', ':', '"', '{', '}'], ";").into_bytes(),
+    }
+}
+
+#[test]
+fn ten_thousand_messages_of_strangers_hold_up_no_good_one_and_cost_neither_memory_nor_disk() {
+    const STRANGE: u64 = 10_000;
+    let mut random = random();
+    let postgres = Postgres::start();
+    let broker = Mosquitto::start();
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    let before = written_bytes(&ingestor);
+    let load = Load::start(broker.port, 50);
+    let mut stranger = Publisher::connect(broker.port);
+    let mut came = 0;
+    for number in 0..STRANGE {
+        let (topic, payload) = (strange_topic(&mut random), strange_payload(&mut random, number));
+        came += (topic.len() + payload.len()) as u64;
+        stranger.publish(&topic, payload);
+    }
+    stranger.finish();
+    let good = load.stop();
+    let count = good.end - good.start;
+    within(Duration::from_secs(100), "all are acknowledged", || {
+        ingestor.must_run();
+        (ingestor.metric("ingestor_acks_total") >= STRANGE + count).then_some(())
+    });
+    eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
+    let written = written_bytes(&ingestor) - before;
+    let metrics = ingestor.metrics();
+    let peak = ingestor.peak_memory();
+    println!(
+        "{count} good ones; {came} bytes came in, {written} were written; {peak} bytes of memory"
+    );
+    assert!(written <= 20 * came, "{written} bytes written of {came} that came in");
+    assert!(peak <= 64 << 20, "{peak} bytes");
+    assert_eq!(metrics.get("ingestor_mqtt_reconnects_total"), 0);
+    assert_eq!(metrics.get("ingestor_redeliveries_total"), 0);
+    assert_eq!(
+        metrics.get("ingestor_valid_messages_total"),
+        metrics.get("ingestor_db_inserts_total") + metrics.get("ingestor_duplicates_total")
+    );
+    // From its receipt on: what the broker keeps back is not ours.
+    let stored = metrics.get("ingestor_end_to_end_latency_seconds_count");
+    let in_time = metrics.get(r#"ingestor_end_to_end_latency_seconds_bucket{le="1"}"#);
+    assert_eq!(in_time, stored, "some came late");
+    let key = |reading: &Reading| (reading.device_id.clone(), reading.micros);
+    let stored: BTreeSet<_> = postgres.readings().iter().map(key).collect();
+    assert!(readings(good).iter().all(|good| stored.contains(&key(good))), "some are missing");
+    ingestor.stop();
+}
+
+#[test]
+fn the_smallest_messages_are_written_at_most_twenty_times_over_too() {
+    const MESSAGES: u64 = 5_000;
+    let broker = Mosquitto::start();
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);
+    let mut ingestor = service.set("MQTT_TOPIC", "+").start();
+    ingestor.await_ready();
+    let before = written_bytes(&ingestor);
+    let mut stranger = Publisher::connect(broker.port);
+    for payload in [&b""[..], b"x", b"{}", b"[]", b"[1,2]"] {
+        for _ in 0..MESSAGES / 5 {
+            stranger.publish("t", payload);
+        }
+    }
+    stranger.finish();
+    ingestor.await_metric("ingestor_acks_total", MESSAGES);
+    let written = written_bytes(&ingestor) - before;
+    // A fixed header, the topic, a packet id, and two bytes on average.
+    let came = MESSAGES * (2 + 3 + 2 + 2);
+    println!("{} bytes written a message", written / MESSAGES);
+    assert!(written <= 20 * came, "{written} bytes written of {came} that came in");
+    ingestor.stop();
 }
