@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::http::Answer;
-use crate::harness::{Ingestor, Mosquitto, Postgres, Service, eventually, eventually_eq};
+use crate::harness::{
+    Ingestor, Mosquitto, Postgres, ScriptedBroker, Service, eventually, eventually_eq,
+};
 
 const TOKEN: &str = "7f3a-admin-token";
 
@@ -289,8 +291,15 @@ fn assert_private(dir: &Path) -> usize {
 
 #[test]
 fn the_log_is_for_its_user_alone_whatever_the_umask() {
-    // The tests run with the usual one, which lets everybody read.
-    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", 1);
+    let broker = ScriptedBroker::start();
+    let service = Service::new("postgres://iot:x@127.0.0.1:1/iotdb", broker.port);
+    // It takes nothing from anybody. A test is a process of its own.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let _ingestor = service.start();
-    assert!(assert_private(&service.wal_dir()) >= 3);
+    let mut link = broker.accept(false);
+    link.deliver(1, "telemetry/x", crate::harness::reading(0).payload());
+    link.deliver(2, "telemetry/x", "not a reading");
+    assert_eq!(link.acks(2), [1, 2]);
+    // The lock, the positions, the filters, a letter, and a generation's files.
+    assert!(assert_private(&service.wal_dir()) >= 6);
 }

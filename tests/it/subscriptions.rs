@@ -126,3 +126,15 @@ fn a_shared_subscription_comes_back_after_a_restart_of_mosquitto_which_has_forgo
     let rows = rows_after_a_restart_of_the_broker("$share/group/telemetry/#");
     assert!((1..=101).contains(&rows), "{rows}");
 }
+
+#[test]
+fn what_a_shared_subscription_costs_is_said_before_the_start_as_well() {
+    let warned = |filters: &str| {
+        let service = Service::bare().set("MQTT_TOPIC", filters);
+        let output = service.run(env!("CARGO_BIN_EXE_ingestor"), &["check-config"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).matches("is a shared subscription").count()
+    };
+    assert_eq!(warned("telemetry/#,$share/a/b/#,$share/c/d"), 2);
+    assert_eq!(warned("telemetry/#,share/a"), 0);
+}
