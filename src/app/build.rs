@@ -23,6 +23,9 @@ use crate::telemetry::admit::Admission;
 use crate::telemetry::rejection::{Reason, Stage};
 use crate::wal::{self, Limits, Log, SledStorage, Writer};
 
+/// Records of the log that were flushed last, of which the database is asked whether it has them.
+const EXPECTED: u64 = 256;
+
 /// What the parts share, and the two ends of the queue between MQTT and the log.
 pub(super) struct Shared {
     pub(super) metrics: Metrics,
@@ -51,7 +54,10 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
     let health = Arc::new(Health::new(metrics.clone()));
     let (writer, log) = open_log(config, &metrics)?;
     let history = Arc::new(History::new(&metrics, &log));
-    let dead_letters_dir = config.wal.dir.join("dead-letters");
+    let dir: &Path = &config.wal.dir;
+    let dead_letters_dir = dir.join("dead-letters");
+    let database = Database::new(&config.database, config.flusher.connections, Some(dir))?;
+    database.expect(log.last_flushed(EXPECTED).records().map(|(_, reading)| reading));
     let dead_letters =
         DeadLetters::open(&dead_letters_dir, config.dead_letters.max_bytes, &metrics)?;
     let (deliveries, inbound) = mpsc::channel(config.intake.channel_size);
@@ -61,7 +67,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         log,
         writer,
         dead_letters: Arc::new(dead_letters),
-        database: Database::new(&config.database, config.flusher.connections)?,
+        database,
         control: Arc::new(Control::default()),
         admission: Admission {
             max_payload_bytes: config.mqtt.max_payload_bytes,
@@ -81,6 +87,7 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
         max_bytes: config.wal.max_bytes,
         min_free_bytes: config.wal.min_free_bytes,
         generation_bytes: config.wal.generation_bytes,
+        retain: config.wal.retain,
     };
     let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
     let (writer, log) =

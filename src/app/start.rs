@@ -94,11 +94,14 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         Ok(())
     });
     let stop_flusher = CancellationToken::new();
+    let database_health = Arc::clone(&health);
     let parts = flusher::Parts {
         log: log.clone(),
         sink: shared.database,
         dead_letters,
-        health: Arc::clone(&health),
+        on_database: Arc::new(move |is_up| {
+            database_health.set_database_up(is_up);
+        }),
         metrics,
         control: shared.control,
     };

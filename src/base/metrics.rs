@@ -27,6 +27,7 @@ pub struct Metrics {
     pub db_inserts: IntCounter,
     pub duplicates: IntCounter,
     pub swallowed_rows: IntCounter,
+    pub resent_records: IntCounter,
     pub db_failures: IntCounter,
     dead_letters_total: IntCounterVec,
     pub dead_letters_evicted: IntCounter,
@@ -108,6 +109,10 @@ impl Metrics {
             swallowed_rows: r.counter(
                 "swallowed_rows_total",
                 "Rows that PostgreSQL confirmed and that are not in the table.",
+            )?,
+            resent_records: r.counter(
+                "resent_records_total",
+                "Records that had been stored and were sent again, after the database went back.",
             )?,
             db_failures: r.counter(
                 "db_failures_total",

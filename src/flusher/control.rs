@@ -32,6 +32,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Whether that was the database turning us or our rows away, rather than not answering.
     pub is_refused: bool,
+    /// Offsets that were sent before and are sent again, since the database went back.
+    pub resending: u64,
     /// Seconds until the next attempt, while backing off.
     pub retry_in_seconds: Option<f64>,
 }
@@ -57,6 +59,7 @@ pub(super) struct Shown {
     pub(super) consecutive_failures: u64,
     pub(super) last_error: Option<String>,
     pub(super) is_refused: bool,
+    pub(super) resending: u64,
     pub(super) retry_at: Option<Instant>,
 }
 
@@ -67,6 +70,7 @@ impl Default for Control {
             consecutive_failures: 0,
             last_error: None,
             is_refused: false,
+            resending: 0,
             retry_at: None,
         };
         Self { wishes: watch::Sender::default(), shown: Mutex::new(shown) }
@@ -101,6 +105,7 @@ impl Control {
             consecutive_failures: shown.consecutive_failures,
             last_error: shown.last_error.clone(),
             is_refused: shown.is_refused,
+            resending: shown.resending,
             retry_in_seconds: shown.retry_at.map(until),
         }
     }

@@ -13,12 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::control::{Control, State, Wishes};
 use super::plan::{BatchId, Command, Event, Plan, Report};
 use super::settings::Settings;
-use super::sink::{FlushError, Sink};
+use super::sink::{FlushError, LOOKED_WITHIN, Sink};
 use super::work::{self, Done, Rows};
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
 use crate::dead_letters::DeadLetters;
-use crate::status::health::Health;
 use crate::wal::{Batch, Log};
 
 /// What the flusher works with.
@@ -30,8 +29,8 @@ pub struct Parts<S> {
     pub sink: S,
     /// Where rows go that PostgreSQL refuses.
     pub dead_letters: Arc<DeadLetters>,
-    /// Where the database's state is kept.
-    pub health: Arc<Health>,
+    /// Hears whether the database takes rows.
+    pub on_database: Arc<dyn Fn(bool) + Send + Sync>,
     /// Counters.
     pub metrics: Metrics,
     /// Others' handle on this flusher.
@@ -107,6 +106,9 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
         if let Some((batch, rows)) = done.read {
             self.rows.insert(batch, rows);
         }
+        if matches!(done.event, Event::Inserted { outcome: Ok(_), .. } | Event::Ponged(Ok(()))) {
+            self.parts.log.confirm(LOOKED_WITHIN);
+        }
         done.event
     }
 
@@ -153,9 +155,17 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                 let sink = sink.clone();
                 self.work.spawn(async move { Event::Ponged(sink.ping().await).into() });
             }
-            Command::Trim(flushed) => {
+            Command::Flushed(flushed) => {
                 let log = log.clone();
-                work::blocking(move || log.trim(flushed)).await;
+                work::blocking(move || log.flush_to(flushed)).await;
+            }
+            Command::Rewind => {
+                let (log, sink) = (log.clone(), sink.clone());
+                self.work.spawn(work::rewind(log, sink));
+            }
+            Command::Remember => {
+                let sink = sink.clone();
+                work::blocking(move || sink.remember()).await;
             }
             Command::Report(report) => self.report(report),
             Command::Finish(outcome) => self.outcome = Some(outcome),
@@ -163,11 +173,11 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
     }
 
     fn report(&self, report: Report) {
-        let Parts { log, health, metrics, .. } = &self.parts;
+        let Parts { log, on_database, metrics, .. } = &self.parts;
         let waits = "the database does not take rows";
         match report {
             Report::Up { failures } => {
-                health.set_database_up(true);
+                on_database(true);
                 let pending = log.stats().pending_records;
                 tracing::info!(
                     failures,
@@ -176,7 +186,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                 );
             }
             Report::Down { error, pause, is_new } => {
-                health.set_database_up(false);
+                on_database(false);
                 metrics.db_failures.inc();
                 let (error, retry_in_ms) = (error.to_string(), pause.as_millis());
                 if is_new {
@@ -190,7 +200,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                 }
             }
             Report::Refusing { refusal, pause, is_new } => {
-                health.set_database_up(false);
+                on_database(false);
                 metrics.db_failures.inc();
                 let (error, retry_in_ms) = (refusal.to_string(), pause.as_millis());
                 if is_new {
@@ -207,6 +217,18 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                 }
             }
             Report::Swallowed { rows } => metrics.swallowed_rows.inc_by(rows),
+            Report::WentBack { reason, records } => {
+                metrics.resent_records.inc_by(records);
+                if records > 0 {
+                    tracing::warn!(
+                        reason,
+                        records,
+                        "the database may have lost what it confirmed last: what the log still has of it is sent again, beside newer readings"
+                    );
+                } else {
+                    tracing::debug!(reason, "nothing that was flushed is left to be sent again");
+                }
+            }
             Report::NoRoomForLetters { reason, is_new } => {
                 if is_new {
                     tracing::warn!(
@@ -231,6 +253,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
         shown.retry_at = retry_at.map(|at| self.started + at);
         shown.consecutive_failures = self.plan.consecutive_failures();
         shown.is_refused = self.plan.is_turned_away();
+        shown.resending = self.plan.resending();
         if shown.last_error.as_deref() != self.plan.last_error() {
             shown.last_error = self.plan.last_error().map(str::to_owned);
         }

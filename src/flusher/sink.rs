@@ -43,7 +43,19 @@ pub trait Sink: Send + Sync {
         rows: &[&Record],
         limit: Duration,
     ) -> impl Future<Output = Result<Stored, SinkError>> + Send;
+
+    /// What [`SinkError::WentBack`] told of is pending again: the database counts from now on as the one that
+    /// it is.
+    fn accept(&self) {}
+
+    /// The database has everything that was sent again: a process that starts after this one counts on it.
+    /// Until then the next one hears of [`SinkError::WentBack`] too.
+    fn remember(&self) {}
 }
+
+/// How long before a success of [`Sink::insert`] or [`Sink::ping`] it was last looked whether the database is
+/// the one that it was, at the most.
+pub const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What became of rows; the three add up to their number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +84,13 @@ pub enum SinkError {
     #[error("{reason}")]
     TimedOut {
         /// What took how long.
+        reason: String,
+    },
+    /// It is not the database that has what was confirmed, or has gone back to an earlier time: it takes
+    /// nothing before [`Sink::accept`]. Whatever was confirmed and is still in the log is sent again.
+    #[error("{reason}")]
+    WentBack {
+        /// How that is known.
         reason: String,
     },
     /// It answered, and what it said is about the statement: halve the rows and send both halves.
@@ -153,7 +172,7 @@ impl SinkError {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Unavailable { sqlstate, .. } => sqlstate.as_deref(),
-            Self::TimedOut { .. } => None,
+            Self::TimedOut { .. } | Self::WentBack { .. } => None,
             Self::Refused(refusal) => refusal.sqlstate.as_deref(),
         }
     }

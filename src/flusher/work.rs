@@ -96,6 +96,12 @@ pub(super) async fn insert<S: Sink>(
     Done { event, read: Some((id, batch)) }
 }
 
+/// Makes what was flushed pending again, and only then has the sink take rows.
+pub(super) async fn rewind<S: Sink + 'static>(log: Log, sink: S) -> Done {
+    let rewound = blocking(move || log.rewind().inspect(|_| sink.accept())).await;
+    rewound.map_or_else(|error| Event::Failed(error.into()), Event::Rewound).into()
+}
+
 /// Moves rows that PostgreSQL refuses to the dead-letter store.
 pub(super) async fn letter(
     (log, dead_letters, metrics): (Log, Arc<DeadLetters>, Metrics),

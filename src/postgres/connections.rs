@@ -94,6 +94,11 @@ impl Connections {
         }
     }
 
+    /// Closes what is idle: it may lead to a server that does not count any more.
+    pub(super) fn forget_idle(&self) {
+        self.home.lock().clear();
+    }
+
     pub(super) fn server(&self) -> &Server {
         &self.server
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::postgres::types::Oid;
 
 use super::failure::Failure;
 use super::session::Session;
@@ -30,8 +31,9 @@ const QUESTION: &str = "
         current_setting('full_page_writes') = 'off',
         exists (select from pg_class join parts on oid = part where relpersistence <> 'p'),
         current_setting('synchronous_commit') = 'off',
-        to_regclass('telemetry') is not null and not exists (
-            select from pg_index
+        to_regclass('telemetry') is not null,
+        (
+            select indexrelid from pg_index
             where indrelid = to_regclass('telemetry')
                 and indisunique and indisvalid and indpred is null and indexprs is null
                 and indnkeyatts = 2
@@ -40,10 +42,12 @@ const QUESTION: &str = "
                     where attrelid = indrelid and attnum in (indkey[0], indkey[1])
                         and attname in ('device_id', 'ts')
                 )
+            order by indexrelid
+            limit 1
         )";
 
 /// What does not hold, in the order of the question's columns, and the sentence that mends it.
-const FINDINGS: [&str; 5] = [
+const FINDINGS: [&str; 4] = [
     "fsync is off, so a power cut can cost what the database has confirmed: set fsync = on in \
      postgresql.conf and reload it",
     "full_page_writes is off, so a power cut can damage the table: set full_page_writes = on in \
@@ -52,8 +56,8 @@ const FINDINGS: [&str; 5] = [
      LOGGED",
     "synchronous_commit is off and cannot be set, so a crash costs what was confirmed last: ALTER ROLE \
      … SET synchronous_commit = on",
-    NO_KEY,
 ];
+
 const NO_KEY: &str = "the table telemetry has no unique key on (device_id, ts), so rows that are sent \
      again would be doubled: ALTER TABLE telemetry ADD UNIQUE (device_id, ts)";
 
@@ -65,6 +69,8 @@ pub(super) struct Durability(Arc<Mutex<Found>>);
 struct Found {
     asked: Option<Instant>,
     findings: Vec<&'static str>,
+    /// The table's unique key on `(device_id, ts)`.
+    key: Option<Oid>,
 }
 
 impl Durability {
@@ -73,14 +79,22 @@ impl Durability {
         self.lock().findings.clone()
     }
 
-    /// Whether rows that are sent again would be doubled.
-    pub(super) fn lacks_key(&self) -> bool {
-        self.lock().findings.contains(&NO_KEY)
+    /// The table's unique key, when it was looked for last.
+    pub(super) fn key(&self) -> Option<Oid> {
+        self.lock().key
     }
 
-    /// Asks on `session` if it is new, or if it was not asked for a while. Says what has changed.
-    pub(super) async fn ask_if_due(&self, session: &mut Session) -> Result<(), Failure> {
-        let is_new = session.take_newness();
+    /// The key is another: it is looked for with the next batch.
+    pub(super) fn ask_soon(&self) {
+        self.lock().asked = None;
+    }
+
+    /// Asks on `session` if it `is_new`, or if nobody has for a while. Says what has changed.
+    pub(super) async fn ask_if_due(
+        &self,
+        session: &mut Session,
+        is_new: bool,
+    ) -> Result<(), Failure> {
         let is_due = |asked: Instant| asked.elapsed() >= ASK_AFTER;
         if !is_new && !self.lock().asked.is_none_or(is_due) {
             return Ok(());
@@ -94,12 +108,12 @@ impl Durability {
             .await
             .map_err(Failure::of_statement)?;
         session.end().await?;
-        let findings = read(&row).map_err(Failure::of_statement)?;
-        self.note(findings);
+        let (findings, key) = read(&row).map_err(Failure::of_statement)?;
+        self.note(findings, key);
         Ok(())
     }
 
-    fn note(&self, findings: Vec<&'static str>) {
+    fn note(&self, findings: Vec<&'static str>, key: Option<Oid>) {
         let mut found = self.lock();
         for finding in findings.iter().filter(|finding| !found.findings.contains(finding)) {
             tracing::warn!("the database may not keep what it confirms: {finding}");
@@ -108,6 +122,7 @@ impl Durability {
             tracing::info!("the database keeps what it confirms again");
         }
         found.findings = findings;
+        found.key = key;
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {
@@ -115,12 +130,17 @@ impl Durability {
     }
 }
 
-fn read(row: &PgRow) -> sqlx::Result<Vec<&'static str>> {
+fn read(row: &PgRow) -> sqlx::Result<(Vec<&'static str>, Option<Oid>)> {
     let mut findings = Vec::new();
     for (at, finding) in FINDINGS.into_iter().enumerate() {
         if row.try_get::<Option<bool>, _>(at)?.unwrap_or(false) {
             findings.push(finding);
         }
     }
-    Ok(findings)
+    let has_table: bool = row.try_get(FINDINGS.len())?;
+    let key: Option<Oid> = row.try_get(FINDINGS.len() + 1)?;
+    if has_table && key.is_none() {
+        findings.push(NO_KEY);
+    }
+    Ok((findings, key))
 }

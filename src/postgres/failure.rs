@@ -31,6 +31,12 @@ pub enum Failure {
         /// What took how long.
         reason: String,
     },
+    /// It may lack what it confirmed, see `lineage`: that is sent again before anything else.
+    #[error("{reason}")]
+    WentBack {
+        /// How that is known.
+        reason: String,
+    },
     /// The database is there, and what it says is about the statement.
     #[error("{0}")]
     Refused(Refusal),
@@ -41,6 +47,7 @@ impl From<Failure> for SinkError {
         match failure {
             Failure::Unavailable { reason, sqlstate } => Self::Unavailable { reason, sqlstate },
             Failure::TimedOut { reason } => Self::TimedOut { reason },
+            Failure::WentBack { reason } => Self::WentBack { reason },
             Failure::Refused(refusal) => Self::Refused(refusal),
         }
     }
@@ -52,7 +59,7 @@ impl Failure {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Unavailable { sqlstate, .. } => sqlstate.as_deref(),
-            Self::TimedOut { .. } => None,
+            Self::TimedOut { .. } | Self::WentBack { .. } => None,
             Self::Refused(refusal) => refusal.sqlstate.as_deref(),
         }
     }
@@ -80,6 +87,11 @@ impl Failure {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("42"))
+    }
+
+    /// Whether the database answered that it cannot do what was asked; the connection is in order.
+    pub(super) fn is_of_statement(&self) -> bool {
+        matches!(self, Self::Refused(_)) || self.is_configuration()
     }
 
     pub(super) fn unavailable(reason: impl Into<String>) -> Self {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::postgres::types::Oid;
 
 use super::failure::{Failure, within};
 use super::session::{Scope, Session};
@@ -14,12 +15,26 @@ use crate::flusher::sink::{Sink, SinkError, Stored};
 use crate::telemetry::fields::COUNT;
 use crate::telemetry::{Reading, Record};
 
-/// Fails with a unique violation if a row is there already.
+/// Fails with a unique violation if a row is there already, and stores none if the unique key is gone that
+/// would say so: somebody may drop it at any time.
 ///
 /// The log is trimmed on the word of a commit, so a commit must mean the disk. That is said in the
 /// statement itself, since it then holds in the statement's own transaction, whatever the role, a
 /// pooler or a reload say: a query of its own in the condition is run once, before any row.
 static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
+    let key = COUNT + 3;
+    format!(
+        "{}\n        and exists (select from pg_index where indexrelid = ${key} and indisvalid)",
+        *INSERT
+    )
+});
+
+/// Passes over rows that are there already. It looks for each row before it inserts it, and
+/// announces and confirms it, which costs a quarter of PostgreSQL's time.
+static INSERT_MISSING: LazyLock<String> =
+    LazyLock::new(|| format!("{}\n    on conflict (device_id, ts) do nothing", *INSERT));
+
+static INSERT: LazyLock<String> = LazyLock::new(|| {
     let columns = table::columns();
     let number = |at: usize| format!(", ${}::float8[]", at + 3);
     let numbers: String = (0..COUNT).map(number).collect();
@@ -32,11 +47,6 @@ static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
     where (select {DURABLY}) is not null"
     )
 });
-
-/// Passes over rows that are there already. It looks for each row before it inserts it, and
-/// announces and confirms it, which costs a quarter of PostgreSQL's time.
-static INSERT_MISSING: LazyLock<String> =
-    LazyLock::new(|| format!("{}\n    on conflict (device_id, ts) do nothing", *INSERT_NEW));
 
 /// So that PostgreSQL gives up first, and says why.
 const GRACE: Duration = Duration::from_secs(2);
@@ -62,40 +72,24 @@ const UNIQUE_VIOLATION: &str = "23505";
 /// So many batches without a duplicate have to be written before the next is taken for new.
 const EXPECTED: u32 = 100;
 
-/// So many batches that are taken for new may follow each other.
-const MOST_UNCHECKED: u32 = 100;
-
 /// Whether batches are expected to hold rows that are in the table already: at the start, since a
 /// process that was killed may have written them; after a failure, whose outcome may not be known;
-/// and after a duplicate. Until then no batch goes in by a statement that would not notice that the
-/// table lacks the unique key. Nor does the first of a connection, and of those that follow not one in
-/// [`MOST_UNCHECKED`]: somebody may drop the key at any time. Clones share it.
+/// and after a duplicate. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Duplicates {
     expected_in: Arc<AtomicU32>,
-    /// Batches since the last one whose statement needed the key.
-    unchecked: Arc<AtomicU32>,
 }
 
 impl Default for Duplicates {
     fn default() -> Self {
         let expected_in = Arc::new(AtomicU32::new(EXPECTED));
-        Self { expected_in, unchecked: Arc::default() }
+        Self { expected_in }
     }
 }
 
 impl Duplicates {
     fn are_expected(&self) -> bool {
         self.expected_in.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether the key is to be checked now.
-    fn check_key(&self) -> bool {
-        let is_due = self.unchecked.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_UNCHECKED;
-        if is_due {
-            self.unchecked.store(0, Ordering::Relaxed);
-        }
-        is_due
     }
 
     fn expect(&self) {
@@ -125,6 +119,16 @@ impl Sink for Database {
 
     async fn ping(&self) -> Result<(), SinkError> {
         Self::ping(self).await.map_err(SinkError::from)
+    }
+
+    fn accept(&self) {
+        self.lineage.accept();
+        self.writes.forget_idle();
+        self.queries.forget_idle();
+    }
+
+    fn remember(&self) {
+        self.lineage.remember();
     }
 
     /// One statement: all rows are committed, or none. Where duplicates are expected it passes over
@@ -157,6 +161,9 @@ impl Sink for Database {
         let swallowed = batch.indices(&swallowed, rows);
         let passed_over = (rows.len() as u64).saturating_sub(inserted);
         let duplicates = passed_over.saturating_sub(swallowed.len() as u64);
+        if swallowed.is_empty() {
+            self.lineage.confirmed(rows);
+        }
         Ok(Stored { inserted, duplicates, swallowed })
     }
 }
@@ -185,11 +192,7 @@ impl Database {
         let session = lease.session();
         let patience = limit + session.allowance(GRACE);
         let outcome = within(patience, async {
-            self.durability.ask_if_due(session).await?;
-            if self.durability.lacks_key() {
-                // Whose statement names the key, and fails without.
-                self.duplicates.expect();
-            }
+            self.look(session).await?;
             let mut names = self.names_to_insert(batch);
             let mut outcome = self.write_with_names(batch, &names, session, limit).await;
             if let Err(Unwritten::Names(failure)) = &outcome {
@@ -264,21 +267,23 @@ impl Database {
         session: &mut Session,
         limit: Duration,
     ) -> Result<Written, Failure> {
-        let is_first = session.is_first_batch();
         let all = batch.device_ids.len() as u64;
-        if !self.duplicates.are_expected() && !is_first && !self.duplicates.check_key() {
-            match batch.execute(&INSERT_NEW, session).await {
+        let key = self.durability.key().filter(|_| !self.duplicates.are_expected());
+        if let Some(key) = key {
+            match batch.execute(&INSERT_NEW, Some(key), session).await {
                 Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {
                     session.abandon().await?;
                     session.begin(limit).await?;
                 }
+                // All are swallowed, or the key is gone.
+                Ok(0) => self.durability.ask_soon(),
                 Ok(inserted) if inserted < all => {
                     return batch.look_for_rest(inserted, session).await;
                 }
                 outcome => return outcome.map(Written::all),
             }
         }
-        let inserted = batch.execute(&INSERT_MISSING, session).await?;
+        let inserted = batch.execute(&INSERT_MISSING, None, session).await?;
         self.duplicates.note(all - inserted);
         if inserted < all {
             return batch.look_for_rest(inserted, session).await;
@@ -314,6 +319,7 @@ impl<'r> Columns<'r> {
     async fn execute(
         &self,
         statement: &'static str,
+        key: Option<Oid>,
         session: &mut Session,
     ) -> Result<u64, Failure> {
         let mut query = sqlx::query(statement)
@@ -322,6 +328,9 @@ impl<'r> Columns<'r> {
             .bind(&self.timestamps);
         for column in &self.values {
             query = query.bind(column);
+        }
+        if let Some(key) = key {
+            query = query.bind(key);
         }
         query
             .execute(session.connection())
@@ -437,13 +446,6 @@ mod tests {
         assert_eq!(columns.indices(&[], &rows), [0_usize; 0]);
         assert_eq!(columns.indices(&[2], &rows), [1]);
         assert_eq!(columns.indices(&[1, 3, 4], &rows), [0, 2, 3]);
-    }
-
-    #[test]
-    fn one_batch_in_a_hundred_needs_the_key() {
-        let duplicates = Duplicates::default();
-        let checks = (0..1_000).filter(|_| duplicates.check_key()).count();
-        assert_eq!(checks, 10);
     }
 
     #[test]

@@ -23,17 +23,21 @@
 //!
 //! It needs nothing, in session and in transaction mode: see `session`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use connections::Connections;
 use durability::Durability;
 use insert::Duplicates;
+use lineage::Lineage;
 use partitions::Partitions;
 use queries::{Census, Newest};
 use registry::Registry;
 use server::Server;
-use session::Setting;
+use session::{Session, Setting};
 use tasks::Tasks;
+
+use crate::telemetry::Record;
 
 mod connection_string;
 mod connections;
@@ -41,6 +45,7 @@ mod durability;
 mod failure;
 mod insert;
 mod instant;
+mod lineage;
 mod partitions;
 mod queries;
 mod registry;
@@ -113,15 +118,21 @@ pub struct Database {
     tasks: Tasks,
     newest: Newest,
     census: Census,
+    lineage: Lineage,
 }
 
 impl Database {
     /// Connects to nothing: that happens at the first use, and again whenever it is needed.
-    /// `flush_connections` is how many batches may be written at once.
+    /// `flush_connections` is how many batches may be written at once; which database has what was confirmed
+    /// is remembered in `dir`, if there is one.
     ///
     /// # Errors
     /// If the driver cannot read the connection string, which its own check rules out.
-    pub fn new(settings: &Settings, flush_connections: usize) -> Result<Self, Failure> {
+    pub fn new(
+        settings: &Settings,
+        flush_connections: usize,
+        dir: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let server = Server::new(settings)?;
         // Whoever gives a connection more time has a reason to give it to a batch as well.
         let patience = settings.connect_timeout * 2;
@@ -139,6 +150,7 @@ impl Database {
             tasks: Tasks::default(),
             newest: Newest::default(),
             census: Census::default(),
+            lineage: Lineage::new(dir, flush_connections),
             patience,
         })
     }
@@ -153,6 +165,12 @@ impl Database {
         self.writes.retire_before(login);
         self.queries.retire_before(login);
         Ok(changes)
+    }
+
+    /// These rows are the last that an earlier process was told are stored. Whether they are is looked at if
+    /// the server was started again since.
+    pub fn expect<'r>(&self, rows: impl Iterator<Item = &'r Record>) {
+        self.lineage.expect(rows.filter_map(Record::built_in));
     }
 
     /// What keeps the database from keeping what it confirms, a sentence each, as it was found last.
@@ -171,8 +189,15 @@ impl Database {
         let session = lease.session();
         let patience = session.allowance(QUERY_TIMEOUT);
         failure::within(patience, session.ping()).await?;
-        failure::within(patience, self.durability.ask_if_due(session)).await?;
+        failure::within(patience, self.look(session)).await?;
         lease.keep();
         Ok(())
+    }
+
+    /// What has to be known of the database before rows go to it by way of `session`.
+    async fn look(&self, session: &mut Session) -> Result<(), Failure> {
+        let is_new = session.take_newness();
+        self.lineage.look_if_due(session, is_new).await?;
+        self.durability.ask_if_due(session, is_new).await
     }
 }

@@ -29,7 +29,6 @@ pub(super) struct Session {
     limit: Option<Duration>,
     /// The time that one question and its answer took when it was opened.
     round_trip: Duration,
-    has_written: bool,
     is_new: bool,
     scope: Scope,
 }
@@ -57,7 +56,6 @@ impl Session {
             settings,
             limit: None,
             round_trip,
-            has_written: false,
             is_new: true,
             scope: Scope::Statement,
         }
@@ -70,11 +68,6 @@ impl Session {
     /// `limit`, or more if the way is so long that a few questions and answers take longer.
     pub(super) fn allowance(&self, limit: Duration) -> Duration {
         limit.max(self.round_trip * MOST_ROUND_TRIPS)
-    }
-
-    /// Whether this was not asked before.
-    pub(super) fn is_first_batch(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_written, true)
     }
 
     /// Whether this is asked for the first time.

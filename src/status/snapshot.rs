@@ -126,6 +126,9 @@ pub(super) struct Database {
     /// and in `/admin/wal`.
     #[schema(required, pattern = "^(unreachable|refusing)$", example = "unreachable")]
     pub(super) problem: Option<&'static str>,
+    /// Records that it had stored and that are yet to arrive again, since it went back in time.
+    #[schema(example = 0)]
+    pub(super) resending_records: u64,
     /// Settings and properties of the database because of which it may lose rows that it has confirmed,
     /// each with what to do about it.
     #[schema(value_type = Vec<String>)]
@@ -289,6 +292,7 @@ impl Snapshot {
                 } else {
                     "unreachable"
                 }),
+                resending_records: flushing.resending,
                 warnings: findings.to_vec(),
             },
             flusher: flushing.state,

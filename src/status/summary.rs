@@ -107,6 +107,16 @@ fn no_readings(broker: &Broker) -> String {
 /// Broker, log and database are there.
 fn working(status: &Snapshot, moment: Moment) -> (Level, String) {
     let pending = status.pending_records;
+    let again = status.database.resending_records;
+    if again > 0 {
+        let text = format!(
+            "The database went back in time, or is another one: {} that it may have lost {} sent again, \
+             beside newer ones.",
+            readings(again),
+            if again == 1 { "is" } else { "are" }
+        );
+        return (Level::Warning, text);
+    }
     if let Some(seconds) = status.drained_in_seconds {
         let text = format!(
             "Catching up: {} still {} in the log, done in about {}.",
@@ -315,6 +325,7 @@ mod tests {
                 state: "up",
                 since: since(9_000),
                 problem: None,
+                resending_records: 0,
                 warnings: Vec::new(),
             },
             flusher: Flushing::Flushing,
@@ -342,6 +353,7 @@ mod tests {
         status.database = Database {
             state: "down",
             since: since(12 * 60 + 9),
+            resending_records: 0,
             problem: Some("unreachable"),
             warnings: Vec::new(),
         };

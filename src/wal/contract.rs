@@ -167,6 +167,8 @@ pub struct Sealed {
     /// Every record below was flushed, as far as this generation and [`Bounds`] tell; may lie
     /// before it.
     pub flushed: Offset,
+    /// Of what is flushed, everything from here on is there; one past its flushed records if nothing is.
+    pub retained: Offset,
     /// One past its last record, whether that can be read or not.
     pub end: Offset,
     /// How many records of it wait to be flushed and can be read.

@@ -86,12 +86,6 @@ impl FrameIndex {
     pub(super) fn block_bytes(&self, offset: Offset) -> u64 {
         self.from(offset).iter().map(|frame| u64::from(frame.frame_bytes)).sum()
     }
-
-    /// Lets go of what lies below `offset`.
-    pub(super) fn trim(&mut self, offset: Offset) {
-        self.0.retain(|frame| frame.end() > offset);
-        self.0.shrink_to_fit();
-    }
 }
 
 /// A generation that is only read.

@@ -39,7 +39,7 @@ pub use contract::Quarantined;
 pub use engine::sled::SledStorage;
 pub use error::WalError;
 pub use frame::Block;
-pub use log::{Batch, Limits, Log, Room, Writer};
+pub use log::{Batch, Limits, Log, Rewound, Room, Writer};
 pub use offset::{Offset, OffsetRange};
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -12,8 +13,17 @@ use super::contract::Storage;
 use super::engine::memory::MemoryStorage;
 use super::{Limits, Log, Offset, SledStorage, Writer, log};
 use crate::base::metrics::Metrics;
-use crate::base::time::{ManualClock, Timestamp};
+use crate::base::time::{Clock, ManualClock, Timestamp};
 use crate::telemetry::{Reading, Record};
+
+const RETAIN: Duration = Duration::from_secs(10);
+
+const LIMITS: Limits = Limits {
+    max_bytes: u64::MAX,
+    min_free_bytes: 0,
+    generation_bytes: 64 * 1024 * 1024,
+    retain: Duration::ZERO,
+};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -27,7 +37,13 @@ enum Op {
     /// From a share of the log on, up to so many records.
     Read(u8, u16),
     /// Up to a share of what is pending.
-    Trim(u8),
+    Flush(u8),
+    /// Seconds pass, so many.
+    Wait(u8),
+    /// The database has everything that was flushed.
+    Confirm,
+    /// The database went back.
+    Rewind,
     Reopen,
 }
 
@@ -39,7 +55,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<u64>().prop_map(Op::CutPower),
         2 => Just(Op::Maintain),
         4 => (any::<u8>(), 1..3_000_u16).prop_map(|(share, max)| Op::Read(share, max)),
-        4 => any::<u8>().prop_map(Op::Trim),
+        4 => any::<u8>().prop_map(Op::Flush),
+        3 => (0..15_u8).prop_map(Op::Wait),
+        3 => Just(Op::Confirm),
+        2 => Just(Op::Rewind),
         2 => Just(Op::Reopen),
     ];
     proptest::collection::vec(op, 1..60)
@@ -52,8 +71,15 @@ struct Model {
     committed: Vec<Option<Record>>,
     /// Of commits that failed: read back by the next process, but not on the disk for certain.
     uncertain: Vec<Range<usize>>,
+    /// What was uncertain and flushed when the power went: there or not.
+    doubtful: Vec<Range<usize>>,
     appended: Vec<Record>,
     flushed: usize,
+    /// What it was before a rewind, and may be for the next process.
+    flushed_before: usize,
+    /// When the log was flushed up to where.
+    flushes: Vec<(Duration, usize)>,
+    confirmed: Duration,
     made: u32,
 }
 
@@ -82,9 +108,10 @@ fn open(storage: Box<dyn Storage>, limits: Limits, metrics: &Metrics) -> (Writer
 
 fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&MemoryStorage>) {
     // So small that every maintenance starts a new generation.
-    let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1 };
+    let limits = Limits { generation_bytes: 1, retain: RETAIN, ..LIMITS };
     let metrics = Metrics::new().unwrap();
-    let reopen = || open(storage(), limits, &metrics);
+    let clock = ManualClock::at(start());
+    let reopen = || log::open(storage(), Arc::new(clock.clone()), limits, &metrics).unwrap();
     let mut model = Model::default();
     let (mut writer, mut log) = reopen();
     for op in ops {
@@ -123,15 +150,37 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
             }
             Op::Maintain => writer.maintain().unwrap(),
             Op::Read(share, max) => check_read(&log, &model, *share, usize::from(*max)),
-            Op::Trim(share) => {
+            Op::Flush(share) => {
                 let pending = model.committed.len() - model.flushed;
                 model.flushed += pending * usize::from(*share) / 255;
-                log.trim(model.flushed());
+                log.flush_to(model.flushed());
+                model.flushes.push((clock.monotonic(), model.flushed));
+            }
+            Op::Wait(seconds) => {
+                clock.advance(Duration::from_secs(u64::from(*seconds)));
+                log.maintain();
+            }
+            Op::Confirm => {
+                log.confirm(Duration::ZERO);
+                model.confirmed = clock.monotonic();
+            }
+            Op::Rewind => {
+                let pending = log.stats().pending_records;
+                let rewound = log.rewind().unwrap();
+                assert_eq!(log.stats().pending_records, pending + rewound.records);
+                let to = usize::try_from(rewound.to).unwrap();
+                let promised = model.retained();
+                // What lies before a hole cannot be told from what is given up already.
+                let mut holes = (promised..model.flushed).filter(|at| model.may_be_hole(*at));
+                assert!(to <= holes.next_back().map_or(promised, |hole| hole + 1));
+                model.flushed_before = model.flushed_before.max(model.flushed);
+                model.set_flushed(to);
             }
             Op::Reopen => {
                 drop((writer, log));
                 model.appended.clear();
                 (writer, log) = reopen();
+                model.restarted(&log, false);
             }
         }
         check_state(&log, &model);
@@ -151,12 +200,13 @@ impl Model {
         let has_skipped = next > committed + self.appended.len();
         assert!(is_power_cut || !has_skipped);
         let nothing_is_pending = self.flushed == committed && flushed == next;
+        let may_be = self.flushed..=self.flushed.max(self.flushed_before);
         assert!(
-            flushed == self.flushed
+            may_be.contains(&flushed)
                 || (is_power_cut && flushed < self.flushed)
                 || (has_skipped && nothing_is_pending)
         );
-        self.flushed = flushed;
+        self.set_flushed(flushed);
         assert!(next >= committed);
         if is_power_cut {
             self.forget_uncertain(log);
@@ -176,6 +226,7 @@ impl Model {
     /// A power cut takes of what is uncertain what it likes.
     fn forget_uncertain(&mut self, log: &Log) {
         for uncertain in self.uncertain.drain(..) {
+            self.doubtful.push(uncertain.start..uncertain.end.min(self.flushed));
             for at in uncertain.start.max(self.flushed)..uncertain.end {
                 let offset = at as Offset;
                 if log.read(offset, offset + 1).unwrap().is_empty() {
@@ -183,6 +234,26 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// What is flushed from here on can be sent again.
+    fn retained(&self) -> usize {
+        let is_over =
+            |at: Duration| self.confirmed.checked_sub(at).is_some_and(|age| age >= RETAIN);
+        let over = self.flushes.iter().filter(|(at, _)| is_over(*at));
+        over.map(|(_, flushed)| *flushed).max().unwrap_or(0)
+    }
+
+    fn set_flushed(&mut self, flushed: usize) {
+        self.flushed = flushed;
+        for (_, before) in &mut self.flushes {
+            *before = flushed.min(*before);
+        }
+    }
+
+    fn may_be_hole(&self, at: usize) -> bool {
+        let is_doubtful = self.doubtful.iter().any(|doubtful| doubtful.contains(&at));
+        is_doubtful || self.committed[at].is_none()
     }
 
     fn is_hole(&self, offset: Offset) -> bool {
@@ -252,9 +323,6 @@ fn a_first_commit_of_which_only_torn_blocks_are_left_is_set_aside_and_its_offset
     assert_eq!(memory.quarantined().len(), 1);
 }
 
-const LIMITS: Limits =
-    Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 64 * 1024 * 1024 };
-
 fn on_disk(dir: &Path, limits: Limits) -> (Writer, Log, Metrics) {
     let metrics = Metrics::new().unwrap();
     let (writer, log) = open(Box::new(SledStorage::open(dir).unwrap()), limits, &metrics);
@@ -276,7 +344,7 @@ fn offsets_go_on_after_a_restart_with_everything_trimmed() {
     let mut model = Model::default();
     let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
     commit(&mut writer, &mut model, 1_000);
-    log.trim(1_000);
+    log.flush_to(1_000);
     drop((writer, log));
     let (mut writer, log, _) = on_disk(dir.path(), LIMITS);
     assert_eq!(log.stats().next_offset, 1_000);
@@ -292,7 +360,7 @@ fn what_was_flushed_is_known_after_two_power_cuts_in_a_row() {
     let mut model = Model::default();
     let (mut writer, mut log) = reopen();
     commit(&mut writer, &mut model, 10);
-    log.trim(5);
+    log.flush_to(5);
     commit(&mut writer, &mut model, 1);
     for _ in 0..2 {
         drop((writer, log));
@@ -319,7 +387,7 @@ fn a_drained_log_gives_its_disk_space_back() {
         writer.maintain().unwrap();
     }
     assert!(log.stats().disk_bytes > 10 << 20, "{:?}", log.stats());
-    log.trim(600_000);
+    log.flush_to(600_000);
     assert!(log.stats().disk_bytes < 4 << 20, "{:?}", log.stats());
 }
 
@@ -351,7 +419,7 @@ fn damaged(damage: impl FnOnce(&Path)) -> AfterDamage {
         all.extend(batch.records().map(|(offset, reading)| (offset, reading.clone())));
         next = batch.next;
     }
-    log.trim(next);
+    log.flush_to(next);
     assert_eq!(log.stats().pending_records, 0);
     AfterDamage { read: all, quarantined: log.quarantined(), metrics, model }
 }

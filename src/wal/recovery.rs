@@ -38,6 +38,8 @@ pub(super) struct Survey {
 pub(super) struct Findings {
     /// As [`Sealed::flushed`].
     pub(super) flushed: Offset,
+    /// As [`Sealed::retained`].
+    pub(super) retained: Offset,
     /// As [`Sealed::end`].
     pub(super) end: Offset,
     /// As [`Sealed::lost`].
@@ -89,7 +91,8 @@ impl Survey {
         let (lost, cut_off) =
             missing.into_iter().partition::<Vec<_>, _>(|range| range.from < must_reach);
         let lost = merged(lost);
-        (frames, Findings { flushed, end, lost, cut_off, unknown_version })
+        let retained = unbroken(frames.from(0), flushed.clamp(first, end.max(first)));
+        (frames, Findings { flushed, retained, end, lost, cut_off, unknown_version })
     }
 }
 
@@ -110,19 +113,31 @@ fn continuity(frames: &[FrameRef], from: Offset, must_reach: Offset) -> (Offset,
     (next.max(must_reach), missing)
 }
 
+/// From where on everything up to `to` is there.
+fn unbroken(frames: &[FrameRef], to: Offset) -> Offset {
+    let mut start = to;
+    let mut next = None;
+    for frame in frames.iter().take_while(|frame| frame.first() < to) {
+        if next.is_none_or(|next| frame.first() > next) {
+            start = frame.first();
+        }
+        next = next.max(Some(frame.end()));
+    }
+    if next.is_some_and(|next| next >= to) { start } else { to }
+}
+
 impl Findings {
     /// The generation that begins at `first`, ready to be read.
     pub(super) fn seal<S: FrameSource>(
         self,
         first: Offset,
-        mut generation: IndexedGeneration<S>,
+        generation: IndexedGeneration<S>,
     ) -> Sealed {
-        let Self { flushed, end, lost, unknown_version, .. } = self;
-        let frames = &mut generation.frames;
+        let Self { flushed, retained, end, lost, unknown_version, .. } = self;
+        let frames = &generation.frames;
         let (records, block_bytes) = (frames.records(first.max(flushed)), frames.block_bytes(0));
-        frames.trim(flushed);
         let generation: Arc<dyn Generation> = Arc::new(generation);
-        Sealed { generation, flushed, end, records, block_bytes, lost, unknown_version }
+        Sealed { generation, flushed, retained, end, records, block_bytes, lost, unknown_version }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where the log is, and how much it may take.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::base::settings::{Setting, Sources};
 
@@ -20,9 +21,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "67108864",
         "bytes at which a new generation starts; a quarter of `WAL_MAX_BYTES` at most is used",
     ),
+    Setting::new(
+        "WAL_RETAIN_SECS",
+        "60",
+        "seconds that flushed readings stay in the log, to be sent again when the database has gone back in time; at most an eighth of `WAL_MAX_BYTES`, and only while the room is not needed",
+    ),
 ];
 
-/// The write-ahead log's place and limits, all in bytes.
+/// The write-ahead log's place and limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The directory; generations, dead letters and the quarantine lie in it.
@@ -33,6 +39,8 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// Size at which a new generation starts.
     pub generation_bytes: u64,
+    /// How long flushed records stay in the log.
+    pub retain: Duration,
 }
 
 impl Settings {
@@ -44,6 +52,7 @@ impl Settings {
             max_bytes: from.number("WAL_MAX_BYTES", 1_024 * MIB, 4 * MIB..=1 << 50),
             min_free_bytes: from.number("WAL_MIN_FREE_BYTES", 64 * MIB, 0..=1 << 50),
             generation_bytes: from.number("WAL_GENERATION_BYTES", 64 * MIB, MIB..=1 << 32),
+            retain: Duration::from_secs(from.number("WAL_RETAIN_SECS", 60, 0..=86_400)),
         }
     }
 
@@ -61,6 +70,7 @@ impl Settings {
             ("WAL_MAX_BYTES", self.max_bytes.to_string()),
             ("WAL_MIN_FREE_BYTES", self.min_free_bytes.to_string()),
             ("WAL_GENERATION_BYTES", self.generation_bytes.to_string()),
+            ("WAL_RETAIN_SECS", self.retain.as_secs().to_string()),
         ]
     }
 }

@@ -48,6 +48,7 @@ fn check_config_shows_every_setting_of_the_contract_and_no_secret() {
         "WAL_MAX_BYTES=1073741824",
         "WAL_MIN_FREE_BYTES=67108864",
         "WAL_GENERATION_BYTES=67108864",
+        "WAL_RETAIN_SECS=60",
         "DEAD_LETTER_MAX_BYTES=67108864",
         "ADMIN_TOKEN=***",
         "READ_TOKEN=",

@@ -35,6 +35,8 @@ impl Backlog {
         let broker = Mosquitto::start();
         let service = Service::new(&postgres.url(), broker.port)
             .set("WAL_GENERATION_BYTES", 1 << 20)
+            // What is damaged is set aside as soon as the rest of it is stored.
+            .set("WAL_RETAIN_SECS", 0)
             .set("ADMIN_TOKEN", TOKEN);
         let mut ingestor = service.start();
         ingestor.await_ready();

@@ -245,7 +245,9 @@ fn a_table_that_is_dropped_and_made_again_misses_nothing_that_came_after() {
 fn the_log_directory_shrinks_when_the_backlog_is_stored() {
     let mut postgres = Postgres::prepare(Fsync::Off);
     let broker = Mosquitto::start();
-    let service = Service::new(&postgres.url(), broker.port).set("WAL_GENERATION_BYTES", 1_048_576);
+    let service = Service::new(&postgres.url(), broker.port)
+        .set("WAL_GENERATION_BYTES", 1_048_576)
+        .set("WAL_RETAIN_SECS", 0);
     let mut ingestor = service.start();
     ingestor.await_ready();
     let mut devices = Publisher::connect(broker.port);

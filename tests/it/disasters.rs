@@ -196,6 +196,8 @@ fn damage_to_one_generation_costs_none_of_the_others_and_is_reported_by_offset()
     let broker = Mosquitto::start();
     let service = Service::new(&postgres.url(), broker.port)
         .set("WAL_GENERATION_BYTES", 1 << 20)
+        // What is damaged is set aside as soon as the rest of it is stored.
+        .set("WAL_RETAIN_SECS", 0)
         .set("RUST_LOG", "info");
     let mut ingestor = service.start();
     ingestor.await_ready();

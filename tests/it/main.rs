@@ -27,6 +27,7 @@ mod database;
 mod disasters;
 mod exposure;
 mod failing_writes;
+mod failover;
 mod full_log;
 mod hostile;
 mod log_output;

@@ -587,7 +587,7 @@ fn a_directory_that_cannot_be_written_is_enough_and_stays_as_it_is() {
 fn a_generation_in_quarantine_gives_up_what_is_left_of_it() {
     let postgres = Postgres::start();
     let service = Stopped::with_generations().service;
-    let service = service.set("DATABASE_URL", postgres.url());
+    let service = service.set("DATABASE_URL", postgres.url()).set("WAL_RETAIN_SECS", 0);
     let all = generations(&service.wal_dir());
     let file = all[1].1.join("db");
     let copies = copies_of_one(&file);

@@ -1,8 +1,9 @@
 //! A PostgreSQL that does what one may do to those who write to it: it refuses a row or all of them with
 //! any SQLSTATE, swallows rows without a word, answers late or never, works on what its client has given
-//! up, and loses the table's unique key or a partition.
+//! up, loses the table's unique key or a partition, and goes back to an earlier time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use iot_ingestor::wal::Offset;
 
@@ -46,6 +47,12 @@ pub(crate) struct Database {
     table: BTreeMap<u64, u32>,
     /// What was put into the table.
     stored: BTreeSet<Row>,
+    /// The same, by the time at which it was.
+    history: Vec<(Duration, Row)>,
+    /// Readings that it had and lost by going back.
+    lost: BTreeSet<u64>,
+    /// Another one each time that it goes back.
+    pub(crate) identity: u64,
     /// One whose row was put in twice.
     pub(crate) doubled: Option<Offset>,
     /// Readings that it refuses as long as they live.
@@ -73,6 +80,9 @@ impl Default for Database {
         Self {
             table: BTreeMap::new(),
             stored: BTreeSet::new(),
+            history: Vec::new(),
+            lost: BTreeSet::new(),
+            identity: 0,
             doubled: None,
             poisoned: BTreeMap::new(),
             is_down: false,
@@ -97,8 +107,8 @@ impl Database {
 
     /// One `INSERT`: all of its rows, or none. A careful one passes over rows that are there already, by
     /// way of the unique key; the other takes them for new.
-    pub(crate) fn insert(&mut self, rows: &[Row], careful: bool) -> Answer {
-        let answer = self.try_insert(rows, careful);
+    pub(crate) fn insert(&mut self, rows: &[Row], careful: bool, now: Duration) -> Answer {
+        let answer = self.try_insert(rows, careful, now);
         if let [(_, reading)] = rows {
             match answer {
                 Answer::Refused(_) => drop(self.refused.insert(*reading)),
@@ -109,7 +119,7 @@ impl Database {
         answer
     }
 
-    fn try_insert(&mut self, rows: &[Row], careful: bool) -> Answer {
+    fn try_insert(&mut self, rows: &[Row], careful: bool, now: Duration) -> Answer {
         if self.is_down {
             return Answer::Unreachable;
         }
@@ -144,6 +154,8 @@ impl Database {
         }
         for (offset, reading) in &inserted {
             *self.table.entry(*reading).or_default() += 1;
+            self.history.push((now, (*offset, *reading)));
+            self.lost.remove(reading);
             if !self.stored.insert((*offset, *reading)) {
                 self.doubled = Some(*offset);
             }
@@ -158,6 +170,24 @@ impl Database {
             Swallows::EveryThird => reading.is_multiple_of(3),
             Swallows::Everything => true,
         }
+    }
+
+    /// It is as it was at that time, and another server, or the same one restored.
+    pub(crate) fn go_back(&mut self, to: Duration) {
+        self.identity += 1;
+        while let Some((_, row)) = self.history.pop_if(|(at, _)| *at > to) {
+            self.stored.remove(&row);
+            if let Some(copies) = self.table.get_mut(&row.1) {
+                *copies -= 1;
+            }
+            self.lost.insert(row.1);
+        }
+        self.table.retain(|_, copies| *copies > 0);
+    }
+
+    /// Whether it had this reading, and has lost it.
+    pub(crate) fn has_lost(&self, reading: u64) -> bool {
+        self.lost.contains(&reading)
     }
 
     /// Whether a row is in the table.
@@ -204,6 +234,8 @@ impl Database {
         if !self.has_key {
             // Which needs one row of each.
             self.table.values_mut().for_each(|copies| *copies = 1);
+            let mut seen = BTreeSet::new();
+            self.history.retain(|(_, (_, reading))| seen.insert(*reading));
             self.has_key = true;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use iot_ingestor::flusher::plan::{BatchId, Command, Event, Lettered, Plan};
+use iot_ingestor::flusher::plan::{BatchId, Command, Event, Lettered, Plan, Report};
 use iot_ingestor::flusher::sink::SinkError;
 use iot_ingestor::wal::{Log, Offset, OffsetRange};
 
@@ -29,6 +29,12 @@ pub(crate) struct Flusher {
     wake_at: Duration,
     is_stopping: bool,
     end: Option<bool>,
+    /// The database that has what was confirmed.
+    known: Option<u64>,
+    /// Another one, which was noticed.
+    found: Option<u64>,
+    /// Records that were stored and are sent again.
+    pub(crate) resent: u64,
     /// Rows that the database or a letter has, as the books count them.
     pub(crate) stored: u64,
     /// The same by their offsets, as long as they are not trimmed.
@@ -41,13 +47,15 @@ pub(crate) struct Around<'w> {
     pub(crate) letters: &'w mut Letters,
     pub(crate) database: &'w mut Database,
     pub(crate) log: &'w Log,
+    /// The database that has what was confirmed, as the next process will know it.
+    pub(crate) remembered: &'w mut Option<u64>,
     pub(crate) trace: &'w mut Trace,
     pub(crate) now: Duration,
     pub(crate) mutant: Option<Mutant>,
 }
 
 impl Flusher {
-    pub(crate) fn new(plan: Plan, committed: Offset) -> Self {
+    pub(crate) fn new(plan: Plan, committed: Offset, remembered: Option<u64>) -> Self {
         let (requests, read) = (Vec::new(), BTreeMap::new());
         Self {
             plan,
@@ -58,6 +66,9 @@ impl Flusher {
             wake_at: Duration::ZERO,
             is_stopping: false,
             end: None,
+            known: remembered,
+            found: None,
+            resent: 0,
             stored: 0,
             done: BTreeSet::new(),
         }
@@ -141,7 +152,7 @@ impl Flusher {
                 wanted.retain(|(offset, _)| rows.contains(offset));
                 self.send(What::Insert { batch, all_to, rows: wanted }, now, limit);
                 if around.mutant == Some(Mutant::TrimBeforeTheCommit) {
-                    return Self::trim(all_to, around);
+                    return Self::note_flushed(all_to, around);
                 }
             }
             Command::Letter { batch, all, rows } => {
@@ -152,11 +163,18 @@ impl Flusher {
             Command::Release { batch, .. } => {
                 self.read.remove(&batch);
             }
-            Command::Trim(to) => {
+            Command::Flushed(to) => {
                 self.done = self.done.split_off(&to);
-                return Self::trim(to, around);
+                return Self::note_flushed(to, around);
             }
-            Command::Report(_) => around.trace.note(Happened::Reported, 0, 0),
+            Command::Rewind => self.send(What::Rewind, now, Duration::MAX),
+            Command::Remember => *around.remembered = self.known,
+            Command::Report(report) => {
+                if let Report::WentBack { records, .. } = report {
+                    self.resent += records;
+                }
+                around.trace.note(Happened::Reported, 0, 0);
+            }
             Command::Finish(outcome) => {
                 around.trace.note(Happened::FlusherEnded, u64::from(outcome.is_ok()), 0);
                 self.end = Some(outcome.is_ok());
@@ -196,31 +214,68 @@ impl Flusher {
         Ok(Some(rows))
     }
 
-    fn trim(to: Offset, around: &mut Around<'_>) -> Result<(), Violation> {
-        if to <= around.ledger.trimmed && around.mutant.is_some() {
+    fn note_flushed(to: Offset, around: &mut Around<'_>) -> Result<(), Violation> {
+        if to <= around.ledger.flushed && around.mutant.is_some() {
             return Ok(());
         }
-        around.trace.note(Happened::Trimmed, to, 0);
+        around.trace.note(Happened::Flushed, to, 0);
         let stored = Stored { database: around.database, letters: around.letters };
-        around.ledger.trim(to, &stored)?;
-        around.log.trim(to);
+        around.ledger.flush(to, &stored)?;
+        around.log.flush_to(to);
         Ok(())
     }
 
-    /// The database, or the dead-letter store, deals with one request.
+    /// Whether the database is not the one that has what was confirmed.
+    fn notices(&mut self, around: &Around<'_>) -> Result<(), SinkError> {
+        let identity = Some(around.database.identity);
+        if around.database.is_down || self.known == identity {
+            return Ok(());
+        }
+        if around.mutant == Some(Mutant::NoResendAfterGoingBack) {
+            self.known = identity;
+            return Ok(());
+        }
+        self.found = identity;
+        Err(SinkError::WentBack { reason: "it is another one".to_owned() })
+    }
+
+    /// Whether it knows the database for what it is.
+    pub(crate) fn knows(&self, database: &Database) -> bool {
+        self.known == Some(database.identity)
+    }
+
+    /// The database, or the disk, deals with one request.
     pub(crate) fn serve(&mut self, dice: &mut Dice, around: &mut Around<'_>) {
-        let mut open: Vec<_> =
-            self.requests.iter_mut().filter(|one| one.answer.is_none()).collect();
+        let is_open = |at: &usize| self.requests[*at].answer.is_none();
+        let open: Vec<usize> = (0..self.requests.len()).filter(is_open).collect();
         if open.is_empty() {
             return;
         }
         let at = dice.below(open.len());
-        let request = &mut *open[at];
+        let noticed = match &self.requests[open[at]].what {
+            What::Ping | What::Insert { .. } => self.notices(around),
+            _ => Ok(()),
+        };
+        let request = &mut self.requests[open[at]];
         let answer = match &request.what {
             What::Prepare => Event::Prepared(around.database.prepare().map_err(unavailable)),
-            What::Ping => Event::Ponged(around.database.ping().map_err(unavailable)),
+            What::Ping => {
+                let answered = around.database.ping().map_err(unavailable);
+                Event::Ponged(noticed.and(answered))
+            }
+            What::Rewind => {
+                let rewound = around.log.rewind().unwrap();
+                around.trace.note(Happened::Rewound, rewound.to, rewound.records);
+                self.known = self.found.take();
+                if around.mutant == Some(Mutant::RememberedTooEarly) {
+                    *around.remembered = self.known;
+                }
+                Event::Rewound(rewound)
+            }
             What::Insert { batch, rows, .. } => {
-                let outcome = insert(rows, &mut self.careful, around.database, around.mutant);
+                let database = (&mut *around.database, around.now);
+                let outcome =
+                    noticed.and_then(|()| insert(rows, &mut self.careful, database, around.mutant));
                 let took = around.now.saturating_sub(request.sent_at);
                 Event::Inserted { batch: *batch, outcome, took }
             }
@@ -251,6 +306,15 @@ impl Flusher {
         };
         let request = self.requests.remove(at);
         let Some(answer) = request.answer else { return Ok(()) };
+        if let Event::Rewound(rewound) = &answer {
+            let found = around.log.read(rewound.to, around.ledger.flushed).unwrap_or_default();
+            let found = found.records().map(|(offset, reading)| (offset, number(reading)));
+            around.ledger.rewound(rewound.to, &found.collect());
+            self.done.clear();
+        }
+        if matches!(answer, Event::Inserted { outcome: Ok(_), .. } | Event::Ponged(Ok(()))) {
+            around.log.confirm(around.now.saturating_sub(request.sent_at));
+        }
         self.conclude(&request.what, answer, around)
     }
 
@@ -289,7 +353,7 @@ impl Flusher {
                 let took = around.now.saturating_sub(request.sent_at);
                 Event::Inserted { batch, outcome: Err(error), took }
             }
-            What::Letter { .. } | What::Read => return Ok(()),
+            What::Letter { .. } | What::Read | What::Rewind => return Ok(()),
         };
         self.hear(event, around)
     }
@@ -317,7 +381,7 @@ impl Flusher {
             (what, &answer)
             && around.mutant == Some(Mutant::TrimPastAGap)
         {
-            Self::trim(*all_to, around)?;
+            Self::note_flushed(*all_to, around)?;
         }
         self.hear(answer, around)
     }

@@ -40,7 +40,7 @@ pub(crate) struct Ledger {
     acknowledged: Vec<bool>,
     /// By reading: in how many records of the log it is.
     in_log: Vec<u32>,
-    /// Committed and not trimmed: what must be found there whenever it is opened again.
+    /// Committed and not given up: what is not flushed of it must be found whenever the log is opened again.
     log: BTreeMap<Offset, u64>,
     pub(crate) next: Offset,
     /// Found there and never committed, since a sync failed: it may be gone after the next power cut.
@@ -51,7 +51,7 @@ pub(crate) struct Ledger {
     damaged: BTreeSet<Offset>,
     /// Records that were: a disk that reads again may give them back.
     lost: BTreeMap<Offset, u64>,
-    pub(crate) trimmed: Offset,
+    pub(crate) flushed: Offset,
 }
 
 impl Ledger {
@@ -141,24 +141,39 @@ impl Ledger {
     }
 
     /// The log was told that everything below `to` is stored elsewhere.
-    pub(crate) fn trim(&mut self, to: Offset, world: &Stored<'_>) -> Result<(), Violation> {
-        if to < self.trimmed || to > self.next {
-            let (trimmed, next) = (self.trimmed, self.next);
-            return Err(Violation(format!("trimmed to {to}, from {trimmed}, of {next}")));
+    pub(crate) fn flush(&mut self, to: Offset, world: &Stored<'_>) -> Result<(), Violation> {
+        if to < self.flushed || to > self.next {
+            let (flushed, next) = (self.flushed, self.next);
+            return Err(Violation(format!("flushed to {to}, from {flushed}, of {next}")));
         }
-        while let Some(entry) = self.log.first_entry().filter(|entry| *entry.key() < to) {
-            let (offset, reading) = entry.remove_entry();
-            self.in_log[reading as usize] -= 1;
-            // Its letter may have been put back by then: the reading is in the log once more.
-            if self.in_log[reading as usize] == 0 && !world.holds(reading) {
+        for (offset, reading) in self.log.range(self.flushed..to) {
+            // Its letter may have been put back by then: the reading is in the log once more. Or it is not
+            // known yet that the database has lost it.
+            let waits = || self.log.range(to..).any(|(_, other)| other == reading);
+            if !world.holds(*reading) && !world.database.has_lost(*reading) && !waits() {
                 return Err(Violation(format!(
-                    "offset {offset}, reading {reading}, is trimmed, and neither in the table nor a letter"
+                    "offset {offset}, reading {reading}, is flushed, and neither in the table nor a letter"
                 )));
             }
         }
-        self.uncertain = self.uncertain.split_off(&to);
-        self.trimmed = to;
+        self.flushed = to;
         Ok(())
+    }
+
+    /// What was flushed from `to` on is pending again, and this of it is there.
+    pub(crate) fn rewound(&mut self, to: Offset, found: &BTreeMap<Offset, u64>) {
+        let was_committed = |offset: &Offset| self.log.contains_key(offset);
+        let never = found.iter().filter(|(offset, _)| !was_committed(offset));
+        self.uncertain.extend(never.map(|(offset, reading)| (*offset, *reading)));
+        self.flushed = to;
+    }
+
+    /// What lies below `retained` is not in the log any more.
+    pub(crate) fn give_up(&mut self, retained: Offset) {
+        while let Some(entry) = self.log.first_entry().filter(|entry| *entry.key() < retained) {
+            let reading = entry.remove();
+            self.in_log[reading as usize] -= 1;
+        }
     }
 
     /// The log was opened again, and this is what can be read in it, and what it reports as lost.
@@ -170,7 +185,7 @@ impl Ledger {
         reported: &[OffsetRange],
     ) -> Result<(), Violation> {
         self.uncertain.clear();
-        self.read_back(0..Offset::MAX, found, &BTreeSet::new(), reported)?;
+        self.read_back(flushed..Offset::MAX, found, &BTreeSet::new(), reported)?;
         if next < self.next {
             return Err(Violation(format!("the log ended at {}, and now at {next}", self.next)));
         }
@@ -178,7 +193,7 @@ impl Ledger {
         let was_committed = |offset: &Offset| self.log.contains_key(offset);
         self.uncertain = found.clone();
         self.uncertain.retain(|offset, _| !was_committed(offset));
-        (self.trimmed, self.next) = (flushed, next);
+        (self.flushed, self.next) = (flushed, next);
         Ok(())
     }
 
@@ -260,12 +275,14 @@ impl Ledger {
 
     /// Offsets between what is flushed and the end of the log.
     pub(crate) fn pending(&self) -> u64 {
-        self.next - self.trimmed
+        self.next - self.flushed
     }
 
     /// Records that are in the log from its flushed offset on.
     pub(crate) fn pending_records(&self) -> u64 {
-        (self.log.len() + self.uncertain.len()) as u64
+        let pending =
+            |records: &BTreeMap<Offset, u64>| records.range(self.flushed..).count() as u64;
+        pending(&self.log) + pending(&self.uncertain)
     }
 }
 

@@ -22,6 +22,10 @@ pub(crate) enum Mutant {
     RetryOfAFailedSync,
     /// The session does not hear that the log is full.
     FullLogThatDoesNotLeave,
+    /// A database that went back is taken for what it was.
+    NoResendAfterGoingBack,
+    /// What a database that went back has lost counts as sent again before it has arrived.
+    RememberedTooEarly,
     /// A stop leaves the broker before the intake has settled all it was given.
     StopThatDoesNotWait,
 }
@@ -38,5 +42,7 @@ pub(crate) const ALL: &[Mutant] = &[
     Mutant::EvictedLettersOfTheDatabase,
     Mutant::RetryOfAFailedSync,
     Mutant::FullLogThatDoesNotLeave,
+    Mutant::NoResendAfterGoingBack,
+    Mutant::RememberedTooEarly,
     Mutant::StopThatDoesNotWait,
 ];

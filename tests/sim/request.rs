@@ -27,6 +27,7 @@ impl Request {
 pub(crate) enum What {
     Prepare,
     Ping,
+    Rewind,
     Insert {
         batch: BatchId,
         all_to: Offset,
@@ -43,7 +44,7 @@ pub(crate) enum What {
 impl What {
     /// Whether the database answers it, and not a disk of ours.
     pub(crate) fn is_remote(&self) -> bool {
-        !matches!(self, Self::Letter { .. } | Self::Read)
+        !matches!(self, Self::Letter { .. } | Self::Read | Self::Rewind)
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn code(answer: &Event) -> u64 {
             accepted.inserted * 100 + accepted.duplicates
         }
         Event::Inserted { outcome: Err(SinkError::Refused(_)), .. } => 10_001,
+        Event::Inserted { outcome: Err(SinkError::WentBack { .. }), .. } => 10_006,
         Event::Inserted { outcome: Err(_), .. } => 10_002,
         Event::Lettered { outcome: Lettered::Stored, .. } => 10_003,
         Event::Lettered { .. } => 10_004,

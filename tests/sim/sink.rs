@@ -1,5 +1,7 @@
 //! What the sink and the dead-letter store answer, out of their models.
 
+use std::time::Duration;
+
 use iot_ingestor::flusher::plan::{Accepted, BatchId, Event, Lettered};
 use iot_ingestor::flusher::sink::{FlushError, Refusal, SinkError};
 use iot_ingestor::wal::{Offset, WalError};
@@ -15,13 +17,13 @@ pub(crate) const CAREFUL: u32 = 10;
 pub(crate) fn insert(
     rows: &[Row],
     careful: &mut u32,
-    database: &mut Database,
+    (database, now): (&mut Database, Duration),
     mutant: Option<Mutant>,
 ) -> Result<Accepted, SinkError> {
     let is_careful = *careful > 0 && mutant != Some(Mutant::BatchTwiceWithoutTheKey);
-    let mut answer = database.insert(rows, is_careful);
+    let mut answer = database.insert(rows, is_careful, now);
     if answer == Answer::Refused("23505") {
-        answer = database.insert(rows, true);
+        answer = database.insert(rows, true, now);
     }
     let outcome = match answer {
         Answer::Stored { inserted, duplicates } => {

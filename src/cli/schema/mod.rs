@@ -106,7 +106,7 @@ fn execute(
 ) -> Result<ExitCode, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Problem::Runtime)?;
-    let database = Database::new(settings, 1)?;
+    let database = Database::new(settings, 1, None)?;
     runtime.block_on(async {
         match command {
             Command::Show { json } => show::run(&database, *json).await,

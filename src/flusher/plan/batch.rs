@@ -84,6 +84,8 @@ pub(super) struct Batch {
     pub(super) not_before: Duration,
     /// Statements that were refused in the present round.
     pub(super) refused_in_round: u32,
+    /// Rows that are in the table or a letter.
+    pub(super) stored: u64,
 }
 
 impl Batch {
@@ -96,6 +98,7 @@ impl Batch {
             doing: Doing::Nothing,
             not_before: Duration::ZERO,
             refused_in_round: 0,
+            stored: 0,
         }
     }
 
@@ -213,6 +216,7 @@ impl Batch {
     pub(super) fn lettered(&mut self, are_stored: bool) {
         self.doing = Doing::Nothing;
         if are_stored {
+            self.stored += self.suspects.len() as u64;
             self.suspects.clear();
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::batch::Batch;
 use super::event::{Command, Report};
 use super::pace::Pace;
-use super::state::{Plan, Reported};
+use super::state::{Ended, Plan, Reported};
 use crate::wal::Offset;
 
 /// How long the database may be silent, with nothing to write, before it is asked.
@@ -37,7 +37,7 @@ impl Plan {
 
     /// Starts what can be started now.
     pub(super) fn start(&mut self, now: Duration) {
-        if self.is_stopping || self.retry_at.is_some_and(|at| now < at) {
+        if self.is_stopping || self.must_rewind() || self.retry_at.is_some_and(|at| now < at) {
             return;
         }
         self.retry_at = None;
@@ -83,22 +83,36 @@ impl Plan {
         insert(self.batches.values_mut().find(is_next)?, &self.pace)
     }
 
-    /// A new batch, if one is full or has waited long enough to fill.
+    /// A new batch, if one is full or has waited long enough to fill, or if there is something to be sent
+    /// again.
     fn fresh(&mut self, now: Duration) -> Option<Command> {
-        let pending = self.committed - self.position;
-        if pending == 0 || self.batches.len() >= self.connections + MOST_WAITING {
+        if self.batches.len() >= self.connections + MOST_WAITING {
             return None;
         }
         let size = self.pace.size();
-        let since = *self.waiting_since.get_or_insert(now);
-        if pending < size && now < since + self.pace.linger() {
-            return None;
+        let is_due = self.is_due(size, now);
+        let rows = match self.resend.next(size, is_due) {
+            Some(rows) => rows,
+            None if is_due => {
+                let from = self.position;
+                self.position += size.min(self.committed - from);
+                self.waiting_since = (self.position < self.committed).then_some(now);
+                from..self.position
+            }
+            None => return None,
+        };
+        let new = || Batch::new(rows.clone());
+        insert(self.batches.entry(rows.start).or_insert_with(new), &self.pace)
+    }
+
+    /// Whether enough rows wait that were never sent, or have waited long enough.
+    fn is_due(&mut self, size: u64, now: Duration) -> bool {
+        let pending = self.committed - self.position;
+        if pending == 0 {
+            return false;
         }
-        let from = self.position;
-        self.position += pending.min(size);
-        self.waiting_since = (self.position < self.committed).then_some(now);
-        let new = || Batch::new(from..self.position);
-        insert(self.batches.entry(from).or_insert_with(new), &self.pace)
+        let since = *self.waiting_since.get_or_insert(now);
+        pending >= size || now >= since + self.pace.linger()
     }
 
     /// While the table is at fault: something held, to see whether it was mended; then what was never
@@ -172,14 +186,15 @@ impl Plan {
     }
 
     /// Everything below is in the table or a letter, up to where batches have ended without a gap.
-    pub(super) fn advance(&mut self, from: Offset, to: Offset) {
-        self.ended.insert(from, to);
+    pub(super) fn advance(&mut self, from: Offset, ended: Ended) {
+        self.ended.insert(from, ended);
         let before = self.flushed;
-        while let Some(to) = self.ended.remove(&self.flushed) {
-            self.flushed = to;
+        while let Some(ended) = self.ended.remove(&self.flushed) {
+            self.flushed = ended.to;
         }
         if self.flushed > before {
-            self.commands.push(Command::Trim(self.flushed));
+            self.commands.push(Command::Flushed(self.flushed));
+            self.has_arrived();
         }
     }
 }

@@ -41,6 +41,10 @@ impl Plan {
                     Err(error) => self.failed(error, now),
                 }
             }
+            Event::Rewound(rewound) => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.rewound(rewound);
+            }
             Event::Failed(error) => {
                 self.in_flight = self.in_flight.saturating_sub(1);
                 self.failure.get_or_insert(error);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::flusher::sink::{FlushError, Refusal, SinkError};
-use crate::wal::Offset;
+use crate::wal::{Offset, Rewound};
 
 /// Which batch: its first offset, as long as it is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,8 @@ pub enum Event {
     Prepared(Result<(), SinkError>),
     /// [`Command::Ping`] ended.
     Ponged(Result<(), SinkError>),
+    /// [`Command::Rewind`] ended.
+    Rewound(Rewound),
     /// The log or the dead-letter store failed: what that takes with it is nobody's to retry.
     Failed(FlushError),
     /// Time has passed; see [`super::Plan::wake_at`].
@@ -69,8 +71,8 @@ pub enum Lettered {
     NoRoom(String),
 }
 
-/// What the plan wants done. Of [`Self::Insert`], [`Self::Letter`], [`Self::Prepare`] and
-/// [`Self::Ping`] each ends in the event of its name; the others end in nothing.
+/// What the plan wants done. Of [`Self::Insert`], [`Self::Letter`], [`Self::Prepare`], [`Self::Ping`] and
+/// [`Self::Rewind`] each ends in the event of its name; the others end in nothing.
 #[derive(Debug)]
 pub enum Command {
     /// Insert these rows of the batch in one statement; read the batch first if it is not at hand.
@@ -97,7 +99,7 @@ pub enum Command {
     Release {
         /// Which.
         batch: BatchId,
-        /// Whether all of it is in the table or a letter.
+        /// Whether all of it is in the table or a letter, and was not before.
         is_done: bool,
     },
     /// Make the database ready for rows.
@@ -105,7 +107,11 @@ pub enum Command {
     /// Ask whether the database is there.
     Ping,
     /// Everything below this offset is in the table or a letter.
-    Trim(Offset),
+    Flushed(Offset),
+    /// Make what the log has flushed and still has pending again, and then have the sink take rows.
+    Rewind,
+    /// The database has everything that was sent again: have the sink remember which database it is.
+    Remember,
     /// Something changed that an operator wants to hear of.
     Report(Report),
     /// Nothing is under way any more and nothing will be: end, with this.
@@ -142,6 +148,13 @@ pub enum Report {
     Swallowed {
         /// Not counting those that were found so before and were tried again.
         rows: u64,
+    },
+    /// The database is not the one that it was, or not where it was.
+    WentBack {
+        /// How that is known.
+        reason: String,
+        /// How many records that had been stored are sent again.
+        records: u64,
     },
     /// There is no room for dead letters of rows that the database refuses: they stay in the log.
     NoRoomForLetters {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::batch::{Batch, Part, Suspect, Trust};
 use super::breaker::Verdict;
 use super::event::{Accepted, BatchId, Command, Lettered, Report};
-use super::state::{LONGEST_PAUSE, Plan, Reported};
+use super::state::{Ended, LONGEST_PAUSE, Plan, Reported};
 use crate::flusher::sink::{Refusal, SinkError};
 use crate::wal::Offset;
 
@@ -33,7 +33,7 @@ impl Plan {
             Ok(accepted) => {
                 let stored = accepted.inserted + accepted.duplicates;
                 if stored > 0 {
-                    self.accepted(&part, stored, took);
+                    self.accepted(id, &part, stored, took);
                 }
                 self.swallowed(id, &part, stored, accepted.swallowed, now);
             }
@@ -45,7 +45,7 @@ impl Plan {
                 }
             }
             Err(error @ SinkError::TimedOut { .. }) => self.timed_out(id, part, error, now),
-            Err(error @ SinkError::Unavailable { .. }) => {
+            Err(error @ (SinkError::Unavailable { .. } | SinkError::WentBack { .. })) => {
                 self.put_back(id, part);
                 self.failed(error, now);
             }
@@ -72,7 +72,10 @@ impl Plan {
         }
     }
 
-    fn accepted(&mut self, part: &Part, stored: u64, took: Duration) {
+    fn accepted(&mut self, id: BatchId, part: &Part, stored: u64, took: Duration) {
+        if let Some(batch) = self.batches.get_mut(&id.0) {
+            batch.stored += stored;
+        }
         self.acceptances += 1;
         self.rejects = false;
         self.pace.succeeded(part.len(), took);
@@ -237,10 +240,12 @@ impl Plan {
         if !is_done && !batch.rests() {
             return;
         }
-        self.commands.push(Command::Release { batch: id, is_done });
+        let is_new = is_done && !self.resend.covers(rows.start);
+        let ended = Ended { to: rows.end, stored: batch.stored };
+        self.commands.push(Command::Release { batch: id, is_done: is_new });
         if is_done {
             self.batches.remove(&id.0);
-            self.advance(rows.start, rows.end);
+            self.advance(rows.start, ended);
         }
     }
 
@@ -260,6 +265,9 @@ impl Plan {
     }
 
     pub(super) fn failed(&mut self, error: SinkError, now: Duration) {
+        if let SinkError::WentBack { reason } = error {
+            return self.went_back(reason);
+        }
         if error.is_missing_table() {
             self.schema_ready = false;
         }

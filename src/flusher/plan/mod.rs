@@ -8,7 +8,8 @@
 //! trimmed up to where they have ended without a gap. What the database cannot take now is sent again
 //! after a pause, without end; the first success after a failure is sent alone, as a probe. A
 //! statement that is refused is halved down to the row, and whose fault that is says the `breaker`. A
-//! statement that was too slow halves the size of those after it.
+//! statement that was too slow halves the size of those after it. What a database that went back has lost
+//! is sent again, see `resend`.
 
 mod batch;
 mod breaker;
@@ -17,9 +18,11 @@ mod decide;
 mod event;
 mod learn;
 mod pace;
+mod resend;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use event::{Accepted, BatchId, Command, Event, Lettered, Report};
 pub use state::Plan;

@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::breaker::Breaker;
 use super::event::Command;
 use super::pace::Pace;
+use super::window::Resend;
 use crate::base::retry::Backoff;
 use crate::flusher::settings::Settings;
 use crate::flusher::sink::FlushError;
@@ -24,6 +25,14 @@ pub(super) enum Reported {
     Refusal { sqlstate: Option<String>, object: Option<String> },
 }
 
+/// A batch that ended while an earlier one has not.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) to: Offset,
+    /// Rows of it that are in the table or a letter.
+    pub(super) stored: u64,
+}
+
 /// See the module. Times are those since some moment before everything else.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -37,10 +46,11 @@ pub struct Plan {
     pub(super) position: Offset,
     /// Everything below is in the table or a letter.
     pub(super) flushed: Offset,
-    /// First offset → end of a batch that ended while an earlier one has not.
-    pub(super) ended: BTreeMap<Offset, Offset>,
+    /// By first offset.
+    pub(super) ended: BTreeMap<Offset, Ended>,
     /// First offset → a batch between `flushed` and `position` that has not ended.
     pub(super) batches: BTreeMap<Offset, Batch>,
+    pub(super) resend: Resend,
     /// Commands whose end is yet to be heard of.
     pub(super) in_flight: usize,
     /// When the record at `position` was first seen waiting.
@@ -85,6 +95,7 @@ impl Plan {
             flushed,
             ended: BTreeMap::new(),
             batches: BTreeMap::new(),
+            resend: Resend::default(),
             in_flight: 0,
             waiting_since: None,
             breaker: Breaker::Closed { refused: 0 },

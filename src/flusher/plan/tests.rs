@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Accepted, Command, Event, Lettered, Plan, Report};
 use crate::flusher::settings::Settings;
 use crate::flusher::sink::{FlushError, Refusal, SinkError};
-use crate::wal::{Offset, WalError};
+use crate::wal::{Offset, Rewound, WalError};
 
 /// A database, a log and a dead-letter store, and the plan's commands that are under way.
 struct World {
@@ -24,6 +24,11 @@ struct World {
     finished: Option<Result<(), FlushError>>,
 
     is_down: bool,
+    /// It went back, or is another one, and takes nothing.
+    is_another: bool,
+    /// From where on the log has what was flushed.
+    retained: Offset,
+    remembered: u32,
     /// How long the database takes for a row.
     row_takes: Duration,
     /// A single row that is always too slow.
@@ -60,6 +65,9 @@ impl World {
             statements: 0,
             finished: None,
             is_down: false,
+            is_another: false,
+            retained: 0,
+            remembered: 0,
             row_takes: Duration::ZERO,
             slow_row: None,
             refuses: Box::new(|_| false),
@@ -74,16 +82,20 @@ impl World {
     fn tell(&mut self, event: Event) {
         for command in self.plan.handle(event, self.now) {
             match command {
-                Command::Trim(to) => {
+                Command::Flushed(to) => {
                     assert!(to > self.trimmed);
                     for offset in self.trimmed..to {
                         let is_safe =
                             self.table.contains(&offset) || self.letters.contains(&offset);
-                        assert!(is_safe, "{offset} is trimmed and nowhere");
+                        assert!(is_safe || self.is_another, "{offset} is flushed and nowhere");
                     }
                     self.trimmed = to;
                 }
                 Command::Report(report) => self.reports.push(report),
+                Command::Remember => {
+                    assert!((0..self.trimmed).all(|at| self.table.contains(&at)));
+                    self.remembered += 1;
+                }
                 Command::Release { .. } => {}
                 Command::Finish(outcome) => {
                     assert!(self.under_way.is_empty(), "it does not wait: {:?}", self.under_way);
@@ -110,7 +122,12 @@ impl World {
         let at = self.random.usize(..self.under_way.len());
         let mut took = Duration::from_millis(5);
         let down = || SinkError::Unavailable { reason: "down".to_owned(), sqlstate: None };
-        let answer = if self.is_down { Err(down()) } else { Ok(()) };
+        let another = || SinkError::WentBack { reason: "another".to_owned() };
+        let answer = match (self.is_down, self.is_another) {
+            (true, _) => Err(down()),
+            (false, true) => Err(another()),
+            (false, false) => Ok(()),
+        };
         let event = match self.under_way.swap_remove(at) {
             Command::Prepare => Event::Prepared(answer),
             Command::Ping => Event::Ponged(answer),
@@ -136,6 +153,12 @@ impl World {
                     Lettered::NoRoom("no room".to_owned())
                 };
                 Event::Lettered { batch, outcome }
+            }
+            Command::Rewind => {
+                assert!(self.under_way.is_empty(), "beside it is under way: {:?}", self.under_way);
+                let records = self.trimmed - self.retained;
+                (self.trimmed, self.is_another) = (self.retained, false);
+                Event::Rewound(Rewound { to: self.retained, records })
             }
             other => panic!("{other:?} has no end"),
         };
@@ -469,4 +492,87 @@ fn whatever_happens_each_row_ends_in_the_table_or_as_a_letter_and_is_trimmed_aft
     for seed in 0..150 {
         chaos(seed);
     }
+}
+
+#[test]
+fn what_a_database_has_lost_that_went_back_is_sent_again() {
+    let mut world = World::new(10, 2, 1);
+    world.grow(100);
+    world.drain();
+    world.table.retain(|offset| *offset < 40);
+    (world.is_another, world.retained) = (true, 20);
+    world.grow(30);
+    world.drain();
+    assert!(world.table.iter().copied().eq(0..130));
+    let reports = world.reports.iter();
+    let again = reports.filter_map(|report| match report {
+        Report::WentBack { records, .. } => Some(*records),
+        _ => None,
+    });
+    assert_eq!(again.collect::<Vec<_>>(), [80]);
+    assert_eq!((world.remembered, world.plan.resending()), (1, 0));
+    assert!(!world.reports.iter().any(|report| matches!(report, Report::Down { .. })));
+}
+
+#[test]
+fn a_database_that_went_back_is_noticed_also_when_nothing_comes() {
+    let mut world = World::new(10, 2, 1);
+    world.grow(100);
+    world.drain();
+    world.table.clear();
+    world.is_another = true;
+    while world.remembered == 0 {
+        if !world.end_one() {
+            world.pass_time();
+        }
+    }
+    assert_eq!(world.table.len(), 100);
+}
+
+#[test]
+fn newer_rows_keep_up_with_those_that_are_sent_again() {
+    let mut world = World::new(10, 1, 1);
+    world.grow(1_000);
+    world.drain();
+    world.table.clear();
+    world.is_another = true;
+    world.grow(10);
+    while world.remembered == 0 {
+        let before = world.statements;
+        while !world.table.contains(&(world.committed - 1)) {
+            if !world.end_one() {
+                world.pass_time();
+            }
+        }
+        assert!(world.statements - before <= 3, "{} statements", world.statements - before);
+        world.grow(10);
+    }
+}
+
+#[test]
+fn what_was_confirmed_beside_a_database_that_is_another_counts_for_nothing() {
+    let mut world = World::new(10, 2, 1);
+    world.end_one();
+    world.grow(10);
+    world.drain();
+    world.grow(20);
+    assert_eq!(world.under_way.len(), 2);
+    let batch_of = |command| match command {
+        Command::Insert { batch, rows, .. } => (batch, rows.end - rows.start),
+        other => panic!("{other:?}"),
+    };
+    let took = Duration::from_millis(1);
+    let (noticed, _) = batch_of(world.under_way.remove(0));
+    let (confirmed, inserted) = batch_of(world.under_way.remove(0));
+    let outcome = Err(SinkError::WentBack { reason: "another".to_owned() });
+    world.is_another = true;
+    world.tell(Event::Inserted { batch: noticed, outcome, took });
+    assert!(world.under_way.is_empty(), "what is under way ends first");
+    // By the server that is not there any more.
+    let outcome = Ok(Accepted { inserted, ..Accepted::default() });
+    world.tell(Event::Inserted { batch: confirmed, outcome, took });
+    world.drain();
+    assert!(world.table.iter().copied().eq(0..30));
+    let again = |report: &Report| matches!(report, Report::WentBack { records: 20, .. });
+    assert!(world.reports.iter().any(again), "{:?}", world.reports);
 }

@@ -144,7 +144,7 @@ fn what_is_written_reads_the_same_while_it_grows_and_when_it_is_sealed(place: Pl
         assert_eq!(found(&*reader, 10 * block), Some((10 * block, 10 * block + 10)));
     }
     drop((active, reader, storage));
-    let Sealed { generation, flushed, end, records, block_bytes, lost, unknown_version } =
+    let Sealed { generation, flushed, end, records, block_bytes, lost, unknown_version, .. } =
         place().open(0, EVERYTHING).unwrap();
     assert_eq!((flushed, end, records, unknown_version), (0, 500, 500, None));
     assert!(lost.is_empty() && block_bytes > 0);

@@ -6,34 +6,65 @@ use crate::wal::error::WalError;
 use crate::wal::offset::Offset;
 
 /// A generation that grew beyond this while the database was down is left for a new one as soon
-/// as hardly anything is pending in it.
+/// as hardly anything is kept in it.
 const ROOMY_BYTES: u64 = 8 * 1024 * 1024;
 
 /// "Hardly anything": about a megabyte of blocks.
 const FEW_RECORDS: u64 = 30_000;
 
 impl Shared {
-    pub(super) fn trim(&self, flushed: Offset) {
+    pub(super) fn flush_to(&self, flushed: Offset) {
         {
             let mut state = lock(&self.state);
             if flushed <= state.flushed {
                 return;
             }
             state.flushed = flushed;
+            state.retention.flushed(flushed, self.clock.monotonic());
             state.tail.trim(flushed);
             state.ages.trim(flushed);
         }
         self.write_positions(|positions| positions.flushed = flushed);
-        self.drop_flushed(flushed);
         self.maintain();
     }
 
     pub(super) fn maintain(&self) {
+        self.trim();
         // A busy writer does this itself.
         if let Ok(mut end) = self.end.try_lock() {
             self.roll_if_due(&mut end);
             self.check_room(end.active.is_some());
         }
+    }
+
+    /// Deletes what was retained for its time, and what is more than may be retained.
+    pub(super) fn trim(&self) {
+        let committed = *self.committed.borrow();
+        let trimmed = {
+            let mut state = lock(&self.state);
+            let excess = state.excess(self.limits.retained_bytes(), committed);
+            state.retention.give_up(excess);
+            state.retention.due()
+        };
+        self.drop_trimmed(trimmed);
+    }
+
+    /// Deletes of what is retained what is oldest, because its room is needed. Returns whether there was
+    /// something.
+    pub(super) fn give_way(&self) -> bool {
+        let (oldest, trimmed) = {
+            let mut state = lock(&self.state);
+            let flushed = state.flushed;
+            if state.retention.trimmed() >= flushed {
+                return false;
+            }
+            let oldest = state.generations.first_key_value().map(|(first, _)| *first);
+            let end = state.generations.values().next().and_then(|oldest| oldest.end);
+            state.retention.give_up(end.map_or(flushed, |end| end.min(flushed)));
+            (oldest, state.retention.trimmed())
+        };
+        self.drop_trimmed(trimmed);
+        lock(&self.state).generations.first_key_value().map(|(first, _)| *first) != oldest
     }
 
     pub(super) fn write_positions(&self, change: impl FnOnce(&mut Positions)) {
@@ -42,21 +73,21 @@ impl Shared {
         self.storage.write_positions(*positions);
     }
 
-    /// Deletes generations that end at or below `flushed`, or sets them aside if damaged. One that
+    /// Deletes generations that end at or below `trimmed`, or sets them aside if damaged. One that
     /// cannot be deleted stays, and is tried again with the next.
-    pub(super) fn drop_flushed(&self, flushed: Offset) {
+    pub(super) fn drop_trimmed(&self, trimmed: Offset) {
         loop {
             let done = {
                 let mut state = lock(&self.state);
                 let oldest = state.generations.first_key_value();
                 let done = oldest.and_then(|(first, oldest)| Some((*first, oldest.end?)));
-                match done.filter(|(_, end)| *end <= flushed) {
+                match done.filter(|(_, end)| *end <= trimmed) {
                     Some((first, _)) => state.remove(first).map(|done| (first, done)),
                     None => None,
                 }
             };
             let Some((first, done)) = done else { return };
-            self.write_positions(|positions| positions.flushed = positions.flushed.max(flushed));
+            self.write_positions(|positions| positions.flushed = positions.flushed.max(trimmed));
             self.storage.sync_positions();
             let dropped = match &done.damage {
                 None => self.storage.delete(first),
@@ -82,9 +113,9 @@ impl Shared {
             None => self.room_now() == Room::Open,
             Some(active) => {
                 let bytes = active.disk_bytes();
-                let flushed = lock(&self.state).flushed;
-                let few_pending = end.next - flushed.clamp(end.first, end.next) <= FEW_RECORDS;
-                let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_pending);
+                let trimmed = lock(&self.state).retention.trimmed();
+                let few_kept = end.next - trimmed.clamp(end.first, end.next) <= FEW_RECORDS;
+                let due = bytes >= self.limits.generation() || (bytes > ROOMY_BYTES && few_kept);
                 due && end.next > end.first
             }
         };
@@ -116,13 +147,9 @@ impl Shared {
             }
         })?;
         self.seal(end);
-        let flushed = {
-            let mut state = lock(&self.state);
-            state.generations.insert(end.next, Generation::active(&active));
-            state.flushed
-        };
+        lock(&self.state).generations.insert(end.next, Generation::active(&active));
         *end = End { active: Some(active), first: end.next, next: end.next };
-        self.drop_flushed(flushed);
+        self.trim();
         Ok(())
     }
 
@@ -154,6 +181,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use crate::base::metrics::Metrics;
     use crate::base::time::{Clock, SystemClock, Timestamp};
@@ -174,7 +202,12 @@ mod tests {
 
     #[test]
     fn a_generation_that_was_only_half_made_hides_nothing_that_comes_after_it() {
-        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1 };
+        let limits = Limits {
+            max_bytes: u64::MAX,
+            min_free_bytes: 0,
+            generation_bytes: 1,
+            retain: Duration::ZERO,
+        };
         let metrics = Metrics::new().unwrap();
         let storage = MemoryStorage::default();
         let (mut writer, log) = open(Box::new(storage.clone()), clock(), limits, &metrics).unwrap();

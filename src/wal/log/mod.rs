@@ -32,13 +32,15 @@ mod generations;
 mod handle;
 mod open;
 mod reader;
+mod retention;
+mod rewind;
 mod room;
 mod state;
 mod stats;
 mod writer;
 
 pub use batch::Batch;
-pub use handle::Log;
+pub use handle::{Log, Rewound};
 pub use open::open;
 pub use state::{Limits, Room};
 pub use stats::{GenerationStats, Stats};

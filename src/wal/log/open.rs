@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::ages::{Ages, Now};
 use super::damage::report_lost;
 use super::handle::Log;
+use super::retention::Retention;
 use super::state::{End, Generation, Limits, Room, Shared, State, lock};
 use super::writer::Writer;
 use crate::base::metrics::Metrics;
@@ -86,9 +87,11 @@ pub fn open(
         Err(error) => return Err(error),
     };
 
+    let oldest = generations.first_key_value().map_or(next, |(first, _)| *first);
+    let retention = Retention::new(limits.retain, oldest, flushed, clock.monotonic());
     let (open, tail) = (Vec::new(), Tail::default());
     let ages = Ages::new(next, Now::of(&*clock));
-    let state = State { generations, open, flushed, tail, oldest: None, ages };
+    let state = State { generations, open, flushed, retention, tail, oldest: None, ages };
     let shared = Arc::new(Shared {
         storage,
         clock,
@@ -108,7 +111,7 @@ pub fn open(
     }
     shared.measure_quarantine();
     shared.write_positions(|_| ());
-    shared.drop_flushed(flushed);
+    shared.trim();
     let has_active = lock(&shared.end).active.is_some();
     if !has_active {
         // No generation says by its name where the log ends. Of what a sync that failed has left there a

@@ -31,6 +31,14 @@ impl Log {
         Ok(batch)
     }
 
+    /// Of the records that were flushed last so many at most, as far as they are still here and can be read.
+    #[must_use]
+    pub fn last_flushed(&self, most: u64) -> Batch {
+        let flushed = self.flushed();
+        let from = flushed.saturating_sub(most).max(self.retained());
+        self.read(from, flushed).unwrap_or_default()
+    }
+
     /// As [`Self::read`], but only if all of it is still in memory; never blocks for long.
     #[must_use]
     pub fn read_tail(&self, from: Offset, to: Offset) -> Option<Batch> {
@@ -182,6 +190,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use crate::base::metrics::Metrics;
     use crate::base::time::{SystemClock, Timestamp};
@@ -200,13 +209,18 @@ mod tests {
 
     #[test]
     fn what_was_flushed_and_freed_under_a_readers_hands_is_no_damage() {
-        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX };
+        let limits = Limits {
+            max_bytes: u64::MAX,
+            min_free_bytes: 0,
+            generation_bytes: u64::MAX,
+            retain: Duration::ZERO,
+        };
         let metrics = Metrics::new().unwrap();
         let storage = Box::new(MemoryStorage::default());
         let (mut writer, log) =
             open(storage, Arc::new(SystemClock::default()), limits, &metrics).unwrap();
         commit(&mut writer, 1_000);
-        log.trim(900);
+        log.flush_to(900);
         commit(&mut writer, 10);
         writer.maintain().unwrap();
         let batch = log.read(0, 1_010).unwrap();

@@ -27,10 +27,14 @@ impl Shared {
         self.quarantine_bytes.store(self.storage.quarantine_bytes(), Ordering::Relaxed);
     }
 
-    /// Whether the log can take records, if need be at the cost of what is in quarantine.
+    /// Whether the log can take records, if need be at the cost of what is in quarantine. What is flushed
+    /// gives way long before.
     pub(super) fn room_now(&self) -> Room {
         loop {
-            let room = self.measure_room();
+            let (room, is_tight) = self.measure_room();
+            if is_tight && self.give_way() {
+                continue;
+            }
             if room == Room::Open || !self.evict_quarantined() {
                 return room;
             }
@@ -49,18 +53,21 @@ impl Shared {
         evicted
     }
 
-    fn measure_room(&self) -> Room {
+    /// Also whether there is hardly more room than a log that is full needs to come back.
+    fn measure_room(&self) -> (Room, bool) {
         let set_aside = self.quarantine_bytes.load(Ordering::Relaxed);
         let used: u64 = lock(&self.state).generations.values().map(Generation::bytes).sum();
         let used = used + set_aside;
         let free = self.storage.free_bytes().unwrap_or(u64::MAX);
         let Limits { max_bytes, min_free_bytes, .. } = self.limits;
         // It comes back below 90 % only, or it would come and go with every batch.
+        let to_come_back = (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES));
+        let is_tight = used >= to_come_back.0 || free < to_come_back.1.saturating_add(NEEDED_BYTES);
         let (max, min_free) = match &*self.room.borrow() {
             Room::Open => (max_bytes, min_free_bytes),
-            Room::Full(_) => (max_bytes / 10 * 9, (min_free_bytes / 10 * 11).max(NEEDED_BYTES)),
+            Room::Full(_) => to_come_back,
         };
-        if used >= max {
+        let room = if used >= max {
             let of_these = if set_aside > 0 {
                 format!(", {set_aside} of them in quarantine")
             } else {
@@ -71,6 +78,7 @@ impl Shared {
             Room::Full(format!("its filesystem has {free} bytes free, {min_free_bytes} must be"))
         } else {
             Room::Open
-        }
+        };
+        (room, is_tight)
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::ages::Ages;
+use super::retention::Retention;
 use crate::base::metrics::Metrics;
 use crate::base::time::{Clock, Timestamp};
 use crate::wal::contract::{self, Active, Positions, Quarantined, Storage};
@@ -23,11 +25,17 @@ pub struct Limits {
     /// Size at which a new generation starts; at most a quarter of `max_bytes` is used, so that
     /// a full log can drain in steps.
     pub generation_bytes: u64,
+    /// How long flushed records stay, see `retention`; at most an eighth of `max_bytes` is used for them.
+    pub retain: Duration,
 }
 
 impl Limits {
     pub(super) fn generation(&self) -> u64 {
         self.generation_bytes.min(self.max_bytes / 4)
+    }
+
+    pub(super) fn retained_bytes(&self) -> u64 {
+        self.max_bytes / 8
     }
 }
 
@@ -72,6 +80,7 @@ pub(super) struct State {
     /// Of the generations that are only read, those that are open, the one used last at the end.
     pub(super) open: Vec<Offset>,
     pub(super) flushed: Offset,
+    pub(super) retention: Retention,
     pub(super) tail: Tail,
     /// When the record at an offset was received, as last read from disk.
     pub(super) oldest: Option<(Offset, Timestamp)>,
@@ -127,6 +136,37 @@ impl State {
             self.open[at..].rotate_left(1);
         }
         Some(open)
+    }
+
+    /// Up to where flushed records are to go so that those that stay take `most` bytes.
+    pub(super) fn excess(&self, most: u64, committed: Offset) -> Offset {
+        let trimmed = self.retention.trimmed();
+        let mut left = most;
+        for (first, generation) in self.generations.iter().rev() {
+            let bytes = generation.bytes();
+            let (kept, bytes) = match generation.end {
+                // Whatever waits in it keeps it here.
+                Some(end) if end > self.flushed => continue,
+                Some(end) if end <= trimmed => break,
+                Some(end) => (self.flushed - end, bytes),
+                // In proportion to its records.
+                None => {
+                    let kept = self.flushed.saturating_sub(trimmed.max(*first));
+                    let share = u128::from(bytes) * u128::from(kept);
+                    let share = share.checked_div(u128::from(committed.saturating_sub(*first)));
+                    (kept, share.map_or(0, |share| u64::try_from(share).unwrap_or(bytes)))
+                }
+            };
+            if bytes > left {
+                let stay = match generation.end {
+                    Some(_) => u128::from(kept),
+                    None => u128::from(kept) * u128::from(left) / u128::from(bytes),
+                };
+                return self.flushed - u64::try_from(stay).unwrap_or(0);
+            }
+            left -= bytes;
+        }
+        trimmed
     }
 
     /// Takes the generation `first` out of the log.

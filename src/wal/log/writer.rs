@@ -159,8 +159,8 @@ impl Writer {
             return Err(WalError::Poisoned);
         }
         let mut end = lock(&shared.end);
-        let removed =
-            end.active.as_ref().map_or(Ok(()), |active| active.remove_below(self.removable));
+        let removable = self.removable.min(lock(&shared.state).retention.trimmed());
+        let removed = end.active.as_ref().map_or(Ok(()), |active| active.remove_below(removable));
         match removed {
             Ok(()) => shared.roll_if_due(&mut end),
             Err(error) if error.is_disk_full() => shared.close_full(&mut end),
@@ -227,7 +227,12 @@ mod tests {
 
     #[test]
     fn a_group_stands_in_the_log_by_table_and_within_one_in_its_order() {
-        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX };
+        let limits = Limits {
+            max_bytes: u64::MAX,
+            min_free_bytes: 0,
+            generation_bytes: u64::MAX,
+            retain: std::time::Duration::ZERO,
+        };
         let metrics = Metrics::new().unwrap();
         let storage = Box::new(MemoryStorage::default());
         let (mut writer, log) =

@@ -80,6 +80,41 @@ impl Postgres {
         standby
     }
 
+    /// Cuts a standby off from what it follows, by which it falls behind.
+    pub(crate) fn stop_following(&self) {
+        self.execute("alter system set primary_conninfo = ''");
+        self.execute("select pg_reload_conf()");
+        let receivers = "select count(*) from pg_stat_wal_receiver";
+        eventually("it follows no more", || (self.value(receivers) == 0).then_some(()));
+    }
+
+    /// What `pg_dump` makes of the database, as statements.
+    pub(crate) fn dump(&self) -> String {
+        let mut dump = guarded_server(bin_dir().join("pg_dump"));
+        dump.args(["-h", "127.0.0.1", "-U", "iot", "-d", "iotdb", "-p", &self.port.to_string()]);
+        let output = dump.env("PGPASSWORD", &self.password).current_dir("/").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Puts a dump in the place of the database, as one does who does not want to be seen doing it.
+    pub(crate) fn restore(&self, dump: &str) {
+        self.psql("postgres", "create database restored owner iot");
+        self.psql("restored", dump);
+        self.psql("postgres", "drop database iotdb with (force)");
+        self.psql("postgres", "alter database restored rename to iotdb");
+    }
+
+    fn psql(&self, database: &str, statements: &str) {
+        let file = self.scratch.path().join("statements.sql");
+        fs::write(&file, statements).unwrap();
+        give_to_server(&file);
+        let mut psql = guarded_server(bin_dir().join("psql"));
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "iot", "-f"]);
+        psql.arg(&file).args(["-d", database, "-p", &self.port.to_string()]).current_dir("/");
+        run(psql.env("PGPASSWORD", &self.password));
+    }
+
     /// Makes a standby a server of its own.
     pub(crate) fn promote(&self) {
         self.session().rows("select pg_promote()");

@@ -60,6 +60,7 @@ impl World<'_> {
             }
             Fault::DropKey => self.database.has_key = false,
             Fault::DropPartition => self.database.has_partition = false,
+            Fault::GoesBack => self.go_back(dice),
             Fault::LoseAnswer => {
                 self.with_flusher(|flusher, around| flusher.lose(dice, around)).transpose()?;
             }
@@ -97,6 +98,20 @@ impl World<'_> {
             Fault::Stall => self.stall(dice.pick(&ACTORS), dice),
         }
         Ok(())
+    }
+
+    /// By less than what the log retains, where nothing makes that give way.
+    fn go_back(&mut self, dice: &mut Dice) {
+        let retain = self.limits.retain.as_millis() as usize;
+        // A block whose sync failed may be gone with the power when it is flushed already.
+        let may_have_holes =
+            self.faults.iter().any(|fault| *fault == Fault::FailSync || fault.is_damage());
+        let needs_room = self.limits.max_bytes < u64::MAX || self.faults.contains(&Fault::DiskFull);
+        if retain == 0 || !self.database.has_key || may_have_holes || needs_room {
+            return;
+        }
+        let back = Duration::from_millis(dice.below(retain) as u64);
+        self.database.go_back(self.now.saturating_sub(back));
     }
 
     pub(super) fn stall(&mut self, actor: Actor, dice: &mut Dice) {

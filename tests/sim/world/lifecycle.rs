@@ -59,7 +59,7 @@ impl World<'_> {
         self.process = Some(Process {
             source: Source::new(terms, room, random(), self.now),
             intake: Intake::new(writer),
-            flusher: Flusher::new(plan, flushed),
+            flusher: Flusher::new(plan, flushed, self.database_known),
             log,
             replays: Vec::new(),
             recovered: found.len() as u64,
@@ -82,6 +82,7 @@ impl World<'_> {
     /// The process is gone. What it wrote last to the broker arrives, or a part of it.
     pub(super) fn end_process(&mut self, dice: &mut Dice) -> Result<(), Violation> {
         let Some(process) = self.process.take() else { return Ok(()) };
+        self.retained_before = process.log.retained();
         self.trace.note(Happened::Ended, u64::from(process.ends_by_power_cut), 0);
         let acknowledged = self.broker.client_is_gone(dice)?;
         self.acknowledge(acknowledged)?;

@@ -64,6 +64,7 @@ impl World<'_> {
                 self.fail(fault, &mut dice)?;
             }
         }
+        self.ledger.give_up(self.retained());
         self.check_order()?;
         self.check_books()?;
         self.ledger.check(&Stored { database: &self.database, letters: &self.letters })

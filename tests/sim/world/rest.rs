@@ -50,7 +50,9 @@ impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
         self.broker.is_drained()
             && self.ledger.pending() == 0
-            && self.process.as_ref().is_some_and(|one| one.intake.is_idle() && !one.is_stopping)
+            && self.process.as_ref().is_some_and(|one| {
+                one.intake.is_idle() && !one.is_stopping && one.flusher.knows(&self.database)
+            })
     }
 
     pub(super) fn next_wake(&self) -> Duration {
@@ -92,13 +94,15 @@ impl World<'_> {
         };
         let lost = self.ledger.lost_records();
         let (held, stored_in_log) = (self.ledger.pending_records(), flusher.stored_in_log());
-        let (came, went) = (intake.committed() + recovered + lost_before, flusher.stored + lost);
+        let (came, went) =
+            (intake.committed() + recovered + flusher.resent + lost_before, flusher.stored + lost);
         if came + stored_in_log == went + held {
             return Ok(());
         }
         Err(Violation(format!(
-            "the books do not balance: {} committed and {recovered} recovered; {} stored, {held} in the log, {stored_in_log} in both, and {lost} lost",
+            "the books do not balance: {} committed and {recovered} recovered, {} sent again; {} stored, {held} in the log, {stored_in_log} in both, and {lost} lost",
             intake.committed(),
+            flusher.resent,
             flusher.stored
         )))
     }

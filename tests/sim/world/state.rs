@@ -12,7 +12,7 @@ use iot_ingestor::mqtt::session::Filters;
 use iot_ingestor::telemetry::admit::Admission;
 use iot_ingestor::telemetry::validate::Rules;
 use iot_ingestor::wal::engine::memory::MemoryStorage;
-use iot_ingestor::wal::{Limits, Log};
+use iot_ingestor::wal::{Limits, Log, Offset};
 use tokio::sync::oneshot;
 
 use super::kinds::{Actor, FAULTS, Fault};
@@ -60,6 +60,10 @@ pub(super) struct World<'s> {
     pub(super) letters: Letters,
     pub(super) ledger: Ledger,
     pub(super) remembered: Filters,
+    /// Which database has what was confirmed, in a file.
+    pub(super) database_known: Option<u64>,
+    /// From where on the log of the last process had records.
+    pub(super) retained_before: Offset,
     pub(super) starts: u64,
     pub(super) process: Option<Process>,
     /// Whoever does nothing until then: a slow disk, a slow network, a slow database.
@@ -103,6 +107,7 @@ impl<'s> World<'s> {
             max_bytes: dice.pick(&[u64::MAX, u64::MAX, 2_000]),
             min_free_bytes: 1,
             generation_bytes: dice.pick(&[1, 400, u64::MAX]),
+            retain: Duration::from_millis(dice.pick(&[0, 5_000, 40_000])),
         };
         let mut letters = Letters::default();
         letters.evicts_database = mutant == Some(Mutant::EvictedLettersOfTheDatabase);
@@ -123,10 +128,17 @@ impl<'s> World<'s> {
             letters,
             ledger: Ledger::default(),
             remembered: Filters::default(),
+            database_known: None,
+            retained_before: 0,
             starts: 0,
             process: None,
             stalled: None,
         }
+    }
+
+    /// From where on the log may still have records.
+    pub(super) fn retained(&self) -> Offset {
+        self.process.as_ref().map_or(self.retained_before, |process| process.log.retained())
     }
 
     pub(super) fn let_pass(&mut self, time: Duration) {
@@ -190,6 +202,7 @@ impl<'s> World<'s> {
             letters: &mut self.letters,
             database: &mut self.database,
             log: &process.log,
+            remembered: &mut self.database_known,
             trace: &mut self.trace,
             now: self.now,
             mutant: self.mutant,

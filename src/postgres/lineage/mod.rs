@@ -1,0 +1,325 @@
+//! Whether the database is still the one that has what it confirmed, and has not gone back in time.
+//!
+//! A replica that lagged is promoted, a backup is restored, a server that does not sync crashes: what was
+//! confirmed last is gone, and nothing says so. So it is looked at on each new connection, and every few
+//! seconds because a pooler may change servers behind a connection, which server and which database that is,
+//! on which timeline, and how far its own log has come. What differs from what was found before is reason
+//! enough to send again what the flusher's log still has: a row too many is no harm, a row too few is.
+//!
+//! That alone does not tell of a server that was started again after a crash, or from an old image of its
+//! disk: a few of the rows that were confirmed last are looked for in the table then.
+//!
+//! What was found is remembered in a file for the next process. It is written once the database has all that
+//! there is to be sent again and not before, so a process that ends early leaves the next one to find out once
+//! more; and so does a file that is lost or damaged.
+
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sight::{Change, QUESTIONS, Sight, ask};
+
+use super::failure::Failure;
+use super::session::Session;
+use crate::flusher::sink::LOOKED_WITHIN;
+use crate::telemetry::Reading;
+
+mod sight;
+
+/// The file's name in the directory that is given.
+const NAME: &str = "database.json";
+
+const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
+
+/// That the server's log has grown is written down so seldom.
+const WRITE_AFTER: Duration = Duration::from_secs(60);
+
+/// Rows of a batch that are looked for after a restart of the server.
+const SAMPLES: usize = 8;
+
+const IS_PARTITION: &str = "
+    select exists (
+        select from pg_inherits
+        where inhrelid::bigint = $1 and inhparent = to_regclass('telemetry')
+    )";
+
+/// Which of these keys are not in the table.
+const MISSING: &str = "
+    select sample.at
+    from unnest($1::text[], $2::timestamptz[]) with ordinality as sample (device_id, ts, at)
+    where not exists (
+        select from telemetry
+        where telemetry.device_id = sample.device_id and telemetry.ts = sample.ts
+    )
+    order by sample.at";
+
+/// See the module. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Lineage(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    file: Option<PathBuf>,
+    /// Batches that may be confirmed in another order than they were committed in.
+    in_flight: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// The database that has what was confirmed.
+    trusted: Option<Sight>,
+    /// Another one, which has it when what was flushed is sent again.
+    found: Option<Sight>,
+    /// Whether `trusted` still lacks some of that.
+    is_behind: bool,
+    looked: Option<Instant>,
+    written: Option<Instant>,
+    /// Which of the questions is answered.
+    question: usize,
+    /// Keys of rows that were confirmed last, for each batch.
+    last: VecDeque<Vec<Key>>,
+    /// Of rows that were flushed last by an earlier process, as long as this one has no others.
+    before: Vec<Key>,
+}
+
+type Key = (String, DateTime<Utc>);
+
+fn key(row: &Reading) -> Key {
+    (row.device_id.clone(), row.timestamp.into())
+}
+
+impl Lineage {
+    /// Remembered in `dir`, if there is one, by an earlier process; `in_flight` is how many batches there are
+    /// at once.
+    pub(super) fn new(dir: Option<&Path>, in_flight: usize) -> Self {
+        let file = dir.map(|dir| dir.join(NAME));
+        let known = Known {
+            trusted: file.as_deref().and_then(read),
+            found: None,
+            is_behind: false,
+            looked: None,
+            written: None,
+            question: 0,
+            last: VecDeque::new(),
+            before: Vec::new(),
+        };
+        Self(Arc::new(Shared { file, in_flight, known: Mutex::new(known) }))
+    }
+
+    /// Looks by way of `session` if it `is_new`, or if nobody has for a while.
+    ///
+    /// # Errors
+    /// [`Failure::WentBack`] until [`Self::accept`] if the database may lack what it confirmed; others as of
+    /// any question.
+    pub(super) async fn look_if_due(
+        &self,
+        session: &mut Session,
+        is_new: bool,
+    ) -> Result<(), Failure> {
+        let is_due = |looked: Instant| looked.elapsed() >= LOOKED_WITHIN / 2;
+        if !is_new && !self.lock().looked.is_none_or(is_due) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        // As it was before the question: another's answer may overtake this one's.
+        let trusted = self.lock().trusted.clone();
+        let Some(mut sight) = self.look(session).await? else { return Ok(()) };
+        let mut change = match &trusted {
+            Some(trusted) => trusted.change(&sight),
+            None => Some(Change::Unknown),
+        };
+        if change.is_none()
+            && let Some(table) = trusted.as_ref().and_then(|trusted| trusted.table)
+            && sight.table != Some(table)
+        {
+            if sight.table.is_none() {
+                // No row goes anywhere until there is one.
+                sight.table = Some(table);
+            } else if !is_partition(session, table).await? {
+                change = Some(Change::Table);
+            }
+        }
+        if change == Some(Change::Restarted) {
+            change = self.lacks_last(session).await?.then_some(Change::Crashed);
+        }
+        let mut known = self.lock();
+        match change {
+            None => {
+                known.looked = Some(began);
+                let before = known.trusted.as_ref().and_then(|trusted| trusted.log_position);
+                sight.log_position = sight.log_position.max(before);
+                let is_old = known.written.is_none_or(|at| at.elapsed() >= WRITE_AFTER);
+                let has_moved = Some(&sight) != known.trusted.as_ref();
+                let is_other =
+                    known.trusted.as_ref().is_none_or(|trusted| !trusted.is_like(&sight));
+                known.trusted = Some(sight);
+                if !known.is_behind && (is_other || (has_moved && is_old)) {
+                    self.write(&mut known);
+                }
+                Ok(())
+            }
+            Some(change) => {
+                known.looked = None;
+                known.found = Some(sight);
+                Err(Failure::WentBack { reason: change.to_string() })
+            }
+        }
+    }
+
+    /// The database that was found counts from now on.
+    pub(super) fn accept(&self) {
+        let mut known = self.lock();
+        if let Some(found) = known.found.take() {
+            known.trusted = Some(found);
+            known.is_behind = true;
+            known.last.clear();
+            known.before.clear();
+        }
+    }
+
+    /// It has everything.
+    pub(super) fn remember(&self) {
+        let mut known = self.lock();
+        known.is_behind = false;
+        self.write(&mut known);
+    }
+
+    /// These rows were flushed last by an earlier process, in this order. Some may be letters.
+    pub(super) fn expect<'r>(&self, rows: impl Iterator<Item = &'r Reading>) {
+        self.lock().before = rows.map(key).collect();
+    }
+
+    /// These rows were confirmed.
+    pub(super) fn confirmed(&self, rows: &[&Reading]) {
+        let step = rows.len().div_ceil(SAMPLES).max(1);
+        let samples = rows.iter().rev().step_by(step);
+        let keys = samples.map(|row| key(row)).collect();
+        let mut known = self.lock();
+        known.before.clear();
+        if known.last.len() >= self.0.in_flight {
+            known.last.pop_front();
+        }
+        known.last.push_back(keys);
+    }
+
+    /// What the server says; none if it is a standby, which takes no rows anyway, or says nothing.
+    async fn look(&self, session: &mut Session) -> Result<Option<Sight>, Failure> {
+        loop {
+            let question = self.lock().question;
+            let Some(parts) = QUESTIONS.get(question) else { return Ok(None) };
+            session.begin(LOOK_LIMIT).await?;
+            match ask(session, parts).await {
+                Ok(sight) => {
+                    session.end().await?;
+                    return Ok(sight);
+                }
+                Err(failure) if failure.is_of_statement() => {
+                    tracing::debug!(%failure, "the database does not say which one it is: asking for less");
+                    session.abandon().await?;
+                    self.lock().question = question + 1;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Whether rows that were confirmed last are not in the table.
+    async fn lacks_last(&self, session: &mut Session) -> Result<bool, Failure> {
+        let (last, before) = {
+            let known = self.lock();
+            (known.last.iter().flatten().cloned().collect::<Vec<_>>(), known.before.clone())
+        };
+        if !last.is_empty() {
+            return Ok(!missing(session, last).await?.is_empty());
+        }
+        let count = before.len();
+        Ok(count > 0 && is_more_than_letters(&missing(session, before).await?, count))
+    }
+
+    fn write(&self, known: &mut Known) {
+        known.written = Some(Instant::now());
+        let (Some(file), Some(sight)) = (&self.0.file, &known.trusted) else { return };
+        let new = file.with_extension("new");
+        let text = serde_json::to_vec(sight).unwrap_or_default();
+        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, file)) {
+            tracing::debug!(%error, file = %file.display(), "which database has what was confirmed is not written down: the next process sends again what is still in the log");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an earlier process has left, unless it is damaged.
+fn read(file: &Path) -> Option<Sight> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+/// Numbers of the keys that are not in the table, from 1, in their order.
+async fn missing(session: &mut Session, keys: Vec<Key>) -> Result<Vec<i64>, Failure> {
+    let count = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+    let (device_ids, timestamps): (Vec<String>, Vec<DateTime<Utc>>) = keys.into_iter().unzip();
+    session.begin(LOOK_LIMIT).await?;
+    let missing = sqlx::query_scalar(MISSING)
+        .persistent(false)
+        .bind(&device_ids)
+        .bind(&timestamps)
+        .fetch_all(session.connection())
+        .await;
+    match missing.map_err(Failure::of_statement) {
+        Ok(missing) => session.end().await.map(|()| missing),
+        // There is no such table any more, or not one that can be read.
+        Err(failure) if failure.is_of_statement() => {
+            session.abandon().await.map(|()| (1..=count).collect())
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether those that are missing of `count` rows, by their numbers, are likely to have been there: the last
+/// of all, or many in a row. Rows that were refused are letters, and here and there.
+fn is_more_than_letters(missing: &[i64], count: usize) -> bool {
+    const LAST: usize = 3;
+    const IN_A_ROW: usize = 16;
+    let runs = missing.chunk_by(|a, b| a + 1 == *b);
+    let last_of_all = i64::try_from(count).unwrap_or(i64::MAX);
+    let is_loss = |run: &[i64]| {
+        let is_at_end = run.last() == Some(&last_of_all);
+        run.len() >= IN_A_ROW || (is_at_end && run.len() >= LAST.min(count))
+    };
+    runs.into_iter().any(is_loss)
+}
+
+/// Whether the table of this number has become a partition of the one that there is now.
+async fn is_partition(session: &mut Session, table: i64) -> Result<bool, Failure> {
+    session.begin(LOOK_LIMIT).await?;
+    let is_partition = sqlx::query_scalar(IS_PARTITION)
+        .persistent(false)
+        .bind(table)
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+    session.end().await?;
+    Ok(is_partition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_more_than_letters;
+
+    #[test]
+    fn rows_that_are_missing_here_and_there_are_letters_and_the_last_of_all_are_a_loss() {
+        assert!(!is_more_than_letters(&[], 100));
+        assert!(!is_more_than_letters(&[3, 50, 51, 52, 99, 100], 100));
+        assert!(is_more_than_letters(&[3, 98, 99, 100], 100));
+        assert!(is_more_than_letters(&(40..60).collect::<Vec<_>>(), 100));
+        assert!(is_more_than_letters(&[1], 1));
+    }
+}

@@ -1,0 +1,60 @@
+//! Making flushed records pending again.
+//!
+//! For this process alone: what the disk says of how far the log was flushed stays as it is. A process that
+//! starts before all of it has arrived has to be told again that the database went back, and is, since
+//! whoever tells it remembers only a database that has everything.
+
+use super::handle::Rewound;
+use super::state::{Shared, lock};
+use crate::wal::contract::{Bounds, Unreadable};
+use crate::wal::error::WalError;
+use crate::wal::offset::Offset;
+
+impl Shared {
+    pub(super) fn rewind(&self) -> Result<Rewound, WalError> {
+        let to = self.available()?;
+        let mut state = lock(&self.state);
+        // What gave way meanwhile is gone.
+        let to = to.max(state.retention.trimmed()).min(state.flushed);
+        let generations = state.generations.range(..state.flushed);
+        let lost: u64 = generations
+            .map(|(_, generation)| generation.lost_from(to) - generation.lost_from(state.flushed))
+            .sum();
+        let records = (state.flushed - to).saturating_sub(lost);
+        state.flushed = to;
+        state.retention.rewind(to);
+        state.oldest = None;
+        drop(state);
+        self.write_positions(|positions| positions.flushed = to);
+        Ok(Rewound { to, records })
+    }
+
+    /// From where on everything that was flushed is still here. What an earlier process left is looked for,
+    /// newest first.
+    fn available(&self) -> Result<Offset, WalError> {
+        let (to, mut here) = {
+            let state = lock(&self.state);
+            (state.retention.trimmed(), state.retention.certain().min(state.flushed))
+        };
+        while here > to {
+            let older = {
+                let state = lock(&self.state);
+                let older = state.generations.range(..here).next_back();
+                older.and_then(|(first, generation)| Some((*first, generation.end?)))
+            };
+            let Some((first, end)) = older.filter(|(_, end)| *end >= here) else { break };
+            let bounds = Bounds {
+                flushed: here,
+                committed: first,
+                end: Some(end),
+                unreadable: Unreadable::IsLost,
+            };
+            let found = self.storage.open(first, bounds)?;
+            here = found.retained.min(here);
+            if here > first {
+                break;
+            }
+        }
+        Ok(here.max(to))
+    }
+}
