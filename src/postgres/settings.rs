@@ -236,7 +236,14 @@ mod tests {
         let names: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
         assert_eq!(
             names,
-            ["DATABASE_URL", "PGPASSWORD", "PGOPTIONS", "DATABASE_CONNECT_TIMEOUT_SECS"]
+            [
+                "DATABASE_URL",
+                "PGPASSWORD",
+                "PGOPTIONS",
+                "DATABASE_CONNECT_TIMEOUT_SECS",
+                "PARTITION_DAYS",
+                "PARTITION_AHEAD_DAYS"
+            ]
         );
         assert!(!format!("{shown:?}").contains("hunter2"));
     }

@@ -55,8 +55,7 @@ impl Grid {
             cells.push(self.cell(from));
             from += self.width;
         }
-        let before = older(there, self.floor(start));
-        before.into_iter().chain(missing(there, &cells)).take(MOST_AT_ONCE).collect()
+        with_older(older(there, self.floor(start)), there, &cells)
     }
 
     /// What `times` lack.
@@ -70,8 +69,14 @@ impl Grid {
             times.iter().filter(|time| **time >= first).map(|time| self.cell(*time)).collect();
         cells.sort_unstable();
         cells.dedup();
-        before.into_iter().chain(missing(there, &cells)).take(MOST_AT_ONCE).collect()
+        with_older(before, there, &cells)
     }
+}
+
+/// `older`, and what is missing of `cells` then: they may begin before all that is there.
+fn with_older(older: Option<Range>, there: &[Range], cells: &[Range]) -> Vec<Range> {
+    let there: Vec<Range> = there.iter().copied().chain(older).collect();
+    older.into_iter().chain(missing(&there, cells)).take(MOST_AT_ONCE).collect()
 }
 
 /// All that lies before what is there, or before `otherwise` if there is nothing.
