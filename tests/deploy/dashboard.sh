@@ -13,6 +13,8 @@ DASHBOARD=deploy/grafana/dashboard.json
 start_all() {
     create_postgres off
     start_postgres
+    # As new installations begin.
+    query iotdb "$(<deploy/postgres/partitioned.sql)" >/dev/null
     start_mosquitto
     pick_port HTTP_PORT
     start_child INGESTOR_PID ingestor '' TERM env -i DATABASE_URL="$DATABASE_URL" MQTT_BROKER=127.0.0.1 \

@@ -327,7 +327,7 @@ fn a_lost_connection_is_retried_at_once_and_then_with_growing_pauses() {
         waits.push(lost.elapsed());
     }
     let pauses: Vec<u64> = (ingestor.log().iter())
-        .filter(|line| line["target"] == "iot_ingestor::mqtt::driver")
+        .filter(|line| line["target"] == "iot_ingestor::mqtt::report")
         .filter_map(|line| line["retry_in_ms"].as_str()?.parse().ok())
         .collect();
     // That the last has been closed may have been noticed by now, or not yet.

@@ -102,7 +102,10 @@ fn reported_lost(wal: &Value) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Turns blocks of a generation into ones of version 3, as a newer program writes them; returns
+/// A version of blocks that only a newer program knows.
+pub(crate) const NEWER: u8 = 200;
+
+/// Turns blocks of a generation into ones of version [`NEWER`], as a newer program writes them; returns
 /// their offsets. `is_chosen` is asked for each block, by its first offset.
 pub(crate) fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> BTreeSet<u64> {
     const MAGIC: &[u8] = b"\xB7WAL";
@@ -119,7 +122,7 @@ pub(crate) fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> 
         if frame[4..6] != [2, 0] || !is_chosen(first) {
             continue;
         }
-        frame[4] = 3;
+        frame[4] = NEWER;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&frame[..48]);
         hasher.update(&frame[52..52 + body]);
@@ -139,7 +142,7 @@ fn blocks_of_an_unknown_version_are_set_aside_and_called_by_their_name() {
     let ingestor = backlog.drain();
     let reports = ingestor.await_log_of("a WAL generation was written by a newer version");
     assert_eq!(reports.len(), 1);
-    assert_eq!(reports[0]["block_version"], 3);
+    assert_eq!(reports[0]["block_version"], NEWER);
     for damage in ["a WAL generation is damaged", "offsets lost to damage"] {
         assert!(ingestor.log_of(damage).is_empty());
     }
@@ -152,7 +155,7 @@ fn blocks_of_an_unknown_version_are_set_aside_and_called_by_their_name() {
     let set_aside = backlog.service.wal_dir().join("quarantine").join(id);
     let report: Value =
         serde_json::from_slice(&fs::read(set_aside.join("report.json")).unwrap()).unwrap();
-    assert_eq!(report["unknown_version"], 3);
+    assert_eq!(report["unknown_version"], NEWER);
     assert!(set_aside.join("db").metadata().unwrap().len() >= 1 << 20);
 }
 

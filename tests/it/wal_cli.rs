@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::damage::make_newer;
+use crate::damage::{NEWER, make_newer};
 use crate::harness::backlog::{self, generations};
 use crate::harness::process::guarded;
 use crate::harness::scratch::copy;
@@ -461,7 +461,7 @@ fn blocks_of_a_newer_version_are_called_that_and_not_damage() {
     let answer = wal(service, &["verify"]);
     assert_eq!((answer.code, answer.err.as_str()), (1, ""));
     let line = format!(
-        "{}: byte {}: block version 3, written by a newer version of this program",
+        "{}: byte {}: block version {NEWER}, written by a newer version of this program",
         file.display(),
         copies[0].position
     );
@@ -469,7 +469,7 @@ fn blocks_of_a_newer_version_are_called_that_and_not_damage() {
     assert!(!answer.out.contains("damage") && !answer.out.contains("lost"), "{}", answer.out);
     let export = wal(service, &["export"]);
     assert_eq!(export.code, 1);
-    assert_says(&export.err, "version 3, written by a newer version");
+    assert_says(&export.err, &format!("version {NEWER}, written by a newer version"));
     let unreadable = copies[0].first..copies[0].end;
     assert!(
         exported(&export.out) == stopped.all_but(&unreadable),

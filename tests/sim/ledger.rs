@@ -51,6 +51,8 @@ pub(crate) struct Ledger {
     damaged: BTreeSet<Offset>,
     /// Records that were: a disk that reads again may give them back.
     lost: BTreeMap<Offset, u64>,
+    /// All that were ever reported as lost.
+    told: BTreeSet<Offset>,
     pub(crate) flushed: Offset,
 }
 
@@ -130,6 +132,7 @@ impl Ledger {
                 self.in_log[reading as usize] -= 1;
             }
             self.lost.insert(offset, reading);
+            self.told.insert(offset);
         }
         for (offset, reading) in found {
             if self.lost.remove(offset).is_some() {
@@ -146,15 +149,26 @@ impl Ledger {
             let (flushed, next) = (self.flushed, self.next);
             return Err(Violation(format!("flushed to {to}, from {flushed}, of {next}")));
         }
+        let mut lost = Vec::new();
         for (offset, reading) in self.log.range(self.flushed..to) {
             // Its letter may have been put back by then: the reading is in the log once more. Or it is not
             // known yet that the database has lost it.
             let waits = || self.log.range(to..).any(|(_, other)| other == reading);
-            if !world.holds(*reading) && !world.database.has_lost(*reading) && !waits() {
+            if world.holds(*reading) || world.database.has_lost(*reading) || waits() {
+                continue;
+            }
+            // What was reported as lost when its batch was read stays so, also if the disk reads it by now.
+            if !self.told.contains(offset) {
                 return Err(Violation(format!(
                     "offset {offset}, reading {reading}, is flushed, and neither in the table nor a letter"
                 )));
             }
+            lost.push((*offset, *reading));
+        }
+        for (offset, reading) in lost {
+            self.log.remove(&offset);
+            self.in_log[reading as usize] -= 1;
+            self.lost.insert(offset, reading);
         }
         self.flushed = to;
         Ok(())

@@ -20,7 +20,9 @@ pub(crate) fn insert(
     (database, now): (&mut Database, Duration),
     mutant: Option<Mutant>,
 ) -> Result<Accepted, SinkError> {
-    let is_careful = *careful > 0 && mutant != Some(Mutant::BatchTwiceWithoutTheKey);
+    // The statement for new rows checks that the key is there, and writes nothing without it.
+    let is_careful =
+        (*careful > 0 || !database.has_key) && mutant != Some(Mutant::BatchTwiceWithoutTheKey);
     let mut answer = database.insert(rows, is_careful, now);
     if answer == Answer::Refused("23505") {
         answer = database.insert(rows, true, now);

@@ -44,9 +44,12 @@ impl Plan {
             self.commands.push(Command::Release { batch: batch.id(), is_done: false });
         }
         self.breaker.close();
-        self.position = std::mem::replace(&mut self.flushed, rewound.to);
-        self.resend.left = rewound.to..self.position;
-        self.resend.until = Some(self.position);
+        // It may go back again before everything has arrived once more.
+        let flushed = std::mem::replace(&mut self.flushed, rewound.to);
+        let until = self.resend.until.map_or(flushed, |until| until.max(flushed));
+        self.position = until;
+        self.resend.left = rewound.to..until;
+        self.resend.until = Some(until);
         self.commands.push(Command::Report(Report::WentBack { reason, records }));
         self.has_arrived();
     }

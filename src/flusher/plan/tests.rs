@@ -515,6 +515,32 @@ fn what_a_database_has_lost_that_went_back_is_sent_again() {
 }
 
 #[test]
+fn one_that_goes_back_once_more_amid_that_is_not_remembered_before_it_has_everything() {
+    let mut world = World::new(10, 1, 1);
+    world.grow(100);
+    world.drain();
+    world.table.clear();
+    world.is_another = true;
+    world.grow(10);
+    while world.plan.flushed() == 0 || world.plan.flushed() > 50 {
+        if !world.end_one() {
+            world.pass_time();
+        }
+    }
+    world.table.clear();
+    world.is_another = true;
+    while world.remembered == 0 {
+        assert!(world.plan.resending() <= 100);
+        if !world.end_one() {
+            world.pass_time();
+        }
+    }
+    assert!((0..100).all(|offset| world.table.contains(&offset)));
+    world.drain();
+    assert!(world.table.iter().copied().eq(0..110));
+}
+
+#[test]
 fn a_database_that_went_back_is_noticed_also_when_nothing_comes() {
     let mut world = World::new(10, 2, 1);
     world.grow(100);

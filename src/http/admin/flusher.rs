@@ -94,9 +94,6 @@ pub(in crate::http) struct Status {
     /// The last failure, kept after it is over; null if there was none.
     #[schema(required, example = json!(null))]
     last_error: Option<String>,
-    /// Records that had been stored and are yet to arrive again, since the database went back in time.
-    #[schema(example = 0)]
-    resending_records: u64,
     /// Seconds until the next attempt; null unless the flusher is backing off.
     #[schema(required, minimum = 0, example = json!(null))]
     retry_in_seconds: Option<f64>,
@@ -117,26 +114,14 @@ enum Doing {
 impl Status {
     /// Its present state.
     pub(super) fn of(flusher: &Control) -> Self {
-        let flusher::Status {
-            state,
-            consecutive_failures,
-            last_error,
-            resending,
-            retry_in_seconds,
-            ..
-        } = flusher.status();
+        let flusher::Status { state, consecutive_failures, last_error, retry_in_seconds, .. } =
+            flusher.status();
         let state = match state {
             flusher::State::Idle => Doing::Idle,
             flusher::State::Flushing => Doing::Flushing,
             flusher::State::BackingOff => Doing::BackingOff,
             flusher::State::Paused => Doing::Paused,
         };
-        Self {
-            state,
-            consecutive_failures,
-            last_error,
-            resending_records: resending,
-            retry_in_seconds,
-        }
+        Self { state, consecutive_failures, last_error, retry_in_seconds }
     }
 }

@@ -94,9 +94,10 @@ impl<'s> World<'s> {
         let most = dice.pick(&[2, 4, FAULTS.len()]);
         let mut faults: Vec<Fault> =
             FAULTS.iter().copied().filter(|_| dice.below(FAULTS.len()) < most).collect();
-        // Together they can take the end of the log, and with it all that speaks of where that was.
+        // Together they can take the end of the log, and with it all that speaks of where that was; and what a
+        // failed sync has left and the disk does not read is in nobody's books when it does so later.
         if faults.iter().any(|fault| fault.is_damage()) {
-            faults.retain(|fault| !fault.is_power_cut());
+            faults.retain(|fault| !fault.is_power_cut() && *fault != Fault::FailSync);
         }
         let settings = Settings {
             batch_size: dice.pick(&[1, 2, 4, 8]),
