@@ -372,6 +372,8 @@ comes_back_from_a_backup() {
 
 goes() {
     rule '--uninstall keeps settings and data, and --purge leaves nothing'
+    # The restored database is another one, to which what was retained is sent again.
+    within 30 'nothing waits' metric_is ingestor_wal_pending_records 0
     stop_postgresql
     publish 50
     within 10 'they wait' metric_is ingestor_wal_pending_records 50
