@@ -13,8 +13,10 @@
 //! opened when they are read, and two are open at once at most: an index of a generation with many small
 //! blocks takes megabytes.
 //!
-//! Deletion: a generation whose records are all flushed is deleted, or set aside in quarantine if
-//! it was damaged. Neither needs free space, so a full disk can always drain.
+//! Deletion: flushed records are retained for a while, should the database go back in time, and give way
+//! where their room is needed (`retention`). A generation of which nothing is retained any more is
+//! deleted, or set aside in quarantine if it was damaged. Neither needs free space, so a full disk can
+//! always drain.
 //!
 //! Quarantine: a person may read out of a damaged generation what this program cannot, so it stays
 //! there until somebody deletes it. But readings that are not stored yet are worth more: quarantine

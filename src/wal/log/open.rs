@@ -14,7 +14,7 @@ use super::state::{End, Generation, Limits, Room, Shared, State, lock};
 use super::writer::Writer;
 use crate::base::metrics::Metrics;
 use crate::base::time::Clock;
-use crate::wal::contract::{Positions, Quarantined, Storage};
+use crate::wal::contract::{Positions, Quarantined, Storage, Unreadable};
 use crate::wal::error::WalError;
 use crate::wal::frame::{HEADER_BYTES, MOST_RECORDS};
 use crate::wal::offset::{Offset, OffsetRange};
@@ -46,7 +46,13 @@ pub fn open(
     let mut generations = BTreeMap::new();
     for (at, first) in ids.iter().enumerate() {
         let end = ids.get(at + 1).copied();
-        generations.insert(*first, Generation::closed(end, storage.disk_bytes(*first)));
+        let unreadable = if storage.is_marked_unreadable(*first) {
+            Unreadable::IsLost
+        } else {
+            Unreadable::IsAnError
+        };
+        let disk_bytes = storage.disk_bytes(*first);
+        generations.insert(*first, Generation::closed(end, disk_bytes, unreadable));
     }
     let recovered =
         recover(storage.read_positions(), &ids, |first, bounds| storage.open(first, bounds))?;

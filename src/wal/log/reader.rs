@@ -78,17 +78,13 @@ impl Shared {
     }
 
     fn bounds(&self, first: Offset) -> Bounds {
-        let unreadable = if self.storage.is_marked_unreadable(first) {
-            Unreadable::IsLost
-        } else {
-            Unreadable::IsAnError
-        };
         let state = lock(&self.state);
-        let end = state.generations.get(&first).and_then(|generation| generation.end);
-        match end {
+        let generation = state.generations.get(&first);
+        let unreadable = generation.map_or(Unreadable::IsAnError, |kept| kept.unreadable);
+        match generation.and_then(|generation| generation.end) {
             Some(end) => bounds_of_older(first, end, state.flushed, unreadable),
             // It was drained and deleted meanwhile.
-            None => Bounds { flushed: state.flushed, committed: first, end, unreadable },
+            None => Bounds { flushed: state.flushed, committed: first, end: None, unreadable },
         }
     }
 
@@ -205,6 +201,36 @@ mod tests {
             writer.append(at, Reading { device_id, timestamp: at, values: [1.0, 2.0, 3.0] });
         }
         writer.commit().unwrap();
+    }
+
+    #[test]
+    fn what_the_disk_does_not_read_is_lost_to_the_next_process_and_not_to_the_next_reader() {
+        let retain = Duration::ZERO;
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
+        let metrics = Metrics::new().unwrap();
+        let storage = MemoryStorage::default();
+        let reopen = || {
+            let clock = Arc::new(SystemClock::default());
+            open(Box::new(storage.clone()), clock, limits, &metrics).unwrap()
+        };
+        let (mut writer, log) = reopen();
+        commit(&mut writer, 10);
+        writer.maintain().unwrap();
+        // Its only block by now.
+        storage.fail_reads(&mut fastrand::Rng::with_seed(0), u32::MAX).unwrap();
+        commit(&mut writer, 10);
+        writer.maintain().unwrap();
+        drop((writer, log));
+
+        let (writer, log) = reopen();
+        for reader in ["an observer", "the flusher"] {
+            assert!(log.read(0, 20).is_err(), "{reader}");
+            assert_eq!(metrics.wal_lost_records.get(), 0, "{reader}");
+        }
+        drop((writer, log));
+        let (_writer, log) = reopen();
+        assert_eq!(log.read(0, 20).unwrap().len(), 10);
+        assert_eq!(metrics.wal_lost_records.get(), 10);
     }
 
     #[test]

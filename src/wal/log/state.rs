@@ -11,7 +11,7 @@ use super::ages::Ages;
 use super::retention::Retention;
 use crate::base::metrics::Metrics;
 use crate::base::time::{Clock, Timestamp};
-use crate::wal::contract::{self, Active, Positions, Quarantined, Storage};
+use crate::wal::contract::{self, Active, Positions, Quarantined, Storage, Unreadable};
 use crate::wal::offset::Offset;
 use crate::wal::tail::Tail;
 
@@ -98,17 +98,21 @@ pub(super) struct Generation {
     pub(super) block_bytes: u64,
     /// What was found to be lost in it.
     pub(super) damage: Option<Quarantined>,
+    /// What is made of a page in it that the disk does not read. It stays what it was when this process
+    /// began, whoever reads in vain meanwhile.
+    pub(super) unreadable: Unreadable,
 }
 
 impl Generation {
     pub(super) fn active(active: &Arc<dyn Active>) -> Self {
         let open = Some(Arc::clone(active).as_generation());
-        Self { end: None, open, disk_bytes: 0, block_bytes: 0, damage: None }
+        let unreadable = Unreadable::IsAnError;
+        Self { end: None, open, disk_bytes: 0, block_bytes: 0, damage: None, unreadable }
     }
 
     /// An older one, not opened yet.
-    pub(super) fn closed(end: Option<Offset>, disk_bytes: u64) -> Self {
-        Self { end, open: None, disk_bytes, block_bytes: disk_bytes, damage: None }
+    pub(super) fn closed(end: Option<Offset>, disk_bytes: u64, unreadable: Unreadable) -> Self {
+        Self { end, open: None, disk_bytes, block_bytes: disk_bytes, damage: None, unreadable }
     }
 
     pub(super) fn bytes(&self) -> u64 {
