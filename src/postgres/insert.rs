@@ -56,17 +56,6 @@ const DURABLY: &str = "set_config('synchronous_commit', \
     case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, \
     true)";
 
-/// Which of the rows that were passed over are not in the table: a trigger, a rule or a policy has
-/// swallowed them.
-const FIND_SWALLOWED: &str = "
-    select batch.at
-    from unnest($1::text[], $2::timestamptz[]) with ordinality as batch (device_id, ts, at)
-    where not exists (
-        select from telemetry
-        where telemetry.device_id = batch.device_id and telemetry.ts = batch.ts
-    )
-    order by batch.at";
-
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// So many batches without a duplicate have to be written before the next is taken for new.
@@ -339,13 +328,14 @@ impl<'r> Columns<'r> {
             .map_err(Failure::of_statement)
     }
 
-    /// Some rows were passed over, and no error said so: whether they are in the table.
+    /// Some rows were passed over, and no error said so: those that are not in the table were swallowed by a
+    /// trigger, a rule or a policy.
     async fn look_for_rest(
         &self,
         inserted: u64,
         session: &mut Session,
     ) -> Result<Written, Failure> {
-        let swallowed = sqlx::query_scalar(FIND_SWALLOWED)
+        let swallowed = sqlx::query_scalar(table::MISSING_KEYS)
             .persistent(session.keeps_statements())
             .bind(&self.device_ids)
             .bind(&self.timestamps)

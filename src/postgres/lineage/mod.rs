@@ -26,6 +26,7 @@ use sight::{Change, QUESTIONS, Sight, ask};
 
 use super::failure::Failure;
 use super::session::Session;
+use super::table::MISSING_KEYS;
 use crate::flusher::sink::LOOKED_WITHIN;
 use crate::telemetry::Reading;
 
@@ -47,16 +48,6 @@ const IS_PARTITION: &str = "
         select from pg_inherits
         where inhrelid::bigint = $1 and inhparent = to_regclass('telemetry')
     )";
-
-/// Which of these keys are not in the table.
-const MISSING: &str = "
-    select sample.at
-    from unnest($1::text[], $2::timestamptz[]) with ordinality as sample (device_id, ts, at)
-    where not exists (
-        select from telemetry
-        where telemetry.device_id = sample.device_id and telemetry.ts = sample.ts
-    )
-    order by sample.at";
 
 /// See the module. Clones share it.
 #[derive(Clone, Debug)]
@@ -267,7 +258,7 @@ async fn missing(session: &mut Session, keys: Vec<Key>) -> Result<Vec<i64>, Fail
     let count = i64::try_from(keys.len()).unwrap_or(i64::MAX);
     let (device_ids, timestamps): (Vec<String>, Vec<DateTime<Utc>>) = keys.into_iter().unzip();
     session.begin(LOOK_LIMIT).await?;
-    let missing = sqlx::query_scalar(MISSING)
+    let missing = sqlx::query_scalar(MISSING_KEYS)
         .persistent(false)
         .bind(&device_ids)
         .bind(&timestamps)
