@@ -1,6 +1,6 @@
 #![no_main]
 
-#[allow(dead_code, reason = "each target runs one of them")]
+#[expect(dead_code, reason = "each target runs one of them")]
 #[path = "../bodies.rs"]
 mod bodies;
 
