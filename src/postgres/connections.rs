@@ -191,6 +191,12 @@ impl Lease {
         &mut self.session
     }
 
+    /// Puts the connection back as if it had just been opened: what was found out by way of it may not count.
+    pub(super) fn keep_as_new(mut self) {
+        self.session.set_new();
+        self.keep();
+    }
+
     /// Puts the connection back. To be called only when the last statement has been answered, and
     /// what was begun has been ended.
     pub(super) fn keep(self) {

@@ -14,13 +14,11 @@ use sqlx::postgres::PgRow;
 use sqlx::postgres::types::Oid;
 
 use super::failure::Failure;
-use super::session::Session;
 
 const ASK_AFTER: Duration = Duration::from_secs(60);
-const ASK_LIMIT: Duration = Duration::from_millis(2_600);
 
 /// Nothing that a plain role may not ask, and nothing that touches the table.
-const QUESTION: &str = "
+pub(super) const QUESTION: &str = "
     with parts (part) as (
         select to_regclass('telemetry')::oid
         union all
@@ -89,26 +87,21 @@ impl Durability {
         self.lock().asked = None;
     }
 
-    /// Asks on `session` if it `is_new`, or if nobody has for a while. Says what has changed.
-    pub(super) async fn ask_if_due(
-        &self,
-        session: &mut Session,
-        is_new: bool,
-    ) -> Result<(), Failure> {
-        let is_due = |asked: Instant| asked.elapsed() >= ASK_AFTER;
-        if !is_new && !self.lock().asked.is_none_or(is_due) {
-            return Ok(());
+    /// Whether [`QUESTION`] is to be asked, by way of a session that `is_new` or because nobody has for a
+    /// while.
+    pub(super) fn is_due(&self, is_new: bool) -> bool {
+        let mut found = self.lock();
+        if !is_new && found.asked.is_some_and(|asked| asked.elapsed() < ASK_AFTER) {
+            return false;
         }
-        // What follows would be asked twice otherwise, by all connections at once.
-        self.lock().asked = Some(Instant::now());
-        session.begin(ASK_LIMIT).await?;
-        let row = sqlx::query(QUESTION)
-            .persistent(false)
-            .fetch_one(session.connection())
-            .await
-            .map_err(Failure::of_statement)?;
-        session.end().await?;
-        let (findings, key) = read(&row).map_err(Failure::of_statement)?;
+        // All connections would ask at once otherwise.
+        found.asked = Some(Instant::now());
+        true
+    }
+
+    /// Takes the answer in. Says what has changed.
+    pub(super) fn hear(&self, answer: &PgRow) -> Result<(), Failure> {
+        let (findings, key) = read(answer).map_err(Failure::of_statement)?;
         self.note(findings, key);
         Ok(())
     }

@@ -111,9 +111,11 @@ impl Sink for Database {
     }
 
     fn accept(&self) {
-        self.lineage.accept();
-        self.writes.forget_idle();
-        self.queries.forget_idle();
+        let had_another = self.lineage.accept();
+        if had_another {
+            self.writes.forget_idle();
+            self.queries.forget_idle();
+        }
     }
 
     fn remember(&self) {
@@ -182,23 +184,24 @@ impl Database {
         let patience = limit + session.allowance(GRACE);
         let outcome = within(patience, async {
             self.look(session).await?;
-            let mut names = self.names_to_insert(batch);
+            let names = self.names_to_insert(batch);
             let mut outcome = self.write_with_names(batch, &names, session, limit).await;
-            if let Err(Unwritten::Names(failure)) = &outcome {
-                self.registry.set_aside(failure);
-                self.tasks.set_lacks_names();
-                names.clear();
-                session.abandon().await?;
-                outcome = self.write_with_names(batch, &names, session, limit).await;
-            }
             match &outcome {
-                Ok(_) => {
-                    session.end().await?;
-                    self.registry.learn(&names);
+                Ok(_) => self.registry.learn(&names),
+                Err(Unwritten::Names(failure)) => {
+                    let failure = failure.clone();
+                    session.abandon().await?;
+                    outcome = self.write_with_names(batch, &[], session, limit).await;
+                    if outcome.is_ok() {
+                        self.registry.set_aside(&failure);
+                        self.tasks.set_lacks_names();
+                    }
                 }
-                // A refusal leaves the connection in order, and the halves of the batch follow.
-                Err(Unwritten::Rows(Failure::Refused(_))) => session.abandon().await?,
-                Err(_) => {}
+                Err(Unwritten::Rows(_)) => {}
+            }
+            // A refusal leaves the connection in order, and the halves of the batch follow.
+            if matches!(outcome, Err(Unwritten::Rows(Failure::Refused(_)))) {
+                session.abandon().await?;
             }
             session.set_scope(Scope::Statement);
             outcome.map_err(|(Unwritten::Rows(failure) | Unwritten::Names(failure))| failure)
@@ -209,6 +212,8 @@ impl Database {
             self.registry.forget();
         }
         match &outcome {
+            // The database that was found is asked anew before it gets rows by this way.
+            Err(Failure::WentBack { .. }) => lease.keep_as_new(),
             // What a rule has done away with PostgreSQL goes on doing away with where it was prepared,
             // also when the rule is gone.
             Ok(written) if !written.swallowed.is_empty() => {}
@@ -228,7 +233,7 @@ impl Database {
         names
     }
 
-    /// Leaves it to the caller to end what it begins.
+    /// Commits what it writes. Leaves it to the caller to take back what it does not.
     async fn write_with_names(
         &self,
         batch: &Columns<'_>,
@@ -240,8 +245,10 @@ impl Database {
         session.set_scope(scope);
         session.begin(limit).await.map_err(Unwritten::Rows)?;
         let written = self.write(batch, session, limit).await.map_err(Unwritten::Rows)?;
-        if !names.is_empty() {
-            registry::insert(session, names).await.map_err(|failure| match failure {
+        if names.is_empty() {
+            session.end().await.map_err(Unwritten::Rows)?;
+        } else {
+            registry::insert_and_commit(session, names).await.map_err(|failure| match failure {
                 // Nothing is known of either.
                 Failure::Unavailable { sqlstate: None, .. } => Unwritten::Rows(failure),
                 failure => Unwritten::Names(failure),
@@ -284,7 +291,7 @@ impl Database {
 /// What was not written.
 enum Unwritten {
     Rows(Failure),
-    /// The rows were, and were taken back: they go in without.
+    /// The rows were, and were taken back with the names, or for another reason: without, they go in or tell.
     Names(Failure),
 }
 

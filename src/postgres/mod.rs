@@ -34,7 +34,7 @@ use partitions::Partitions;
 use queries::{Census, Newest};
 use registry::Registry;
 use server::Server;
-use session::{Session, Setting};
+use session::Setting;
 use tasks::Tasks;
 
 use crate::telemetry::Record;
@@ -46,6 +46,7 @@ mod failure;
 mod insert;
 mod instant;
 mod lineage;
+mod look;
 mod partitions;
 mod queries;
 mod registry;
@@ -188,16 +189,18 @@ impl Database {
         let mut lease = failure::within(QUERY_TIMEOUT, self.writes.lease()).await?;
         let session = lease.session();
         let patience = session.allowance(QUERY_TIMEOUT);
-        failure::within(patience, session.ping()).await?;
-        failure::within(patience, self.look(session)).await?;
-        lease.keep();
-        Ok(())
-    }
-
-    /// What has to be known of the database before rows go to it by way of `session`.
-    async fn look(&self, session: &mut Session) -> Result<(), Failure> {
-        let is_new = session.take_newness();
-        self.lineage.look_if_due(session, is_new).await?;
-        self.durability.ask_if_due(session, is_new).await
+        let answer = failure::within(patience, async {
+            if !self.look(session).await? {
+                session.ping().await?;
+            }
+            Ok(())
+        });
+        let answer = answer.await;
+        match answer {
+            Ok(()) => lease.keep(),
+            Err(Failure::WentBack { .. }) => lease.keep_as_new(),
+            Err(_) => {}
+        }
+        answer
     }
 }

@@ -28,10 +28,6 @@ const SET_ASIDE_FOR: Duration = Duration::from_secs(60);
 
 /// Somebody who holds the list must not hold up rows.
 const LOCK_LIMIT: &str = "set local lock_timeout = '500ms'";
-const INSERT: &str = "
-    insert into telemetry_devices (device_id)
-    select device_id from unnest($1::text[]) as batch (device_id)
-    on conflict (device_id) do nothing";
 
 /// Which names are in the list for certain. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -114,16 +110,36 @@ impl Registry {
     }
 }
 
-/// Inserts those of `names` that are not there, in the transaction of `session`.
-pub(super) async fn insert(session: &mut Session, names: &[&str]) -> Result<(), Failure> {
-    session.run(LOCK_LIMIT.to_owned()).await?;
-    sqlx::query(INSERT)
-        .bind(names)
-        .persistent(session.keeps_statements())
-        .execute(session.connection())
-        .await
-        .map(drop)
-        .map_err(Failure::of_statement)
+/// Inserts those of `names` that are not there, in the transaction of `session`, and commits that.
+///
+/// Names are written into the statement, so that all of it is one round trip.
+pub(super) async fn insert_and_commit(
+    session: &mut Session,
+    names: &[&str],
+) -> Result<(), Failure> {
+    let mut sql = format!(
+        "{LOCK_LIMIT};
+        insert into telemetry_devices (device_id)
+        select device_id from unnest(array["
+    );
+    for (at, name) in names.iter().enumerate() {
+        sql.push_str(if at > 0 { ", " } else { "" });
+        push_literal(&mut sql, name);
+    }
+    sql.push_str("]::text[]) as batch (device_id) on conflict (device_id) do nothing; commit");
+    session.run(sql).await
+}
+
+/// As a string with escapes, which means the same whatever `standard_conforming_strings` says.
+fn push_literal(sql: &mut String, text: &str) {
+    sql.push_str("E'");
+    for char in text.chars() {
+        if matches!(char, '\'' | '\\') {
+            sql.push('\\');
+        }
+        sql.push(char);
+    }
+    sql.push('\'');
 }
 
 /// For what is a hash already.
@@ -159,6 +175,19 @@ mod tests {
         assert_eq!(registry.unknown(&names), ["b"]);
         registry.forget();
         assert_eq!(registry.unknown(&names), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn whatever_a_name_holds_it_is_one_string() {
+        let literal = |name| {
+            let mut sql = String::new();
+            push_literal(&mut sql, name);
+            sql
+        };
+        assert_eq!(literal("fühler-1"), "E'fühler-1'");
+        assert_eq!(literal(r"'); drop table telemetry; --"), r"E'\'); drop table telemetry; --'");
+        assert_eq!(literal(r"\'"), r"E'\\\''");
+        assert_eq!(literal(r"a\"), r"E'a\\'");
     }
 
     #[test]

@@ -12,11 +12,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
+use sqlx::Row as _;
 use sqlx::migrate::{Migration, Migrator};
+use sqlx::postgres::PgRow;
 
 use super::failure::{Failure, within};
-use super::session::{Session, Setting};
+use super::look::LOOK_LIMIT;
+use super::session::Session;
 use super::table::MIGRATIONS_TABLE;
 use super::{Database, QUERY_TIMEOUT};
 
@@ -24,7 +26,6 @@ use super::{Database, QUERY_TIMEOUT};
 /// was there before takes its time.
 pub const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
 const MIGRATE_LIMIT: Duration = Duration::from_secs(290);
-const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
 
 /// The driver's, of earlier versions of this service, or of somebody else.
 const FORMER_TABLE: &str = "_sqlx_migrations";
@@ -39,8 +40,6 @@ const MAKES_TABLE: i64 = 1;
 const PATIENT: i64 = 3;
 /// As long as that may hold up everybody else.
 const LOCK_LIMIT_MILLIS: u32 = 200;
-
-const SETTINGS: &[Setting] = &[];
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -67,102 +66,107 @@ impl Database {
 
     /// Whether all is applied now.
     pub(super) async fn migrate(&self) -> Result<bool, Failure> {
-        // Not one of those for batches, whose statements may not take as long as migrations.
-        let (mut session, _) = self.writes.server().connect(SETTINGS).await?;
+        // The one that the first batch will use.
+        let mut lease = self.writes.lease().await?;
+        let session = lease.session();
         let patience = session.allowance(QUERY_TIMEOUT);
-        let noted = within(patience, noted(&mut session)).await?;
+        let noted = within(patience, noted(session)).await?;
         if not_in(&noted).next().is_none() {
+            lease.keep();
             return Ok(true);
         }
-        match within(MIGRATE_TIMEOUT, apply(&mut session, noted)).await {
-            Err(failure) if failure.sqlstate() == Some("42501") && self.has_table().await? => {
-                tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
-                Ok(true)
+        match within(MIGRATE_TIMEOUT, apply(session, noted)).await {
+            Ok(is_complete) => {
+                lease.keep();
+                Ok(is_complete)
             }
-            outcome => outcome.map_err(Failure::while_migrating),
+            Err(failure) => {
+                drop(lease);
+                if failure.sqlstate() == Some("42501") && self.has_table().await? {
+                    tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
+                    return Ok(true);
+                }
+                Err(failure.while_migrating())
+            }
         }
     }
 
     async fn has_table(&self) -> Result<bool, Failure> {
-        let (mut session, _) = self.writes.server().connect(SETTINGS).await?;
-        within(session.allowance(QUERY_TIMEOUT), async {
-            session.begin(LOOK_LIMIT).await?;
-            let found = exists(&mut session).await?;
-            session.end().await?;
-            Ok(found)
-        })
-        .await
+        let mut lease = self.writes.lease().await?;
+        let session = lease.session();
+        let question = "select to_regclass('telemetry') is not null";
+        let rows = within(session.allowance(QUERY_TIMEOUT), session.ask(LOOK_LIMIT, question));
+        let found = first(&rows.await?)?;
+        lease.keep();
+        Ok(found)
     }
 }
 
-/// Checksums by version.
-type Applied = HashMap<i64, Vec<u8>>;
+/// Checksums by version, in hexadecimal digits.
+type Applied = HashMap<i64, String>;
 
 /// What our table or, of an earlier version, the driver's says is applied.
 async fn noted(session: &mut Session) -> Result<Applied, Failure> {
+    // PostgreSQL would log an error if it were just tried.
+    let readable = |table| {
+        format!("select coalesce(has_table_privilege(to_regclass('{table}'), 'select'), false)")
+    };
+    let tables = [FORMER_TABLE, MIGRATIONS_TABLE];
+    let rows = session.ask(LOOK_LIMIT, &tables.map(readable).join(";")).await?;
     let mut applied = Applied::new();
-    for table in [FORMER_TABLE, MIGRATIONS_TABLE] {
-        session.begin(LOOK_LIMIT).await?;
-        if !is_readable(session, table).await? {
-            session.end().await?;
+    for (table, row) in tables.into_iter().zip(&rows) {
+        if !row.try_get(0).map_err(Failure::of_statement)? {
             continue;
         }
-        match read(session, table).await {
-            Ok(rows) => {
-                session.end().await?;
-                applied.extend(rows);
-            }
+        match session.ask(LOOK_LIMIT, &entries(table)).await {
+            Ok(rows) => applied.extend(read(&rows)?),
             // Somebody else's, of another shape.
-            Err(failure) if failure.is_configuration() || failure.is_missing_table() => {
-                session.abandon().await?;
-            }
+            Err(failure) if failure.is_configuration() || failure.is_missing_table() => {}
             Err(failure) => return Err(failure),
         }
     }
     Ok(applied)
 }
 
-/// Whether the table is there and may be read. PostgreSQL would log an error if it were just tried.
-async fn is_readable(session: &mut Session, table: &str) -> Result<bool, Failure> {
-    let sql =
-        format!("select coalesce(has_table_privilege(to_regclass('{table}'), 'select'), false)");
-    sqlx::query_scalar(AssertSqlSafe(sql))
-        .persistent(false)
-        .fetch_one(session.connection())
-        .await
-        .map_err(Failure::of_statement)
+/// What asks a table for the versions that were applied.
+fn entries(table: &str) -> String {
+    format!("select version::bigint, encode(checksum::bytea, 'hex') from {table} where success")
 }
 
-/// What a table says was applied, by version.
-async fn read(session: &mut Session, table: &str) -> Result<Vec<(i64, Vec<u8>)>, Failure> {
-    let sql = format!("select version::bigint, checksum::bytea from {table} where success");
-    sqlx::query_as(AssertSqlSafe(sql))
-        .persistent(false)
-        .fetch_all(session.connection())
-        .await
-        .map_err(Failure::of_statement)
+fn read(rows: &[PgRow]) -> Result<Applied, Failure> {
+    let entry = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter().map(entry).collect::<sqlx::Result<_>>().map_err(Failure::of_statement)
+}
+
+/// The one value of the first row.
+fn first(rows: &[PgRow]) -> Result<bool, Failure> {
+    let value = rows.first().map_or(Ok(false), |row| row.try_get(0));
+    value.map_err(Failure::of_statement)
 }
 
 /// Whether all is applied then.
 async fn apply(session: &mut Session, mut applied: Applied) -> Result<bool, Failure> {
     let limit = MIGRATE_LIMIT.as_millis();
-    session
-        .run(format!(
+    let rows = session
+        .rows(format!(
             "begin;
-            select set_config('statement_timeout', '{limit}ms', true);
-            select pg_advisory_xact_lock({LOCK});
+            set local statement_timeout = '{limit}ms';
+            do 'begin perform pg_advisory_xact_lock({LOCK}); end';
             create table if not exists {MIGRATIONS_TABLE} (
                 version bigint primary key,
                 description text not null,
                 checksum bytea not null,
                 success boolean not null default true,
                 applied_at timestamptz not null default now()
-            )"
+            );
+            select to_regclass('telemetry') is not null;
+            {}",
+            entries(MIGRATIONS_TABLE)
         ))
         .await?;
+    let is_there = first(&rows)?;
     // Whoever held the lock before us may have applied them.
-    applied.extend(read(session, MIGRATIONS_TABLE).await?);
-    let is_there = exists(session).await?;
+    applied.extend(read(rows.get(1..).unwrap_or_default())?);
     for migration in not_in(&applied) {
         let sql = match migration.version {
             MAKES_TABLE if is_there => String::new(),
@@ -192,14 +196,6 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<bool, Fail
     Ok(true)
 }
 
-async fn exists(session: &mut Session) -> Result<bool, Failure> {
-    sqlx::query_scalar("select to_regclass('telemetry') is not null")
-        .persistent(false)
-        .fetch_one(session.connection())
-        .await
-        .map_err(Failure::of_statement)
-}
-
 /// What says that it is applied.
 fn note(migration: &Migration) -> String {
     format!(
@@ -215,7 +211,7 @@ fn note(migration: &Migration) -> String {
 fn not_in(applied: &Applied) -> impl Iterator<Item = &'static Migration> {
     MIGRATIONS.iter().filter(|migration| {
         let checksum = applied.get(&migration.version);
-        checksum.is_none_or(|checksum| checksum[..] != migration.checksum[..])
+        checksum.is_none_or(|checksum| *checksum != Hex(&migration.checksum).to_string())
     })
 }
 

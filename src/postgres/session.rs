@@ -5,10 +5,15 @@
 //! already, and a setting that was made reaches another client. Whether a session is ours is found
 //! out when it is opened (see `server`), and where it is not, whatever has to hold for a statement is
 //! said in the statement's own transaction.
+//!
+//! The way may be long, so what needs no parameters goes in one message, which is answered as a whole:
+//! PostgreSQL runs the statements of a message in one transaction. The driver takes two round trips for a
+//! statement that it has not prepared, and one for each `begin` and `commit`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::failure::Failure;
@@ -75,6 +80,11 @@ impl Session {
         std::mem::take(&mut self.is_new)
     }
 
+    /// As if it had just been opened.
+    pub(super) fn set_new(&mut self) {
+        self.is_new = true;
+    }
+
     /// What begins from now on. Where a pooler stands before the database it is a transaction at any
     /// rate.
     pub(super) fn set_scope(&mut self, scope: Scope) {
@@ -97,24 +107,44 @@ impl Session {
 
     /// Makes ready for statements, none of which PostgreSQL lets run for longer than `limit`.
     pub(super) async fn begin(&mut self, limit: Duration) -> Result<(), Failure> {
-        let told = format!("'{}ms'", limit.as_millis());
-        if self.is_ours {
-            if self.limit != Some(limit) {
-                // Not valid until it was answered.
-                self.limit = None;
-                self.run(format!("set statement_timeout = {told}")).await?;
-                self.limit = Some(limit);
-            }
-            if self.scope == Scope::Transaction {
-                self.run("begin".to_owned()).await?;
-            }
+        if self.has_transaction() {
+            return self.run(format!("begin; {}", self.local_settings(limit))).await;
+        }
+        if self.limit == Some(limit) {
             return Ok(());
         }
-        let mut sql = format!("begin; select set_config('statement_timeout', {told}, true)");
-        for (name, value) in self.settings {
+        // Not valid until it was answered.
+        self.limit = None;
+        self.run(format!("set statement_timeout = '{}ms'", limit.as_millis())).await?;
+        self.limit = Some(limit);
+        Ok(())
+    }
+
+    /// The rows of `question`, one or more statements without parameters, each of which may take `limit`.
+    /// All of it is one round trip and a transaction of its own, which leaves nothing to be ended or
+    /// taken back, whatever the outcome. Values come as text, which the driver reads as well.
+    pub(super) async fn ask(
+        &mut self,
+        limit: Duration,
+        question: &str,
+    ) -> Result<Vec<PgRow>, Failure> {
+        let sql = format!("{}; {question}", self.local_settings(limit));
+        let mut rows = self.rows(sql).await?;
+        // That of the settings.
+        rows.drain(..1.min(rows.len()));
+        Ok(rows)
+    }
+
+    /// A statement with one row, for the transaction that it stands in.
+    fn local_settings(&self, limit: Duration) -> String {
+        let limit = limit.as_millis();
+        let mut sql = format!("select set_config('statement_timeout', '{limit}ms', true)");
+        let settings = if self.is_ours { &[] } else { self.settings };
+        for (name, value) in settings {
+            // Writing to a string does not fail.
             write!(sql, ", set_config('{name}', {value}, true)").ok();
         }
-        self.run(sql).await
+        sql
     }
 
     /// What was written is committed when this returns, and the connection can be used again.
@@ -132,9 +162,15 @@ impl Session {
         self.connection.ping().await.map_err(Failure::of_statement)
     }
 
-    /// Runs statements that are written here and answer nothing, without a time limit of their own.
+    /// Runs statements that are written here, without a time limit of their own.
     pub(super) async fn run(&mut self, sql: String) -> Result<(), Failure> {
         let run = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection);
         run.await.map(drop).map_err(Failure::of_statement)
+    }
+
+    /// Runs statements that are written here; the rows of all of them, with values as text.
+    pub(super) async fn rows(&mut self, sql: String) -> Result<Vec<PgRow>, Failure> {
+        let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.connection);
+        rows.await.map_err(Failure::of_statement)
     }
 }

@@ -85,7 +85,7 @@ fn a_round_trip_of_two_seconds_is_no_outage() {
     ingestor.await_ready();
     Publisher::connect(broker.port).publish_readings(0..2_500);
     ingestor.await_metric("ingestor_acks_total", 2_500);
-    within(Duration::from_secs(150), "all of them are in the table", || {
+    within(Duration::from_secs(80), "all of them are in the table", || {
         (postgres.count() == 2_500).then_some(())
     });
     postgres.await_exactly(&readings(0..2_500));

@@ -22,9 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use sight::{Change, QUESTIONS, Sight, ask};
+use sight::{Change, QUESTIONS, Sight};
+use sqlx::postgres::PgRow;
 
 use super::failure::Failure;
+use super::look::LOOK_LIMIT;
 use super::session::Session;
 use super::table::MISSING_KEYS;
 use crate::flusher::sink::LOOKED_WITHIN;
@@ -34,8 +36,6 @@ mod sight;
 
 /// The file's name in the directory that is given.
 const NAME: &str = "database.json";
-
-const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
 
 /// That the server's log has grown is written down so seldom.
 const WRITE_AFTER: Duration = Duration::from_secs(60);
@@ -79,6 +79,13 @@ struct Known {
     before: Vec<Key>,
 }
 
+/// A look that has begun.
+pub(super) struct Look {
+    began: Instant,
+    /// As it was before the question: another's answer may overtake this one's.
+    trusted: Option<Sight>,
+}
+
 type Key = (String, DateTime<Utc>);
 
 fn key(row: &Reading) -> Key {
@@ -103,24 +110,40 @@ impl Lineage {
         Self(Arc::new(Shared { file, in_flight, known: Mutex::new(known) }))
     }
 
-    /// Looks by way of `session` if it `is_new`, or if nobody has for a while.
+    /// Whether to look by way of a session that `is_new`, or because nobody has for a while.
+    pub(super) fn begin_if_due(&self, is_new: bool) -> Option<Look> {
+        let is_due = |looked: Instant| looked.elapsed() >= LOOKED_WITHIN / 2;
+        let known = self.lock();
+        let is_due = is_new || known.looked.is_none_or(is_due);
+        is_due.then(|| Look { began: Instant::now(), trusted: known.trusted.clone() })
+    }
+
+    /// What to ask for that; none if the server says nothing at all.
+    pub(super) fn question(&self) -> Option<String> {
+        QUESTIONS.get(self.lock().question).map(sight::question)
+    }
+
+    /// The server has refused to answer all of that.
+    pub(super) fn ask_for_less(&self, failure: &Failure) {
+        tracing::debug!(%failure, "the database does not say which one it is: asking for less");
+        self.lock().question += 1;
+    }
+
+    /// Takes the row in that was answered, and looks further by way of `session` if that does not tell
+    /// enough. A standby takes no rows anyway.
     ///
     /// # Errors
     /// [`Failure::WentBack`] until [`Self::accept`] if the database may lack what it confirmed; others as of
     /// any question.
-    pub(super) async fn look_if_due(
+    pub(super) async fn judge(
         &self,
+        Look { began, trusted }: Look,
+        answer: &PgRow,
         session: &mut Session,
-        is_new: bool,
     ) -> Result<(), Failure> {
-        let is_due = |looked: Instant| looked.elapsed() >= LOOKED_WITHIN / 2;
-        if !is_new && !self.lock().looked.is_none_or(is_due) {
+        let Some(mut sight) = sight::read(answer).map_err(Failure::of_statement)? else {
             return Ok(());
-        }
-        let began = Instant::now();
-        // As it was before the question: another's answer may overtake this one's.
-        let trusted = self.lock().trusted.clone();
-        let Some(mut sight) = self.look(session).await? else { return Ok(()) };
+        };
         let mut change = match &trusted {
             Some(trusted) => trusted.change(&sight),
             None => Some(Change::Unknown),
@@ -163,15 +186,14 @@ impl Lineage {
         }
     }
 
-    /// The database that was found counts from now on.
-    pub(super) fn accept(&self) {
+    /// The database that was found counts from now on; whether another did until now.
+    pub(super) fn accept(&self) -> bool {
         let mut known = self.lock();
-        if let Some(found) = known.found.take() {
-            known.trusted = Some(found);
-            known.is_behind = true;
-            known.last.clear();
-            known.before.clear();
-        }
+        let Some(found) = known.found.take() else { return false };
+        known.is_behind = true;
+        known.last.clear();
+        known.before.clear();
+        known.trusted.replace(found).is_some()
     }
 
     /// It has everything.
@@ -197,27 +219,6 @@ impl Lineage {
             known.last.pop_front();
         }
         known.last.push_back(keys);
-    }
-
-    /// What the server says; none if it is a standby, which takes no rows anyway, or says nothing.
-    async fn look(&self, session: &mut Session) -> Result<Option<Sight>, Failure> {
-        loop {
-            let question = self.lock().question;
-            let Some(parts) = QUESTIONS.get(question) else { return Ok(None) };
-            session.begin(LOOK_LIMIT).await?;
-            match ask(session, parts).await {
-                Ok(sight) => {
-                    session.end().await?;
-                    return Ok(sight);
-                }
-                Err(failure) if failure.is_of_statement() => {
-                    tracing::debug!(%failure, "the database does not say which one it is: asking for less");
-                    session.abandon().await?;
-                    self.lock().question = question + 1;
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
     }
 
     /// Whether rows that were confirmed last are not in the table.

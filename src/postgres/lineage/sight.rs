@@ -1,11 +1,8 @@
 //! Which database it is, and how far it has come, as it says itself.
 
 use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row as _};
-
-use crate::postgres::failure::Failure;
-use crate::postgres::session::Session;
 
 /// What is known of a database; what a server does not tell is left open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,35 +46,30 @@ pub(super) const QUESTIONS: [[&str; 5]; 3] = [
     ],
 ];
 
-/// What the server says, if it is none that only follows another.
-pub(super) async fn ask(
-    session: &mut Session,
-    parts: &[&str; 5],
-) -> Result<Option<Sight>, Failure> {
+/// What to ask for these parts.
+pub(super) fn question(parts: &[&str; 5]) -> String {
     let [system, timeline, log_position, started, database] = parts;
-    let sql = format!(
+    format!(
         "select pg_is_in_recovery(), {system}, \
          case when not pg_is_in_recovery() then {timeline} end, \
          case when not pg_is_in_recovery() then {log_position} end, \
          {started}, {database}, to_regclass('telemetry')::oid::bigint"
-    );
-    let row: PgRow = sqlx::query(AssertSqlSafe(sql))
-        .persistent(false)
-        .fetch_one(session.connection())
-        .await
-        .map_err(Failure::of_statement)?;
-    let sight = || -> sqlx::Result<_> {
-        Ok(Sight {
-            system: row.try_get(1)?,
-            timeline: row.try_get(2)?,
-            log_position: row.try_get(3)?,
-            started: row.try_get(4)?,
-            database: row.try_get(5)?,
-            table: row.try_get(6)?,
-        })
-    };
-    let is_standby: bool = row.try_get(0).map_err(Failure::of_statement)?;
-    if is_standby { Ok(None) } else { sight().map(Some).map_err(Failure::of_statement) }
+    )
+}
+
+/// What the server has answered, if it is none that only follows another.
+pub(super) fn read(row: &PgRow) -> sqlx::Result<Option<Sight>> {
+    if row.try_get(0)? {
+        return Ok(None);
+    }
+    Ok(Some(Sight {
+        system: row.try_get(1)?,
+        timeline: row.try_get(2)?,
+        log_position: row.try_get(3)?,
+        started: row.try_get(4)?,
+        database: row.try_get(5)?,
+        table: row.try_get(6)?,
+    }))
 }
 
 /// In what a database differs from the one that has what was confirmed.

@@ -150,8 +150,7 @@ async fn insert(session: &mut Session, names: &[String]) -> Result<(), Failure> 
     session.set_scope(Scope::Transaction);
     within(allowance, async {
         session.begin(STEP_LIMIT).await?;
-        registry::insert(session, &names).await?;
-        session.end().await
+        registry::insert_and_commit(session, &names).await
     })
     .await?;
     session.set_scope(Scope::Statement);

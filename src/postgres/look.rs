@@ -1,0 +1,58 @@
+//! What has to be known of the database before rows go to it.
+//!
+//! Which one it is, see `lineage`, and whether it keeps what it confirms, see `durability`. Both are asked on
+//! each new connection, together, because the way may be long.
+
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::session::Session;
+use super::{Database, durability};
+
+/// What PostgreSQL is told of how long an answer may take.
+pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
+
+impl Database {
+    /// Asks what is due, by way of `session`; whether anything was.
+    ///
+    /// # Errors
+    /// [`Failure::WentBack`] if it may lack what it confirmed; others as of any question.
+    pub(super) async fn look(&self, session: &mut Session) -> Result<bool, Failure> {
+        let is_new = session.take_newness();
+        let look = self.lineage.begin_if_due(is_new);
+        let mut is_durability_due = self.durability.is_due(is_new);
+        let is_asked = look.is_some() || is_durability_due;
+        if let Some(look) = look {
+            let mut is_together = is_durability_due;
+            while let Some(mut question) = self.lineage.question() {
+                if is_together {
+                    question = format!("{question}; {}", durability::QUESTION);
+                }
+                match session.ask(LOOK_LIMIT, &question).await {
+                    Ok(rows) => {
+                        if let (true, Some(answer)) = (is_together, rows.get(1)) {
+                            is_durability_due = false;
+                            self.durability.hear(answer)?;
+                        }
+                        if let Some(answer) = rows.first() {
+                            self.lineage.judge(look, answer, session).await?;
+                        }
+                        break;
+                    }
+                    // Which of the two was refused is seen when they come alone.
+                    Err(failure) if failure.is_of_statement() && is_together => is_together = false,
+                    Err(failure) if failure.is_of_statement() => {
+                        self.lineage.ask_for_less(&failure);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        if is_durability_due
+            && let Some(answer) = session.ask(LOOK_LIMIT, durability::QUESTION).await?.first()
+        {
+            self.durability.hear(answer)?;
+        }
+        Ok(is_asked)
+    }
+}
