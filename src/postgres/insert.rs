@@ -112,6 +112,7 @@ impl Sink for Database {
 
     fn accept(&self) {
         let had_another = self.lineage.accept();
+        self.registry.forget();
         if had_another {
             self.writes.forget_idle();
             self.queries.forget_idle();

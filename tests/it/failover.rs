@@ -1,7 +1,9 @@
 //! A database that goes back in time, or is another one: what it had confirmed is sent again.
 
 use crate::books;
-use crate::harness::{Ingestor, Mosquitto, Postgres, Publisher, Service, eventually_eq, readings};
+use crate::harness::{
+    Ingestor, Mosquitto, Postgres, Publisher, Service, eventually_eq, reading, readings,
+};
 
 const TABLE: &str = "create table telemetry (device_id text not null, ts timestamptz not null,
     temperature float8 not null, humidity float8 not null, battery float8 not null,
@@ -134,6 +136,52 @@ fn a_table_in_the_place_of_another_lacks_nothing_in_the_end() {
     ));
     postgres.await_exactly(&readings(0..1_000));
     sent_again(&ingestor, 700);
+}
+
+/// Of devices that no other reading has.
+fn publish_late(broker: &Mosquitto) {
+    let mut devices = Publisher::connect(broker.port);
+    for number in 0..50 {
+        let mut reading = reading(number);
+        reading.device_id = format!("late-{number}");
+        devices.publish(&reading.topic(), reading.payload());
+    }
+    devices.finish();
+}
+
+#[test]
+fn devices_that_an_older_database_does_not_know_are_in_the_list_again_with_their_readings() {
+    const NAMES: &str = "select count(*) from telemetry_devices where device_id like 'late-%'";
+    for is_in_place in [false, true] {
+        let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+        let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+        ingestor.await_ready();
+        Publisher::connect(broker.port).publish_readings(0..1_000);
+        postgres.await_count(1_000);
+        let dump = postgres.dump();
+        publish_late(&broker);
+        postgres.await_count(1_050);
+        await_drained(&ingestor);
+        assert_eq!(postgres.value(NAMES), 50);
+        if is_in_place {
+            // No connection ends.
+            postgres.execute(&format!(
+                "begin;
+                 alter table telemetry rename to older; {TABLE};
+                 insert into telemetry select device_id, ts, temperature, humidity, battery, created_at
+                     from older where device_id not like 'late-%';
+                 delete from telemetry_devices where device_id like 'late-%';
+                 commit"
+            ));
+        } else {
+            postgres.restore(&dump);
+        }
+        postgres.await_count(1_050);
+        sent_again(&ingestor, 50);
+        assert_eq!(postgres.value(NAMES), 50, "{is_in_place}");
+        let page = ingestor.get("/api/v1/devices?limit=1000&name_contains=late-").json();
+        assert_eq!(page["total"], 50, "{page}");
+    }
 }
 
 #[test]
