@@ -33,7 +33,7 @@ pub(super) const QUESTION: &str = "
         (
             select indexrelid from pg_index
             where indrelid = to_regclass('telemetry')
-                and indisunique and indisvalid and indpred is null and indexprs is null
+                and indisunique and indimmediate and indisvalid and indpred is null and indexprs is null
                 and indnkeyatts = 2
                 and 2 = (
                     select count(*) from pg_attribute

@@ -1,4 +1,10 @@
 //! Writing a batch, once or as often as it takes.
+//!
+//! Somebody may drop the unique key, without which rows that are sent again would be doubled, while rows come
+//! in. It is not enough to look for that now and then: each statement checks it for itself. The careful one
+//! names the key as what decides of a conflict, and is refused without. The fast one inserts nothing if the
+//! index of the number that was found when the connection was looked at is not there, or not valid, in the
+//! snapshot that it inserts by; to drop one takes a lock that waits for statements under way.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -30,6 +30,7 @@ mod failing_writes;
 mod failover;
 mod full_log;
 mod hostile;
+mod keys;
 mod log_output;
 mod neighbours;
 mod openapi;
