@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::logging;
 use crate::base::settings::{Mistakes, Setting, Sources};
-use crate::telemetry::mapping::Mappings;
+use crate::telemetry::mapping::{Mapping, Mappings};
 use crate::telemetry::validate::Rules;
 use crate::{dead_letters, flusher, http, intake, mqtt, postgres, wal};
 
@@ -125,8 +125,14 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let overlaps = self.mappings.warnings(&self.mqtt.topics);
+        let of_mapping = |mapping: &Mapping| {
+            let place = |topic| format!("mapping \"{}\": topic {topic}", mapping.name);
+            let warning = |topic| mqtt::shared_warning(&place(topic), topic);
+            mapping.subscriptions().filter_map(warning).collect::<Vec<_>>()
+        };
+        let shared = self.mappings.list.iter().flat_map(of_mapping);
         let rooms = [self.database.warnings(), self.mqtt.warnings(), self.http.warnings()];
-        rooms.into_iter().flatten().chain(overlaps).collect()
+        rooms.into_iter().flatten().chain(shared).chain(overlaps).collect()
     }
 }
 

@@ -18,6 +18,7 @@ use super::process::Process;
 pub struct Metrics {
     registry: Registry,
     pub messages: IntCounter,
+    pub qos0_messages: IntCounter,
     pub valid_messages: IntCounter,
     pub invalid_messages: IntCounter,
     rejections: IntCounterVec,
@@ -95,6 +96,10 @@ impl Metrics {
         let metrics = Self {
             mappings,
             messages: r.counter("messages_total", "MQTT messages received.")?,
+            qos0_messages: r.counter(
+                "qos0_messages_total",
+                "MQTT messages received with QoS 0, which nobody sends again if they are lost on the way.",
+            )?,
             valid_messages: r.counter("valid_messages_total", "Readings accepted into the log.")?,
             invalid_messages: r.counter(
                 "invalid_messages_total",

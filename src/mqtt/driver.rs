@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Dialer, Opened};
 use super::credentials::Credentials;
 use super::inlet::{Forwarded, Inlet};
-use super::packet::{Answer, Received, Sent};
+use super::packet::{Answer, Qos, Received, Sent};
 use super::remembered::Remembered;
 use super::report::report;
 use super::session::{Change, Command, Event, Loss, Session, State, Terms};
@@ -160,6 +160,9 @@ impl Source {
     fn receive(&mut self, packet: Received) {
         if let Received::Publish(publish) = &packet {
             self.metrics.messages.inc();
+            if publish.qos == Qos::AtMostOnce {
+                self.metrics.qos0_messages.inc();
+            }
             if publish.dup {
                 self.metrics.redeliveries.inc();
             }

@@ -21,6 +21,6 @@ mod wake;
 
 pub use credentials::Credentials;
 pub use driver::{Source, SourceParts};
-pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
+pub(crate) use settings::{SETTINGS, shared_warning};
 pub use tls::Tls;

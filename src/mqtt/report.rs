@@ -57,7 +57,7 @@ pub(super) fn report(settings: &Settings, change: Change) {
         ),
         Change::Unsubscribed(filters) => tracing::info!(
             filters = filters.join(","),
-            "unsubscribed from what MQTT_TOPIC does not name any more"
+            "unsubscribed from what neither MQTT_TOPIC nor a mapping names any more"
         ),
         Change::Lost { error, retry_in } => tracing::warn!(
             error,

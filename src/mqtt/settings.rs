@@ -140,14 +140,18 @@ impl Settings {
     /// What is allowed and unwise, a line each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let shared = self.topics.iter().filter(|filter| filter.starts_with(SHARED));
-        let warning = |filter: &String| {
-            format!(
-                "MQTT_TOPIC={filter} is a shared subscription: Mosquitto forgets it when it restarts, and what is published until the ingestor is connected again is lost; to share the load without that, give each ingestor filters of its own, or all of them the same plain filter (the table's key makes one row of a reading)"
-            )
-        };
-        shared.map(warning).collect()
+        let warning = |filter: &String| shared_warning(&format!("MQTT_TOPIC={filter}"), filter);
+        self.topics.iter().filter_map(warning).collect()
     }
+}
+
+/// What to know of `filter`, which stands at `place`, if it is a shared subscription.
+pub(crate) fn shared_warning(place: &str, filter: &str) -> Option<String> {
+    filter.starts_with(SHARED).then(|| {
+        format!(
+            "{place} is a shared subscription: Mosquitto forgets it when it restarts, and what is published until the ingestor is connected again is lost; to share the load without that, give each ingestor filters of its own, or all of them the same plain filter (the table's key makes one row of a reading)"
+        )
+    })
 }
 
 fn login(from: &mut Sources) -> Option<(String, Secret)> {

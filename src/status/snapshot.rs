@@ -95,6 +95,10 @@ pub(super) struct Broker {
     /// Seconds since the last message came in; null if none has since the start.
     #[schema(required, example = 0.4)]
     pub(super) last_message_seconds: Option<f64>,
+    /// Messages since the start that came with QoS 0: they are stored like all others, but one that is
+    /// lost on the way is not sent again.
+    #[schema(example = 0)]
+    pub(super) qos0_messages: u64,
 }
 
 /// The write-ahead log, in which readings are durable before they are acknowledged.
@@ -282,6 +286,7 @@ impl Snapshot {
                 missing_filters: health.missing_filters(),
                 since: Since::of(now, ages.mqtt),
                 last_message_seconds: history.last_message().map(|age| age.as_secs_f64()),
+                qos0_messages: metrics.qos0_messages.get(),
             },
             log: Log { state: report.wal, since: Since::of(now, ages.wal), reason },
             database: Database {

@@ -319,6 +319,7 @@ mod tests {
                 missing_filters: Vec::new(),
                 since: since(9_000),
                 last_message_seconds: Some(0.2),
+                qos0_messages: 0,
             },
             log: Log { state: WalState::Ok, since: since(9_000), reason: None },
             database: Database {

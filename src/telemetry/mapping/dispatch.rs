@@ -93,16 +93,30 @@ impl Node {
     }
 }
 
-/// A topic that both filters match, if neither matches all that the other does: some brokers deliver a
-/// message of such a topic once for each.
-pub(super) fn overlap(one: &Filter, other: &Filter) -> Option<String> {
-    let example = common(&one.levels, &other.levels)?;
-    let is_within = covers(&one.levels, &other.levels) || covers(&other.levels, &one.levels);
-    (!is_within).then(|| example.join("/"))
+/// A topic that both filters match.
+pub(super) fn shared_topic(one: &Filter, other: &Filter) -> Option<String> {
+    if brings_brokers_own(&one.levels) != brings_brokers_own(&other.levels) {
+        return None;
+    }
+    common(&one.levels, &other.levels).map(|levels| levels.join("/"))
+}
+
+/// Whether one of them matches all that the other does.
+pub(super) fn is_within(one: &Filter, other: &Filter) -> bool {
+    covers(&one.levels, &other.levels) || covers(&other.levels, &one.levels)
 }
 
 /// Whether all that `small` matches is matched by `large`.
 pub(super) fn covers(large: &[Level], small: &[Level]) -> bool {
+    brings_brokers_own(large) == brings_brokers_own(small) && covers_levels(large, small)
+}
+
+/// Whether it matches topics that begin with `$`, which no wildcard does; then it matches no others.
+fn brings_brokers_own(levels: &[Level]) -> bool {
+    matches!(levels.first(), Some(Level::Exactly(text)) if text.starts_with('$'))
+}
+
+fn covers_levels(large: &[Level], small: &[Level]) -> bool {
     match (large, small) {
         ([Level::Rest | Level::SomeRest, ..], [Level::SomeRest, ..])
         | ([Level::Rest, ..], _)
@@ -110,10 +124,10 @@ pub(super) fn covers(large: &[Level], small: &[Level]) -> bool {
         ([Level::SomeRest, ..], [Level::Rest, ..]) => false,
         ([Level::SomeRest, ..], small) => !small.is_empty(),
         ([Level::Any, large @ ..], [Level::Any | Level::Exactly(_), small @ ..]) => {
-            covers(large, small)
+            covers_levels(large, small)
         }
         ([Level::Exactly(a), large @ ..], [Level::Exactly(b), small @ ..]) => {
-            a == b && covers(large, small)
+            a == b && covers_levels(large, small)
         }
         _ => false,
     }
@@ -208,7 +222,8 @@ mod tests {
     #[test]
     fn filters_that_overlap_in_part_show_a_topic_that_both_match() {
         let of = |one: &str, other: &str| {
-            overlap(&Filter::parse(one).unwrap(), &Filter::parse(other).unwrap())
+            let (one, other) = (Filter::parse(one).unwrap(), Filter::parse(other).unwrap());
+            shared_topic(&one, &other).filter(|_| !is_within(&one, &other))
         };
         assert_eq!(of("a/+", "+/b").as_deref(), Some("a/b"));
         assert_eq!(of("+/sensor/#", "house/#").as_deref(), Some("house/sensor"));
@@ -218,6 +233,7 @@ mod tests {
         assert_eq!(of("a/{x...}", "a/#"), None);
         assert_eq!(of("a/b", "c/+"), None);
         assert_eq!(of("+/+", "a/b/c"), None);
+        assert_eq!(of("+/x/#", "$SYS/+/y"), None);
     }
 
     #[test]
@@ -235,6 +251,9 @@ mod tests {
             ("a/b", "a/+", false),
             ("+/b/#", "a/b/+/d", true),
             ("a/+", "a/#", false),
+            ("#", "$SYS/broker/load", false),
+            ("+/x", "$SYS/x", false),
+            ("$SYS/#", "$SYS/x", true),
         ] {
             assert_eq!(of(large, small), is_covered, "{large} {small}");
         }

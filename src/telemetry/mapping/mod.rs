@@ -38,6 +38,8 @@ mod value;
 pub use compiled::Mapping;
 pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
 pub use explain::{Explained, Explanation};
+pub use field::is_name;
+pub use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;
 pub use read::READING_MAX_BYTES;
 pub use set::{Mappings, Unmatched};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::compiled::Mapping;
-use super::dispatch::{covers, overlap};
+use super::dispatch::{covers, is_within, shared_topic};
 use super::set::Mappings;
-use super::shape::{Column, TableShape};
+use super::shape::{Column, Kind, TableShape};
 use super::topic::{Filter, without_group};
 
 impl Mappings {
@@ -13,6 +13,9 @@ impl Mappings {
     #[must_use]
     pub fn subscriptions(&self, own: &[String]) -> Vec<String> {
         let mut wanted: Vec<String> = own.to_vec();
+        if self.is_empty() {
+            return wanted;
+        }
         for topic in self.list.iter().flat_map(Mapping::subscriptions) {
             if !wanted.iter().any(|other| other == topic) {
                 wanted.push(topic.to_owned());
@@ -34,7 +37,9 @@ impl Mappings {
         (0..wanted.len()).filter(|at| !is_covered(*at)).map(|at| wanted[at].clone()).collect()
     }
 
-    /// One line for each two subscriptions that overlap in part.
+    /// One line for each two subscriptions that overlap and of which neither is left out: some brokers
+    /// deliver a message of such a topic once for each, and every broker does to one that is shared and
+    /// one that is not.
     #[must_use]
     pub fn warnings(&self, own: &[String]) -> Vec<String> {
         if self.is_empty() {
@@ -44,42 +49,91 @@ impl Mappings {
         let mut warnings = Vec::new();
         for (at, one) in wanted.iter().enumerate() {
             for other in &wanted[at + 1..] {
-                let (Some(a), Some(b)) = (parse_subscription(one).1, parse_subscription(other).1)
+                let ((one_shared, Some(a)), (other_shared, Some(b))) =
+                    (parse_subscription(one), parse_subscription(other))
                 else {
                     continue;
                 };
-                if let Some(topic) = overlap(&a, &b) {
-                    warnings.push(format!(
-                        "the topic filters `{one}` and `{other}` both match `{topic}`: some brokers deliver such a message twice"
-                    ));
-                }
+                let is_shared = one_shared || other_shared;
+                let topic = shared_topic(&a, &b).filter(|_| is_shared || !is_within(&a, &b));
+                let Some(topic) = topic else { continue };
+                let who = if is_shared { "the broker delivers" } else { "some brokers deliver" };
+                warnings.push(format!(
+                    "the topic filters `{one}` and `{other}` both match `{topic}`: {who} such a message twice"
+                ));
             }
         }
         warnings
     }
 
+    /// The tables that they fill, in the order of their names.
+    #[must_use]
+    pub fn outlines(&self) -> Vec<TableOutline> {
+        let outline = |table: &Arc<TableShape>| TableOutline {
+            name: table.name.clone(),
+            columns: table.columns.iter().map(|column| self.outline(&table.name, column)).collect(),
+            mappings: self.filling(&table.name).map(|mapping| mapping.name.clone()).collect(),
+        };
+        self.tables().into_iter().map(outline).collect()
+    }
+
+    fn outline(&self, table: &str, column: &Column) -> ColumnOutline {
+        let is_filled_by = |mapping: &&Mapping| match column.kind {
+            Kind::Json => mapping.extra.is_some(),
+            _ => mapping.fields.iter().any(|field| field.name == column.name),
+        };
+        let fields = self.filling(table).flat_map(|mapping| &mapping.fields);
+        let mut units = fields.filter(|field| field.name == column.name);
+        ColumnOutline {
+            name: column.name.clone(),
+            kind: column.kind,
+            unit: units.find_map(|field| field.unit.clone()),
+            mappings: self
+                .filling(table)
+                .filter(is_filled_by)
+                .map(|mapping| mapping.name.clone())
+                .collect(),
+        }
+    }
+
     /// One line for each table and its columns, in the order of their names.
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
-        let line = |table: &Arc<TableShape>| {
-            let unit = |column: &Column| {
-                let fields = self.filling(&table.name).flat_map(|mapping| &mapping.fields);
-                let unit = fields
-                    .filter(|field| field.name == column.name)
-                    .find_map(|field| field.unit.as_deref());
-                unit.map_or_else(String::new, |unit| format!(" ({unit})"))
-            };
-            let columns: Vec<String> = table
-                .columns
-                .iter()
-                .map(|column| format!("{} {}{}", column.name, column.kind.sql(), unit(column)))
-                .collect();
-            let by: Vec<&str> =
-                self.filling(&table.name).map(|mapping| mapping.name.as_str()).collect();
-            format!("table {}: {} [mappings: {}]", table.name, columns.join(", "), by.join(", "))
+        let column = |column: &ColumnOutline| {
+            let unit = column.unit.as_ref().map_or_else(String::new, |unit| format!(" ({unit})"));
+            format!("{} {}{unit}", column.name, column.kind.sql())
         };
-        self.tables().into_iter().map(line).collect()
+        let line = |table: TableOutline| {
+            let columns: Vec<String> = table.columns.iter().map(column).collect();
+            let (columns, by) = (columns.join(", "), table.mappings.join(", "));
+            format!("table {}: {columns} [mappings: {by}]", table.name)
+        };
+        self.outlines().into_iter().map(line).collect()
     }
+}
+
+/// A table that mappings fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableOutline {
+    /// Its name.
+    pub name: String,
+    /// Those that mappings fill, in the order of their names.
+    pub columns: Vec<ColumnOutline>,
+    /// Which mappings fill it, in the order of the file.
+    pub mappings: Vec<String>,
+}
+
+/// A column that mappings fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnOutline {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub kind: Kind,
+    /// What its values are in, as the first mapping has it that says so.
+    pub unit: Option<String>,
+    /// Which mappings fill it, in the order of the file.
+    pub mappings: Vec<String>,
 }
 
 /// A subscription, and whether it is shared; `None` if it is no filter.

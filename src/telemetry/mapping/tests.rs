@@ -512,6 +512,12 @@ fn subscriptions_leave_out_what_another_one_brings() {
     assert_eq!(mappings.subscriptions(&["#".to_owned()]), ["#"]);
     let shared = mappings.subscriptions(&["$share/g/#".to_owned()]);
     assert_eq!(shared.len(), 6, "{shared:?}");
+    let warnings = mappings.warnings(&["$share/g/tele/#".to_owned()]);
+    let twice = "`$share/g/tele/#` and `tele/+/SENSOR` both match `tele/x/SENSOR`: the broker delivers such a message twice";
+    assert!(warnings.iter().any(|line| line.contains(twice)), "{warnings:?}");
+    let none = Mappings::default();
+    let nested = ["a/#".to_owned(), "a/b".to_owned()];
+    assert_eq!(none.subscriptions(&nested), nested, "without a mapping all are asked for");
     assert!(
         mappings
             .warnings(&own)
