@@ -21,6 +21,7 @@ Installs the ingestor as the systemd service iot-ingestor, or upgrades it, and s
   /usr/local/bin/ingestor                     the program; the one before it as ingestor.previous
   /etc/systemd/system/iot-ingestor.service    the unit; change it with `systemctl edit iot-ingestor`
   /etc/iot-ingestor/ingestor.env              settings; never overwritten
+  /etc/iot-ingestor/Rocket.toml               mappings of devices' own messages; never overwritten
   /etc/iot-ingestor/ingestor.env.example      the settings of this version, with their defaults
   /etc/iot-ingestor/secrets/                  database-url, admin-token, …; never overwritten
   /var/lib/iot-ingestor/                      the log and the dead letters
@@ -124,6 +125,9 @@ install_service() {
     # systemd reads it, and not the service: a password may get into it all the same.
     put_new 600 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env"
     as_root chmod 600 "$SETTINGS/ingestor.env"
+    # It may hold a setting that is a secret, and the service reads it.
+    put_new 640 Rocket.toml "$SETTINGS/Rocket.toml"
+    as_root chgrp "$NAME" "$SETTINGS/Rocket.toml"
     put_secrets
     put 755 "$BINARY" "$PROGRAM"
     put 644 "deploy/systemd/$NAME.service" "$UNIT"

@@ -265,6 +265,17 @@ mod tests {
     }
 
     #[test]
+    fn the_mappings_that_the_rocket_toml_shows_are_good() {
+        let example = include_str!("../../Rocket.toml");
+        let is_shown = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
+        let shown: Vec<_> =
+            example.lines().filter(is_shown).map(|line| line.trim_start_matches('#')).collect();
+        let mappings = load(&[], &shown.join("\n")).unwrap().mappings;
+        let names: Vec<_> = mappings.list.iter().map(|mapping| mapping.name.as_str()).collect();
+        assert_eq!(names, ["tasmota", "shelly"]);
+    }
+
+    #[test]
     fn mappings_are_checked_and_not_taken_yet() {
         let toml = "[[default.mapping]]\nname = \"m\"\ntopic = \"t/{d}\"\ndevice = \"{d}\"\ntime = \"received\"\nfields = [\"a\"]\n";
         let config = load(&[], toml).unwrap();

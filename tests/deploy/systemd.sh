@@ -166,6 +166,7 @@ starts_alone() {
     must_fail 'it does not run as root' grep -Eq 'Uid:\s0' <<<"$status"
     equal '700 root' "$(inside stat -c '%a %U' /etc/iot-ingestor/secrets)" 'the secrets'
     equal '600 root' "$(inside stat -c '%a %U' /etc/iot-ingestor/ingestor.env)" 'the settings'
+    equal "640 root $SERVICE" "$(inside stat -c '%a %U %G' /etc/iot-ingestor/Rocket.toml)" 'the mappings'
     equal "700 $SERVICE" "$(inside stat -c '%a %U' /var/lib/iot-ingestor)" 'the data'
     must_fail 'no secret is in the environment' grep -q postgres:// <<<"$(inside cat "/proc/$(main_pid)/environ" | tr '\0' '\n')"
     holds
