@@ -41,6 +41,7 @@ mod preflight;
 mod probe;
 mod protocol;
 mod reach;
+mod recipes;
 mod refusals;
 mod renewal;
 mod simulator;
