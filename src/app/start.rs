@@ -15,7 +15,7 @@ use super::watchdog;
 use crate::base::activity::Activity;
 use crate::base::output::Output;
 use crate::flusher::{self, Flusher};
-use crate::http::{self, Access, AppState, Replayer};
+use crate::http::{self, Access, AppState, Description, Replayer, Tables};
 use crate::intake::Intake;
 use crate::mqtt::{self, Source, SourceParts};
 use crate::status::health::Health;
@@ -142,12 +142,15 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         Arc::clone(dead_letters),
         shared.admission.clone(),
     );
+    let tables = Arc::new(Tables::of(&config.mappings));
     AppState {
         instance: config.mqtt.client_id.as_str().into(),
         metrics: metrics.clone(),
         health: Arc::clone(health),
         history: Arc::clone(history),
         database: shared.database.clone(),
+        description: Description::of(&tables),
+        tables,
         refresh: housekeeping::refresh(log, history, metrics, &shared.database, output),
         access: Arc::new(Access::new(config.http.tokens.clone(), metrics.clone())),
         log: log.clone(),

@@ -1,5 +1,7 @@
 //! `GET /api/v1/devices`: each device's latest reading, by name or by age.
 
+use std::sync::Arc;
+
 use rocket::serde::json::Json;
 use rocket::{Route, State, get, routes};
 use serde::Serialize;
@@ -8,8 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
-use super::measured::Measured;
-use super::query::RawQuery;
+use super::measured::{Measured, Shown};
+use super::query::{Parameters, RawQuery};
+use super::selection::{Selection, Wanted};
 use crate::base::time::Timestamp;
 use crate::postgres::{DeviceFilter, StoredReading};
 
@@ -22,7 +25,7 @@ pub(super) fn routes() -> Vec<Route> {
     get,
     tag = "data",
     path = "/api/v1/devices",
-    params(Query),
+    params(Query, Wanted),
     responses(
         (status = 200, description = "A page of devices.", body = Answer),
         (
@@ -39,14 +42,19 @@ pub(super) async fn devices(
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Answer>, ApiError> {
-    let Query { limit, offset, name_contains, newest_first } = Query::read(&query)?;
+    let parameters = query.parameters(KNOWN)?;
+    let Query { limit, offset, name_contains, newest_first } = Query::read(&parameters)?;
+    let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = DeviceFilter { name_contains, newest_first };
-    let page = state.database.devices(&filter, offset, limit).await;
+    let page = state.database.devices(&relation, &filter, offset, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
-    let data = page.latest.into_iter().map(Item::from).collect();
+    let data = page.latest.into_iter().map(|reading| item(reading, shown.as_ref())).collect();
     let total_exact = (!page.total.exact).then_some(false);
     Ok(Json(Answer { data, total: page.total.rows, total_exact, limit, offset }))
 }
+
+/// The parameters that there are.
+const KNOWN: &[&str] = &["limit", "offset", "name_contains", "newest_first", "table", "fields"];
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -66,9 +74,7 @@ struct Query {
 }
 
 impl Query {
-    fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
-        let known = ["limit", "offset", "name_contains", "newest_first"];
-        let parameters = query.parameters(&known)?;
+    fn read(parameters: &Parameters) -> Result<Self, ApiError> {
         Ok(Self {
             limit: parameters.limit()?,
             offset: parameters.offset()?,
@@ -116,10 +122,8 @@ struct Latest {
 
 type Item = Measured<Latest>;
 
-impl From<StoredReading> for Item {
-    fn from(reading: StoredReading) -> Self {
-        let note = reading.note();
-        let StoredReading { device_id, timestamp, values, .. } = reading;
-        Self::new(Latest { device_id, last_seen: timestamp, note }, values)
-    }
+fn item(reading: StoredReading, shown: Option<&Arc<[Shown]>>) -> Item {
+    let note = reading.note();
+    let StoredReading { device_id, timestamp, values, .. } = reading;
+    Item::stored(Latest { device_id, last_seen: timestamp, note }, values, shown)
 }

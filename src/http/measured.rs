@@ -1,12 +1,18 @@
-//! What devices measure, in the bodies of answers and in their description: one key for each of
-//! [`FIELDS`], behind the keys of the body itself.
+//! What devices measure, in the bodies of answers and in their description: a key for each column that was
+//! asked for, behind the keys of the body itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::postgres::StoredValues;
 use crate::telemetry::fields::{COUNT, FIELDS, Values};
+use crate::telemetry::mapping::Kind;
 
 /// A body, and the values that belong to it.
 #[derive(serde::Serialize)]
@@ -17,21 +23,108 @@ pub(super) struct Measured<B> {
     values: Keyed,
 }
 
-struct Keyed(Values);
+/// A column that is shown.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    name: String,
+    kind: Kind,
+}
+
+impl Shown {
+    pub(super) fn new(name: &str, kind: Kind) -> Self {
+        Self { name: name.to_owned(), kind }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A value as PostgreSQL writes it, as it is shown. A float is written like those of the built-in shape, and
+    /// what is none in JSON is null. Anything else is shown as the table has it, also where somebody has
+    /// changed the type of the column.
+    fn cell(&self, value: &RawValue) -> Cell {
+        let text = value.get();
+        match (self.kind, text.parse::<f64>()) {
+            (_, _) if text == "null" => Cell::Null,
+            (Kind::Float, Ok(number)) => Cell::Float(number),
+            (Kind::Float, Err(_)) if NOT_FINITE.contains(&text) => Cell::Null,
+            _ => Cell::AsStored(value.to_owned()),
+        }
+    }
+}
+
+/// As PostgreSQL writes what JSON has no number for.
+const NOT_FINITE: [&str; 3] = ["\"NaN\"", "\"Infinity\"", "\"-Infinity\""];
+
+enum Keyed {
+    Fields(Values),
+    Row(Arc<[Shown]>, Vec<Cell>),
+}
+
+enum Cell {
+    Null,
+    Float(f64),
+    AsStored(Box<RawValue>),
+}
 
 impl<B> Measured<B> {
+    /// Of the built-in shape.
     pub(super) fn new(body: B, values: Values) -> Self {
-        Self { body, values: Keyed(values) }
+        Self { body, values: Keyed::Fields(values) }
+    }
+
+    /// Of the database; `shown` are the columns that are shown of a whole row.
+    pub(super) fn stored(body: B, values: StoredValues, shown: Option<&Arc<[Shown]>>) -> Self {
+        let values = match values {
+            StoredValues::Fields(values) => Keyed::Fields(values),
+            StoredValues::Row(text) => Keyed::of_row(&text, shown.cloned().unwrap_or_default()),
+        };
+        Self { body, values }
+    }
+}
+
+impl Keyed {
+    fn of_row(text: &str, shown: Arc<[Shown]>) -> Self {
+        let row: HashMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_else(|error| {
+            // PostgreSQL writes JSON; this is for the day when it does not.
+            tracing::error!(%error, "a row of the database is no JSON object: it is shown without values");
+            HashMap::new()
+        });
+        let cell =
+            |column: &Shown| row.get(column.name()).map_or(Cell::Null, |value| column.cell(value));
+        let cells = shown.iter().map(cell).collect();
+        Self::Row(shown, cells)
     }
 }
 
 impl Serialize for Keyed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(COUNT))?;
-        for (field, value) in FIELDS.iter().zip(&self.0) {
-            object.serialize_entry(field.name, value)?;
+        match self {
+            Self::Fields(values) => {
+                let mut object = serializer.serialize_map(Some(COUNT))?;
+                for (field, value) in FIELDS.iter().zip(values) {
+                    object.serialize_entry(field.name, value)?;
+                }
+                object.end()
+            }
+            Self::Row(shown, cells) => {
+                let mut object = serializer.serialize_map(Some(cells.len()))?;
+                for (column, cell) in shown.iter().zip(cells) {
+                    object.serialize_entry(&column.name, cell)?;
+                }
+                object.end()
+            }
         }
-        object.end()
+    }
+}
+
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_none(),
+            Self::Float(number) => serializer.serialize_f64(*number),
+            Self::AsStored(value) => value.serialize(serializer),
+        }
     }
 }
 
@@ -48,12 +141,12 @@ impl<B: PartialSchema> PartialSchema for Measured<B> {
                     .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
                     .format(Some(SchemaFormat::KnownFormat(KnownFormat::Double)))
                     .description(Some(format!(
-                        "The {}, in {}; null if another program has stored a row without it.",
+                        "The {}, in {}; null if another program has stored a row without it. Absent if \
+                         `fields` leaves it out.",
                         field.name, field.unit
                     )))
                     .example(Some(field.example.into()));
                 object.properties.insert(field.name.to_owned(), value.build().into());
-                object.required.push(field.name.to_owned());
             }
         }
         schema
@@ -67,5 +160,37 @@ impl<B: ToSchema> ToSchema for Measured<B> {
 
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         B::schemas(schemas);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(kind: Kind, value: &str) -> String {
+        let columns: Arc<[Shown]> = [Shown::new("x", kind), Shown::new("absent", kind)].into();
+        let row = format!("{{\"device_id\":\"a\",\"x\":{value}}}");
+        serde_json::to_string(&Keyed::of_row(&row, columns)).unwrap()
+    }
+
+    #[test]
+    fn values_are_shown_in_the_types_of_their_columns_or_as_the_table_has_them() {
+        for (kind, stored, answered) in [
+            (Kind::Float, "21", "21.0"),
+            (Kind::Float, "0.1", "0.1"),
+            (Kind::Float, "\"NaN\"", "null"),
+            (Kind::Float, "\"-Infinity\"", "null"),
+            (Kind::Float, "null", "null"),
+            (Kind::Int, "9223372036854775807", "9223372036854775807"),
+            (Kind::Bool, "true", "true"),
+            (Kind::Text, "\"NaN\"", "\"NaN\""),
+            (Kind::Json, "{\"a\": [1]}", "{\"a\": [1]}"),
+            // Somebody has changed the type.
+            (Kind::Float, "\"warm\"", "\"warm\""),
+            (Kind::Int, "1.5", "1.5"),
+        ] {
+            let expected = format!("{{\"x\":{answered},\"absent\":null}}");
+            assert_eq!(shown(kind, stored), expected, "{kind:?} {stored}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! | `GET /`, `GET /assets/…` | `page` |
 //! | `GET /api/v1/telemetry` | `telemetry` |
 //! | `GET /api/v1/devices` | `devices` |
+//! | `GET /api/v1/tables` | `tables` |
 //! | `GET /api/v1/status`, `GET /api/v1/status/history` | `status` |
 //! | `GET /api/v1/openapi.json` | `openapi` |
 //! | `GET /metrics` | `metrics` |
@@ -42,6 +43,7 @@ use crate::wal::Log;
 
 mod access;
 mod admin;
+mod described;
 mod devices;
 mod dispatch;
 mod error;
@@ -55,17 +57,21 @@ mod openapi;
 mod page;
 mod query;
 mod seats;
+mod selection;
 mod server;
 mod settings;
 mod status;
+mod tables;
 mod telemetry;
 mod tls;
 mod wire;
 
 pub use access::Access;
 pub use admin::Replayer;
+pub use openapi::Description;
 pub(crate) use settings::SETTINGS;
 pub use settings::{GRACE_SECS, Settings};
+pub use tables::Tables;
 
 use settings::{check_settings, figment};
 
@@ -82,6 +88,10 @@ pub struct AppState {
     pub history: Arc<History>,
     /// Where telemetry and devices are read.
     pub database: Database,
+    /// The tables that can be asked for.
+    pub tables: Arc<Tables>,
+    /// The OpenAPI document of them.
+    pub description: Description,
     /// Brings gauges that are only worth computing when somebody looks up to date; called before
     /// `/metrics` is rendered. It must not block.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
@@ -214,6 +224,7 @@ fn mounts() -> Vec<(&'static str, Vec<Route>)> {
         ("/", page::routes()),
         ("/api/v1", telemetry::routes()),
         ("/api/v1", devices::routes()),
+        ("/api/v1", tables::routes()),
         ("/api/v1", status::routes()),
         ("/api/v1", openapi::routes()),
         ("/metrics", metrics::routes()),

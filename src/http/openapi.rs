@@ -1,18 +1,21 @@
 //! `GET /api/v1/openapi.json`: the OpenAPI 3 description, put together from what stands at the
-//! handlers and the bodies themselves.
+//! handlers and the bodies themselves, and, at the start, from the tables of the configuration.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use rocket::response::content::RawJson;
-use rocket::{Route, get, routes};
+use rocket::{Route, State, get, routes};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
+use super::AppState;
 use super::access::Reader;
+use super::described;
 use super::error::{ADMIN_UNAUTHORIZED, ApiError, Body, READ_UNAUTHORIZED};
 use super::query::RawQuery;
+use super::tables::{self, Tables};
 use super::{admin, devices, health, metrics, status, telemetry};
 
 pub(super) fn routes() -> Vec<Route> {
@@ -27,18 +30,37 @@ pub(super) fn routes() -> Vec<Route> {
     responses((status = 200, description = "An OpenAPI 3 document.", body = Object))
 )]
 #[get("/openapi.json")]
-fn openapi(_reader: Reader, query: RawQuery<'_>) -> Result<RawJson<&'static str>, ApiError> {
+fn openapi(
+    _reader: Reader,
+    query: RawQuery<'_>,
+    state: &State<AppState>,
+) -> Result<RawJson<Arc<str>>, ApiError> {
     query.must_be_empty()?;
-    Ok(RawJson(&DOCUMENT))
+    Ok(RawJson(Arc::clone(&state.description.0)))
 }
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-    let document = Description::openapi().to_json();
-    document.unwrap_or_else(|error| {
-        tracing::error!(%error, "the OpenAPI description cannot be written as JSON");
-        "{}".to_owned()
-    })
-});
+/// The document.
+#[derive(Clone, Debug)]
+pub struct Description(Arc<str>);
+
+impl Description {
+    /// What can be asked of a service that has these tables.
+    #[must_use]
+    pub fn of(tables: &Tables) -> Self {
+        let mut document = Handlers::openapi();
+        described::add(tables, &mut document);
+        let document = document.to_json().unwrap_or_else(|error| {
+            tracing::error!(%error, "the OpenAPI description cannot be written as JSON");
+            "{}".to_owned()
+        });
+        Self(document.into())
+    }
+
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
 
 #[derive(OpenApi)]
 #[openapi(
@@ -52,6 +74,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     paths(
         telemetry::telemetry,
         devices::devices,
+        tables::tables,
         status::status,
         status::history,
         openapi,
@@ -76,7 +99,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         (name = ADMIN, description = "For operators. All of these require the admin token."),
     ),
 )]
-struct Description;
+struct Handlers;
 
 const ADMIN: &str = "admin";
 const READ: &str = "read";
@@ -158,8 +181,13 @@ mod tests {
     /// Routes that are made for a browser and described nowhere.
     const PAGES: &[&str] = &["/", "/assets/{file}"];
 
+    /// Of a service with a table of its own.
+    fn text() -> Arc<str> {
+        Description::of(&Tables::example()).0
+    }
+
     fn document() -> Value {
-        serde_json::from_str(&DOCUMENT).unwrap()
+        serde_json::from_str(&text()).unwrap()
     }
 
     /// Method and path of every operation that is described.
@@ -220,8 +248,9 @@ mod tests {
     #[test]
     fn every_reference_leads_somewhere() {
         let document = document();
-        for (at, _) in DOCUMENT.match_indices("\"#/") {
-            let pointer = DOCUMENT[at + 2..].split('"').next().unwrap();
+        let text = text();
+        for (at, _) in text.match_indices("\"#/") {
+            let pointer = text[at + 2..].split('"').next().unwrap();
             assert!(document.pointer(pointer).is_some(), "{pointer}");
         }
     }

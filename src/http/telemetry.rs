@@ -1,5 +1,7 @@
 //! `GET /api/v1/telemetry`: readings, newest first, by offset or by cursor.
 
+use std::sync::Arc;
+
 use rocket::serde::json::Json;
 use rocket::{Route, State, get, routes};
 use serde::Serialize;
@@ -8,8 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
-use super::measured::Measured;
+use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery, bad};
+use super::selection::{Selection, Wanted};
 use crate::base::time::Timestamp;
 use crate::postgres::{Cursor, InvalidCursor, Position, StoredReading, TelemetryFilter};
 
@@ -24,7 +27,7 @@ pub(super) fn routes() -> Vec<Route> {
     get,
     tag = "data",
     path = "/api/v1/telemetry",
-    params(Query),
+    params(Query, Wanted),
     responses(
         (status = 200, description = "A page of readings.", body = Answer),
         (
@@ -41,13 +44,15 @@ pub(super) async fn telemetry(
     query: RawQuery<'_>,
     state: &State<AppState>,
 ) -> Result<Json<Answer>, ApiError> {
-    let Query { device_id, start, end, limit, offset, cursor } = Query::read(&query)?;
+    let parameters = query.parameters(KNOWN)?;
+    let Query { device_id, start, end, limit, offset, cursor } = Query::read(&parameters)?;
+    let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = TelemetryFilter { device_id, start, end };
     let position = cursor.map_or(Position::Offset(offset), Position::After);
-    let page = state.database.telemetry(&filter, &position, limit).await;
+    let page = state.database.telemetry(&relation, &filter, &position, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
     Ok(Json(Answer {
-        data: page.readings.into_iter().map(Item::from).collect(),
+        data: page.readings.into_iter().map(|reading| item(reading, shown.as_ref())).collect(),
         total: page.total.rows,
         total_exact: page.total.exact,
         limit,
@@ -55,6 +60,10 @@ pub(super) async fn telemetry(
         next_cursor: page.next.map(|cursor| cursor.to_string()),
     }))
 }
+
+/// The parameters that there are.
+const KNOWN: &[&str] =
+    &["device_id", "start", "end", "limit", "offset", "cursor", "table", "fields"];
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -81,9 +90,7 @@ struct Query {
 }
 
 impl Query {
-    fn read(query: &RawQuery<'_>) -> Result<Self, ApiError> {
-        let known = ["device_id", "start", "end", "limit", "offset", "cursor"];
-        let parameters = query.parameters(&known)?;
+    fn read(parameters: &Parameters) -> Result<Self, ApiError> {
         let (start, end) = parameters.range()?;
         Ok(Self {
             device_id: parameters.device_id()?,
@@ -91,7 +98,7 @@ impl Query {
             end,
             limit: parameters.limit()?,
             offset: parameters.offset()?,
-            cursor: cursor(&parameters)?,
+            cursor: cursor(parameters)?,
         })
     }
 }
@@ -152,10 +159,8 @@ struct Measurement {
 
 type Item = Measured<Measurement>;
 
-impl From<StoredReading> for Item {
-    fn from(reading: StoredReading) -> Self {
-        let note = reading.note();
-        let StoredReading { device_id, timestamp, values, .. } = reading;
-        Self::new(Measurement { device_id, timestamp, note }, values)
-    }
+fn item(reading: StoredReading, shown: Option<&Arc<[Shown]>>) -> Item {
+    let note = reading.note();
+    let StoredReading { device_id, timestamp, values, .. } = reading;
+    Item::stored(Measurement { device_id, timestamp, note }, values, shown)
 }

@@ -31,7 +31,7 @@ use durability::Durability;
 use insert::Duplicates;
 use lineage::Lineage;
 use partitions::Partitions;
-use queries::{Census, Newest};
+use queries::Tables;
 use registry::Registry;
 use server::Server;
 use session::Setting;
@@ -64,8 +64,8 @@ mod upkeep;
 pub use connection_string::ConnectionString;
 pub use failure::Failure;
 pub use queries::{
-    Cursor, DeviceFilter, DevicePage, InvalidCursor, Position, StoredReading, TOTAL_EXACT_UP_TO,
-    TelemetryFilter, TelemetryPage, Total,
+    Cursor, DeviceFilter, DevicePage, InvalidCursor, Position, Relation, StoredColumn,
+    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total,
 };
 pub use reindex::{IndexProgress, index_plan};
 pub use reshape::Reshape;
@@ -117,8 +117,7 @@ pub struct Database {
     registry: Registry,
     partitions: Partitions,
     tasks: Tasks,
-    newest: Newest,
-    census: Census,
+    tables: Tables,
     lineage: Lineage,
 }
 
@@ -149,8 +148,7 @@ impl Database {
             registry: Registry::default(),
             partitions: Partitions::new(settings.partition_days, settings.partition_ahead_days),
             tasks: Tasks::default(),
-            newest: Newest::default(),
-            census: Census::default(),
+            tables: Tables::default(),
             lineage: Lineage::new(dir, flush_connections),
             patience,
         })

@@ -53,5 +53,6 @@ mod strangers;
 mod subscriptions;
 mod systemd;
 mod tables;
+mod tables_api;
 mod torture;
 mod wal_cli;

@@ -1,5 +1,5 @@
-//! Each device's latest reading. Names come from `telemetry_devices`, so that none of this walks through
-//! the table to find out who is in it.
+//! Each device's latest reading. Names come from `telemetry_devices`, or from the index of another table,
+//! so that none of this walks through the table to find out who is in it.
 //!
 //! Somebody else may write rows and no names, or the list may not be filled yet. Where it is short, those
 //! of the newest rows that are not in it are shown as well, and their names are gathered.
@@ -10,13 +10,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlx::AssertSqlSafe;
+
 use super::latest::{latest_of, newest_devices, sort_by_age};
+use super::relation::Relation;
 use super::row::StoredReading;
 use super::telemetry::{TOTAL_EXACT_UP_TO, Total};
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
+use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Which devices, and in what order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,26 +61,12 @@ const FEW_DEVICES: usize = 2_000;
 /// More names are not sorted by age.
 const MOST_DEVICES: u32 = 1_000_000;
 
-const NAMES: &str = "
-    select device_id from telemetry_devices
-    where $1::text is null or strpos(lower(device_id), lower($1)) > 0
-    order by device_id
-    offset $2 limit $3";
-
-/// The order is there for the sake of the index, which alone is read.
-const COUNT_NAMES: &str = "
-    select count(*) from (
-        select device_id from telemetry_devices
-        where $1::text is null or strpos(lower(device_id), lower($1)) > 0
-        order by device_id
-        limit $2
-    ) as matching";
-
-const HAS_NAMES: &str = "select exists (select from telemetry_devices)";
+/// Which names match.
+const MATCHING: &str = "where $1::text is null or strpos(lower(device_id), lower($1)) > 0";
 
 /// That there are more devices than are counted, which they do not cease to be soon. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(in crate::postgres) struct Census(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Census(Arc<Mutex<Option<Instant>>>);
 
 impl Census {
     const TRUSTED_FOR: Duration = Duration::from_secs(60);
@@ -93,12 +83,13 @@ impl Census {
 }
 
 impl Database {
-    /// Up to `limit` devices, after the first `offset` of them.
+    /// Up to `limit` devices of `relation`, after the first `offset` of them.
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
     pub async fn devices(
         &self,
+        relation: &Relation,
         filter: &DeviceFilter,
         offset: u32,
         limit: u32,
@@ -107,14 +98,15 @@ impl Database {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
-            let newest = self.newest.get();
-            let mut query = Query { session, filter, newest, census: &self.census };
+            let known = self.tables.of(relation.name());
+            let (newest, census) = (known.newest.get(), &known.census);
+            let mut query = Query { session, relation, filter, newest, census };
             let page = if filter.newest_first {
                 query.by_age(offset, limit).await?
             } else {
                 query.by_name(offset, limit).await?
             };
-            if page.has_strangers {
+            if page.has_strangers && relation.name() == BUILT_IN_TABLE {
                 self.tasks.set_lacks_names();
             }
             session.end().await?;
@@ -123,13 +115,14 @@ impl Database {
         });
         match page.await {
             Ok(page) => Ok(page),
-            Err(failure) => Err(self.explained(failure).await),
+            Err(failure) => Err(self.explained(failure, relation).await),
         }
     }
 }
 
 struct Query<'q> {
     session: &'q mut Session,
+    relation: &'q Relation,
     filter: &'q DeviceFilter,
     newest: Time,
     census: &'q Census,
@@ -158,7 +151,7 @@ impl Query<'_> {
         let names = self.names(offset, limit).await?;
         let places: HashMap<&str, usize> =
             names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
-        let mut latest = latest_of(self.session, self.newest, names.clone()).await?;
+        let mut latest = latest_of(self.session, self.relation, self.newest, names.clone()).await?;
         latest.sort_by_key(|reading| places.get(reading.device_id.as_str()).copied());
         Ok(Page { latest, total, has_strangers: false })
     }
@@ -172,7 +165,8 @@ impl Query<'_> {
         }
         let wanted = offset.saturating_add(limit) as usize;
         if self.filter.name_contains.is_none() && wanted * 2 <= FEW_ROWS as usize {
-            let newest = newest_devices(self.session, self.newest, FEW_ROWS, wanted).await?;
+            let newest =
+                newest_devices(self.session, self.relation, self.newest, FEW_ROWS, wanted).await?;
             if newest.len() >= wanted {
                 return Ok(Page::of(newest, total, offset, limit));
             }
@@ -181,13 +175,14 @@ impl Query<'_> {
         if names.len() > FEW_DEVICES {
             let among: HashSet<&str> = names.iter().map(String::as_str).collect();
             let mut newest =
-                newest_devices(self.session, self.newest, MANY_ROWS, usize::MAX).await?;
+                newest_devices(self.session, self.relation, self.newest, MANY_ROWS, usize::MAX)
+                    .await?;
             newest.retain(|reading| among.contains(reading.device_id.as_str()));
             if newest.len() >= wanted {
                 return Ok(Page::of(newest, total, offset, limit));
             }
         }
-        let mut latest = latest_of(self.session, self.newest, names).await?;
+        let mut latest = latest_of(self.session, self.relation, self.newest, names).await?;
         sort_by_age(&mut latest);
         Ok(Page::of(latest, total, offset, limit))
     }
@@ -196,13 +191,14 @@ impl Query<'_> {
         let names = self.names(0, SHORT_LIST).await?;
         let is_empty = names.is_empty() && !self.has_names().await?;
         let rows = if is_empty { MANY_ROWS } else { ROWS_FOR_STRANGERS };
-        let mut strangers = newest_devices(self.session, self.newest, rows, usize::MAX).await?;
+        let mut strangers =
+            newest_devices(self.session, self.relation, self.newest, rows, usize::MAX).await?;
         strangers.retain(|reading| {
             !names.contains(&reading.device_id) && self.filter.matches(&reading.device_id)
         });
         let total = Total::of((names.len() + strangers.len()) as u64);
         let has_strangers = !strangers.is_empty();
-        let mut all = latest_of(self.session, self.newest, names).await?;
+        let mut all = latest_of(self.session, self.relation, self.newest, names).await?;
         all.append(&mut strangers);
         if self.filter.newest_first {
             sort_by_age(&mut all);
@@ -213,7 +209,8 @@ impl Query<'_> {
     }
 
     async fn has_names(&mut self) -> Result<bool, Failure> {
-        sqlx::query_scalar(HAS_NAMES)
+        let (names, _) = self.relation.names();
+        sqlx::query_scalar(AssertSqlSafe(format!("select exists (select from {names})")))
             .persistent(self.session.keeps_statements())
             .fetch_one(self.session.connection())
             .await
@@ -221,7 +218,9 @@ impl Query<'_> {
     }
 
     async fn names(&mut self, offset: u32, limit: u32) -> Result<Vec<String>, Failure> {
-        sqlx::query_scalar(NAMES)
+        let (names, order) = self.relation.names();
+        let sql = format!("select device_id from {names} {MATCHING} {order} offset $2 limit $3");
+        sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(self.filter.name_contains.as_deref())
             .bind(i64::from(offset))
             .bind(i64::from(limit))
@@ -237,7 +236,12 @@ impl Query<'_> {
         if is_whole && self.census.is_past() {
             return Ok(Total::of(past));
         }
-        let counted: i64 = sqlx::query_scalar(COUNT_NAMES)
+        let (names, order) = self.relation.names();
+        // The order is there for the sake of the index, which alone is read.
+        let sql = format!(
+            "select count(*) from (select device_id from {names} {MATCHING} {order} limit $2) as matching"
+        );
+        let counted: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(self.filter.name_contains.as_deref())
             .bind(i64::from(TOTAL_EXACT_UP_TO) + 1)
             .persistent(self.session.keeps_statements())

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use sqlx::QueryBuilder;
 
-use super::row::{StoredReading, columns};
+use super::relation::Relation;
+use super::row::StoredReading;
 use super::window::{Window, windows};
 use crate::postgres::QUERY_LIMIT;
 use crate::postgres::failure::Failure;
@@ -18,6 +19,7 @@ const NOT_SUPPORTED: &str = "0A000";
 /// one. A name may have none at all.
 pub(super) async fn latest_of(
     session: &mut Session,
+    relation: &Relation,
     newest: Time,
     mut names: Vec<String>,
 ) -> Result<Vec<StoredReading>, Failure> {
@@ -26,14 +28,14 @@ pub(super) async fn latest_of(
         if names.is_empty() {
             break;
         }
-        let found = match latest_in(session, &window, &names).await {
+        let found = match latest_in(session, relation, &window, &names).await {
             // Where rows are on several nodes, the nodes are not asked for a list.
             Err(failure) if failure.sqlstate() == Some(NOT_SUPPORTED) => {
                 session.abandon().await?;
                 session.begin(QUERY_LIMIT).await?;
                 let mut found = Vec::new();
                 for name in &names {
-                    found.extend(latest_of_one(session, &window, name).await?);
+                    found.extend(latest_of_one(session, relation, &window, name).await?);
                 }
                 found
             }
@@ -48,17 +50,18 @@ pub(super) async fn latest_of(
 
 async fn latest_in(
     session: &mut Session,
+    relation: &Relation,
     window: &Window,
     names: &[String],
 ) -> Result<Vec<StoredReading>, Failure> {
-    let columns = columns();
+    let (columns, source) = (relation.columns(), relation.source());
     let mut sql = QueryBuilder::new("select latest.* from unnest(");
     sql.push_bind(names.to_vec());
     sql.push(format!(
         "::text[]) as device (device_id)
         cross join lateral (
             select {columns}
-            from telemetry
+            from {source}
             where telemetry.device_id = any(array[device.device_id])"
     ));
     window.push_to(&mut sql);
@@ -76,11 +79,12 @@ async fn latest_in(
 
 async fn latest_of_one(
     session: &mut Session,
+    relation: &Relation,
     window: &Window,
     name: &str,
 ) -> Result<Option<StoredReading>, Failure> {
-    let columns = columns();
-    let mut sql = QueryBuilder::new(format!("select {columns} from telemetry where "));
+    let (columns, source) = (relation.columns(), relation.source());
+    let mut sql = QueryBuilder::new(format!("select {columns} from {source} where "));
     sql.push("telemetry.device_id = any(array[").push_bind(name.to_owned()).push("])");
     window.push_to(&mut sql);
     sql.push(" order by telemetry.device_id desc, telemetry.ts desc limit 1");
@@ -95,18 +99,19 @@ async fn latest_of_one(
 /// are `wanted`, or more.
 pub(super) async fn newest_devices(
     session: &mut Session,
+    relation: &Relation,
     newest_time: Time,
     rows: u32,
     wanted: usize,
 ) -> Result<Vec<StoredReading>, Failure> {
-    let columns = columns();
+    let (columns, source) = (relation.columns(), relation.source());
     let mut newest: Vec<StoredReading> = Vec::new();
     for window in windows(None, None, newest_time) {
         let missing = i64::from(rows) - i64::try_from(newest.len()).unwrap_or(i64::MAX);
         if missing <= 0 {
             break;
         }
-        let mut sql = QueryBuilder::new(format!("select {columns} from telemetry where true"));
+        let mut sql = QueryBuilder::new(format!("select {columns} from {source} where true"));
         window.push_to(&mut sql);
         sql.push(" order by telemetry.ts desc limit ").push_bind(missing);
         let found: Vec<StoredReading> = sql

@@ -13,20 +13,24 @@
 //!   late, the planner would walk the index on `ts` past everything newer; hence `any(array[…])`.
 //!   A device's `ts` is unique, so this is the order of `ts desc, device_id desc` too.
 //!
-//! What PostgreSQL's distributed relatives refuse is not here: no recursion, and no join of the table but
-//! with values that are sent along.
+//! What PostgreSQL's distributed relatives refuse is not here: no join of the table but with values that
+//! are sent along, and no recursion, the names of devices in a table of a mapping aside, see `relation`.
 
+mod columns;
 mod cursor;
 mod devices;
 mod fault;
 mod latest;
+mod relation;
 mod row;
+mod tables;
 mod telemetry;
 mod window;
 
+pub use columns::StoredColumn;
 pub use cursor::{Cursor, InvalidCursor};
-pub(super) use devices::Census;
 pub use devices::{DeviceFilter, DevicePage};
-pub use row::StoredReading;
+pub use relation::Relation;
+pub use row::{StoredReading, StoredValues};
+pub(super) use tables::Tables;
 pub use telemetry::{Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total};
-pub(super) use window::Newest;

@@ -1,15 +1,12 @@
 //! A row of the table, whoever has put it in, and whatever the types of its columns.
 
-use std::fmt::Write as _;
-
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 
 use super::cursor::Cursor;
 use crate::base::time::Timestamp;
 use crate::postgres::instant::Instant;
-use crate::postgres::table::COLUMNS;
-use crate::telemetry::fields::Values;
+use crate::telemetry::fields::{COUNT, Values};
 
 /// A reading as the table has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,10 +15,23 @@ pub struct StoredReading {
     pub device_id: String,
     /// When the device measured; `None` if that cannot be said in RFC 3339.
     pub timestamp: Option<Timestamp>,
-    /// What it measured; NaN where the row has nothing.
-    pub values: Values,
+    /// What it measured.
+    pub values: StoredValues,
     ts: Instant,
 }
+
+/// What a row has beside device and time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoredValues {
+    /// The fields of the built-in shape; NaN where the row has nothing.
+    Fields(Values),
+    /// All of its columns, as a JSON object.
+    Row(String),
+}
+
+/// How many columns are selected where the last one is the whole row.
+const WHOLE_ROW: usize = 3;
+const _: () = assert!(2 + COUNT != WHOLE_ROW);
 
 impl StoredReading {
     /// Why there is no timestamp.
@@ -33,16 +43,6 @@ impl StoredReading {
             _ => "the row's time lies outside the years 0 to 9999",
         })
     }
-}
-
-/// The columns of a reading, in the order of [`COLUMNS`], as the types that are read here. Where a
-/// column is of its type already this costs nothing.
-pub(super) fn columns() -> String {
-    let mut list = format!("{}::text, {}::timestamptz", COLUMNS[0], COLUMNS[1]);
-    for column in &COLUMNS[2..] {
-        write!(list, ", {column}::float8").ok();
-    }
-    list
 }
 
 impl StoredReading {
@@ -58,10 +58,15 @@ impl StoredReading {
 
 impl FromRow<'_, PgRow> for StoredReading {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let mut values = Values::default();
-        for (at, value) in values.iter_mut().enumerate() {
-            *value = row.try_get::<Option<f64>, _>(2 + at)?.unwrap_or(f64::NAN);
-        }
+        let values = if row.len() == WHOLE_ROW {
+            StoredValues::Row(row.try_get(WHOLE_ROW - 1)?)
+        } else {
+            let mut values = Values::default();
+            for (at, value) in values.iter_mut().enumerate() {
+                *value = row.try_get::<Option<f64>, _>(2 + at)?.unwrap_or(f64::NAN);
+            }
+            StoredValues::Fields(values)
+        };
         let device_id = row.try_get::<Option<String>, _>(0)?.unwrap_or_default();
         // A null sorts before all others.
         let ts = row.try_get::<Option<Instant>, _>(1)?.unwrap_or(Instant::INFINITY);

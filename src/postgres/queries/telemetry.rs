@@ -3,7 +3,8 @@
 use sqlx::{Postgres, QueryBuilder};
 
 use super::cursor::Cursor;
-use super::row::{StoredReading, columns};
+use super::relation::Relation;
+use super::row::StoredReading;
 use super::window::{Window, windows};
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
@@ -65,12 +66,13 @@ pub struct TelemetryPage {
 }
 
 impl Database {
-    /// Up to `limit` readings from `position` on.
+    /// Up to `limit` readings of `relation` from `position` on.
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
     pub async fn telemetry(
         &self,
+        relation: &Relation,
         filter: &TelemetryFilter,
         position: &Position,
         limit: u32,
@@ -79,15 +81,16 @@ impl Database {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
-            let newest = self.newest.get();
+            let known = self.tables.of(relation.name());
+            let asked = Asked { relation, filter, newest: known.newest.get() };
             // One more than asked for tells whether there is a next page.
-            let mut readings = page(session, filter, position, newest, limit + 1).await?;
+            let mut readings = page(session, asked, position, limit + 1).await?;
             let has_next = readings.len() > limit as usize;
             readings.truncate(limit as usize);
             if let (Position::Offset(0), Some(first)) = (position, readings.first())
                 && *filter == TelemetryFilter::default()
             {
-                self.newest.note(first.ts());
+                known.newest.note(first.ts());
             }
             // Counted after the page, on the same connection, so that it is not less than what
             // the page shows; and only if the page does not tell already.
@@ -97,7 +100,7 @@ impl Database {
                 {
                     u64::from(*skipped) + readings.len() as u64
                 }
-                _ => total(session, filter, newest).await?,
+                _ => total(session, asked).await?,
             };
             session.end().await?;
             lease.keep();
@@ -106,29 +109,43 @@ impl Database {
         });
         match page.await {
             Ok(page) => Ok(page),
-            Err(failure) => Err(self.explained(failure).await),
+            Err(failure) => Err(self.explained(failure, relation).await),
         }
+    }
+}
+
+/// What is asked, whatever the page.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    relation: &'a Relation,
+    filter: &'a TelemetryFilter,
+    /// About the newest time in the table.
+    newest: Instant,
+}
+
+impl Asked<'_> {
+    fn windows_until(&self, until: Option<Instant>) -> Vec<Window> {
+        windows(self.filter.start.map(Instant::from), until, self.newest)
     }
 }
 
 /// `wanted` readings, from window after window.
 async fn page(
     session: &mut Session,
-    filter: &TelemetryFilter,
+    asked: Asked<'_>,
     position: &Position,
-    newest: Instant,
     wanted: u32,
 ) -> Result<Vec<StoredReading>, Failure> {
     let (mut to_skip, after) = match position {
         Position::Offset(rows) => (i64::from(*rows), None),
         Position::After(cursor) => (0, Some(cursor)),
     };
-    let end = filter.end.map(Instant::from);
+    let end = asked.filter.end.map(Instant::from);
     let until = after.map_or(end, |after| Some(end.map_or(after.ts, |end| end.min(after.ts))));
     let mut readings: Vec<StoredReading> = Vec::new();
-    for window in windows(filter.start.map(Instant::from), until, newest) {
+    for window in asked.windows_until(until) {
         let missing = i64::from(wanted) - i64::try_from(readings.len()).unwrap_or(i64::MAX);
-        let rows: Vec<StoredReading> = page_of(filter, after, &window, to_skip, missing)
+        let rows: Vec<StoredReading> = page_of(asked, after, &window, to_skip, missing)
             .build_query_as()
             .persistent(session.keeps_statements())
             .fetch_all(session.connection())
@@ -140,7 +157,7 @@ async fn page(
             break;
         }
         to_skip = if was_skipped_whole {
-            to_skip - count(session, filter, &window, to_skip).await?
+            to_skip - count(session, asked, &window, to_skip).await?
         } else {
             0
         };
@@ -149,14 +166,14 @@ async fn page(
 }
 
 fn page_of(
-    filter: &TelemetryFilter,
+    Asked { relation, filter, .. }: Asked<'_>,
     after: Option<&Cursor>,
     window: &Window,
     to_skip: i64,
     limit: i64,
 ) -> QueryBuilder<Postgres> {
-    let columns = columns();
-    let mut sql = QueryBuilder::new(format!("select {columns} from telemetry where true"));
+    let (columns, source) = (relation.columns(), relation.source());
+    let mut sql = QueryBuilder::new(format!("select {columns} from {source} where true"));
     if let Some(device_id) = &filter.device_id {
         sql.push(" and telemetry.device_id = any(array[").push_bind(device_id.clone()).push("])");
     }
@@ -180,15 +197,10 @@ fn page_of(
 }
 
 /// Counts window after window, and no further than [`PAST`].
-async fn total(
-    session: &mut Session,
-    filter: &TelemetryFilter,
-    newest: Instant,
-) -> Result<u64, Failure> {
+async fn total(session: &mut Session, asked: Asked<'_>) -> Result<u64, Failure> {
     let mut counted = 0;
-    let (start, end) = (filter.start.map(Instant::from), filter.end.map(Instant::from));
-    for window in windows(start, end, newest) {
-        counted += count(session, filter, &window, PAST - counted).await?;
+    for window in asked.windows_until(asked.filter.end.map(Instant::from)) {
+        counted += count(session, asked, &window, PAST - counted).await?;
         if counted >= PAST {
             break;
         }
@@ -198,11 +210,11 @@ async fn total(
 
 async fn count(
     session: &mut Session,
-    filter: &TelemetryFilter,
+    asked: Asked<'_>,
     window: &Window,
     most: i64,
 ) -> Result<i64, Failure> {
-    count_in(filter, window, most)
+    count_in(asked, window, most)
         .build_query_scalar()
         .persistent(session.keeps_statements())
         .fetch_one(session.connection())
@@ -217,16 +229,18 @@ async fn count(
 ///
 /// Most tables are past the limit as a whole, and to skip so many rows takes two thirds of the
 /// time that it takes to count them. So all rows are counted only if that finds none behind them.
-fn count_in(filter: &TelemetryFilter, window: &Window, most: i64) -> QueryBuilder<Postgres> {
+fn count_in(asked: Asked<'_>, window: &Window, most: i64) -> QueryBuilder<Postgres> {
+    let Asked { relation, filter, .. } = asked;
+    let source = relation.source();
     let is_whole = *filter == TelemetryFilter::default() && most == PAST;
     let mut sql = QueryBuilder::new("select ");
     if is_whole {
-        sql.push("case when exists (select ts from telemetry where true");
+        sql.push(format!("case when exists (select ts from {source} where true"));
         window.push_to(&mut sql);
         sql.push(" order by ts desc offset ").push_bind(most - 1);
         sql.push(") then ").push_bind(most).push(" else (select ");
     }
-    sql.push("count(*) from (select ts from telemetry where true");
+    sql.push(format!("count(*) from (select ts from {source} where true"));
     if let Some(device_id) = &filter.device_id {
         sql.push(" and telemetry.device_id = ").push_bind(device_id.clone());
     }

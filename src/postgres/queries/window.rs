@@ -66,7 +66,7 @@ pub(super) fn windows(
 /// The newest time that was seen in the table: that of an archive lies far behind the clock. Only what
 /// windows are counted back from: the first of them has no upper end. Clones share it.
 #[derive(Clone, Debug)]
-pub(in crate::postgres) struct Newest(Arc<AtomicI64>);
+pub(super) struct Newest(Arc<AtomicI64>);
 
 impl Default for Newest {
     fn default() -> Self {

@@ -1,0 +1,110 @@
+//! Which table is asked, and how its rows are read.
+//!
+//! The table of the built-in shape is read column by column, as the types that a reading has. A table that
+//! mappings fill is read as whole rows, each as one JSON object that PostgreSQL makes of it: whatever
+//! columns it has at that moment, of whatever types. So a column that is not there yet, that was left out
+//! of the file, or whose type somebody has changed costs no answer.
+
+use std::fmt::Write as _;
+
+use crate::postgres::table::COLUMNS;
+use crate::telemetry::mapping::BUILT_IN_TABLE;
+
+/// A table, and what of its rows is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    name: String,
+    is_whole: bool,
+}
+
+impl Relation {
+    /// The table of the built-in shape, of which the fields are read that every reading has.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self { name: BUILT_IN_TABLE.to_owned(), is_whole: false }
+    }
+
+    /// The table `name` of the configuration, `[a-z][a-z0-9_]*`, of which whole rows are read.
+    #[must_use]
+    pub fn whole(name: &str) -> Self {
+        Self { name: name.to_owned(), is_whole: true }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The columns without which it cannot be read.
+    pub(super) fn needed(&self) -> &'static [&'static str] {
+        if self.is_whole { &COLUMNS[..2] } else { &COLUMNS }
+    }
+
+    /// What is selected. A column that is of the type it is read as costs nothing.
+    pub(super) fn columns(&self) -> String {
+        let [device_id, ts, fields @ ..] = COLUMNS;
+        let mut list = format!("telemetry.{device_id}::text, telemetry.{ts}::timestamptz");
+        if self.is_whole {
+            // The dot and the star tell the row from a column that is called like the table.
+            list.push_str(", row_to_json(telemetry.*)::text");
+        } else {
+            for column in fields {
+                // Writing to a string does not fail.
+                write!(list, ", telemetry.{column}::float8").ok();
+            }
+        }
+        list
+    }
+
+    /// Behind `from`: in a statement every table is called `telemetry`.
+    pub(super) fn source(&self) -> String {
+        match self.name.as_str() {
+            BUILT_IN_TABLE => BUILT_IN_TABLE.to_owned(),
+            name => format!("\"{name}\" as telemetry"),
+        }
+    }
+
+    /// Behind `from`: the names of the devices that have rows, as `device_id`; and what brings them into
+    /// their order.
+    ///
+    /// Those of the table of the built-in shape are in a list of their own. For another one its index is
+    /// walked from name to name, a step a device, which is in order as it is.
+    pub(super) fn names(&self) -> (String, &'static str) {
+        if self.name == BUILT_IN_TABLE {
+            return ("telemetry_devices".to_owned(), "order by device_id");
+        }
+        let source = self.source();
+        let walked = format!(
+            "(with recursive device (device_id) as (
+                (select telemetry.device_id::text from {source} order by telemetry.device_id limit 1)
+                union all
+                select (
+                    select telemetry.device_id::text from {source}
+                    where telemetry.device_id > device.device_id
+                    order by telemetry.device_id limit 1
+                ) from device where device.device_id is not null
+            ) select device_id from device where device_id is not null) as names"
+        );
+        (walked, "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_may_be_called_like_one_of_its_columns_or_like_a_word_of_sql() {
+        let order = Relation::whole("order");
+        assert_eq!(order.source(), "\"order\" as telemetry");
+        assert!(order.columns().ends_with("row_to_json(telemetry.*)::text"));
+        assert!(order.names().0.contains("from \"order\" as telemetry"));
+    }
+
+    #[test]
+    fn the_built_in_shape_is_read_column_by_column() {
+        let built_in = Relation::built_in();
+        assert_eq!(built_in.source(), "telemetry");
+        assert!(built_in.columns().ends_with(", telemetry.battery::float8"));
+        assert_eq!(Relation::whole("telemetry").source(), "telemetry");
+    }
+}
