@@ -19,7 +19,8 @@ use crate::intake::queue::Inbound;
 use crate::postgres::Database;
 use crate::status::health::Health;
 use crate::status::history::History;
-use crate::telemetry::admit::Admission;
+use crate::telemetry::admit::{Admission, MappedTopics};
+use crate::telemetry::mapping::OwnTopics;
 use crate::telemetry::rejection::{Reason, Stage};
 use crate::wal::{self, Limits, Log, SledStorage, Writer};
 
@@ -47,9 +48,11 @@ pub(super) struct Shared {
 /// If one of the two cannot be opened, or the database's settings are none.
 pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
     let metrics = Metrics::new()?;
+    let is_needed = |reason: &Reason| !config.mappings.is_empty() || !reason.is_of_mappings();
     metrics.declare(
-        Reason::all().filter(|reason| !reason.is_of_mappings()).map(Reason::as_str),
+        Reason::all().filter(is_needed).map(Reason::as_str),
         Stage::ALL.iter().map(|stage| stage.as_str()),
+        config.mappings.list.iter().map(|mapping| mapping.name.as_str()),
     );
     let health = Arc::new(Health::new(metrics.clone()));
     let (writer, log) = open_log(config, &metrics)?;
@@ -57,6 +60,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
     let dir: &Path = &config.wal.dir;
     let dead_letters_dir = dir.join("dead-letters");
     let database = Database::new(&config.database, config.flusher.connections, Some(dir))?;
+    let database = database.with_mappings(&config.mappings);
     database.expect(log.last_flushed(EXPECTED).records().map(|(_, reading)| reading));
     let dead_letters =
         DeadLetters::open(&dead_letters_dir, config.dead_letters.max_bytes, &metrics)?;
@@ -72,12 +76,19 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         admission: Admission {
             max_payload_bytes: config.mqtt.max_payload_bytes,
             rules: config.rules.clone(),
-            mapped: None,
+            mapped: mapped(config),
         },
         deliveries,
         inbound,
         metrics,
     })
+}
+
+/// `None` without a mapping: then everything is of the built-in shape.
+fn mapped(config: &Config) -> Option<Arc<MappedTopics>> {
+    let mappings = config.mappings.clone();
+    let own = OwnTopics::new(&config.mqtt.topics);
+    (!mappings.is_empty()).then(|| Arc::new(MappedTopics { mappings, own }))
 }
 
 fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)> {

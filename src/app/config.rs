@@ -78,13 +78,14 @@ impl Config {
         Self::load().and_then(Self::ready_to_run)
     }
 
-    /// Half of a mapping would be messages that vanish.
+    /// A time of arrival would make two rows of a message that is delivered twice.
     fn ready_to_run(self) -> Result<Self, Mistakes> {
-        if self.mappings.is_empty() {
-            return Ok(self);
-        }
-        let what = "mapping in Rocket.toml: mappings are not taken by this version of the service yet, only check-mapping and check-config know them";
-        Err(Mistakes(vec![what.to_owned()]))
+        let by_arrival = self.mappings.list.iter().filter(|mapping| mapping.uses_arrival());
+        let mistakes: Vec<String> = by_arrival.map(|mapping| format!(
+            "mapping \"{}\", time: this version of the service does not store times of arrival yet, neither as `time` nor as `fallback`: a message that is delivered again would become a second row",
+            mapping.name
+        )).collect();
+        if mistakes.is_empty() { Ok(self) } else { Err(Mistakes(mistakes)) }
     }
 
     /// Every setting as `NAME=value`, secrets redacted.
@@ -276,16 +277,24 @@ mod tests {
     }
 
     #[test]
-    fn mappings_are_checked_and_not_taken_yet() {
-        let toml = "[[default.mapping]]\nname = \"m\"\ntopic = \"t/{d}\"\ndevice = \"{d}\"\ntime = \"received\"\nfields = [\"a\"]\n";
-        let config = load(&[], toml).unwrap();
+    fn mappings_are_taken_but_for_those_that_need_the_time_of_arrival() {
+        let mapping = |time: &str| {
+            format!(
+                "[[default.mapping]]\nname = \"m\"\ntopic = \"t/{{d}}\"\ndevice = \"{{d}}\"\ntime = {time}\nfields = [\"a\"]\n"
+            )
+        };
+        let config = load(&[], &mapping("{ path = \"t\" }")).unwrap();
         assert_eq!(
             config.mappings.describe(),
             ["table telemetry: a double precision [mappings: m]"]
         );
-        assert!(config.ready_to_run().unwrap_err().0[0].contains("not taken by this version"));
+        assert!(config.ready_to_run().is_ok());
+        for time in ["\"received\"", "{ path = \"t\", fallback = \"received\" }"] {
+            let refused = load(&[], &mapping(time)).unwrap().ready_to_run().unwrap_err();
+            assert!(refused.0[0].starts_with("mapping \"m\", time: "), "{refused:?}");
+        }
         assert!(load(&[], "").unwrap().ready_to_run().is_ok());
-        let found = mistakes(&[], &toml.replace("topic", "topics"));
+        let found = mistakes(&[], &mapping("\"received\"").replace("topic", "topics"));
         assert!(found.iter().any(|line| line.contains("did you mean topic?")), "{found:?}");
     }
 

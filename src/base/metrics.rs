@@ -27,6 +27,7 @@ pub struct Metrics {
     pub redeliveries: IntCounter,
     pub db_inserts: IntCounter,
     pub duplicates: IntCounter,
+    pub merged: IntCounter,
     pub swallowed_rows: IntCounter,
     pub resent_records: IntCounter,
     pub db_failures: IntCounter,
@@ -111,6 +112,10 @@ impl Metrics {
                 .counter("redeliveries_total", "Messages received with the DUP flag.")?,
             db_inserts: r.counter("db_inserts_total", "Rows inserted.")?,
             duplicates: r.counter("duplicates_total", "Rows that were in the table already.")?,
+            merged: r.counter(
+                "merged_total",
+                "Rows of mappings that filled up one of the same device and time.",
+            )?,
             swallowed_rows: r.counter(
                 "swallowed_rows_total",
                 "Rows that PostgreSQL confirmed and that are not in the table.",
@@ -203,16 +208,22 @@ impl Metrics {
     }
 
     /// Makes the counters of rejections and dead letters read 0 for each of these label values.
-    pub fn declare<'l>(
+    pub fn declare<'l, 'm>(
         &self,
         reasons: impl IntoIterator<Item = &'l str>,
         stages: impl IntoIterator<Item = &'l str>,
+        mappings: impl IntoIterator<Item = &'m str>,
     ) {
         for reason in reasons {
             self.rejections.with_label_values(&[reason]);
         }
         for stage in stages {
             self.dead_letters_total.with_label_values(&[stage]);
+        }
+        for mapping in mappings {
+            for outcome in ["stored", "rejected", "ignored"] {
+                self.mappings.with_label_values(&[mapping, outcome]);
+            }
         }
     }
 

@@ -34,7 +34,8 @@ pub trait Sink: Send + Sync {
     /// Stores `rows`, all of them or none, within `limit` once it is connected. `Ok` means that what
     /// counts as inserted or as duplicate is in the table and survives a crash of the server.
     ///
-    /// Idempotent: of several rows with the same device and time the first one stored wins.
+    /// Idempotent: of several rows with the same device and time the first one stored wins, for each of
+    /// their columns.
     ///
     /// # Errors
     /// See [`SinkError`]. Unless it is [`SinkError::Refused`], whether the rows were stored is unknown.
@@ -57,13 +58,16 @@ pub trait Sink: Send + Sync {
 /// the one that it was, at the most.
 pub const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What became of rows; the three add up to their number.
+/// What became of rows; the four add up to their number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Rows that are in the table now and were not before.
     pub inserted: u64,
-    /// Rows whose device and time were in the table already, or in the rows before them.
+    /// Rows whose device and time were in the table already, or in the rows before them, and that had
+    /// nothing to add.
     pub duplicates: u64,
+    /// Rows of mappings that have filled up one that was there, with values that it lacked.
+    pub merged: u64,
     /// Indices of the rows that were taken without an error and are not in the table: a trigger, a rule
     /// or a policy has swallowed them.
     pub swallowed: Vec<usize>,

@@ -76,6 +76,7 @@ pub(super) async fn insert<S: Sink>(
                 metrics.ingest_latency.observe(sent.elapsed().as_secs_f64());
                 metrics.db_inserts.inc_by(stored.inserted);
                 metrics.duplicates.inc_by(stored.duplicates);
+                metrics.merged.inc_by(stored.merged);
                 let swallowed = if stored.swallowed.is_empty() {
                     Vec::new()
                 } else {
@@ -86,7 +87,7 @@ pub(super) async fn insert<S: Sink>(
                     swallowed.sort_unstable();
                     swallowed
                 };
-                let (inserted, duplicates) = (stored.inserted, stored.duplicates);
+                let (inserted, duplicates) = (stored.inserted, stored.duplicates + stored.merged);
                 Ok(Accepted { inserted, duplicates, swallowed })
             }
             Err(error) => Err(error),

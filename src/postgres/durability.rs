@@ -15,6 +15,12 @@ use sqlx::postgres::types::Oid;
 
 use super::failure::Failure;
 
+/// A condition that makes the statement's own commit wait for the disk. `remote_apply` is more than `on`, all
+/// else is less.
+pub(super) const DURABLY: &str = "set_config('synchronous_commit', \
+    case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, \
+    true)";
+
 const ASK_AFTER: Duration = Duration::from_secs(60);
 
 /// Nothing that a plain role may not ask, and nothing that touches the table.

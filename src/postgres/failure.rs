@@ -76,6 +76,11 @@ impl Failure {
         matches!(self.sqlstate(), Some("22P05" | "22021"))
     }
 
+    /// Whether a key was there already, or one of somebody's own.
+    pub(super) fn is_unique_violation(&self) -> bool {
+        self.sqlstate() == Some("23505")
+    }
+
     /// Whether a column is of a type that a reading cannot be read from; the reason names it.
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
@@ -276,7 +281,11 @@ impl Fault {
             "23514" if culprit.constraint == Some(PARTITION_BOUND) => true,
             "23514" => culprit.constraint.is_none() && !is_inside_trigger,
             // A column that somebody added, and that takes no null: no reading has one in it.
-            "23502" => culprit.column.is_some_and(|column| !COLUMNS.contains(&column)),
+            // What a mapping fills may be missing in one row and not in another.
+            "23502" => {
+                let is_ours = culprit.table.is_none_or(|table| table.starts_with("telemetry"));
+                is_ours && culprit.column.is_some_and(|column| !COLUMNS.contains(&column))
+            }
             // The sequence of `id` gives numbers out again: after rows were copied in with theirs.
             "23505" => culprit.constraint == Some(PRIMARY_KEY),
             // It has none left.
@@ -314,8 +323,8 @@ fn advice(code: &str) -> Option<&'static str> {
         "28000" | "28P01" => "check the user and the password in DATABASE_URL, and pg_hba.conf",
         "3D000" => "create the database, or correct its name in DATABASE_URL",
         "42501" => {
-            "this role needs select and insert on telemetry and telemetry_devices, and, to migrate, \
-             create on the schema"
+            "this role needs select and insert on telemetry and telemetry_devices, update too on tables \
+             that mappings fill, and, to migrate, create on the schema"
         }
         "42P01" | "3F000" => "the schema is not prepared, or search_path does not lead to it",
         "42703" => "the table is not the one that migrations/ describes",

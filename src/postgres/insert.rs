@@ -7,18 +7,22 @@
 //! snapshot that it inserts by; to drop one takes a lock that waits for statements under way.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::types::Oid;
 
+use super::durability::DURABLY;
 use super::failure::{Failure, within};
+use super::mapped::{Batch, TableRows};
 use super::session::{Scope, Session};
+use super::written::Written;
 use super::{Database, registry, table};
-use crate::flusher::sink::{Sink, SinkError, Stored};
+use crate::flusher::sink::{Refusal, Sink, SinkError, Stored};
 use crate::telemetry::fields::COUNT;
+use crate::telemetry::mapping::BUILT_IN_TABLE;
 use crate::telemetry::{Reading, Record};
 
 /// Fails with a unique violation if a row is there already, and stores none if the unique key is gone that
@@ -57,52 +61,6 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 /// So that PostgreSQL gives up first, and says why.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// `remote_apply` is more than `on`, all else is less.
-const DURABLY: &str = "set_config('synchronous_commit', \
-    case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end, \
-    true)";
-
-const UNIQUE_VIOLATION: &str = "23505";
-
-/// So many batches without a duplicate have to be written before the next is taken for new.
-const EXPECTED: u32 = 100;
-
-/// Whether batches are expected to hold rows that are in the table already: at the start, since a
-/// process that was killed may have written them; after a failure, whose outcome may not be known;
-/// and after a duplicate. Clones share it.
-#[derive(Clone, Debug)]
-pub(super) struct Duplicates {
-    expected_in: Arc<AtomicU32>,
-}
-
-impl Default for Duplicates {
-    fn default() -> Self {
-        let expected_in = Arc::new(AtomicU32::new(EXPECTED));
-        Self { expected_in }
-    }
-}
-
-impl Duplicates {
-    fn are_expected(&self) -> bool {
-        self.expected_in.load(Ordering::Relaxed) > 0
-    }
-
-    fn expect(&self) {
-        self.expected_in.store(EXPECTED, Ordering::Relaxed);
-    }
-
-    /// A batch was written with so many of them.
-    fn note(&self, duplicates: u64) {
-        if duplicates > 0 {
-            self.expect();
-        } else {
-            let one_less = |batches: u32| batches.checked_sub(1);
-            // None are expected any more if that fails.
-            self.expected_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok();
-        }
-    }
-}
-
 impl Sink for Database {
     fn patience(&self) -> Duration {
         self.patience
@@ -140,49 +98,108 @@ impl Sink for Database {
         if rows.is_empty() {
             return Ok(Stored::default());
         }
-        let all = rows.len();
-        let rows: Vec<&Reading> = rows.iter().filter_map(|row| row.built_in()).collect();
-        if rows.len() < all {
-            return Err(mapped_rows());
-        }
-        let rows = rows.as_slice();
-        let batch = Columns::of(rows);
-        let mut written = self.write_durably(&batch, limit).await;
-        if let Err(Failure::Refused(refusal)) = &written
-            && refusal.lacks_partition()
-            && self.make_partitions_for(&batch.micros()).await
-        {
-            written = self.write_durably(&batch, limit).await;
-        }
-        let Written { inserted, swallowed } =
-            written.inspect_err(|_| self.duplicates.expect()).map_err(SinkError::from)?;
-        let swallowed = batch.indices(&swallowed, rows);
-        let passed_over = (rows.len() as u64).saturating_sub(inserted);
-        let duplicates = passed_over.saturating_sub(swallowed.len() as u64);
-        if swallowed.is_empty() {
+        let built_in = || rows.iter().map(|row| row.built_in()).collect::<Option<Vec<&Reading>>>();
+        let stored = match if self.mapped.is_partial() { None } else { built_in() } {
+            Some(rows) => self.insert_built_in(&rows, limit).await,
+            None => self.insert_mapped(rows, limit).await,
+        };
+        let stored = stored?;
+        if stored.swallowed.is_empty() {
             self.lineage.confirmed(rows);
         }
-        Ok(Stored { inserted, duplicates, swallowed })
+        Ok(stored)
     }
 }
 
-/// A log that a newer version has written: nothing of it is lost, and nothing is done with it here.
-fn mapped_rows() -> SinkError {
-    let reason = "the log holds rows of mappings, which this version of the service does not store";
-    SinkError::Unavailable { reason: reason.to_owned(), sqlstate: None }
+/// What is written at once.
+enum Work<'b, 'r> {
+    BuiltIn(&'b Columns<'r>),
+    Tables(&'b Batch<'r>),
 }
 
-/// What became of a batch.
-struct Written {
-    inserted: u64,
-    /// Numbers of the rows that are not in the table, from 1, by the order of the key.
-    swallowed: Vec<i64>,
+impl<'r> Work<'_, 'r> {
+    /// Of rows of `telemetry`, in the order of the key.
+    fn device_ids(&self) -> &[&'r str] {
+        match self {
+            Self::BuiltIn(columns) => &columns.device_ids,
+            Self::Tables(batch) => batch.device_ids(),
+        }
+    }
+
+    /// When rows of `telemetry` were measured, since the Unix epoch.
+    fn micros(&self) -> Vec<i64> {
+        let timestamps = match self {
+            Self::BuiltIn(columns) => &columns.timestamps,
+            Self::Tables(batch) => batch.timestamps(),
+        };
+        timestamps.iter().map(DateTime::timestamp_micros).collect()
+    }
+
+    /// What its statements share.
+    fn scope(&self) -> Scope {
+        match self {
+            Self::BuiltIn(_) => Scope::Statement,
+            Self::Tables(batch) => batch.scope(),
+        }
+    }
 }
 
 impl Database {
+    async fn insert_built_in(&self, rows: &[&Reading], limit: Duration) -> Result<Stored, Failure> {
+        let batch = Columns::of(rows);
+        let written = self.write_with_partitions(&Work::BuiltIn(&batch), limit).await;
+        let Written { inserted, swallowed, .. } =
+            written.inspect_err(|_| self.duplicates.expect())?;
+        let swallowed = batch.indices(&swallowed, rows);
+        let passed_over = (rows.len() as u64).saturating_sub(inserted);
+        let duplicates = passed_over.saturating_sub(swallowed.len() as u64);
+        Ok(Stored { inserted, duplicates, merged: 0, swallowed })
+    }
+
+    /// Rows of several tables, or shapes; one statement a table, or two.
+    async fn insert_mapped(&self, rows: &[&Record], limit: Duration) -> Result<Stored, Failure> {
+        let tables = TableRows::of(rows);
+        let known = self.known_for(&tables).await?;
+        let batch = Batch::new(tables, known).map_err(Failure::Refused)?;
+        let written = match self.write_with_partitions(&Work::Tables(&batch), limit).await {
+            Ok(written) => written,
+            Err(Failure::Refused(refusal)) => {
+                batch.expect_duplicates();
+                let is_tables = refusal.is_tables || batch.was_refused_by_table();
+                return Err(Failure::Refused(Refusal { is_tables, ..refusal }));
+            }
+            Err(failure) => {
+                self.mapped.forget();
+                return Err(failure);
+            }
+        };
+        let swallowed = batch.origins(&written.swallowed);
+        batch.was_taken(!swallowed.is_empty());
+        let merged = written.merged + batch.merged();
+        let stored = written.inserted + merged + swallowed.len() as u64;
+        let duplicates = (rows.len() as u64).saturating_sub(stored);
+        Ok(Stored { inserted: written.inserted, duplicates, merged, swallowed })
+    }
+
+    /// Once more if all that was missing is a partition.
+    async fn write_with_partitions(
+        &self,
+        work: &Work<'_, '_>,
+        limit: Duration,
+    ) -> Result<Written, Failure> {
+        let mut written = self.write_durably(work, limit).await;
+        if let Err(Failure::Refused(refusal)) = &written
+            && refusal.lacks_partition()
+            && self.make_partitions_for(&work.micros()).await
+        {
+            written = self.write_durably(work, limit).await;
+        }
+        written
+    }
+
     async fn write_durably(
         &self,
-        batch: &Columns<'_>,
+        work: &Work<'_, '_>,
         limit: Duration,
     ) -> Result<Written, Failure> {
         // Bounded in itself, by the time for connecting.
@@ -191,14 +208,14 @@ impl Database {
         let patience = limit + session.allowance(GRACE);
         let outcome = within(patience, async {
             self.look(session).await?;
-            let names = self.names_to_insert(batch);
-            let mut outcome = self.write_with_names(batch, &names, session, limit).await;
+            let names = self.names_to_insert(work.device_ids());
+            let mut outcome = self.write_with_names(work, &names, session, limit).await;
             match &outcome {
                 Ok(_) => self.registry.learn(&names),
                 Err(Unwritten::Names(failure)) => {
                     let failure = failure.clone();
                     session.abandon().await?;
-                    outcome = self.write_with_names(batch, &[], session, limit).await;
+                    outcome = self.write_with_names(work, &[], session, limit).await;
                     if outcome.is_ok() {
                         self.registry.set_aside(&failure);
                         self.tasks.set_lacks_names();
@@ -231,8 +248,8 @@ impl Database {
     }
 
     /// The names of its devices that the list may lack.
-    fn names_to_insert<'r>(&self, batch: &Columns<'r>) -> Vec<&'r str> {
-        let names = self.registry.unknown(&batch.device_ids);
+    fn names_to_insert<'r>(&self, device_ids: &[&'r str]) -> Vec<&'r str> {
+        let names = self.registry.unknown(device_ids);
         if !names.is_empty() && self.registry.is_set_aside() {
             self.tasks.set_lacks_names();
             return Vec::new();
@@ -243,15 +260,19 @@ impl Database {
     /// Commits what it writes. Leaves it to the caller to take back what it does not.
     async fn write_with_names(
         &self,
-        batch: &Columns<'_>,
+        work: &Work<'_, '_>,
         names: &[&str],
         session: &mut Session,
         limit: Duration,
     ) -> Result<Written, Unwritten> {
-        let scope = if names.is_empty() { Scope::Statement } else { Scope::Transaction };
+        let scope = if names.is_empty() { work.scope() } else { Scope::Transaction };
         session.set_scope(scope);
         session.begin(limit).await.map_err(Unwritten::Rows)?;
-        let written = self.write(batch, session, limit).await.map_err(Unwritten::Rows)?;
+        let written = match work {
+            Work::BuiltIn(columns) => self.write(columns, session, limit).await,
+            Work::Tables(batch) => batch.write(session, limit).await,
+        };
+        let written = written.map_err(Unwritten::Rows)?;
         if names.is_empty() {
             session.end().await.map_err(Unwritten::Rows)?;
         } else {
@@ -274,7 +295,7 @@ impl Database {
         let key = self.durability.key().filter(|_| !self.duplicates.are_expected());
         if let Some(key) = key {
             match batch.execute(&INSERT_NEW, Some(key), session).await {
-                Err(failure) if failure.sqlstate() == Some(UNIQUE_VIOLATION) => {
+                Err(failure) if failure.is_unique_violation() => {
                     session.abandon().await?;
                     session.begin(limit).await?;
                 }
@@ -300,12 +321,6 @@ enum Unwritten {
     Rows(Failure),
     /// The rows were, and were taken back with the names, or for another reason: without, they go in or tell.
     Names(Failure),
-}
-
-impl Written {
-    fn all(inserted: u64) -> Self {
-        Self { inserted, swallowed: Vec::new() }
-    }
 }
 
 /// A batch turned on its side, as `unnest` takes it. It would fill a shorter column up with
@@ -349,19 +364,14 @@ impl<'r> Columns<'r> {
         inserted: u64,
         session: &mut Session,
     ) -> Result<Written, Failure> {
-        let swallowed = sqlx::query_scalar(table::MISSING_KEYS)
+        let swallowed = sqlx::query_scalar(AssertSqlSafe(table::missing_keys(BUILT_IN_TABLE)))
             .persistent(session.keeps_statements())
             .bind(&self.device_ids)
             .bind(&self.timestamps)
             .fetch_all(session.connection())
             .await
             .map_err(|error| Failure::of_statement(error).while_looking())?;
-        Ok(Written { inserted, swallowed })
-    }
-
-    /// When they were measured, since the Unix epoch.
-    fn micros(&self) -> Vec<i64> {
-        self.timestamps.iter().map(DateTime::timestamp_micros).collect()
+        Ok(Written { inserted, swallowed, ..Written::default() })
     }
 
     /// Which of `rows` have the keys with these numbers, from 1, by the order of the key.
@@ -450,22 +460,5 @@ mod tests {
         assert_eq!(columns.indices(&[], &rows), [0_usize; 0]);
         assert_eq!(columns.indices(&[2], &rows), [1]);
         assert_eq!(columns.indices(&[1, 3, 4], &rows), [0, 2, 3]);
-    }
-
-    #[test]
-    fn rows_are_taken_for_new_only_after_many_batches_without_a_duplicate() {
-        let duplicates = Duplicates::default();
-        for found in [0, 3] {
-            duplicates.note(found);
-            for _ in 0..EXPECTED - u32::from(found == 0) {
-                assert!(duplicates.are_expected());
-                duplicates.note(0);
-            }
-            assert!(!duplicates.are_expected());
-        }
-        duplicates.note(0);
-        assert!(!duplicates.are_expected());
-        duplicates.expect();
-        assert!(duplicates.are_expected());
     }
 }

@@ -27,9 +27,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use connections::Connections;
+use duplicates::Duplicates;
 use durability::Durability;
-use insert::Duplicates;
 use lineage::Lineage;
+use mapped::MappedTables;
 use partitions::Partitions;
 use queries::Tables;
 use registry::Registry;
@@ -38,15 +39,18 @@ use session::Setting;
 use tasks::Tasks;
 
 use crate::telemetry::Record;
+use crate::telemetry::mapping::Mappings;
 
 mod connection_string;
 mod connections;
+mod duplicates;
 mod durability;
 mod failure;
 mod insert;
 mod instant;
 mod lineage;
 mod look;
+mod mapped;
 mod partitions;
 mod queries;
 mod registry;
@@ -60,6 +64,7 @@ mod shape;
 mod table;
 mod tasks;
 mod upkeep;
+mod written;
 
 pub use connection_string::ConnectionString;
 pub use failure::Failure;
@@ -119,6 +124,7 @@ pub struct Database {
     tasks: Tasks,
     tables: Tables,
     lineage: Lineage,
+    mapped: MappedTables,
 }
 
 impl Database {
@@ -150,8 +156,15 @@ impl Database {
             tasks: Tasks::default(),
             tables: Tables::default(),
             lineage: Lineage::new(dir, flush_connections),
+            mapped: MappedTables::default(),
             patience,
         })
+    }
+
+    /// The same, which makes tables for what `mappings` fill, too.
+    #[must_use]
+    pub fn with_mappings(self, mappings: &Mappings) -> Self {
+        Self { mapped: MappedTables::of(mappings), ..self }
     }
 
     /// Reads the login and the files of TLS again, from where `settings` say now. If any has changed, batches
@@ -169,7 +182,7 @@ impl Database {
     /// These rows are the last that an earlier process was told are stored. Whether they are is looked at if
     /// the server was started again since.
     pub fn expect<'r>(&self, rows: impl Iterator<Item = &'r Record>) {
-        self.lineage.expect(rows.filter_map(Record::built_in));
+        self.lineage.expect(rows);
     }
 
     /// What keeps the database from keeping what it confirms, a sentence each, as it was found last.

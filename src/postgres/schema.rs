@@ -31,7 +31,7 @@ const MIGRATE_LIMIT: Duration = Duration::from_secs(290);
 const FORMER_TABLE: &str = "_sqlx_migrations";
 
 /// One for all ingestors of a database: "iot-inge" in ASCII.
-const LOCK: i64 = 0x696f_742d_696e_6765;
+pub(super) const LOCK: i64 = 0x696f_742d_696e_6765;
 
 /// The one that makes the table. One that was there before is taken as it is, whatever made it: only its
 /// owner knows what indexes it can bear to be made.
@@ -60,6 +60,7 @@ impl Database {
                 "somebody reads or changes the table telemetry, so its migration is put off and tried again every few seconds; until then the table is used as it is"
             );
         }
+        self.prepare_tables().await?;
         self.tasks.set_prepared(is_complete);
         Ok(())
     }

@@ -20,20 +20,30 @@ pub(super) const PRIMARY_KEY: &str = "telemetry_pkey";
 /// The check that `ingestor schema partition` adds, for as long as it works: no row lies behind the boundary.
 pub(super) const PARTITION_BOUND: &str = "telemetry_partition_bound";
 
-/// Numbers, from 1, of the keys that are not in the table, of device ids and times as two arrays.
-pub(super) const MISSING_KEYS: &str = "
-    select wanted.at
-    from unnest($1::text[], $2::timestamptz[]) with ordinality as wanted (device_id, ts, at)
-    where not exists (
-        select from telemetry
-        where telemetry.device_id = wanted.device_id and telemetry.ts = wanted.ts
-    )
-    order by wanted.at";
-
 /// Where the service notes which migrations it has applied.
 pub(super) const MIGRATIONS_TABLE: &str = "_iot_ingestor_migrations";
 
 /// The same as a list in SQL.
 pub(super) fn columns() -> String {
     COLUMNS.join(", ")
+}
+
+/// A name that cannot be taken for anything else.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Numbers, from 1, of the keys that are not in `table`, of device ids and times as two arrays.
+pub(super) fn missing_keys(table: &str) -> String {
+    format!(
+        "
+    select wanted.at
+    from unnest($1::text[], $2::timestamptz[]) with ordinality as wanted (device_id, ts, at)
+    where not exists (
+        select from {} as there
+        where there.device_id = wanted.device_id and there.ts = wanted.ts
+    )
+    order by wanted.at",
+        quoted(table)
+    )
 }

@@ -15,7 +15,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,14 +23,15 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sight::{Change, QUESTIONS, Sight};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
 use super::failure::Failure;
 use super::look::LOOK_LIMIT;
 use super::session::Session;
-use super::table::MISSING_KEYS;
+use super::table::missing_keys;
 use crate::flusher::sink::LOOKED_WITHIN;
-use crate::telemetry::Reading;
+use crate::telemetry::Record;
 
 mod sight;
 
@@ -86,10 +87,11 @@ pub(super) struct Look {
     trusted: Option<Sight>,
 }
 
-type Key = (String, DateTime<Utc>);
+/// The table first.
+type Key = (String, String, DateTime<Utc>);
 
-fn key(row: &Reading) -> Key {
-    (row.device_id.clone(), row.timestamp.into())
+fn key(row: &Record) -> Key {
+    (row.table().to_owned(), row.device_id().to_owned(), row.timestamp().into())
 }
 
 impl Lineage {
@@ -204,12 +206,12 @@ impl Lineage {
     }
 
     /// These rows were flushed last by an earlier process, in this order. Some may be letters.
-    pub(super) fn expect<'r>(&self, rows: impl Iterator<Item = &'r Reading>) {
+    pub(super) fn expect<'r>(&self, rows: impl Iterator<Item = &'r Record>) {
         self.lock().before = rows.map(key).collect();
     }
 
     /// These rows were confirmed.
-    pub(super) fn confirmed(&self, rows: &[&Reading]) {
+    pub(super) fn confirmed(&self, rows: &[&Record]) {
         let step = rows.len().div_ceil(SAMPLES).max(1);
         let samples = rows.iter().rev().step_by(step);
         let keys = samples.map(|row| key(row)).collect();
@@ -254,23 +256,48 @@ fn read(file: &Path) -> Option<Sight> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Numbers of the keys that are not in the table, from 1, in their order.
+/// Numbers of the keys that are not in their tables, from 1, in their order.
 async fn missing(session: &mut Session, keys: Vec<Key>) -> Result<Vec<i64>, Failure> {
-    let count = i64::try_from(keys.len()).unwrap_or(i64::MAX);
-    let (device_ids, timestamps): (Vec<String>, Vec<DateTime<Utc>>) = keys.into_iter().unzip();
+    let mut missing = Vec::new();
+    let tables: BTreeSet<&str> = keys.iter().map(|(table, ..)| table.as_str()).collect();
+    for table in tables {
+        let of_table = (1_i64..).zip(&keys).filter(|(_, (of, ..))| of == table);
+        let of_table = of_table.map(|(number, (_, device_id, at))| (number, device_id, *at));
+        missing.extend(missing_of(session, table, of_table).await?);
+    }
+    missing.sort_unstable();
+    Ok(missing)
+}
+
+/// The same of one table.
+async fn missing_of(
+    session: &mut Session,
+    table: &str,
+    keys: impl Iterator<Item = (i64, &String, DateTime<Utc>)>,
+) -> Result<Vec<i64>, Failure> {
+    let mut numbers = Vec::new();
+    let mut device_ids = Vec::new();
+    let mut timestamps = Vec::new();
+    for (number, device_id, at) in keys {
+        numbers.push(number);
+        device_ids.push(device_id.as_str());
+        timestamps.push(at);
+    }
     session.begin(LOOK_LIMIT).await?;
-    let missing = sqlx::query_scalar(MISSING_KEYS)
+    let missing: Result<Vec<i64>, _> = sqlx::query_scalar(AssertSqlSafe(missing_keys(table)))
         .persistent(false)
         .bind(&device_ids)
         .bind(&timestamps)
         .fetch_all(session.connection())
         .await;
     match missing.map_err(Failure::of_statement) {
-        Ok(missing) => session.end().await.map(|()| missing),
-        // There is no such table any more, or not one that can be read.
-        Err(failure) if failure.is_of_statement() => {
-            session.abandon().await.map(|()| (1..=count).collect())
+        Ok(missing) => {
+            session.end().await?;
+            let number = |at: i64| numbers.get(usize::try_from(at - 1).ok()?).copied();
+            Ok(missing.into_iter().filter_map(number).collect())
         }
+        // There is no such table any more, or not one that can be read.
+        Err(failure) if failure.is_of_statement() => session.abandon().await.map(|()| numbers),
         Err(failure) => Err(failure),
     }
 }

@@ -1,0 +1,246 @@
+//! Writes rows of tables.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::types::Oid;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::rows::TableRows;
+use super::statements::{self, Filled, Known as Mode};
+use super::tables::Known;
+use super::value::Array;
+use crate::flusher::sink::Refusal;
+use crate::postgres::durability::DURABLY;
+use crate::postgres::failure::Failure;
+use crate::postgres::session::{Scope, Session};
+use crate::postgres::table::missing_keys;
+use crate::postgres::written::Written;
+use crate::telemetry::mapping::BUILT_IN_TABLE;
+
+/// Rows, each of them fit for its table.
+pub(in crate::postgres) struct Batch<'r>(Vec<Ready<'r>>);
+
+/// What goes into one table.
+struct Ready<'r> {
+    rows: TableRows<'r>,
+    /// One for each column.
+    arrays: Vec<Array<'r>>,
+    table: Arc<Known>,
+}
+
+impl<'r> Batch<'r> {
+    /// `rows` for the tables of the same order.
+    ///
+    /// # Errors
+    /// If a column is of a type that a value cannot be made of.
+    pub(in crate::postgres) fn new(
+        rows: Vec<TableRows<'r>>,
+        tables: Vec<Arc<Known>>,
+    ) -> Result<Self, Refusal> {
+        let ready = rows.into_iter().zip(tables).map(|(rows, table)| Ready::new(rows, table));
+        ready.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn of_telemetry(&self) -> Option<&TableRows<'r>> {
+        self.0.iter().map(|ready| &ready.rows).find(|rows| rows.table == BUILT_IN_TABLE)
+    }
+
+    /// Of rows of `telemetry`, in the order of the key.
+    pub(in crate::postgres) fn device_ids(&self) -> &[&'r str] {
+        self.of_telemetry().map_or(&[], |rows| &rows.device_ids)
+    }
+
+    /// The same.
+    pub(in crate::postgres) fn timestamps(&self) -> &[DateTime<Utc>] {
+        self.of_telemetry().map_or(&[], |rows| &rows.timestamps)
+    }
+
+    /// Rows that have given another of the batch a value.
+    pub(in crate::postgres) fn merged(&self) -> u64 {
+        self.0.iter().map(|ready| ready.rows.merged).sum()
+    }
+
+    /// Whether one statement may be all.
+    pub(in crate::postgres) fn scope(&self) -> Scope {
+        match self.0.as_slice() {
+            [one] if one.key_if_new().is_some() => Scope::Statement,
+            _ => Scope::Transaction,
+        }
+    }
+
+    /// It is not known what of it is stored.
+    pub(in crate::postgres) fn expect_duplicates(&self) {
+        self.0.iter().for_each(|ready| ready.table.duplicates.expect());
+    }
+
+    /// It was refused; whether that is because its table refuses every row.
+    pub(in crate::postgres) fn was_refused_by_table(&self) -> bool {
+        match self.0.as_slice() {
+            [one] if one.rows.len() == 1 => one.table.has_refused(),
+            _ => false,
+        }
+    }
+
+    /// It was stored, but for what was swallowed.
+    pub(in crate::postgres) fn was_taken(&self, swallowed: bool) {
+        if !swallowed {
+            self.0.iter().for_each(|ready| ready.table.has_taken());
+        }
+    }
+
+    /// Indices of the rows that the rows with these numbers were made of.
+    pub(in crate::postgres) fn origins(&self, numbers: &[i64]) -> Vec<usize> {
+        let mut all = Vec::new();
+        for number in numbers {
+            let Some(mut at) = usize::try_from(*number - 1).ok() else { continue };
+            for Ready { rows, .. } in &self.0 {
+                if at < rows.len() {
+                    all.extend(rows.origins(at));
+                    break;
+                }
+                at -= rows.len();
+            }
+        }
+        all.sort_unstable();
+        all
+    }
+
+    /// All of it, or nothing. Leaves it to the caller to end what it begins.
+    pub(in crate::postgres) async fn write(
+        &self,
+        session: &mut Session,
+        limit: Duration,
+    ) -> Result<Written, Failure> {
+        let keys: Option<Vec<Oid>> = self.0.iter().map(Ready::key_if_new).collect();
+        if let Some(keys) = keys {
+            match self.write_new(&keys, session).await {
+                Ok(Some(written)) => return Ok(written),
+                Err(failure) if !failure.is_unique_violation() => return Err(failure),
+                Ok(None) | Err(_) => {
+                    session.abandon().await?;
+                    session.set_scope(Scope::Transaction);
+                    session.begin(limit).await?;
+                }
+            }
+        }
+        let mut written = Written::default();
+        let mut before = 0;
+        for ready in &self.0 {
+            let all = ready.rows.len() as u64;
+            let inserted = ready.execute(Mode::Skip, None, session).await?;
+            ready.table.duplicates.note(all.saturating_sub(inserted));
+            written.inserted += inserted;
+            let has_more = inserted < all && !ready.arrays.is_empty();
+            let filled = if has_more { ready.execute(Mode::Fill, None, session).await? } else { 0 };
+            written.merged += filled;
+            if inserted + filled < all {
+                ready.look_for_rest(before, &mut written, session).await?;
+            }
+            before += ready.rows.len();
+        }
+        Ok(written)
+    }
+
+    /// Takes all rows for new. `None` if nothing came of it for a table, whose key may be gone.
+    async fn write_new(
+        &self,
+        keys: &[Oid],
+        session: &mut Session,
+    ) -> Result<Option<Written>, Failure> {
+        let mut written = Written::default();
+        let mut before = 0;
+        for (ready, key) in self.0.iter().zip(keys) {
+            let inserted = ready.execute(Mode::Fail, Some(*key), session).await?;
+            if inserted == 0 {
+                return Ok(None);
+            }
+            written.inserted += inserted;
+            if inserted < ready.rows.len() as u64 {
+                ready.look_for_rest(before, &mut written, session).await?;
+            }
+            before += ready.rows.len();
+        }
+        Ok(Some(written))
+    }
+}
+
+impl<'r> Ready<'r> {
+    fn new(rows: TableRows<'r>, table: Arc<Known>) -> Result<Self, Refusal> {
+        let array = |column: &super::rows::Column<'r>| {
+            let kind = table.kind(rows.table, column.name).unwrap_or(column.kind);
+            Array::of(kind, &column.values).map_err(|_| Refusal {
+                sqlstate: None,
+                reason: format!(
+                    "the value is a {} and the column is {}",
+                    column.kind.as_str(),
+                    kind.sql()
+                ),
+                object: Some(format!("column {} of {}", column.name, rows.table)),
+                advice: Some("let the column have the type that the mapping says".to_owned()),
+                is_tables: false,
+            })
+        };
+        let arrays = rows.columns.iter().map(array).collect::<Result<_, _>>()?;
+        Ok(Self { rows, arrays, table })
+    }
+
+    /// The key that tells new rows from others, if these are taken for new.
+    fn key_if_new(&self) -> Option<Oid> {
+        self.table.found.key.filter(|_| !self.table.duplicates.are_expected())
+    }
+
+    /// How many rows it has inserted or changed.
+    async fn execute(
+        &self,
+        mode: Mode,
+        key: Option<Oid>,
+        session: &mut Session,
+    ) -> Result<u64, Failure> {
+        let names = self.rows.columns.iter().map(|column| column.name);
+        let columns: Vec<Filled<'_>> = names.zip(&self.arrays).collect();
+        let durably = format!("(select {DURABLY}) is not null");
+        let sql = statements::insert(self.rows.table, &columns, mode, &durably);
+        let mut query = sqlx::query(AssertSqlSafe(sql))
+            .persistent(session.keeps_statements())
+            .bind(&self.rows.device_ids)
+            .bind(&self.rows.timestamps);
+        for array in &self.arrays {
+            query = match array {
+                Array::Floats(values) => query.bind(values),
+                Array::Ints(values) => query.bind(values),
+                Array::Bools(values) => query.bind(values),
+                Array::Texts(values) | Array::Jsons(values) => query.bind(values),
+            };
+        }
+        if let Some(key) = key {
+            query = query.bind(key);
+        }
+        let done = query.execute(session.connection()).await;
+        done.map(|done| done.rows_affected()).map_err(Failure::of_statement)
+    }
+
+    /// Some rows were passed over, and no error said so: those that are not in the table were swallowed by a
+    /// trigger, a rule or a policy. There are so many rows `before` these.
+    async fn look_for_rest(
+        &self,
+        before: usize,
+        written: &mut Written,
+        session: &mut Session,
+    ) -> Result<(), Failure> {
+        let missing = sqlx::query(AssertSqlSafe(missing_keys(self.rows.table)))
+            .persistent(session.keeps_statements())
+            .bind(&self.rows.device_ids)
+            .bind(&self.rows.timestamps)
+            .fetch_all(session.connection())
+            .await
+            .map_err(|error| Failure::of_statement(error).while_looking())?;
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        for row in missing {
+            let number: i64 = row.try_get(0).map_err(Failure::of_statement)?;
+            written.swallowed.push(before.saturating_add(number));
+        }
+        Ok(())
+    }
+}

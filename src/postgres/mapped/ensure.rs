@@ -1,0 +1,160 @@
+//! Makes tables what rows need, by what they are and not by what was done before: under the lock of the
+//! migrations, after them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::look::look;
+use super::need::{Mend, Need};
+use super::rows::TableRows;
+use super::tables::Known;
+use crate::postgres::failure::{Failure, within};
+use crate::postgres::look::LOOK_LIMIT;
+use crate::postgres::schema::LOCK;
+use crate::postgres::session::{Scope, Session};
+use crate::postgres::{Database, QUERY_TIMEOUT};
+
+/// Longest wait for other ingestors and for the statements; no table is rewritten.
+const MEND_LIMIT: Duration = Duration::from_secs(20);
+/// Who waits for an exclusive lock holds up all that come after.
+const LOCK_LIMIT_MILLIS: u32 = 500;
+
+/// PostgreSQL's code for a right that a role has not.
+const NO_RIGHT: &str = "42501";
+/// And for a column of another type.
+const MISMATCH: &str = "42804";
+/// And for a table that is not there.
+const NO_TABLE: &str = "42P01";
+
+impl Database {
+    /// Makes the tables of the configuration's mappings what they need. What only an operator can mend is
+    /// said, and keeps no row of another table back.
+    pub(in crate::postgres) async fn prepare_tables(&self) -> Result<(), Failure> {
+        let needs = self.mapped.needs();
+        if needs.is_empty() {
+            return Ok(());
+        }
+        match self.ensure(needs).await {
+            Err(failure) if matches!(failure.sqlstate(), Some(NO_RIGHT | MISMATCH)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The tables of `rows`, made what these need, which may be more than the configuration does: they may
+    /// come by an older one.
+    pub(in crate::postgres) async fn known_for(
+        &self,
+        rows: &[TableRows<'_>],
+    ) -> Result<Vec<Arc<Known>>, Failure> {
+        if let Some(known) = self.mapped.fit_for(rows) {
+            return Ok(known);
+        }
+        self.ensure(self.mapped.needs_of(rows)).await?;
+        self.mapped.fit_for(rows).ok_or_else(|| Failure::Unavailable {
+            reason: "a table that rows are for is not there".to_owned(),
+            sqlstate: Some(NO_TABLE.to_owned()),
+        })
+    }
+
+    async fn ensure(&self, needs: BTreeMap<String, Need>) -> Result<(), Failure> {
+        // Not one of those for batches, whose statements may not take as long.
+        let (mut session, _) = self.writes.server().connect(&[]).await?;
+        session.set_scope(Scope::Transaction);
+        let patience = session.allowance(QUERY_TIMEOUT);
+        let mend = within(patience, self.look_at(&mut session, &needs)).await?;
+        if mend.ours.is_empty() && mend.operators.is_empty() {
+            self.mapped.is_news(None);
+            return Ok(());
+        }
+        if !mend.ours.is_empty() {
+            let patience = session.allowance(MEND_LIMIT);
+            let made = within(patience, self.mend(&mut session, &needs)).await;
+            if let Err(failure) = &made
+                && failure.sqlstate() == Some(NO_RIGHT)
+            {
+                return Err(self.ask_operator(&mend, Some(failure)));
+            }
+            made.map_err(Failure::while_migrating)?;
+        }
+        if mend.operators.is_empty() {
+            self.mapped.is_news(None);
+            return Ok(());
+        }
+        Err(self.ask_operator(&Mend { ours: Vec::new(), operators: mend.operators }, None))
+    }
+
+    /// What is missing.
+    async fn look_at(
+        &self,
+        session: &mut Session,
+        needs: &BTreeMap<String, Need>,
+    ) -> Result<Mend, Failure> {
+        session.begin(LOOK_LIMIT).await?;
+        let mend = self.compare(session, needs).await?;
+        session.end().await?;
+        Ok(mend)
+    }
+
+    async fn compare(
+        &self,
+        session: &mut Session,
+        needs: &BTreeMap<String, Need>,
+    ) -> Result<Mend, Failure> {
+        let names: Vec<&str> = needs.keys().map(String::as_str).collect();
+        let found = look(session, &names).await?;
+        let mut all = Mend::default();
+        for (name, need) in needs {
+            let mend = need.mend(name, found.get(name));
+            all.ours.extend(mend.ours);
+            all.operators.extend(mend.operators);
+        }
+        self.mapped.learn(found);
+        Ok(all)
+    }
+
+    /// Does what is ours to do. Somebody else may have done it before we had the lock.
+    async fn mend(
+        &self,
+        session: &mut Session,
+        needs: &BTreeMap<String, Need>,
+    ) -> Result<(), Failure> {
+        session.begin(MEND_LIMIT).await?;
+        session
+            .run(format!(
+                "select pg_advisory_xact_lock({LOCK}); set local lock_timeout = {LOCK_LIMIT_MILLIS}"
+            ))
+            .await?;
+        let Mend { ours, .. } = self.compare(session, needs).await?;
+        if !ours.is_empty() {
+            session.run(ours.join("; ")).await?;
+            self.compare(session, needs).await?;
+        }
+        session.end().await?;
+        for statement in ours {
+            tracing::info!(statement, "a table got what the mappings need of it");
+        }
+        Ok(())
+    }
+
+    /// Says once which statements would mend it.
+    fn ask_operator(&self, mend: &Mend, failure: Option<&Failure>) -> Failure {
+        let statements = [mend.ours.join("; "), mend.operators.join("; ")];
+        let statements: Vec<&str> =
+            statements.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let statements = statements.join("; ");
+        let (why, sqlstate) = match failure {
+            Some(failure) => (failure.to_string(), NO_RIGHT),
+            None => ("a table is not what the mappings need".to_owned(), MISMATCH),
+        };
+        if self.mapped.is_news(Some(&statements)) {
+            tracing::warn!(
+                reason = why,
+                statements,
+                "tables are not what the mappings need, and this service may not change them: their rows wait in the log until these statements are run"
+            );
+        }
+        let reason = format!("{why}; run: {statements}");
+        Failure::Unavailable { reason, sqlstate: Some(sqlstate.to_owned()) }
+    }
+}

@@ -1,0 +1,105 @@
+//! The statements that write rows of a table. Every name is quoted: `order` and `user` are columns like
+//! others.
+
+use std::fmt::Write as _;
+
+use super::value::Array;
+use crate::postgres::table::quoted;
+
+/// A column that a statement fills.
+pub(super) type Filled<'c> = (&'c str, &'c Array<'c>);
+
+/// What becomes of rows that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// They fail the statement; without the unique key of the last parameter it stores nothing.
+    Fail,
+    /// They are passed over.
+    Skip,
+    /// They get the values that they lack. Rows that are not there are passed over.
+    Fill,
+}
+
+/// Inserts what `unnest` makes of the parameters: device ids, times, and an array for each column.
+///
+/// `durably` is a condition that makes the commit wait for the disk.
+pub(super) fn insert(table: &str, columns: &[Filled<'_>], known: Known, durably: &str) -> String {
+    let table = quoted(table);
+    let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+    let mut list = "device_id, ts".to_owned();
+    let mut selected = "batch.device_id, batch.ts".to_owned();
+    let mut parameters = "$1::text[], $2::timestamptz[]".to_owned();
+    // Writing to a string does not fail.
+    for ((name, (_, array)), number) in names.iter().zip(columns).zip(3..) {
+        write!(list, ", {name}").ok();
+        write!(selected, ", batch.{name}{}", array.cast()).ok();
+        write!(parameters, ", ${number}::{}", array.sql()).ok();
+    }
+    let mut sql = format!(
+        "insert into {table} as stored ({list}) select {selected} from unnest({parameters}) as batch ({list}) where {durably}"
+    );
+    match known {
+        Known::Fail => {
+            let key = columns.len() + 3;
+            write!(
+                sql,
+                " and exists (select from pg_index where indexrelid = ${key} and indisvalid)"
+            )
+            .ok();
+        }
+        Known::Skip => sql.push_str(" on conflict (device_id, ts) do nothing"),
+        Known::Fill => fill(&mut sql, &table, &names),
+    }
+    sql
+}
+
+/// Looked for first: `do update` locks each row that it meets, and writes that down, also where nothing
+/// changes.
+fn fill(sql: &mut String, table: &str, names: &[String]) {
+    let lacks = |there: &str, new: &str| {
+        let one = |name: &String| format!("({there}.{name} is null and {new}.{name} is not null)");
+        names.iter().map(one).collect::<Vec<_>>().join(" or ")
+    };
+    let set = |name: &String| format!("{name} = coalesce(stored.{name}, excluded.{name})");
+    let sets = names.iter().map(set).collect::<Vec<_>>().join(", ");
+    write!(
+        sql,
+        " and exists (select from {table} as there where there.device_id = batch.device_id \
+         and there.ts = batch.ts and ({})) \
+         order by batch.device_id collate \"C\", batch.ts \
+         on conflict (device_id, ts) do update set {sets} where {}",
+        lacks("there", "batch"),
+        lacks("stored", "excluded")
+    )
+    .ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statements_quote_every_name_and_fill_what_is_null() {
+        let (order, extra) = (Array::Floats(Vec::new()), Array::Jsons(Vec::new()));
+        let columns = [("order", &order), ("extra", &extra)];
+        let begin = "insert into \"user\" as stored (device_id, ts, \"order\", \"extra\") \
+            select batch.device_id, batch.ts, batch.\"order\", batch.\"extra\"::jsonb \
+            from unnest($1::text[], $2::timestamptz[], $3::float8[], $4::text[]) \
+            as batch (device_id, ts, \"order\", \"extra\") where true";
+        let of = |known| insert("user", &columns, known, "true");
+        assert_eq!(
+            of(Known::Fail),
+            format!(
+                "{begin} and exists (select from pg_index where indexrelid = $5 and indisvalid)"
+            )
+        );
+        assert_eq!(of(Known::Skip), format!("{begin} on conflict (device_id, ts) do nothing"));
+        let fill = of(Known::Fill);
+        assert!(fill.starts_with(&format!("{begin} and exists (select from \"user\" as there")));
+        assert!(
+            fill.contains("\"order\" = coalesce(stored.\"order\", excluded.\"order\")"),
+            "{fill}"
+        );
+        assert!(fill.ends_with("(stored.\"extra\" is null and excluded.\"extra\" is not null)"));
+    }
+}

@@ -1,0 +1,163 @@
+//! What is known of the tables that mappings fill.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::look::Found;
+use super::need::{Mend, Need, NeededColumn, of_mappings};
+use super::rows::TableRows;
+use crate::postgres::duplicates::Duplicates;
+use crate::telemetry::fields::FIELDS;
+use crate::telemetry::mapping::{BUILT_IN_TABLE, Kind, Mappings};
+
+/// See the module. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(in crate::postgres) struct MappedTables(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// What the mappings of the configuration need.
+    needs: BTreeMap<String, Need>,
+    known: Mutex<HashMap<String, Arc<Known>>>,
+    /// Whether there may be rows of `telemetry` that lack a value.
+    is_partial: AtomicBool,
+    /// The statements that an operator was told of last.
+    said: Mutex<Option<String>>,
+}
+
+/// A table as it was found last.
+#[derive(Debug)]
+pub(in crate::postgres) struct Known {
+    pub(super) found: Found,
+    pub(super) duplicates: Duplicates,
+    refusals: Refusals,
+}
+
+/// Rows that a table has refused, each by itself, since it took one. Rows of other tables beside them say
+/// nothing of it, so that what decides for all rows together cannot tell by them.
+#[derive(Clone, Debug, Default)]
+struct Refusals(Arc<AtomicU32>);
+
+/// So many in a row are the table's fault.
+const MOST_REFUSED: u32 = 100;
+
+impl Known {
+    /// What a column holds; a built-in one of another type takes doubles.
+    pub(super) fn kind(&self, table: &str, column: &str) -> Option<Kind> {
+        let found = self.found.columns.get(column)?;
+        let is_built_in = || table == BUILT_IN_TABLE && is_field(column);
+        found.kind().or_else(|| is_built_in().then_some(Kind::Float))
+    }
+
+    /// One row was refused by itself; whether it is the table that refuses them all.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refusals.0.fetch_add(1, Ordering::Relaxed) >= MOST_REFUSED - 1
+    }
+
+    /// It took rows.
+    pub(super) fn has_taken(&self) {
+        self.refusals.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether these rows can go in.
+    fn takes(&self, rows: &TableRows<'_>) -> bool {
+        let has = |name: &str| self.kind(rows.table, name).is_some();
+        rows.columns.iter().all(|column| has(column.name))
+            && self.found.key.is_some()
+            && !left_out(rows)
+                .any(|name| self.found.columns.get(name).is_some_and(|column| column.is_required))
+    }
+}
+
+fn is_field(column: &str) -> bool {
+    FIELDS.iter().any(|field| field.name == column)
+}
+
+/// Columns of the built-in shape that a row of these has no value in.
+fn left_out<'r>(rows: &'r TableRows<'_>) -> impl Iterator<Item = &'static str> + 'r {
+    let is_built_in = rows.table == BUILT_IN_TABLE;
+    let names = FIELDS.iter().map(|field| field.name);
+    names.filter(move |name| is_built_in && !rows.always_fills(name))
+}
+
+impl MappedTables {
+    /// For what the mappings of the configuration fill.
+    pub(in crate::postgres) fn of(mappings: &Mappings) -> Self {
+        Self(Arc::new(Shared { needs: of_mappings(mappings), ..Shared::default() }))
+    }
+
+    /// What the configuration needs, by table.
+    pub(super) fn needs(&self) -> BTreeMap<String, Need> {
+        self.0.needs.clone()
+    }
+
+    /// Whether there may be rows of `telemetry` that lack a value, which one of the built-in shape with the
+    /// same key has.
+    pub(in crate::postgres) fn is_partial(&self) -> bool {
+        self.0.is_partial.load(Ordering::Relaxed)
+    }
+
+    /// The tables of `rows`, if all that these need of them is known to be there.
+    pub(super) fn fit_for(&self, rows: &[TableRows<'_>]) -> Option<Vec<Arc<Known>>> {
+        let known = self.lock();
+        let fit = |rows: &TableRows<'_>| {
+            let table = known.get(rows.table)?;
+            let need = self.0.needs.get(rows.table);
+            let is_right =
+                |need: &Need| need.mend(rows.table, Some(&table.found)) == Mend::default();
+            (table.takes(rows) && need.is_none_or(is_right)).then(|| Arc::clone(table))
+        };
+        rows.iter().map(fit).collect()
+    }
+
+    /// What `rows` and the configuration need of the tables of `rows`.
+    pub(super) fn needs_of(&self, rows: &[TableRows<'_>]) -> BTreeMap<String, Need> {
+        let need = |rows: &TableRows<'_>| {
+            let mut need = self.0.needs.get(rows.table).cloned().unwrap_or_default();
+            let column =
+                |name: &str, kind| (name.to_owned(), NeededColumn { kind, is_configured: false });
+            need.add(Need {
+                columns: rows.columns.iter().map(|one| column(one.name, one.kind)).collect(),
+                may_be_null: left_out(rows).map(str::to_owned).collect(),
+            });
+            (rows.table.to_owned(), need)
+        };
+        rows.iter().map(need).collect()
+    }
+
+    /// The tables as they are now.
+    pub(super) fn learn(&self, found: HashMap<String, Found>) {
+        let mut known = self.lock();
+        for (name, found) in found {
+            if name == BUILT_IN_TABLE {
+                let may_be_null = |column: &str| {
+                    found.columns.get(column).is_some_and(|column| !column.is_required)
+                };
+                let is_partial = FIELDS.iter().any(|field| may_be_null(field.name));
+                self.0.is_partial.store(is_partial, Ordering::Relaxed);
+            }
+            let before = known.get(&name);
+            let duplicates = before.map(|known| known.duplicates.clone()).unwrap_or_default();
+            let refusals = before.map(|known| known.refusals.clone()).unwrap_or_default();
+            known.insert(name, Arc::new(Known { found, duplicates, refusals }));
+        }
+    }
+
+    /// They may have changed.
+    pub(in crate::postgres) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    /// Whether an operator does not know yet that these statements are needed.
+    pub(super) fn is_news(&self, statements: Option<&str>) -> bool {
+        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = said.as_deref() != statements;
+        *said = statements.map(str::to_owned);
+        is_news
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
