@@ -32,6 +32,7 @@ mod full_log;
 mod hostile;
 mod keys;
 mod log_output;
+mod mapped;
 mod neighbours;
 mod openapi;
 mod page;
