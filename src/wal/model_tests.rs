@@ -138,7 +138,7 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
                     memory.cut_power(&mut fastrand::Rng::with_seed(*seed));
                 }
                 (writer, log) = reopen();
-                model.restarted(&log, power_cut.is_some());
+                model.restarted(&log, power_cut.is_some(), clock.monotonic());
             }
             Op::CutPower(seed) => {
                 let Some(memory) = memory else { continue };
@@ -146,7 +146,7 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
                 memory.cut_power(&mut fastrand::Rng::with_seed(*seed));
                 model.appended.clear();
                 (writer, log) = reopen();
-                model.restarted(&log, true);
+                model.restarted(&log, true, clock.monotonic());
             }
             Op::Maintain => writer.maintain().unwrap(),
             Op::Read(share, max) => check_read(&log, &model, *share, usize::from(*max)),
@@ -180,7 +180,7 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
                 drop((writer, log));
                 model.appended.clear();
                 (writer, log) = reopen();
-                model.restarted(&log, false);
+                model.restarted(&log, false, clock.monotonic());
             }
         }
         check_state(&log, &model);
@@ -191,7 +191,7 @@ fn run(ops: &[Op], storage: &dyn Fn() -> Box<dyn Storage>, memory: Option<&Memor
 impl Model {
     /// What a restart may change: a group that was cut off is there, or not, or in part; and what was
     /// flushed may be forgotten in a power cut, and is sent again. It must be there then.
-    fn restarted(&mut self, log: &Log, is_power_cut: bool) {
+    fn restarted(&mut self, log: &Log, is_power_cut: bool, now: Duration) {
         let stats = log.stats();
         let flushed = usize::try_from(stats.flushed_offset).unwrap();
         let next = usize::try_from(stats.next_offset).unwrap();
@@ -201,15 +201,21 @@ impl Model {
         assert!(is_power_cut || !has_skipped);
         let nothing_is_pending = self.flushed == committed && flushed == next;
         let may_be = self.flushed..=self.flushed.max(self.flushed_before);
+        // Where the log is trimmed up to offsets that were skipped, it goes on behind them.
+        let mut between = self.flushed..flushed.min(committed);
         assert!(
             may_be.contains(&flushed)
                 || (is_power_cut && flushed < self.flushed)
                 || (has_skipped && nothing_is_pending)
+                || (flushed <= committed && between.all(|at| self.may_be_hole(at)))
         );
         self.set_flushed(flushed);
+        // Nobody knows any more when that was.
+        self.flushes.push((now, flushed));
         assert!(next >= committed);
         if is_power_cut {
             self.forget_uncertain(log);
+            self.look_for_doubtful(log);
         } else if next > committed {
             self.uncertain.push(committed..next);
         }
@@ -232,6 +238,16 @@ impl Model {
                 if log.read(offset, offset + 1).unwrap().is_empty() {
                     self.committed[at] = None;
                 }
+            }
+        }
+    }
+
+    /// Of what was in doubt something can be pending again, if it is there.
+    fn look_for_doubtful(&mut self, log: &Log) {
+        for at in self.doubtful.iter().flat_map(Clone::clone) {
+            let offset = at as Offset;
+            if at >= self.flushed && log.read(offset, offset + 1).unwrap().is_empty() {
+                self.committed[at] = None;
             }
         }
     }
@@ -321,6 +337,43 @@ fn a_first_commit_of_which_only_torn_blocks_are_left_is_set_aside_and_its_offset
     let ops = [Op::Append(1_501), Op::FailCommit(Some(14_716_909_541_870_505_574))];
     run(&ops, &|| Box::new(memory.clone()), Some(&memory));
     assert_eq!(memory.quarantined().len(), 1);
+}
+
+/// Of which it was said that they are gone.
+#[test]
+fn a_flush_that_ends_among_skipped_offsets_leaves_nothing_that_is_missed_after_a_restart() {
+    let memory = MemoryStorage::default();
+    let skips = [Op::Append(1_501), Op::FailCommit(Some(14_716_909_541_870_505_574))];
+    let is_trimmed = [Op::Flush(128), Op::Wait(14), Op::Confirm, Op::Wait(1)];
+    let ops: Vec<Op> = [Op::Append(42), Op::Commit, Op::Reopen]
+        .into_iter()
+        .chain(skips)
+        .chain(is_trimmed)
+        .chain([Op::Reopen])
+        .collect();
+    run(&ops, &|| Box::new(memory.clone()), Some(&memory));
+    assert_eq!(memory.quarantined().len(), 1, "{:?}", memory.quarantined());
+}
+
+/// Found by the test above.
+#[test]
+fn what_a_torn_group_and_a_power_cut_leave_is_read_as_it_was_committed() {
+    let memory = MemoryStorage::default();
+    let ops = [
+        Op::Append(42),
+        Op::Commit,
+        Op::Append(414),
+        Op::Append(471),
+        Op::Append(614),
+        Op::Flush(7),
+        Op::FailCommit(Some(13_759_019_150_985_185_762)),
+        Op::Flush(1),
+        Op::Wait(14),
+        Op::Confirm,
+        Op::Wait(1),
+        Op::CutPower(0),
+    ];
+    run(&ops, &|| Box::new(memory.clone()), Some(&memory));
 }
 
 fn on_disk(dir: &Path, limits: Limits) -> (Writer, Log, Metrics) {

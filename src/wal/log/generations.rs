@@ -67,9 +67,16 @@ impl Shared {
         lock(&self.state).generations.first_key_value().map(|(first, _)| *first) != oldest
     }
 
+    /// Below the oldest generation nothing waits, also where its name skips offsets that an unreadable one
+    /// may have held. The positions say so, or else the next process would miss records there.
     pub(super) fn write_positions(&self, change: impl FnOnce(&mut Positions)) {
+        let state = lock(&self.state);
         let mut positions = lock(&self.positions);
         change(&mut positions);
+        let oldest = state.generations.first_key_value();
+        let start = oldest.map_or(positions.committed, |(first, _)| *first);
+        positions.flushed = positions.flushed.max(start);
+        drop(state);
         self.storage.write_positions(*positions);
     }
 
