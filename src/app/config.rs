@@ -198,6 +198,35 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_rocket_are_in_force_or_refused_as_the_keys_of_its_file_are() {
+        let env = [("ROCKET_KEEP_ALIVE", "7"), ("ROCKET_SHUTDOWN", "{grace=2}")];
+        let toml = "[default]\nkeep_alive = 3\n";
+        let rocket = load(&env, toml).unwrap().http.rocket;
+        assert_eq!(rocket["keep_alive"].to_u128(), Some(7));
+        assert_eq!(rocket["shutdown"].clone().into_dict().unwrap()["grace"].to_u128(), Some(2));
+        let env = [
+            ("ROCKET_PORT", "8000"),
+            ("rocket_log_level", "off"),
+            ("ROCKET_SHUTDOWN", "{ctrlc=true}"),
+            ("ROCKET_KEEP_ALIVE", "soon"),
+            ("ROCKET_HTTP_ADDR", "127.0.0.1:1"),
+            ("ROCKET_PROFILE", "default"),
+        ];
+        let found = mistakes(&env, "[default]\nport = 1\n");
+        for part in [
+            "port in Rocket.toml: has no effect",
+            "ROCKET_PORT: has no effect here: set http_addr",
+            "rocket_log_level: has no effect here: set rust_log",
+            "shutdown.ctrlc in ROCKET_SHUTDOWN",
+            "ROCKET_KEEP_ALIVE: invalid type",
+            "ROCKET_HTTP_ADDR: unknown variable",
+        ] {
+            assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:?}");
+        }
+        assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
     fn the_table_of_settings_has_every_name_and_every_default_that_holds() {
         let described = load(&[], "").unwrap().describe();
         let named: Vec<_> = described.iter().map(|(name, _)| *name).collect();

@@ -11,8 +11,10 @@ use super::access::Tokens;
 use super::tls;
 use crate::base::settings::{Secret, Setting, Sources};
 
-/// The keys of `Rocket.toml` that are Rocket's own and mean something here.
-const ROCKET_KEYS: [&str; 2] = ["keep_alive", "shutdown"];
+/// The settings of Rocket's own that mean something here, in `Rocket.toml` or as a variable `ROCKET_…`.
+const ROCKET_KEYS: [&str; 2] = ["keep_alive", SHUTDOWN];
+
+const SHUTDOWN: &str = "shutdown";
 
 /// Those of Rocket 0.5 that mean nothing, as its own server, runtime and logger are not used, and what
 /// does.
@@ -66,7 +68,7 @@ pub struct Settings {
     pub(crate) tls: Option<tls::Files>,
     /// The bearer tokens.
     pub(crate) tokens: Tokens,
-    /// Rocket's own keys of `Rocket.toml`, handed on as they are.
+    /// Rocket's own settings, handed on as they are.
     pub rocket: Dict,
 }
 
@@ -156,20 +158,25 @@ const ADMIN_TOKEN_MIN_CHARS: usize = 16;
 
 fn read_rocket(from: &mut Sources) -> Dict {
     for (key, reason) in WITHOUT_EFFECT {
-        from.refuse(key, reason);
+        from.refuse_rocket(key, reason);
     }
-    let settings = from.entries(&ROCKET_KEYS);
-    if let Some(Value::Dict(_, shutdown)) = settings.get("shutdown") {
-        let others = shutdown.keys().filter(|key| !SHUTDOWN_KEYS.contains(&key.as_str()));
-        for key in others {
-            let reason = "only grace and mercy do, the rest is the service's";
-            from.mistake(format!("shutdown.{key} in Rocket.toml: has no effect here: {reason}"));
+    let mut settings = Dict::new();
+    for key in ROCKET_KEYS {
+        let Some((place, value)) = from.rocket(key) else { continue };
+        if let (SHUTDOWN, Value::Dict(_, shutdown)) = (key, &value) {
+            let others = shutdown.keys().filter(|part| !SHUTDOWN_KEYS.contains(&part.as_str()));
+            for part in others {
+                let reason = "only grace and mercy do, the rest is the service's";
+                from.mistake(format!("{key}.{part} in {place}: has no effect here: {reason}"));
+            }
         }
-    }
-    if let Err(problem) = check_settings(&settings) {
-        // Behind this comes the place in our own source.
-        let problem = problem.split(" in ").next().unwrap_or_default();
-        from.mistake(format!("Rocket.toml: {problem}"));
+        let one = Dict::from([(key.to_owned(), value)]);
+        if let Err(problem) = check_settings(&one) {
+            // Behind this comes the place in our own source.
+            let problem = problem.split(" in ").next().unwrap_or_default();
+            from.mistake(format!("{place}: {problem}"));
+        }
+        settings.extend(one);
     }
     settings
 }

@@ -7,6 +7,7 @@
 //!
 //! Which settings there are is known to the rooms that use them.
 
+mod rocket;
 mod secret;
 mod setting;
 mod sources;

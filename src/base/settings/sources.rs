@@ -11,6 +11,7 @@ use rocket::figment::providers::{Format, Toml};
 use rocket::figment::value::{Dict, Map, Value};
 use rocket::figment::{Profile, Provider};
 
+use super::rocket::RocketVariables;
 use super::secret::Secret;
 
 /// Everything that is wrong with the configuration, one line each.
@@ -24,6 +25,7 @@ pub struct Sources {
     file: Dict,
     /// Every key of the file, those of other profiles included.
     keys: BTreeSet<String>,
+    rocket: RocketVariables,
     known: BTreeSet<String>,
     mistakes: Vec<String>,
 }
@@ -72,7 +74,8 @@ impl Sources {
         let keys = profiles.values().flat_map(|dict| dict.keys().cloned()).collect();
         let file = merged(&profiles, &profile);
         let env = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        Self { env, file, keys, known: BTreeSet::new(), mistakes }
+        let rocket = RocketVariables::of(&env);
+        Self { env, file, keys, rocket, known: BTreeSet::new(), mistakes }
     }
 
     /// Adds a mistake to the list.
@@ -226,11 +229,24 @@ impl Sources {
             .collect()
     }
 
-    /// Refuses `key` in `Rocket.toml`, and says why.
-    pub fn refuse(&mut self, key: &str, reason: &str) {
+    /// What is said of Rocket's own `key`, by a variable or in `Rocket.toml`, and where.
+    pub fn rocket(&mut self, key: &str) -> Option<(String, Value)> {
+        let in_file = self.entries(&[key]).remove(key);
+        match self.rocket.get(key) {
+            Some((variable, value)) => Some((variable.to_owned(), value.clone())),
+            None => in_file.map(|value| ("Rocket.toml".to_owned(), value)),
+        }
+    }
+
+    /// Refuses Rocket's own `key`, in `Rocket.toml` and as a variable, and says why.
+    pub fn refuse_rocket(&mut self, key: &str, reason: &str) {
         self.known.insert(key.to_owned());
         if self.keys.contains(key) {
             self.mistake(format!("{key} in Rocket.toml: has no effect here: {reason}"));
+        }
+        if let Some((variable, _)) = self.rocket.get(key) {
+            let mistake = format!("{variable}: has no effect here: {reason}");
+            self.mistake(mistake);
         }
     }
 
@@ -251,6 +267,9 @@ impl Sources {
             if !self.known.contains(key) {
                 self.mistakes.push(format!("{key} in Rocket.toml: unknown key"));
             }
+        }
+        for variable in self.rocket.unknown() {
+            self.mistakes.push(format!("{variable}: unknown variable, no setting begins with ROCKET_ but those of Rocket itself"));
         }
         self.mistakes_so_far()
     }
