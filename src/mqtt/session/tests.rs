@@ -1,10 +1,15 @@
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::away::AFTER_FULL;
+use super::state::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::*;
-use crate::mqtt::packet::Granted;
+use crate::intake::queue::{AckToken, Settled};
+use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
+use crate::wal::Room;
 
 /// A session with the time that it is told, and what it wanted done.
 struct Bench {

@@ -1,0 +1,114 @@
+//! What a session keeps from one event to the next.
+
+use std::time::Duration;
+
+use super::exactly_once::ExactlyOnce;
+use super::exchange::{Command, State};
+use super::filters::Filters;
+use super::link::Link;
+use crate::base::retry::Backoff;
+use crate::mqtt::diagnosis::Takeover;
+use crate::wal::Room;
+
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a session is to do.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Filters to be subscribed to; at least one.
+    pub topics: Vec<String>,
+    /// Whether the broker should know the session from an earlier process.
+    pub has_history: bool,
+    /// What that process has left by [`Command::Remember`].
+    pub remembered: Filters,
+}
+
+/// The session with the broker, across connections.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) terms: Terms,
+    /// Of the present connection, or of the last.
+    pub(super) epoch: u64,
+    pub(super) phase: Phase,
+    pub(super) room: Room,
+    pub(super) is_stopping: bool,
+    pub(super) has_been_connected: bool,
+    /// What the session at the broker has.
+    pub(super) held: Filters,
+    /// What it has if the broker knows it, while a CONNECT is not answered.
+    pub(super) held_before: Option<Filters>,
+    pub(super) received: ExactlyOnce,
+    pub(super) backoff: Backoff,
+    pub(super) random: fastrand::Rng,
+    pub(super) takeover: Takeover,
+    pub(super) last_error: Option<String>,
+    pub(super) shown: Option<State>,
+}
+
+/// Where the session stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Until then there is no connection.
+    Pausing(Duration),
+    /// There is none until the log has room.
+    Full,
+    Connecting,
+    Connected(Box<Link>),
+    Ended,
+}
+
+impl Session {
+    /// A session that begins with [`Elapsed`](super::Event::Elapsed).
+    #[must_use]
+    pub fn new(mut terms: Terms, room: Room, mut random: fastrand::Rng, now: Duration) -> Self {
+        Self {
+            held: std::mem::take(&mut terms.remembered),
+            held_before: None,
+            terms,
+            epoch: 0,
+            phase: Phase::Pausing(now),
+            room,
+            is_stopping: false,
+            has_been_connected: false,
+            received: ExactlyOnce::default(),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, random.fork()),
+            random,
+            takeover: Takeover::default(),
+            last_error: None,
+            shown: None,
+        }
+    }
+
+    /// When [`Elapsed`](super::Event::Elapsed) is due; as all times here on a monotonic clock of the caller's.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        match &self.phase {
+            Phase::Pausing(until) => Some(*until),
+            Phase::Connected(link) => link.deadline(),
+            Phase::Full | Phase::Connecting | Phase::Ended => None,
+        }
+    }
+
+    pub(super) fn hold(&mut self, held: Filters, commands: &mut Vec<Command>) {
+        if self.held != held {
+            self.held = held;
+            commands.push(Command::Remember(self.held.clone()));
+        }
+    }
+
+    pub(super) fn show(&mut self, commands: &mut Vec<Command>) {
+        let state = if matches!(self.phase, Phase::Connected(_)) {
+            match self.held.missing(&self.terms.topics) {
+                missing if missing.is_empty() => State::Connected,
+                missing => State::Unsubscribed(missing),
+            }
+        } else {
+            State::Disconnected
+        };
+        if self.shown.as_ref() != Some(&state) {
+            self.shown = Some(state.clone());
+            commands.push(Command::Show(state));
+        }
+    }
+}
