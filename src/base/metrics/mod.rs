@@ -3,13 +3,16 @@
 //! No label carries a device or a topic: label values come from closed sets, which their owners know,
 //! and each is created at the start so that it reads 0 ([`Metrics::declare`]).
 
-use prometheus::core::Metric as _;
-use prometheus::proto::Bucket;
+mod builder;
+mod distribution;
+
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
+use self::builder::Builder;
+pub use self::distribution::Distribution;
 use super::process::Process;
 
 /// One field a metric; names and meanings are those of the contract.
@@ -79,7 +82,7 @@ impl Metrics {
     #[expect(clippy::too_many_lines, reason = "a line or two for each metric, and nothing else")]
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let r = Builder { registry: &registry };
+        let r = Builder::new(&registry);
         let rejections = r.counters("rejections_total", "Rejected readings by rule.", "reason")?;
         let dead_letters_total = r.counters(
             "dead_letters_total",
@@ -259,14 +262,14 @@ impl Metrics {
 
     /// All commits since the start, by how long they took.
     #[must_use]
-    pub fn commits(&self) -> Spread {
-        Spread::of(&self.wal_commit, COMMIT_SECONDS)
+    pub fn commits(&self) -> Distribution {
+        Distribution::of(&self.wal_commit, COMMIT_SECONDS)
     }
 
     /// All records stored since the start, by how long they took from receipt.
     #[must_use]
-    pub fn ends_to_end(&self) -> Spread {
-        Spread::of(&self.end_to_end_latency, END_TO_END_SECONDS)
+    pub fn ends_to_end(&self) -> Distribution {
+        Distribution::of(&self.end_to_end_latency, END_TO_END_SECONDS)
     }
 
     /// All metrics in Prometheus' text format.
@@ -280,127 +283,9 @@ impl Metrics {
     }
 }
 
-/// A histogram at one moment: how many observations there were up to each bound, and in all.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Spread {
-    /// Upper ones, in seconds.
-    bounds: &'static [f64],
-    /// One more than there are bounds.
-    cumulative: Vec<u64>,
-}
-
-impl Spread {
-    fn of(histogram: &Histogram, bounds: &'static [f64]) -> Self {
-        let metric = histogram.metric();
-        let histogram = metric.get_histogram();
-        let buckets = histogram.get_bucket().iter().map(Bucket::cumulative_count);
-        let cumulative = buckets.chain([histogram.get_sample_count()]).collect();
-        Self { bounds, cumulative }
-    }
-
-    /// The value below which the share `q` of what was observed after `earlier` lies, as Prometheus'
-    /// `histogram_quantile` has it; `None` if nothing was.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts, for a value that is an estimate")]
-    pub fn quantile_since(&self, earlier: &Self, q: f64) -> Option<f64> {
-        let counts: Vec<f64> = self
-            .cumulative
-            .iter()
-            .zip(&earlier.cumulative)
-            .map(|(now, then)| now.saturating_sub(*then) as f64)
-            .collect();
-        let all = *counts.last()?;
-        if all == 0.0 {
-            return None;
-        }
-        let wanted = q * all;
-        let mut below = (0.0, 0.0);
-        for (bound, count) in self.bounds.iter().zip(&counts) {
-            if *count >= wanted && *count > below.1 {
-                let share = (wanted - below.1) / (count - below.1);
-                return Some(below.0 + (bound - below.0) * share);
-            }
-            below = (*bound, *count);
-        }
-        self.bounds.last().copied()
-    }
-}
-
-#[cfg(test)]
-impl Spread {
-    pub(crate) fn of_counts(bounds: &'static [f64], cumulative: &[u64]) -> Self {
-        Self { bounds, cumulative: cumulative.to_vec() }
-    }
-}
-
-struct Builder<'r> {
-    registry: &'r Registry,
-}
-
-impl Builder<'_> {
-    fn add<M: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        metric: M,
-    ) -> prometheus::Result<M> {
-        self.registry.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        self.add(IntCounter::new(format!("ingestor_{name}"), help)?)
-    }
-
-    fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
-        self.add(IntCounterVec::new(Opts::new(format!("ingestor_{name}"), help), &[label])?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        self.add(IntGauge::new(format!("ingestor_{name}"), help)?)
-    }
-
-    fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
-        self.add(IntGaugeVec::new(Opts::new(format!("ingestor_{name}"), help), &[label])?)
-    }
-
-    fn float_gauge(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
-        self.add(Gauge::new(format!("ingestor_{name}"), help)?)
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-        let opts = HistogramOpts::new(format!("ingestor_{name}"), help).buckets(buckets.to_vec());
-        self.add(Histogram::with_opts(opts)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BOUNDS: &[f64] = &[1.0, 2.0, 4.0];
-
-    fn quantile(counts: &[u64], q: f64) -> Option<f64> {
-        let nothing = Spread::of_counts(BOUNDS, &[0; 4]);
-        Spread::of_counts(BOUNDS, counts).quantile_since(&nothing, q)
-    }
-
-    #[test]
-    fn a_quantile_lies_within_its_bucket_in_proportion() {
-        assert_eq!(quantile(&[0, 0, 0, 0], 0.5), None);
-        assert_eq!(quantile(&[4, 4, 4, 4], 0.5), Some(0.5));
-        assert_eq!(quantile(&[0, 4, 4, 4], 0.5), Some(1.5));
-        assert_eq!(quantile(&[2, 2, 4, 4], 0.75), Some(3.0));
-        assert_eq!(quantile(&[2, 2, 4, 4], 0.5), Some(1.0));
-        // Above the last bound nothing more is known.
-        assert_eq!(quantile(&[0, 0, 0, 4], 0.5), Some(4.0));
-    }
-
-    #[test]
-    fn only_what_was_observed_since_counts() {
-        let earlier = Spread::of_counts(BOUNDS, &[10, 10, 10, 10]);
-        let now = Spread::of_counts(BOUNDS, &[10, 10, 14, 14]);
-        assert_eq!(now.quantile_since(&earlier, 0.5), Some(3.0));
-        assert_eq!(now.quantile_since(&now, 0.5), None);
-    }
 
     #[test]
     fn histograms_are_read_as_they_are() {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use crate::base::metrics::{Metrics, Spread};
+use crate::base::metrics::{Distribution, Metrics};
 use crate::wal::Log;
 
 mod points;
@@ -45,9 +45,9 @@ pub struct Sample {
     /// Bytes of the log on disk.
     pub disk_bytes: u64,
     /// How long commits took.
-    pub commits: Spread,
+    pub commits: Distribution,
     /// How long it took from receipt to the database.
-    pub ends_to_end: Spread,
+    pub ends_to_end: Distribution,
 }
 
 impl Sample {
@@ -116,8 +116,8 @@ impl Window<'_> {
         }
     }
 
-    fn quantiles(&self, spread: impl Fn(&Sample) -> &Spread) -> Quantiles {
-        let quantile = |q| spread(self.to).quantile_since(spread(self.from), q);
+    fn quantiles(&self, distribution: impl Fn(&Sample) -> &Distribution) -> Quantiles {
+        let quantile = |q| distribution(self.to).quantile_since(distribution(self.from), q);
         Quantiles { p50: quantile(0.5), p99: quantile(0.99) }
     }
 }
@@ -284,7 +284,7 @@ mod tests {
     const BOUNDS: &[f64] = &[1.0, 2.0];
 
     pub(super) fn sample(at: u64, messages: u64, pending: u64) -> Sample {
-        let spread = |count| Spread::of_counts(BOUNDS, &[count, count, count]);
+        let distribution = |count| Distribution::of_counts(BOUNDS, &[count, count, count]);
         Sample {
             at: Duration::from_secs(at),
             messages,
@@ -293,8 +293,8 @@ mod tests {
             rows: messages * 2 - pending.min(messages * 2),
             pending,
             disk_bytes: 1_000_000 + pending * 400,
-            commits: spread(messages),
-            ends_to_end: spread(0),
+            commits: distribution(messages),
+            ends_to_end: distribution(0),
         }
     }
 
