@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod history;
+mod parts;
 mod snapshot;
 mod summary;
 
