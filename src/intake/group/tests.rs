@@ -1,0 +1,307 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::base::settings::Sources;
+use crate::intake::queue::AckToken;
+use crate::telemetry::admit::MappedTopics;
+use crate::telemetry::mapping::{Mappings, OwnTopics};
+use crate::telemetry::validate::Rules;
+
+const GOOD: &str = r#"{"device_id":"a","timestamp":"2025-10-05T12:34:56Z","temperature":1,"humidity":2,"battery":3}"#;
+
+fn admission() -> Admission {
+    let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
+    Admission { max_payload_bytes: 65_536, rules, mapped: None }
+}
+
+fn clock() -> TimeOfDay {
+    TimeOfDay::at(Timestamp::from_rfc3339("2030-01-01T00:00:00Z").unwrap())
+}
+
+fn delivery(position: u16, payload: impl Into<Bytes>) -> Inbound {
+    Inbound::Message(Delivery {
+        topic: format!("telemetry/{position}").as_str().into(),
+        payload: payload.into(),
+        is_retained: false,
+        omitted: 0,
+        received_at: Timestamp::from_micros(i64::from(position)).unwrap(),
+        ack: AckToken { epoch: 1, position: Some(position.into()) },
+        budget: None,
+    })
+}
+
+fn replay() -> Inbound {
+    let readings = admission().admit_all(GOOD.as_bytes(), clock()).unwrap();
+    let readings = readings.into_iter().map(Record::from).collect();
+    Inbound::Replay(Replay { readings, done: oneshot::channel().0 })
+}
+
+fn gather(inbound: Vec<Inbound>) -> Group {
+    Group::gather(&mut inbound.into_iter().peekable(), &admission(), clock())
+}
+
+/// What a group asked for, in its order.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    steps: Vec<&'static str>,
+    letters: Vec<(String, String)>,
+    rejected: u64,
+    readings: usize,
+    told: Vec<u64>,
+}
+
+/// Answers the steps of `group` with `outcomes`, then with success.
+fn carry_out(mut group: Group, outcomes: &[Outcome]) -> Asked {
+    let mut asked = Asked::default();
+    let mut outcomes = outcomes.iter().copied();
+    let positions = |deliveries: &[Delivery]| {
+        deliveries.iter().filter_map(|delivery| delivery.ack.position).collect()
+    };
+    loop {
+        match group.step() {
+            Step::StoreLetters { messages, rejected } => {
+                asked.steps.push("letters");
+                asked.rejected = rejected.total();
+                for message in messages {
+                    let letter =
+                        |part: &RejectedPart| (message.topic.to_owned(), part.reason.clone());
+                    asked.letters.extend(message.parts.iter().map(letter));
+                }
+            }
+            Step::Commit { readings } => {
+                asked.steps.push("commit");
+                asked.readings = readings.count();
+            }
+            Step::Acknowledge { deliveries, .. } => {
+                asked.steps.push("acknowledge");
+                asked.told = positions(deliveries);
+                return asked;
+            }
+            Step::GiveUp { deliveries, .. } => {
+                asked.steps.push("give up");
+                asked.told = positions(deliveries);
+                return asked;
+            }
+            Step::Stop => {
+                asked.steps.push("stop");
+                return asked;
+            }
+        }
+        group.heard(outcomes.next().unwrap_or(Outcome::Durable));
+    }
+}
+
+#[test]
+fn letters_come_before_the_commit_and_acks_behind_both_in_the_order_of_receipt() {
+    let group = gather(vec![delivery(7, GOOD), delivery(3, "{"), replay(), delivery(5, GOOD)]);
+    let asked = carry_out(group, &[]);
+    assert_eq!(asked.steps, ["letters", "commit", "acknowledge"]);
+    assert_eq!((asked.told, asked.readings), (vec![7, 3, 5], 3));
+    assert_eq!(asked.letters.len(), 1);
+    assert_eq!(asked.letters[0].0, "telemetry/3");
+}
+
+#[test]
+fn what_needs_no_disk_is_not_written_to_it() {
+    assert_eq!(carry_out(gather(vec![delivery(1, GOOD)]), &[]).steps, ["commit", "acknowledge"]);
+    assert_eq!(carry_out(gather(vec![delivery(1, "7")]), &[]).steps, ["letters", "acknowledge"]);
+}
+
+#[test]
+fn after_a_failure_nothing_is_acknowledged_and_nothing_tried_again() {
+    let group = || gather(vec![delivery(1, GOOD), delivery(2, "{")]);
+    let asked = carry_out(group(), &[Outcome::Failed]);
+    assert_eq!((asked.steps, asked.told), (vec!["letters", "stop"], vec![]));
+    let asked = carry_out(group(), &[Outcome::Durable, Outcome::Failed]);
+    assert_eq!((asked.steps, asked.told), (vec!["letters", "commit", "stop"], vec![]));
+}
+
+#[test]
+fn a_full_disk_gives_the_whole_group_up_and_writes_no_more_of_it() {
+    let group = || gather(vec![delivery(1, GOOD), delivery(2, "{")]);
+    let asked = carry_out(group(), &[Outcome::DiskFull]);
+    assert_eq!((asked.steps, asked.told), (vec!["letters", "give up"], vec![1, 2]));
+    let asked = carry_out(group(), &[Outcome::Durable, Outcome::DiskFull]);
+    assert_eq!((asked.steps, asked.told), (vec!["letters", "commit", "give up"], vec![1, 2]));
+}
+
+#[test]
+fn while_the_log_is_full_nothing_is_stored() {
+    let inbound = vec![delivery(1, GOOD), replay(), delivery(2, "{")];
+    let asked = carry_out(Group::refused(inbound.into_iter()), &[]);
+    assert_eq!((asked.steps, asked.told), (vec!["give up"], vec![1, 2]));
+}
+
+#[test]
+fn a_settled_group_stays_settled_whatever_is_heard() {
+    let mut group = gather(vec![delivery(1, GOOD)]);
+    assert!(matches!(group.step(), Step::Commit { .. }));
+    group.heard(Outcome::Failed);
+    group.heard(Outcome::Durable);
+    assert!(matches!(group.step(), Step::Stop));
+}
+
+#[test]
+fn a_group_ends_before_its_bytes_do_and_a_larger_message_comes_alone() {
+    let padded = |bytes: usize| GOOD.to_owned() + &" ".repeat(bytes - GOOD.len());
+    let third = padded(GROUP_BYTES / 3);
+    let large = padded(GROUP_BYTES + 1);
+    let admission = Admission { max_payload_bytes: usize::MAX, ..admission() };
+    let inbound = [&third, &third, &third, &large, &third].map(Clone::clone);
+    let mut waiting = (0..).zip(inbound).map(|(id, p)| delivery(id, p)).peekable();
+    let mut groups = Vec::new();
+    while waiting.peek().is_some() {
+        groups.push(Group::gather(&mut waiting, &admission, clock()).deliveries.len());
+    }
+    // The topics count as well.
+    assert_eq!(groups, [2, 1, 1, 1]);
+}
+
+#[test]
+fn a_message_whose_topic_is_none_is_one_letter_and_acknowledged() {
+    let Inbound::Message(mut delivery) = delivery(1, GOOD) else { unreachable!() };
+    delivery.topic = Bytes::from_static(b"telemetry/\xff").into();
+    let asked = carry_out(gather(vec![Inbound::Message(delivery)]), &[]);
+    assert_eq!(asked.steps, ["letters", "acknowledge"]);
+    let letter = ("telemetry/\u{fffd}".to_owned(), "the topic is not UTF-8".to_owned());
+    assert_eq!((asked.letters, asked.told), (vec![letter], vec![1]));
+}
+
+#[test]
+fn of_a_message_full_of_rejected_readings_a_hundred_are_letters_and_one_more_counts_the_rest() {
+    let payload = format!("[{}{}{GOOD}]", "0,".repeat(150), "{},".repeat(17));
+    let whole = payload.clone();
+    let mut group = gather(vec![delivery(1, payload), delivery(2, "[1,2]")]);
+    let Step::StoreLetters { messages, rejected } = group.step() else { panic!("no letters") };
+    let [first, second] = messages[..] else { panic!("{} messages", messages.len()) };
+    assert_eq!((first.parts.len(), second.parts.len()), (LETTERS_A_MESSAGE + 1, 2));
+    assert_eq!(rejected.total(), 150 + 17 + 2);
+    let part = |at: usize| &first.payload[first.parts[at].range.clone()];
+    assert_eq!((part(99), part(LETTERS_A_MESSAGE)), (&b"0"[..], whole.as_bytes()));
+    assert_eq!(
+        first.parts[LETTERS_A_MESSAGE].reason,
+        "67 more readings of this message were rejected (50 not_an_object, 17 missing_field); the whole message is kept here"
+    );
+}
+
+const MAPPINGS: &str = "
+[[default.mapping]]
+name = \"m\"
+topic = \"telemetry/{d}\"
+each = \"[*]\"
+device = \"{d}\"
+time = { path = \"t\", format = \"s\" }
+fields = { a = { max = 5 } }
+";
+
+#[test]
+fn a_mapped_message_is_one_letter_and_its_good_elements_are_records() {
+    let mut from = Sources::new(BTreeMap::new(), MAPPINGS);
+    let mappings = Mappings::read(&mut from);
+    let mapped = Some(Arc::new(MappedTopics { mappings, own: OwnTopics::new(&[]) }));
+    let admission = Admission { mapped, ..admission() };
+    let good = r#"{"a":1,"t":1759667696}"#;
+    let hot = good.replace("\"a\":1", "\"a\":9");
+    let inbound = vec![
+        delivery(7, format!("[{good},{hot},{good},{hot}]")),
+        delivery(8, "{}"),
+        delivery(9, ""),
+    ];
+    let mut group = Group::gather(&mut inbound.into_iter().peekable(), &admission, clock());
+    let Step::StoreLetters { messages, .. } = group.step() else { panic!("no letters") };
+    let told: Vec<_> = messages
+        .iter()
+        .map(|message| (message.parts.len(), message.parts[0].range.len(), message.is_unmatched))
+        .collect();
+    assert_eq!(told, [(1, messages[0].payload.len(), false), (1, 2, true)]);
+    let reason = &messages[0].parts[0].reason;
+    assert!(reason.starts_with("elements 1, 3: mapping \"m\", field \"a\""), "{reason}");
+    group.heard(Outcome::Durable);
+    let Step::Commit { readings } = group.step() else { panic!("no records") };
+    assert_eq!(
+        readings.map(|(_, record)| record.device_id().to_owned()).collect::<Vec<_>>(),
+        ["7", "7"]
+    );
+    group.heard(Outcome::Durable);
+    let Step::Acknowledge { deliveries, mapped, .. } = group.step() else { panic!("no ack") };
+    assert_eq!(deliveries.len(), 3);
+    let counts: Vec<_> = mapped.counts().collect();
+    assert_eq!(counts, [(0, "stored", 2), (0, "rejected", 2), (0, "ignored", 1)]);
+    let refusals: Vec<_> = mapped.refusals().collect();
+    assert_eq!(refusals, [((Some(0), Reason::ValueOutOfRange), 2), ((None, Reason::NoMapping), 1)]);
+}
+
+#[test]
+fn a_flood_of_rejected_readings_is_cut_into_small_groups() {
+    let flood = format!("[{}0]", "0,".repeat(30_000));
+    let long = vec![b'x'; 60_000];
+    let mut waiting = (0..20)
+        .map(|id| delivery(id, flood.clone()))
+        .chain((0..20).map(|id| delivery(id, long.clone())))
+        .peekable();
+    let mut groups = Vec::new();
+    while waiting.peek().is_some() {
+        groups.push(Group::gather(&mut waiting, &admission(), clock()).deliveries.len());
+    }
+    assert_eq!(groups, [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 9, 9, 2]);
+}
+
+fn payload() -> impl Strategy<Value = (String, usize, usize)> {
+    // As text, with how many readings of it are good and bad.
+    prop_oneof![
+        Just((GOOD.to_owned(), 1, 0)),
+        Just(("{".to_owned(), 0, 1)),
+        (0_usize..4, 0_usize..130).prop_map(|(good, bad)| {
+            let elements = std::iter::repeat_n(GOOD, good);
+            let elements: Vec<_> = elements.chain(std::iter::repeat_n("0", bad)).collect();
+            let is_empty = good + bad == 0;
+            (format!("[{}]", elements.join(",")), good, bad + usize::from(is_empty))
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_group_is_acknowledged_if_and_only_if_every_reading_of_it_is_durable(
+        payloads in prop::collection::vec(payload(), 1..20),
+        outcomes in prop::collection::vec(
+            prop_oneof![
+                3 => Just(Outcome::Durable),
+                1 => Just(Outcome::DiskFull),
+                1 => Just(Outcome::Failed),
+            ],
+            2,
+        ),
+    ) {
+        let good: usize = payloads.iter().map(|(_, good, _)| good).sum();
+        let bad: usize = payloads.iter().map(|(_, _, bad)| bad).sum();
+        let of_one = |bad: usize| bad.min(LETTERS_A_MESSAGE) + usize::from(bad > LETTERS_A_MESSAGE);
+        let letters: usize = payloads.iter().map(|(_, _, bad)| of_one(*bad)).sum();
+        let ids: Vec<u16> = (0..).take(payloads.len()).collect();
+        let inbound = ids.iter().zip(payloads).map(|(id, (text, ..))| delivery(*id, text));
+        let asked = carry_out(gather(inbound.collect()), &outcomes);
+
+        let needed = usize::from(bad > 0) + usize::from(good > 0);
+        let heard = &outcomes[..needed];
+        let last = *asked.steps.last().unwrap();
+        let failure = heard.iter().find(|outcome| **outcome != Outcome::Durable);
+        match failure {
+            None => {
+                prop_assert_eq!(last, "acknowledge");
+                prop_assert_eq!(asked.readings, good);
+                prop_assert_eq!(asked.letters.len(), letters);
+                prop_assert_eq!(asked.rejected, bad as u64);
+            }
+            Some(Outcome::DiskFull) => prop_assert_eq!(last, "give up"),
+            Some(_) => prop_assert_eq!(last, "stop"),
+        }
+        let told = if last == "stop" { Vec::new() } else { ids };
+        let told: Vec<u64> = told.into_iter().map(u64::from).collect();
+        prop_assert_eq!(asked.told, told);
+    }
+}
