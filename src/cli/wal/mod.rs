@@ -1,28 +1,26 @@
 //! `ingestor wal`: what an operator asks a log while the service is down. Reads only; answers on
 //! standard output, and says on standard error what keeps an answer from being whole.
 
-use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write};
-use std::ops::ControlFlow;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use crate::base::number::with_commas;
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
-use crate::telemetry::Record;
-use crate::wal::inspect::{ExaminedGeneration, InspectError, Inspection, Scope};
-use crate::wal::{self, Offset, OffsetRange};
+use crate::wal::inspect::{Inspection, Scope};
+use crate::wal::{self, Offset};
 
+mod missing;
+mod output;
 mod progress;
+mod records;
 mod stats;
 mod table;
 mod verify;
 
-use progress::Progress;
+use output::Failure;
 
 /// What `ingestor wal` is told.
 #[derive(Args)]
@@ -117,9 +115,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
     let answered =
         Inspection::open(&dir).map_err(Failure::from).and_then(|log| match &arguments.command {
             Command::Stats { json } => stats::run(&log, *json),
-            Command::Records(arguments) => records(&log, arguments),
+            Command::Records(arguments) => {
+                let RecordsArguments { from, limit, device, json, all } = arguments;
+                let wanted =
+                    records::Wanted { from: *from, limit: *limit, device: device.as_deref() };
+                records::show(&log, all.scope(), &wanted, *json)
+            }
             Command::Verify => verify::run(&log),
-            Command::Export { all } => export(&log, all.scope()),
+            Command::Export { all } => records::export(&log, all.scope()),
         });
     Ok(match answered {
         Ok(code) => code,
@@ -138,167 +141,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
 fn wal_dir(mut from: Sources) -> Result<PathBuf, Mistakes> {
     let dir = wal::Settings::read_dir(&mut from);
     if from.is_in_environment("WAL_DIR") { Ok(dir) } else { from.mistakes_so_far().map(|()| dir) }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Log(#[from] InspectError),
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
-fn output() -> BufWriter<io::StdoutLock<'static>> {
-    BufWriter::with_capacity(64 * 1_024, io::stdout().lock())
-}
-
-fn export(log: &Inspection, scope: Scope) -> Result<ExitCode, Failure> {
-    let mut out = output();
-    let progress = Progress::of_output(2 * log.file_bytes());
-    let missing = each_reading(log, scope, 0, &progress, |_, reading| {
-        write_line(&mut out, reading)?;
-        Ok(ControlFlow::Continue(()))
-    })?;
-    out.flush()?;
-    progress.end();
-    Ok(if missing.report() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// A record as `--json` shows it.
-#[derive(Serialize)]
-struct Numbered<'r> {
-    offset: Offset,
-    #[serde(flatten)]
-    reading: &'r Record,
-}
-
-fn records(log: &Inspection, arguments: &RecordsArguments) -> Result<ExitCode, Failure> {
-    let RecordsArguments { from, limit, device, json, all } = arguments;
-    let mut out = output();
-    if !json {
-        table::write_header(&mut out)?;
-    }
-    let mut left = *limit;
-    let mut more = None;
-    let progress = Progress::of_output(2 * log.file_bytes());
-    let missing = each_reading(log, all.scope(), *from, &progress, |offset, reading| {
-        if device.as_ref().is_some_and(|device| *device != reading.device_id()) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        if left == 0 {
-            more = Some(offset);
-            return Ok(ControlFlow::Break(()));
-        }
-        left -= 1;
-        if *json {
-            write_line(&mut out, &Numbered { offset, reading })?;
-        } else {
-            table::write_record(&mut out, offset, reading)?;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    out.flush()?;
-    progress.end();
-    missing.report();
-    if let Some(offset) = more {
-        complain(&format!("there is more: go on with --from {offset}"));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn write_line(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
-    serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
-    Ok(out.write_all(b"\n")?)
-}
-
-/// Calls `each` with every record in `scope` from offset `from` on, in order, until it has enough;
-/// what could not be read on the way.
-fn each_reading(
-    log: &Inspection,
-    scope: Scope,
-    from: Offset,
-    progress: &Progress,
-    mut each: impl FnMut(Offset, &Record) -> Result<ControlFlow<()>, Failure>,
-) -> Result<Missing, Failure> {
-    let mut missing = Missing::default();
-    let read = |bytes| progress.advance(bytes);
-    let mut next = from;
-    for generation in log.generations(from, &read)? {
-        let generation = generation?;
-        if !generation.belongs_to_log() {
-            // What ended up behind its end has the offsets of other records.
-            next = from;
-        }
-        next = next.max(generation.from(scope));
-        missing.add(&generation, next);
-        let bytes = generation.bytes_a_block(next);
-        for (offsets, block) in generation.blocks(next) {
-            progress.advance(bytes);
-            let Some(block) = block else {
-                missing.ranges.push(offsets);
-                continue;
-            };
-            for (offset, reading) in (block.first..).zip(&block.readings) {
-                if offset < next {
-                    continue;
-                }
-                next = offset + 1;
-                if each(offset, reading)?.is_break() {
-                    missing.ranges.retain(|range| range.from < next);
-                    return Ok(missing);
-                }
-            }
-        }
-    }
-    Ok(missing)
-}
-
-/// What keeps an answer from being whole.
-#[derive(Default)]
-struct Missing {
-    ranges: Vec<OffsetRange>,
-    newer_versions: Vec<u16>,
-}
-
-impl Missing {
-    fn add(&mut self, generation: &ExaminedGeneration, from: Offset) {
-        let ranges = generation.missing().iter().filter(|range| range.to >= from);
-        self.ranges
-            .extend(ranges.map(|range| OffsetRange { from: range.from.max(from), ..*range }));
-        self.newer_versions.extend(generation.newer_versions());
-    }
-
-    /// Says so on standard error; whether there was something to say.
-    fn report(mut self) -> bool {
-        self.newer_versions.sort_unstable();
-        self.newer_versions.dedup();
-        for version in &self.newer_versions {
-            complain(&format!(
-                "ingestor: some blocks are of version {version}, written by a newer version of this program: only that can read them"
-            ));
-        }
-        if !self.ranges.is_empty() {
-            let unreadable = unreadable(&self.ranges);
-            complain(&format!("ingestor: {unreadable}; `ingestor wal verify` says where"));
-        }
-        !self.ranges.is_empty() || !self.newer_versions.is_empty()
-    }
-}
-
-/// The first few of many ranges, in words.
-fn unreadable(ranges: &[OffsetRange]) -> String {
-    const SHOWN: usize = 3;
-    let records = ranges.iter().map(OffsetRange::records).sum();
-    let mut text = format!("{} records cannot be read, offsets", with_commas(records));
-    for (at, OffsetRange { from, to }) in ranges.iter().take(SHOWN).enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        // Writing to a string does not fail.
-        write!(text, "{comma} {from} to {to}").ok();
-    }
-    if ranges.len() > SHOWN {
-        write!(text, " and {} more ranges", ranges.len() - SHOWN).ok();
-    }
-    text
 }
 
 #[cfg(test)]

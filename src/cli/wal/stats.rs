@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::output::{Failure, output, write_line};
 use super::progress::Progress;
-use super::{Failure, output, write_line};
 use crate::base::number::with_commas;
 use crate::base::time::Timestamp;
 use crate::telemetry::validate::TimeOfDay;

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use super::output::{Failure, output};
 use super::progress::Progress;
-use super::{Failure, output};
 use crate::base::number::with_commas;
 use crate::wal::OffsetRange;
 use crate::wal::inspect::{Inspection, Scope};
