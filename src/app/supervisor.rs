@@ -81,10 +81,10 @@ impl Supervisor {
         Some(ended)
     }
 
-    /// Waits until everything called `name` has ended, for at most `patience`; what ended with an
+    /// Waits until everything called `name` has ended, for at most `limit`; what ended with an
     /// error is logged. False if it is still running.
-    pub(super) async fn await_end(&mut self, name: &str, patience: Duration) -> bool {
-        let deadline = tokio::time::Instant::now() + patience;
+    pub(super) async fn await_end(&mut self, name: &str, limit: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + limit;
         while self.running.contains(&name) {
             match tokio::time::timeout_at(deadline, self.next_ended()).await {
                 Ok(Some(ended)) => self.note(ended),

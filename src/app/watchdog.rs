@@ -3,7 +3,7 @@
 //! sled can hang instead of failing after an I/O error, and a disk can. A process that takes
 //! messages and never acknowledges them is worse than one that restarts, so a part that has made
 //! no progress for [`LONGEST`] ends the process, with or without systemd. What the whole machine
-//! stood still in between does not count ([`Patience`]).
+//! stood still in between does not count ([`StallTimer`]).
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 
-use super::patience::Patience;
+use super::stall_timer::StallTimer;
 use crate::base::activity::Activity;
 
 /// Longest time that one commit or one trim may take.
@@ -55,11 +55,11 @@ pub(super) async fn run(watched: Vec<(&'static str, Activity)>) -> anyhow::Resul
     let mut tick = tokio::time::interval(period);
     // Each look comes a whole period after the last one: what is late was lost.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut patience = Patience::new(period, watched.len(), Instant::now());
+    let mut timer = StallTimer::new(period, watched.len(), Instant::now());
     loop {
         tick.tick().await;
         let busy: Vec<_> = watched.iter().map(|(_, part)| part.busy_since()).collect();
-        let worked = patience.look(&busy, Instant::now());
+        let worked = timer.look(&busy, Instant::now());
         let stuck = worked.iter().zip(&watched).find(|(worked, _)| **worked > LONGEST);
         if let Some((worked, (name, _))) = stuck {
             let seconds = worked.as_secs();

@@ -1,7 +1,7 @@
 //! Who may ask: the bearer tokens of `/admin` and of what is read, and what becomes of wrong ones.
 //!
 //! A wrong token costs whoever sent it a pause that grows with each, and the log one line a minute. A
-//! token that is merely missing is counted and no more: it guesses nothing.
+//! token that is merely missing is counted and no more: nobody has tried one.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::AppState;
-use super::guesses::Guesses;
+use super::failed_attempts::FailedAttempts;
 use crate::base::metrics::Metrics;
 use crate::base::settings::Secret;
 
@@ -31,13 +31,13 @@ pub(crate) struct Tokens {
 /// Tells who may ask.
 pub struct Access {
     tokens: RwLock<Tokens>,
-    guesses: Mutex<Guesses>,
+    failed_attempts: Mutex<FailedAttempts>,
     metrics: Metrics,
 }
 
 impl Access {
     pub(crate) fn new(tokens: Tokens, metrics: Metrics) -> Self {
-        Self { tokens: RwLock::new(tokens), guesses: Mutex::default(), metrics }
+        Self { tokens: RwLock::new(tokens), failed_attempts: Mutex::default(), metrics }
     }
 
     /// Whether anybody may use `/admin`.
@@ -62,21 +62,21 @@ impl Access {
 
     /// Says what is due of the wrong tokens that came in; to be called now and then.
     pub(super) fn report(&self) {
-        let due = self.guesses().due(Instant::now());
+        let due = self.failed_attempts().due(Instant::now());
         if let Some((requests, last)) = due {
             tracing::warn!(requests, last_address = %last, "requests came with a wrong token and were refused");
         }
     }
 
-    fn guesses(&self) -> MutexGuard<'_, Guesses> {
-        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed_attempts(&self) -> MutexGuard<'_, FailedAttempts> {
+        self.failed_attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a refusal, and waits as long as a wrong token costs.
     async fn refuse(&self, request: &Request<'_>) -> (Status, ()) {
         self.metrics.http_unauthorized.inc();
         if let (Some(_), Some(remote)) = (sent(request), request.remote()) {
-            let pause = self.guesses().wrong(remote.ip(), Instant::now());
+            let pause = self.failed_attempts().record(remote.ip(), Instant::now());
             self.report();
             tokio::time::sleep(pause).await;
         }

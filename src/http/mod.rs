@@ -20,7 +20,7 @@
 //! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
 //! the page, which is for a browser, is in it nowhere.
 //!
-//! Connections, and what bounds them, are in `server` and `seats`, who may ask in `access`.
+//! Connections, and what bounds them, are in `server` and `connection_limits`, who may ask in `access`.
 //! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
 //! say which server it is.
 
@@ -43,11 +43,12 @@ use crate::wal::Log;
 
 mod access;
 mod admin;
+mod connection_limits;
 mod described;
 mod devices;
 mod dispatch;
 mod error;
-mod guesses;
+mod failed_attempts;
 mod headers;
 mod health;
 mod instant;
@@ -56,7 +57,6 @@ mod metrics;
 mod openapi;
 mod page;
 mod query;
-mod seats;
 mod selection;
 mod server;
 mod settings;

@@ -7,7 +7,7 @@
 //!
 //! | what | bound |
 //! |---|---|
-//! | connections at once, of one address, kept for this machine | `seats` |
+//! | connections at once, of one address, kept for this machine | `connection_limits` |
 //! | requests that are being answered | `dispatch` |
 //! | a TLS handshake | [`HANDSHAKE`] |
 //! | a request's head, idle time between two requests | Rocket's `keep_alive` seconds |
@@ -37,11 +37,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
+use super::connection_limits::{Activity, Admission, ConnectionLimits};
 use super::dispatch::Dispatcher;
-use super::guesses::network;
-use super::seats::{Admission, Seats, Use};
+use super::failed_attempts::network;
 use super::tls::Tls;
-use super::wire::{self, InOurWords, Stream};
+use super::wire::{self, JsonErrors, Stream};
 
 /// Bytes of a request line and its headers.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
@@ -58,7 +58,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After an error of `accept`, which is mostly one of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// How often it is looked for a place while there is none.
+/// How often an idle connection is looked for while no more may be opened.
 const PLACE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How often what wrong tokens came in is told, if it is due.
@@ -75,19 +75,19 @@ pub(super) struct Server {
     grace: Duration,
 }
 
-/// A connection, as seen by whoever may have to end it.
-struct Seat {
-    what: Mutex<Use>,
-    go: CancellationToken,
+/// A connection, as seen by whoever may have to close it.
+struct Connection {
+    activity: Mutex<Activity>,
+    close: CancellationToken,
 }
 
-impl Seat {
-    fn set(&self, what: Use) {
-        *self.what.lock().unwrap_or_else(PoisonError::into_inner) = what;
+impl Connection {
+    fn set(&self, activity: Activity) {
+        *self.activity.lock().unwrap_or_else(PoisonError::into_inner) = activity;
     }
 
-    fn what(&self) -> Use {
-        *self.what.lock().unwrap_or_else(PoisonError::into_inner)
+    fn activity(&self) -> Activity {
+        *self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,11 +104,11 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let config = rocket.rocket().config();
-        let patience = Duration::from_secs(config.keep_alive.max(1).into());
+        let head_timeout = Duration::from_secs(config.keep_alive.max(1).into());
         let mut connections = http1::Builder::new();
         connections
             .timer(TokioTimer::new())
-            .header_read_timeout(patience)
+            .header_read_timeout(head_timeout)
             .keep_alive(config.keep_alive > 0)
             .max_buf_size(HEAD_MAX_BYTES)
             .max_headers(HEADERS_MAX);
@@ -127,42 +127,43 @@ impl Server {
 
     /// Serves until told to stop, then ends what is under way within the grace.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut seats = Seats::new();
+        let mut limits = ConnectionLimits::new();
         let mut open = JoinSet::new();
         let mut report = tokio::time::interval(REPORT_PAUSE);
-        let mut goers: HashMap<Id, Arc<Seat>> = HashMap::new();
+        let mut connections: HashMap<Id, Arc<Connection>> = HashMap::new();
         loop {
-            let is_full = seats.is_full();
-            if is_full && let Some(seat) = seats.most_useless(Instant::now()) {
-                send_away(&goers, seat);
+            let is_full = limits.is_full();
+            if is_full && let Some(idle) = limits.longest_idle(Instant::now()) {
+                close(&connections, idle);
             }
-            self.is_crowded.store(seats.is_crowded(), Ordering::Relaxed);
+            self.is_crowded.store(limits.is_crowded(), Ordering::Relaxed);
             tokio::select! {
                 () = stop.cancelled() => break,
                 (stream, remote) = self.accept(), if !is_full => {
                     let address = network(remote.ip());
-                    match seats.admit(address, Instant::now()) {
-                        Admission::Welcome => {}
-                        Admission::InsteadOf(seat) => send_away(&goers, seat),
-                        Admission::Refused => {
-                            turn_away(stream).await;
+                    match limits.admit(address, Instant::now()) {
+                        Admission::Accept => {}
+                        Admission::Evict(idle) => close(&connections, idle),
+                        Admission::Refuse => {
+                            refuse(stream).await;
                             continue;
                         }
                     }
-                    let seat = Arc::new(Seat {
-                        what: Mutex::new(Use::Opened(Instant::now())),
-                        go: CancellationToken::new(),
+                    let connection = Arc::new(Connection {
+                        activity: Mutex::new(Activity::Opened(Instant::now())),
+                        close: CancellationToken::new(),
                     });
-                    let serving = self.serve(stream, remote, Arc::clone(&seat), stop.clone());
+                    let serving = self.serve(stream, remote, Arc::clone(&connection), stop.clone());
                     let id = open.spawn(serving).id();
-                    goers.insert(id, Arc::clone(&seat));
-                    let what = move || (!seat.go.is_cancelled()).then(|| seat.what());
-                    seats.take(id, address, what);
+                    connections.insert(id, Arc::clone(&connection));
+                    let activity =
+                        move || (!connection.close.is_cancelled()).then(|| connection.activity());
+                    limits.add(id, address, activity);
                 }
                 Some(ended) = open.join_next_with_id() => {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                    goers.remove(&id);
-                    seats.leave(id);
+                    connections.remove(&id);
+                    limits.remove(id);
                 }
                 () = tokio::time::sleep(PLACE_PAUSE), if is_full => {}
                 _ = report.tick() => self.access.report(),
@@ -195,7 +196,7 @@ impl Server {
         &self,
         stream: TcpStream,
         remote: SocketAddr,
-        seat: Arc<Seat>,
+        open: Arc<Connection>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
         // A connection on which that fails has just been closed.
@@ -204,29 +205,29 @@ impl Server {
         rustix::net::sockopt::set_tcp_user_timeout(&stream, silence).ok();
         let (dispatcher, is_crowded) = (Arc::clone(&self.dispatcher), Arc::clone(&self.is_crowded));
         let (connections, tls) = (self.connections.clone(), self.tls.clone());
-        let go = seat.go.clone();
-        let asked = Arc::clone(&seat);
+        let close = open.close.clone();
+        let asked = Arc::clone(&open);
         let service = service_fn(move |request| {
-            asked.set(Use::Busy);
+            asked.set(Activity::Busy);
             let (dispatcher, is_crowded) = (Arc::clone(&dispatcher), Arc::clone(&is_crowded));
-            let seat = Arc::clone(&asked);
+            let open = Arc::clone(&asked);
             async move {
                 let mut answer = dispatcher.answer(remote, request).await;
                 if is_crowded.load(Ordering::Relaxed) {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                seat.set(Use::Answered(Instant::now()));
+                open.set(Activity::Answered(Instant::now()));
                 Ok::<_, Infallible>(answer)
             }
         });
         async move {
             let greeted = tokio::select! {
                 greeted = greet(stream, tls) => greeted,
-                () = go.cancelled() => return,
+                () = close.cancelled() => return,
             };
             let Some(stream) = greeted else { return };
             let connection =
-                connections.serve_connection(TokioIo::new(InOurWords::new(stream)), service);
+                connections.serve_connection(TokioIo::new(JsonErrors::new(stream)), service);
             tokio::pin!(connection);
             let outcome = tokio::select! {
                 outcome = &mut connection => outcome,
@@ -234,8 +235,8 @@ impl Server {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
-                () = go.cancelled() => {
-                    if matches!(seat.what(), Use::Opened(_)) {
+                () = close.cancelled() => {
+                    if matches!(open.activity(), Activity::Opened(_)) {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();
@@ -249,14 +250,14 @@ impl Server {
     }
 }
 
-fn send_away(seats: &HashMap<Id, Arc<Seat>>, id: Id) {
-    if let Some(seat) = seats.get(&id) {
-        seat.go.cancel();
+fn close(connections: &HashMap<Id, Arc<Connection>>, id: Id) {
+    if let Some(connection) = connections.get(&id) {
+        connection.close.cancel();
     }
 }
 
 /// Tells a client that it has connections enough, if it takes that at once.
-async fn turn_away(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream) {
     const PROBLEM: &str = "this address has too many connections open; close some";
     let answer = wire::response("503 Service Unavailable", PROBLEM);
     let told = async {

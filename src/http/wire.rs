@@ -61,19 +61,19 @@ impl AsyncWrite for Stream {
 }
 
 /// A connection on which hyper's own refusals have a body.
-pub(super) struct InOurWords<S> {
+pub(super) struct JsonErrors<S> {
     stream: S,
     /// What is written in place of what hyper wrote, and how much of it already is.
     instead: Option<(Vec<u8>, usize)>,
 }
 
-impl<S> InOurWords<S> {
+impl<S> JsonErrors<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, instead: None }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for InOurWords<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for JsonErrors<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -83,7 +83,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for InOurWords<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for InOurWords<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for JsonErrors<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -165,7 +165,7 @@ mod tests {
             // So small that it takes many writes.
             let (near, mut far) = tokio::io::duplex(7);
             let writing = tokio::spawn(async move {
-                let mut stream = InOurWords::new(near);
+                let mut stream = JsonErrors::new(near);
                 stream.write_all(sent.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             });

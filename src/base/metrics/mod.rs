@@ -86,13 +86,13 @@ impl Metrics {
         let rejections = r.counters("rejections_total", "Rejected readings by rule.", "reason")?;
         let dead_letters_total = r.counters(
             "dead_letters_total",
-            "Dead letters written, by the stage that turned the reading away.",
+            "Dead letters written, by the stage that rejected the reading.",
             "stage",
         )?;
         let mappings = prometheus::IntCounterVec::new(
             prometheus::Opts::new(
                 "ingestor_mapping_total",
-                "Readings and messages by mapping, and what became of them.",
+                "Readings and messages, by mapping and outcome.",
             ),
             &["mapping", "outcome"],
         )?;
@@ -114,18 +114,18 @@ impl Metrics {
             redeliveries: r
                 .counter("redeliveries_total", "Messages received with the DUP flag.")?,
             db_inserts: r.counter("db_inserts_total", "Rows inserted.")?,
-            duplicates: r.counter("duplicates_total", "Rows that were in the table already.")?,
+            duplicates: r.counter("duplicates_total", "Rows that were already in the table.")?,
             merged: r.counter(
                 "merged_total",
                 "Rows of mappings that filled up one of the same device and time.",
             )?,
             swallowed_rows: r.counter(
                 "swallowed_rows_total",
-                "Rows that PostgreSQL confirmed and that are not in the table.",
+                "Rows that PostgreSQL confirmed but that are not in the table.",
             )?,
             resent_records: r.counter(
                 "resent_records_total",
-                "Records that had been stored and were sent again, after the database went back.",
+                "Records sent again because the database had lost them: failover, restore or crash.",
             )?,
             db_failures: r.counter(
                 "db_failures_total",
@@ -134,74 +134,74 @@ impl Metrics {
             dead_letters_total,
             dead_letters_evicted: r.counter(
                 "dead_letters_evicted_total",
-                "Dead letters dropped to keep the store within its bound.",
+                "Dead letters dropped to keep the store within its size limit.",
             )?,
             mqtt_reconnects: r
-                .counter("mqtt_reconnects_total", "Connections to the broker after the first.")?,
+                .counter("mqtt_reconnects_total", "Reconnections to the broker.")?,
             http_unauthorized: r.counter(
                 "http_unauthorized_total",
-                "HTTP requests without a token that they need, or with a wrong one.",
+                "HTTP requests with a missing or wrong token.",
             )?,
             log_lines_dropped: r
-                .counter("log_lines_dropped_total", "Lines of the log output that nobody took.")?,
+                .counter("log_lines_dropped_total", "Lines of log output dropped because they were not read in time.")?,
             wal_salvaged_records: r.counter(
                 "wal_salvaged_records_total",
-                "Records read back from damaged generations.",
+                "Records read back from damaged WAL generations.",
             )?,
             wal_lost_records: r
-                .counter("wal_lost_records_total", "Offsets that damage made unreadable.")?,
-            batch_size: r.gauge("batch_size", "Rows of the last batch.")?,
+                .counter("wal_lost_records_total", "Records lost because damage made them unreadable.")?,
+            batch_size: r.gauge("batch_size", "Rows in the last batch.")?,
             wal_pending_records: r
-                .gauge("wal_pending_records", "Records committed and not yet in the table.")?,
-            wal_disk_bytes: r.gauge("wal_disk_bytes", "Bytes of the log's generations on disk.")?,
+                .gauge("wal_pending_records", "Records committed to the log and not yet in the database.")?,
+            wal_disk_bytes: r.gauge("wal_disk_bytes", "Bytes that the log takes on disk.")?,
             wal_max_bytes: r.gauge("wal_max_bytes", "Bytes at which the log counts as full.")?,
             wal_left_bytes: r.gauge(
                 "wal_left_bytes",
-                "Bytes that the log may still grow by, by its own limit and its filesystem's.",
+                "Bytes by which the log may still grow, given its size limit and the free space of its filesystem.",
             )?,
             wal_oldest_pending_seconds: r.float_gauge(
                 "wal_oldest_pending_seconds",
                 "Age of the oldest pending record, 0 if none.",
             )?,
-            wal_full: r.gauge("wal_full", "1 while the log is full and the broker left.")?,
+            wal_full: r.gauge("wal_full", "1 while the log is full and the ingestor stays away from the broker.")?,
             dead_letters: r.gauge("dead_letters", "Dead letters in the store.")?,
             dead_letter_bytes: r.gauges(
                 "dead_letter_bytes",
-                "Bytes that dead letters take on disk, by the stage that turned the reading away.",
+                "Bytes that dead letters take on disk, by the stage that rejected the reading.",
                 "stage",
             )?,
             dead_letter_max_bytes: r.gauge(
                 "dead_letter_max_bytes",
-                "Bytes past which the oldest dead letters are dropped, those of stage database aside.",
+                "Size limit of the dead-letter store, beyond which the oldest dead letters are dropped, except those of stage database.",
             )?,
             db_up: r.gauge("db_up", "1 while PostgreSQL answers.")?,
             db_unsafe: r.gauge(
                 "db_unsafe",
-                "What keeps PostgreSQL from keeping what it confirms: settings and properties of the table.",
+                "Number of settings and table properties because of which PostgreSQL may lose rows that it has confirmed.",
             )?,
             partitions_ahead_seconds: r.float_gauge(
                 "partitions_ahead_seconds",
-                "For how long the table has partitions from now on; NaN if it is not partitioned by time.",
+                "Seconds from now for which partitions already exist; NaN if the table is not partitioned by time.",
             )?,
             mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
             ingest_latency: r.histogram(
                 "ingest_latency_seconds",
-                "One batch insert.",
+                "Duration of one batch insert.",
                 INSERT_SECONDS,
             )?,
             wal_commit: r.histogram(
                 "wal_commit_seconds",
-                "One commit of the log, fdatasync included.",
+                "Duration of one commit of the log, including fdatasync.",
                 COMMIT_SECONDS,
             )?,
             wal_commit_records: r.histogram(
                 "wal_commit_records",
-                "Records a commit.",
+                "Records per commit.",
                 COMMIT_RECORDS,
             )?,
             end_to_end_latency: r.histogram(
                 "end_to_end_latency_seconds",
-                "Receipt of a message to its rows committed in PostgreSQL.",
+                "Time from the receipt of a message until its rows are committed in PostgreSQL.",
                 END_TO_END_SECONDS,
             )?,
             registry: registry.clone(),

@@ -41,10 +41,10 @@ impl Dialer {
 
     /// Connects. Can be dropped at any time.
     pub(in crate::mqtt) async fn open(&mut self) -> Result<Opened, Loss> {
-        let patience = self.settings.connect_timeout;
-        let deadline = Instant::now() + patience;
+        let limit = self.settings.connect_timeout;
+        let deadline = Instant::now() + limit;
         timeout_at(deadline, self.open_by(deadline)).await.unwrap_or_else(|_| {
-            let seconds = patience.as_secs();
+            let seconds = limit.as_secs();
             Err(Loss::new(format!(
                 "no answer within {seconds} s (MQTT_CONNECT_TIMEOUT_SECS): no MQTT broker, or one that is overloaded"
             )))

@@ -71,10 +71,10 @@ impl Session {
             Received::Publish(publish) => return self.message(publish, commands),
             Received::PubRel(packet_id) => {
                 self.received.released(packet_id);
-                link.order.owe(Answer::PubComp(packet_id), true);
+                link.order.push(Answer::PubComp(packet_id), true);
             }
             Received::PubRec(packet_id) => {
-                link.order.owe(Answer::PubRel(packet_id), true);
+                link.order.push(Answer::PubRel(packet_id), true);
             }
             Received::SubAck { packet_id, granted } => {
                 link.subscribing.suback(&mut ask, packet_id, &granted);

@@ -19,18 +19,18 @@ impl Session {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce(packet_id) => {
                 link.window.received();
-                Some(link.order.owe(Answer::PubAck(packet_id), false))
+                Some(link.order.push(Answer::PubAck(packet_id), false))
             }
             Qos::ExactlyOnce(packet_id) => {
                 let content = exactly_once::content(&publish);
                 if publish.dup && self.received.has(packet_id, &content) {
-                    link.order.owe(Answer::PubRec(packet_id), true);
+                    link.order.push(Answer::PubRec(packet_id), true);
                     self.answer(commands);
                     return;
                 }
                 link.window.received();
                 link.unreceived.insert(packet_id, content);
-                Some(link.order.owe(Answer::PubRec(packet_id), false))
+                Some(link.order.push(Answer::PubRec(packet_id), false))
             }
         };
         commands.push(Command::Forward { publish, ack: AckToken { epoch: self.epoch, position } });

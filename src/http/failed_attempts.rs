@@ -1,4 +1,4 @@
-//! Wrong tokens: from whom, how long each has to wait, and what to say of them.
+//! Requests with a wrong token: from which address, how long each answer is delayed, and what is logged.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// One line of the log so often.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// What was wrong so long ago counts no more.
+/// An attempt this long ago counts no more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// A person mistypes now and then.
@@ -16,21 +16,21 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Against tokens of 16 characters or more this is plenty, and a script with a wrong one still ends.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Addresses that are remembered; past it the one that was wrong longest ago is forgotten.
+/// Addresses that are remembered; beyond that the one that failed longest ago is forgotten.
 const ADDRESSES: usize = 1_024;
 
-/// The wrong tokens of the last minute.
+/// Requests with a wrong token in the last minute.
 #[derive(Default)]
-pub(super) struct Guesses {
+pub(super) struct FailedAttempts {
     by_address: HashMap<IpAddr, (u32, Instant)>,
     unreported: u64,
     last: Option<IpAddr>,
     reported_at: Option<Instant>,
 }
 
-impl Guesses {
-    /// Notes one from `address`; how long its answer is to be held back.
-    pub(super) fn wrong(&mut self, address: IpAddr, now: Instant) -> Duration {
+impl FailedAttempts {
+    /// Records one from `address`; how long its answer is to be delayed.
+    pub(super) fn record(&mut self, address: IpAddr, now: Instant) -> Duration {
         self.unreported += 1;
         self.last = Some(address);
         let whom = network(address);
@@ -85,35 +85,35 @@ mod tests {
 
     #[test]
     fn the_pause_of_an_address_grows_to_a_bound_and_is_forgotten_after_a_quiet_minute() {
-        let (mut guesses, now) = (Guesses::default(), Instant::now());
-        let pauses: Vec<_> = (0..20).map(|_| guesses.wrong(address(1), now)).collect();
+        let (mut attempts, now) = (FailedAttempts::default(), Instant::now());
+        let pauses: Vec<_> = (0..20).map(|_| attempts.record(address(1), now)).collect();
         assert_eq!(pauses[..4], [Duration::ZERO, Duration::ZERO, Duration::ZERO, FIRST_PAUSE]);
         assert!(pauses.is_sorted() && pauses[19] == LONGEST_PAUSE, "{pauses:?}");
-        assert_eq!(guesses.wrong(address(2), now), Duration::ZERO, "it is another's fault");
-        assert_eq!(guesses.wrong(address(1), now + FORGOTTEN_AFTER), Duration::ZERO);
+        assert_eq!(attempts.record(address(2), now), Duration::ZERO, "it is another's fault");
+        assert_eq!(attempts.record(address(1), now + FORGOTTEN_AFTER), Duration::ZERO);
     }
 
     #[test]
     fn one_line_a_minute_tells_how_many_and_the_last_address() {
-        let (mut guesses, now) = (Guesses::default(), Instant::now());
-        assert_eq!(guesses.due(now), None);
-        guesses.wrong(address(1), now);
-        assert_eq!(guesses.due(now), Some((1, address(1))));
+        let (mut attempts, now) = (FailedAttempts::default(), Instant::now());
+        assert_eq!(attempts.due(now), None);
+        attempts.record(address(1), now);
+        assert_eq!(attempts.due(now), Some((1, address(1))));
         for last in 2..=200 {
-            guesses.wrong(address(last), now);
-            assert_eq!(guesses.due(now), None);
+            attempts.record(address(last), now);
+            assert_eq!(attempts.due(now), None);
         }
-        assert_eq!(guesses.due(now + REPORT_EVERY), Some((199, address(200))));
-        assert_eq!(guesses.due(now + 2 * REPORT_EVERY), None);
+        assert_eq!(attempts.due(now + REPORT_EVERY), Some((199, address(200))));
+        assert_eq!(attempts.due(now + 2 * REPORT_EVERY), None);
     }
 
     #[test]
     fn the_addresses_that_are_remembered_are_bounded() {
-        let (mut guesses, now) = (Guesses::default(), Instant::now());
+        let (mut attempts, now) = (FailedAttempts::default(), Instant::now());
         for n in 0..5_000_u32 {
-            guesses.wrong(IpAddr::from(n.to_be_bytes()), now);
+            attempts.record(IpAddr::from(n.to_be_bytes()), now);
         }
-        assert_eq!(guesses.by_address.len(), ADDRESSES);
+        assert_eq!(attempts.by_address.len(), ADDRESSES);
         let same = ["2001:db8::1", "2001:db8::2"].map(|text| network(text.parse().unwrap()));
         assert_eq!(same[0], same[1]);
         assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), address(1));

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 /// What is known of the parts that are watched.
-pub(super) struct Patience {
+pub(super) struct StallTimer {
     /// How long it is from one look to the next, if nothing holds it up.
     tick: Duration,
     looked: Instant,
@@ -22,7 +22,7 @@ struct Part {
     lost: Duration,
 }
 
-impl Patience {
+impl StallTimer {
     /// Watches so many parts.
     pub(super) fn new(tick: Duration, parts: usize, now: Instant) -> Self {
         Self { tick, looked: now, parts: vec![Part::default(); parts] }
@@ -60,10 +60,10 @@ mod tests {
     #[test]
     fn a_part_that_hangs_while_the_watchdog_ticks_is_stuck_for_all_of_that_time() {
         let start = Instant::now();
-        let mut patience = Patience::new(TICK, 1, start);
+        let mut timer = StallTimer::new(TICK, 1, start);
         let mut stuck = Vec::new();
         for second in 1..=61 {
-            stuck = patience.look(&[Some(start)], start + seconds(second));
+            stuck = timer.look(&[Some(start)], start + seconds(second));
         }
         assert_eq!(stuck, [seconds(61)]);
     }
@@ -71,40 +71,40 @@ mod tests {
     #[test]
     fn a_pause_of_the_machine_counts_for_nobody_however_often_it_comes() {
         let start = Instant::now();
-        let mut patience = Patience::new(TICK, 2, start);
+        let mut timer = StallTimer::new(TICK, 2, start);
         let mut now = start;
         for pauses in 1..=5 {
             now += seconds(70);
-            let stuck = patience.look(&[Some(start), None], now);
+            let stuck = timer.look(&[Some(start), None], now);
             assert_eq!(stuck, [TICK * pauses, Duration::ZERO]);
         }
         // It hangs all the same.
         for _ in 0..61 {
             now += TICK;
-            patience.look(&[Some(start), None], now);
+            timer.look(&[Some(start), None], now);
         }
-        assert_eq!(patience.look(&[Some(start), None], now), [seconds(66), Duration::ZERO]);
+        assert_eq!(timer.look(&[Some(start), None], now), [seconds(66), Duration::ZERO]);
     }
 
     #[test]
     fn a_pause_is_given_to_the_work_that_it_held_up_and_not_to_the_next() {
         let start = Instant::now();
-        let mut patience = Patience::new(TICK, 1, start);
-        assert_eq!(patience.look(&[Some(start)], start + seconds(70)), [TICK]);
+        let mut timer = StallTimer::new(TICK, 1, start);
+        assert_eq!(timer.look(&[Some(start)], start + seconds(70)), [TICK]);
         let next = start + seconds(71);
         for second in 71..132 {
-            patience.look(&[Some(next)], start + seconds(second));
+            timer.look(&[Some(next)], start + seconds(second));
         }
-        assert_eq!(patience.look(&[Some(next)], start + seconds(132)), [seconds(61)]);
+        assert_eq!(timer.look(&[Some(next)], start + seconds(132)), [seconds(61)]);
     }
 
     #[test]
     fn work_that_began_after_the_pause_has_not_lost_more_than_it_took() {
         let start = Instant::now();
-        let mut patience = Patience::new(TICK, 1, start);
+        let mut timer = StallTimer::new(TICK, 1, start);
         let began = start + seconds(70);
         let now = began + Duration::from_millis(10);
-        assert_eq!(patience.look(&[Some(began)], now), [Duration::ZERO]);
-        assert_eq!(patience.look(&[Some(began)], now + TICK), [TICK]);
+        assert_eq!(timer.look(&[Some(began)], now), [Duration::ZERO]);
+        assert_eq!(timer.look(&[Some(began)], now + TICK), [TICK]);
     }
 }
