@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rocket::serde::json::Json;
 use rocket::{Route, State, delete, get, routes};
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::blocking;
 use crate::base::time::Timestamp;
@@ -27,6 +27,26 @@ const STEP: usize = 16;
 pub(super) const NO_LETTER: ApiError = ApiError::NotFound(
     "there is no dead letter of this id; list them with GET /admin/dead-letters",
 );
+
+/// Names a dead letter in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it is only described")]
+pub(super) struct LetterId {
+    /// The id of a dead letter.
+    #[param(minimum = 0, maximum = 18_446_744_073_709_551_615_u64)]
+    id: u64,
+}
+
+/// [`NO_LETTER`], described.
+#[derive(IntoResponses)]
+#[response(
+    status = 404,
+    description = "There is no dead letter with this id.",
+    example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
+)]
+#[expect(dead_code, reason = "it is only described")]
+pub(super) struct NoLetter(crate::http::error::Body);
 
 pub(super) fn routes() -> Vec<Route> {
     routes![list, remove]
@@ -58,21 +78,10 @@ pub(in crate::http) async fn list(
     delete,
     tag = "admin",
     path = "/admin/dead-letters/{id}",
-    params((
-        "id" = u64,
-        Path,
-        description = "The id of a dead letter.",
-        minimum = 0,
-        maximum = 18_446_744_073_709_551_615_u64,
-    )),
+    params(LetterId),
     responses(
         (status = 200, description = "The dead letter was removed.", body = Removed),
-        (
-            status = 404,
-            description = "There is no dead letter with this id.",
-            body = crate::http::error::Body,
-            example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
-        ),
+        NoLetter,
     )
 )]
 #[delete("/dead-letters/<id>")]

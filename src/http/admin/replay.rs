@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use utoipa::ToSchema;
 
 use super::blocking;
-use super::dead_letters::NO_LETTER;
+use super::dead_letters::{LetterId, NO_LETTER, NoLetter};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES};
 use crate::http::AppState;
@@ -41,21 +41,10 @@ pub(super) fn routes() -> Vec<Route> {
     post,
     tag = "admin",
     path = "/admin/dead-letters/{id}/replay",
-    params((
-        "id" = u64,
-        Path,
-        description = "The id of a dead letter.",
-        minimum = 0,
-        maximum = 18_446_744_073_709_551_615_u64,
-    )),
+    params(LetterId),
     responses(
-        (status = 200, description = "The readings are in the log, and the dead letter was removed.", body = Put),
-        (
-            status = 404,
-            description = "There is no dead letter with this id.",
-            body = crate::http::error::Body,
-            example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
-        ),
+        (status = 200, description = "The readings are in the log, and the dead letter was removed.", body = ReplayedLetter),
+        NoLetter,
         (
             status = 422,
             description = "The dead letter is still invalid, for the reason given, and was kept.",
@@ -76,12 +65,12 @@ pub(in crate::http) async fn replay(
     id: Option<u64>,
     query: RawQuery<'_>,
     state: &State<AppState>,
-) -> Result<Json<Put>, ApiError> {
+) -> Result<Json<ReplayedLetter>, ApiError> {
     query.must_be_empty()?;
     let id = id.ok_or(NO_LETTER)?;
     let readings = state.replayer.one(id).await?;
     tracing::info!(id, readings, "admin: dead letter replayed, its readings are in the log");
-    Ok(Json(Put { id, readings }))
+    Ok(Json(ReplayedLetter { id, readings }))
 }
 
 /// Replay all dead letters
@@ -93,7 +82,7 @@ pub(in crate::http) async fn replay(
     tag = "admin",
     path = "/admin/dead-letters/replay",
     responses(
-        (status = 200, description = "The numbers of dead letters replayed and kept.", body = Tally),
+        (status = 200, description = "The numbers of dead letters replayed and kept.", body = ReplayedLetters),
         (
             status = 503,
             description = "The log is full, or the service is stopping; dead letters that were not replayed are kept.",
@@ -107,11 +96,11 @@ pub(in crate::http) async fn replay_all(
     _operator: Operator,
     query: RawQuery<'_>,
     state: &State<AppState>,
-) -> Result<Json<Tally>, ApiError> {
+) -> Result<Json<ReplayedLetters>, ApiError> {
     query.must_be_empty()?;
-    let mut tally = Tally::default();
+    let mut tally = ReplayedLetters::default();
     let outcome = state.replayer.all(&mut tally).await;
-    let Tally { replayed, still_bad } = tally;
+    let ReplayedLetters { replayed, still_bad } = tally;
     if replayed > 0 {
         tracing::info!(
             replayed,
@@ -130,8 +119,7 @@ pub(in crate::http) async fn replay_all(
 
 /// A dead letter that was replayed.
 #[derive(Serialize, ToSchema)]
-#[schema(as = ReplayedLetter)]
-pub(in crate::http) struct Put {
+pub(in crate::http) struct ReplayedLetter {
     /// The id of the dead letter that was removed.
     #[schema(example = 7)]
     id: u64,
@@ -142,8 +130,7 @@ pub(in crate::http) struct Put {
 
 /// The outcome of replaying all dead letters.
 #[derive(Clone, Copy, Default, Serialize, ToSchema)]
-#[schema(as = ReplayedLetters)]
-pub(in crate::http) struct Tally {
+pub(in crate::http) struct ReplayedLetters {
     /// Dead letters whose readings are in the log, and that were removed.
     #[schema(example = 12)]
     replayed: u64,
@@ -186,7 +173,7 @@ impl Replayer {
     }
 
     /// Replays as many letters as there are now, from the oldest on.
-    async fn all(&self, tally: &mut Tally) -> Result<(), ApiError> {
+    async fn all(&self, tally: &mut ReplayedLetters) -> Result<(), ApiError> {
         let _turn = self.turn.lock().await;
         let mut after = None;
         let mut left = None;

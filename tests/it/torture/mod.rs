@@ -25,6 +25,7 @@ mod messages;
 mod power_cut;
 mod process;
 mod proxy;
+mod relay;
 mod soak;
 mod tally;
 mod trace;

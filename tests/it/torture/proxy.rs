@@ -2,18 +2,18 @@
 //! can get in the way.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::relay::{Relay, pass};
 use crate::harness::wire::Packet;
 
 /// Passes everything on, packet by packet.
 pub(super) struct Proxy {
     pub(super) port: u16,
     shared: Arc<Shared>,
+    _relay: Relay,
 }
 
 #[derive(Default)]
@@ -21,7 +21,6 @@ struct Shared {
     seen: Mutex<Seen>,
     /// Open connections, both ends of each.
     links: Mutex<Vec<TcpStream>>,
-    is_ending: AtomicBool,
 }
 
 /// What went by.
@@ -35,20 +34,12 @@ struct Seen {
 impl Proxy {
     /// To the broker on `broker_port`.
     pub(super) fn start(broker_port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
         let served = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if served.is_ending.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(broker) = TcpStream::connect(("127.0.0.1", broker_port)) else { continue };
-                served.pass(&client, &broker);
-            }
+        let relay = Relay::start(broker_port, move |client, broker| {
+            served.connected(&client, &broker);
         });
-        Self { port, shared }
+        Self { port: relay.port, shared, _relay: relay }
     }
 
     /// Whether a message with this payload was acknowledged.
@@ -73,17 +64,14 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.is_ending.store(true, Ordering::Relaxed);
         self.cut();
-        TcpStream::connect(("127.0.0.1", self.port)).ok();
     }
 }
 
 impl Shared {
-    fn pass(self: &Arc<Self>, client: &TcpStream, broker: &TcpStream) {
+    fn connected(self: &Arc<Self>, client: &TcpStream, broker: &TcpStream) {
         let clone = |stream: &TcpStream| stream.try_clone().unwrap();
         for stream in [client, broker] {
-            stream.set_nodelay(true).ok();
             stream.set_write_timeout(Some(Duration::from_secs(30))).ok();
         }
         self.links.lock().unwrap().extend([clone(client), clone(broker)]);
@@ -115,23 +103,16 @@ impl Shared {
 }
 
 /// Passes what comes from `from` on to `to`, after showing each packet to `see`.
-fn copy(mut from: TcpStream, mut to: TcpStream, mut see: impl FnMut(Packet) + Send + 'static) {
-    std::thread::spawn(move || {
-        let mut inbox = Vec::new();
-        let mut chunk = vec![0; 64 * 1024];
-        while let Ok(bytes @ 1..) = from.read(&mut chunk) {
-            inbox.extend(&chunk[..bytes]);
-            let mut at = 0;
-            while let Some((packet, length)) = Packet::decode(&inbox[at..]) {
-                see(packet);
-                at += length;
-            }
-            inbox.drain(..at);
-            if to.write_all(&chunk[..bytes]).is_err() {
-                break;
-            }
+fn copy(from: TcpStream, to: TcpStream, mut see: impl FnMut(Packet) + Send + 'static) {
+    let mut inbox = Vec::new();
+    pass(from, to, move |bytes| {
+        inbox.extend(bytes);
+        let mut at = 0;
+        while let Some((packet, length)) = Packet::decode(&inbox[at..]) {
+            see(packet);
+            at += length;
         }
-        from.shutdown(Shutdown::Both).ok();
-        to.shutdown(Shutdown::Both).ok();
+        inbox.drain(..at);
+        true
     });
 }
