@@ -9,6 +9,7 @@ use super::watchdog;
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
 use crate::base::output::Output;
+use crate::base::time::Timestamp;
 use crate::postgres::Database;
 use crate::status::health::{Health, WalState};
 use crate::status::history::History;
@@ -74,6 +75,17 @@ pub(super) fn refresh(
         metrics.wal_oldest_pending_seconds.set(log.oldest_pending_seconds());
         metrics.db_unsafe.set(gauge(database.findings().len() as u64));
         metrics.partitions_ahead_seconds.set(database.partitions_ahead_seconds());
+        let (partitions, rows, is_held_up, last_success) = database.retention_counts();
+        let counts = [
+            (&metrics.retention_removed_partitions, partitions),
+            (&metrics.retention_removed_rows, rows),
+        ];
+        for (counter, count) in counts {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        metrics.retention_held_up.set(is_held_up.into());
+        let since_epoch = |at: Timestamp| at.seconds_since(Timestamp::UNIX_EPOCH);
+        metrics.retention_last_success.set(last_success.map_or(f64::NAN, since_epoch));
         let dropped = output.dropped().saturating_sub(metrics.log_lines_dropped.get());
         metrics.log_lines_dropped.inc_by(dropped);
     })

@@ -94,6 +94,11 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         upkeep.await;
         Ok(())
     });
+    let retention = shared.database.clone().retain();
+    supervisor.task("retention", async {
+        retention.await;
+        Ok(())
+    });
     let stop_flusher = CancellationToken::new();
     let database_health = Arc::clone(&health);
     let parts = flusher::Parts {

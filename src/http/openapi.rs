@@ -86,6 +86,8 @@ impl Description {
         admin::flusher::pause,
         admin::flusher::resume,
         admin::flusher::reject,
+        admin::retention::retention,
+        admin::retention::run,
         admin::dead_letters::list,
         admin::dead_letters::remove,
         admin::replay::replay,

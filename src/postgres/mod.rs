@@ -34,6 +34,7 @@ use mapped::MappedTables;
 use partitions::Partitions;
 use queries::Tables;
 use registry::Registry;
+use retention::Retention;
 use server::Server;
 use session::Setting;
 use tasks::Tasks;
@@ -56,6 +57,7 @@ mod queries;
 mod registry;
 mod reindex;
 mod reshape;
+mod retention;
 mod schema;
 mod server;
 mod session;
@@ -74,6 +76,7 @@ pub use queries::{
 };
 pub use reindex::{IndexProgress, index_plan};
 pub use reshape::Reshape;
+pub use retention::{Due, RetentionReport, TableKind};
 pub use schema::MIGRATE_TIMEOUT;
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
@@ -121,6 +124,7 @@ pub struct Database {
     durability: Durability,
     registry: Registry,
     partitions: Partitions,
+    retention: Retention,
     tasks: Tasks,
     tables: Tables,
     lineage: Lineage,
@@ -153,6 +157,7 @@ impl Database {
             durability: Durability::default(),
             registry: Registry::default(),
             partitions: Partitions::new(settings.partition_days, settings.partition_ahead_days),
+            retention: Retention::new(settings.retention_days),
             tasks: Tasks::default(),
             tables: Tables::default(),
             lineage: Lineage::new(dir, flush_connections),

@@ -25,6 +25,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "width of the partitions that are made for a table that is partitioned by `ts`",
     ),
     Setting::new("PARTITION_AHEAD_DAYS", "3", "how many days ahead they are kept ready"),
+    Setting::new(
+        "RETENTION_DAYS",
+        "",
+        "readings whose time is older are removed from the table; unset: nothing ever is",
+    ),
 ];
 
 /// How to reach the database.
@@ -40,6 +45,8 @@ pub struct Settings {
     pub partition_days: u16,
     /// How far ahead they are kept ready.
     pub partition_ahead_days: u16,
+    /// How old readings become before they are removed.
+    pub retention_days: Option<u32>,
     /// Variables of PostgreSQL's own clients that fill what `url` leaves open, as they are shown.
     variables: Vec<(&'static str, String)>,
 }
@@ -85,6 +92,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(seconds),
             partition_days: from.number("PARTITION_DAYS", 1, 1..=366),
             partition_ahead_days: from.number("PARTITION_AHEAD_DAYS", 3, 1..=366),
+            retention_days: from.optional_number("RETENTION_DAYS", 1..=36_500),
             variables,
         }
     }
@@ -98,6 +106,8 @@ impl Settings {
         all.push(("DATABASE_CONNECT_TIMEOUT_SECS", seconds));
         all.push(("PARTITION_DAYS", self.partition_days.to_string()));
         all.push(("PARTITION_AHEAD_DAYS", self.partition_ahead_days.to_string()));
+        let days = self.retention_days.map_or(String::new(), |days| days.to_string());
+        all.push(("RETENTION_DAYS", days));
         all
     }
 
@@ -242,7 +252,8 @@ mod tests {
                 "PGOPTIONS",
                 "DATABASE_CONNECT_TIMEOUT_SECS",
                 "PARTITION_DAYS",
-                "PARTITION_AHEAD_DAYS"
+                "PARTITION_AHEAD_DAYS",
+                "RETENTION_DAYS"
             ]
         );
         assert!(!format!("{shown:?}").contains("hunter2"));

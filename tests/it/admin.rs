@@ -14,12 +14,14 @@ use crate::harness::{
 const TOKEN: &str = "correct horse battery staple";
 
 /// Every route, with what it takes to be found.
-const ROUTES: [(&str, &str); 9] = [
+const ROUTES: [(&str, &str); 11] = [
     ("GET", "/admin/wal"),
     ("GET", "/admin/wal/records"),
     ("POST", "/admin/flusher/pause"),
     ("POST", "/admin/flusher/resume"),
     ("POST", "/admin/flusher/reject"),
+    ("GET", "/admin/retention"),
+    ("POST", "/admin/retention/run"),
     ("GET", "/admin/dead-letters"),
     ("POST", "/admin/dead-letters/0/replay"),
     ("POST", "/admin/dead-letters/replay"),

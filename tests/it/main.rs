@@ -45,6 +45,7 @@ mod reach;
 mod recipes;
 mod refusals;
 mod renewal;
+mod retention;
 mod simulator;
 mod slow;
 mod statements;

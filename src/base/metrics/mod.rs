@@ -54,6 +54,10 @@ pub struct Metrics {
     pub db_up: IntGauge,
     pub db_unsafe: IntGauge,
     pub partitions_ahead_seconds: Gauge,
+    pub retention_removed_partitions: IntCounter,
+    pub retention_removed_rows: IntCounter,
+    pub retention_held_up: IntGauge,
+    pub retention_last_success: Gauge,
     pub mqtt_connected: IntGauge,
     pub ingest_latency: Histogram,
     pub wal_commit: Histogram,
@@ -182,6 +186,22 @@ impl Metrics {
             partitions_ahead_seconds: r.float_gauge(
                 "partitions_ahead_seconds",
                 "Seconds from now for which partitions already exist; NaN if the table is not partitioned by time.",
+            )?,
+            retention_removed_partitions: r.counter(
+                "retention_removed_partitions_total",
+                "Partitions older than RETENTION_DAYS that were dropped.",
+            )?,
+            retention_removed_rows: r.counter(
+                "retention_removed_rows_total",
+                "Rows older than RETENTION_DAYS that were deleted one by one.",
+            )?,
+            retention_held_up: r.gauge(
+                "retention_held_up",
+                "1 while nothing is removed because it looks like a mistake, see GET /admin/retention.",
+            )?,
+            retention_last_success: r.float_gauge(
+                "retention_last_success_timestamp_seconds",
+                "When all that was older than RETENTION_DAYS was last removed; NaN without it.",
             )?,
             mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
             ingest_latency: r.histogram(

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /admin/wal`, `GET /admin/wal/records` | `wal` |
 //! | `POST /admin/flusher/pause`, `POST /admin/flusher/resume`, `POST /admin/flusher/reject` | `flusher` |
+//! | `GET /admin/retention`, `POST /admin/retention/run` | `retention` |
 //! | `GET /admin/dead-letters`, `DELETE /admin/dead-letters/<id>` | `dead_letters` |
 //! | `POST /admin/dead-letters/<id>/replay`, `POST /admin/dead-letters/replay` | `replay` |
 //!
@@ -17,12 +18,20 @@ use super::error::ApiError;
 pub(super) mod dead_letters;
 pub(super) mod flusher;
 pub(super) mod replay;
+pub(super) mod retention;
 pub(super) mod wal;
 
 pub use replay::Replayer;
 
 pub(super) fn routes() -> Vec<Route> {
-    [wal::routes(), flusher::routes(), dead_letters::routes(), replay::routes()].concat()
+    [
+        wal::routes(),
+        flusher::routes(),
+        retention::routes(),
+        dead_letters::routes(),
+        replay::routes(),
+    ]
+    .concat()
 }
 
 /// Runs work that blocks on the disk.

@@ -1,0 +1,217 @@
+//! What retention has to know of the table.
+
+use chrono::{DateTime, Utc};
+
+use super::plan::{self, HeldUp, Part};
+use crate::postgres::failure::Failure;
+use crate::postgres::partitions::{FIRST, LAST, Range};
+use crate::postgres::session::Session;
+
+/// A table with fewer rows is counted, one with more is estimated.
+const COUNTED_UP_TO: i64 = 10_000;
+
+const TABLE: &str = "
+    select
+        (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+        exists (
+            select from pg_partitioned_table join pg_attribute
+                on attrelid = partrelid and attnum = partattrs[0]
+            where partrelid = oid and partstrat = 'r' and partnatts = 1 and attname = 'ts'
+        ),
+        to_regclass('timescaledb_information.hypertables') is not null,
+        exists (
+            select from pg_attribute where attrelid = oid and attname = 'created_at' and not attisdropped
+        ),
+        greatest(reltuples, (
+            select sum(greatest(leaf.reltuples, 0))
+            from pg_partition_tree(pg_class.oid) join pg_class as leaf on leaf.oid = relid
+            where isleaf
+        ))::bigint
+    from pg_class where oid = to_regclass('telemetry')";
+const IS_HYPERTABLE: &str = "
+    select exists (
+        select from timescaledb_information.hypertables
+        join pg_class on relname = hypertable_name
+            and relnamespace::regnamespace::text = hypertable_schema::text
+        where oid = to_regclass('telemetry')
+    )";
+const CHUNKS: &str = "
+    select
+        (select count(*) from show_chunks('telemetry', older_than => $1)),
+        (select count(*) from show_chunks('telemetry'))";
+
+/// Of ordinary tables alone: what is below another level, or elsewhere, is its maker's. The names are those
+/// that [`crate::postgres::partitions`] gives.
+const PARTS: &str = "
+    select
+        format('%I.%I', part.relnamespace::regnamespace::text, part.relname),
+        part.relnamespace = wide.relnamespace and pg_has_role(part.relowner, 'usage')
+            and part.relname ~ '^telemetry_(p[0-9]{8}(_[0-9]{6})?|older)(_[0-9]+)?$',
+        case when bounds[1] in ('MINVALUE', '''-infinity''') then null
+            else (extract(epoch from trim('''' from bounds[1])::timestamptz) * 1000000)::bigint end,
+        case when bounds[2] in ('MAXVALUE', '''infinity''') then null
+            else (extract(epoch from trim('''' from bounds[2])::timestamptz) * 1000000)::bigint end,
+        pg_total_relation_size(part.oid)
+    from pg_inherits
+    join pg_class as part on part.oid = inhrelid
+    join pg_class as wide on wide.oid = inhparent
+    cross join regexp_match(pg_get_expr(part.relpartbound, part.oid), 'FROM \\((.*)\\) TO \\((.*)\\)') as bounds
+    where inhparent = to_regclass('telemetry') and part.relispartition and part.relkind = 'r'
+        and bounds is not null
+    order by 3 nulls first";
+
+/// What a look found.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// Microseconds since the Unix epoch, by the database's clock.
+    pub(super) now: i64,
+    /// What is older may be removed.
+    pub(super) cutoff: i64,
+    pub(super) has_arrival: bool,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// TimescaleDB's.
+    Hypertable {
+        old: usize,
+        all: usize,
+    },
+    Partitioned {
+        old: plan::Partitions,
+        all: usize,
+        rows: Rows,
+    },
+    /// Or divided in another way.
+    Plain {
+        rows: Rows,
+    },
+}
+
+/// Those that have to be deleted one by one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    /// Not counted beyond a third of all.
+    pub(super) old: i64,
+    /// Estimated, if they are many.
+    pub(super) all: i64,
+}
+
+impl Look {
+    /// Whether it is more than time alone makes old.
+    pub(super) fn is_too_much(&self) -> Option<HeldUp> {
+        let rows = |rows: &Rows| {
+            let is_much = rows.old >= plan::more_than_a_third(rows.all);
+            is_much.then_some(HeldUp::TooManyRows { all: rows.all })
+        };
+        match &self.kind {
+            Kind::Hypertable { old, all } => plan::are_too_many(*old, *all),
+            Kind::Partitioned { old, all, rows: swept } => {
+                plan::are_too_many(old.whole.len(), *all).or_else(|| rows(swept))
+            }
+            Kind::Plain { rows: all } => rows(all),
+        }
+    }
+}
+
+/// Looks, within the transaction of the caller. Nothing if there is no table.
+pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look>, Failure> {
+    let table: Option<(i64, bool, bool, bool, i64)> = sqlx::query_as(TABLE)
+        .persistent(false)
+        .fetch_optional(session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+    let Some((now, is_partitioned, has_timescale, has_arrival, estimate)) = table else {
+        return Ok(None);
+    };
+    let cutoff = now - i64::from(days) * plan::DAY;
+    let kind = if has_timescale && is_hypertable(session).await? {
+        let (old, all): (i64, i64) = sqlx::query_as(CHUNKS)
+            .bind(time(cutoff))
+            .persistent(false)
+            .fetch_one(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        let count = |of: i64| usize::try_from(of).unwrap_or_default();
+        Kind::Hypertable { old: count(old), all: count(all) }
+    } else if is_partitioned {
+        let parts = parts(session).await?;
+        let old = plan::old(&parts, cutoff);
+        let names: Vec<&str> = old.swept.iter().map(|part| part.name.as_str()).collect();
+        let rows = rows(session, &names, cutoff, estimate).await?;
+        Kind::Partitioned { old, all: parts.len(), rows }
+    } else {
+        Kind::Plain { rows: rows(session, &["telemetry"], cutoff, estimate).await? }
+    };
+    Ok(Some(Look { now, cutoff, has_arrival, kind }))
+}
+
+async fn is_hypertable(session: &mut Session) -> Result<bool, Failure> {
+    sqlx::query_scalar(IS_HYPERTABLE)
+        .persistent(false)
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)
+}
+
+/// Name, whether it is ours, its bounds, its bytes.
+type Found = (String, bool, Option<i64>, Option<i64>, i64);
+
+async fn parts(session: &mut Session) -> Result<Vec<Part>, Failure> {
+    let found: Vec<Found> = sqlx::query_as(PARTS)
+        .persistent(false)
+        .fetch_all(session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+    let mut parts = Vec::with_capacity(found.len());
+    for (name, is_ours, from, to, bytes) in found {
+        let range = Range { from: from.unwrap_or(FIRST), to: to.unwrap_or(LAST) };
+        let is_empty = count(session, &name, None, 1).await? == 0;
+        parts.push(Part { name, range, is_ours, is_empty, bytes });
+    }
+    Ok(parts)
+}
+
+async fn rows(
+    session: &mut Session,
+    tables: &[&str],
+    cutoff: i64,
+    estimate: i64,
+) -> Result<Rows, Failure> {
+    let mut all = count(session, "telemetry", None, COUNTED_UP_TO + 1).await?;
+    if all > COUNTED_UP_TO {
+        all = all.max(estimate);
+    }
+    let mut old = 0;
+    for table in tables {
+        let limit = plan::more_than_a_third(all) - old;
+        old += count(session, table, Some(cutoff), limit).await?;
+    }
+    Ok(Rows { old, all })
+}
+
+/// At most `limit`.
+async fn count(
+    session: &mut Session,
+    table: &str,
+    cutoff: Option<i64>,
+    limit: i64,
+) -> Result<i64, Failure> {
+    let before = cutoff.map_or(String::new(), |cutoff| format!("where ts < {}", literal(cutoff)));
+    let sql = format!("select count(*) from (select from {table} {before} limit {limit}) as found");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .persistent(false)
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)
+}
+
+pub(super) fn time(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or_default()
+}
+
+/// The same in a statement.
+pub(super) fn literal(micros: i64) -> String {
+    format!("timestamptz {}", crate::postgres::partitions::bound(micros))
+}

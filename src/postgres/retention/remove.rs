@@ -1,0 +1,240 @@
+//! Removing what is old: partitions as a whole, rows a few at a time.
+
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sqlx::AssertSqlSafe;
+
+use super::look::{Kind, Look, literal, time};
+use super::plan::Part;
+use crate::postgres::failure::{Failure, within};
+use crate::postgres::session::{Scope, Session};
+
+const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
+/// TimescaleDB drops all chunks in one statement.
+const CHUNKS_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// Rows of one delete.
+const A_STEP: i64 = 2_000;
+/// Of the time that deleting takes, so many times as much is left to others.
+const REST: u32 = 4;
+const LEAST_REST: Duration = Duration::from_millis(20);
+/// What came in later than this ago stays until the next time: it may be looked for (`lineage`), and
+/// whoever sends old readings may still be at it. Microseconds.
+const JUST_ARRIVED: i64 = 60 * 60 * 1_000_000;
+
+/// An exclusive lock on the table is waited for so long, and nobody behind it for longer.
+const LOCK_LIMIT: &str = "select set_config('lock_timeout', '200ms', true)";
+const ATTEMPTS: u32 = 120;
+const PAUSE: Duration = Duration::from_millis(500);
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// One of all ingestors of a database: "iot-retn" in ASCII.
+const LOCK: &str = "select pg_try_advisory_xact_lock(7597418834938917998)";
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Removed {
+    pub(super) partitions: u64,
+    pub(super) rows: u64,
+    /// Another ingestor is at it.
+    pub(super) is_left_to_other: bool,
+}
+
+/// Removes what `look` found, and tells `progress` as it goes.
+pub(super) async fn remove(
+    session: &mut Session,
+    look: &Look,
+    progress: &mut (dyn FnMut(Removed) + Send),
+) -> Result<Removed, Failure> {
+    session.set_scope(Scope::Transaction);
+    let mut work = Work {
+        session,
+        cutoff: look.cutoff,
+        arrived_before: look.has_arrival.then_some(look.now - JUST_ARRIVED),
+        removed: Removed::default(),
+        progress,
+    };
+    match &look.kind {
+        Kind::Hypertable { old: 0, .. } => {}
+        Kind::Hypertable { .. } => work.drop_chunks().await?,
+        Kind::Partitioned { old, .. } => {
+            for part in &old.whole {
+                work.drop_part(part).await?;
+            }
+            for part in &old.swept {
+                work.sweep(&part.name).await?;
+            }
+        }
+        Kind::Plain { rows } if rows.old == 0 => {}
+        Kind::Plain { .. } => work.sweep("telemetry").await?,
+    }
+    Ok(work.removed)
+}
+
+struct Work<'w> {
+    session: &'w mut Session,
+    cutoff: i64,
+    arrived_before: Option<i64>,
+    removed: Removed,
+    progress: &'w mut (dyn FnMut(Removed) + Send),
+}
+
+impl Work<'_> {
+    fn went_on(&mut self, partitions: u64, rows: u64) {
+        self.removed.partitions += partitions;
+        self.removed.rows += rows;
+        (self.progress)(self.removed);
+    }
+
+    /// Begins a transaction; whether it is this ingestor's to go on. If not, it is over.
+    async fn begin(&mut self, limit: Duration) -> Result<bool, Failure> {
+        if self.removed.is_left_to_other {
+            return Ok(false);
+        }
+        self.session.begin(limit).await?;
+        let is_ours: bool = sqlx::query_scalar(LOCK)
+            .persistent(false)
+            .fetch_one(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        if !is_ours {
+            self.session.abandon().await?;
+            self.removed.is_left_to_other = true;
+        }
+        Ok(is_ours)
+    }
+
+    async fn drop_part(&mut self, part: &Part) -> Result<(), Failure> {
+        let mut attempt = 1;
+        loop {
+            let allowance = self.session.allowance(STATEMENT_LIMIT * 2);
+            match within(allowance, self.try_drop(part)).await {
+                Ok(is_gone) => {
+                    if is_gone {
+                        self.went_on(1, 0);
+                    }
+                    return Ok(());
+                }
+                Err(failure)
+                    if failure.sqlstate() == Some(LOCK_NOT_AVAILABLE) && attempt < ATTEMPTS =>
+                {
+                    self.session.abandon().await?;
+                    attempt += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn try_drop(&mut self, part: &Part) -> Result<bool, Failure> {
+        if !self.begin(STATEMENT_LIMIT).await? {
+            return Ok(false);
+        }
+        if let Some(before) = self.arrived_before {
+            let sql = format!(
+                "select exists (select from {} where created_at >= {})",
+                part.name,
+                literal(before)
+            );
+            let has_arrivals: bool = sqlx::query_scalar(AssertSqlSafe(sql))
+                .persistent(false)
+                .fetch_one(self.session.connection())
+                .await
+                .map_err(Failure::of_statement)?;
+            if has_arrivals {
+                self.session.abandon().await?;
+                return Ok(false);
+            }
+        }
+        self.session
+            .run(format!(
+                "{LOCK_LIMIT}; alter table telemetry detach partition {name}; drop table {name}",
+                name = part.name
+            ))
+            .await?;
+        self.session.end().await?;
+        Ok(true)
+    }
+
+    async fn drop_chunks(&mut self) -> Result<(), Failure> {
+        if !self.begin(CHUNKS_LIMIT).await? {
+            return Ok(());
+        }
+        let allowance = self.session.allowance(CHUNKS_LIMIT * 2);
+        let dropped = within(allowance, async {
+            let dropped: i64 = sqlx::query_scalar(
+                "select count(*) from drop_chunks('telemetry', older_than => $1)",
+            )
+            .bind(time(self.cutoff))
+            .persistent(false)
+            .fetch_one(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+            self.session.end().await?;
+            Ok(dropped)
+        })
+        .await?;
+        self.went_on(u64::try_from(dropped).unwrap_or_default(), 0);
+        Ok(())
+    }
+
+    /// Deletes the older rows of a table in the order of their time, a slice of it at once: what cannot go
+    /// yet is passed by.
+    async fn sweep(&mut self, table: &str) -> Result<(), Failure> {
+        let mut from = None;
+        loop {
+            let started = Instant::now();
+            let allowance = self.session.allowance(STATEMENT_LIMIT * 3);
+            let slice = within(allowance, self.delete_slice(table, from)).await?;
+            let Some((to, deleted)) = slice else { return Ok(()) };
+            self.went_on(0, deleted);
+            let Some(to) = to else { return Ok(()) };
+            from = Some(to);
+            tokio::time::sleep((started.elapsed() * REST).max(LEAST_REST)).await;
+        }
+    }
+
+    /// How far it came, if not to the end, and how many rows it deleted. Nothing if it is another's to go on.
+    async fn delete_slice(
+        &mut self,
+        table: &str,
+        from: Option<DateTime<Utc>>,
+    ) -> Result<Option<(Option<DateTime<Utc>>, u64)>, Failure> {
+        if !self.begin(STATEMENT_LIMIT).await? {
+            return Ok(None);
+        }
+        let find = format!(
+            "select ts from {table} where ts < $1 and ($2::timestamptz is null or ts > $2) \
+             order by ts offset {} limit 1",
+            A_STEP - 1
+        );
+        let to: Option<DateTime<Utc>> = sqlx::query_scalar(AssertSqlSafe(find))
+            .bind(time(self.cutoff))
+            .bind(from)
+            .persistent(false)
+            .fetch_optional(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        let arrived = self
+            .arrived_before
+            .map_or(String::new(), |before| format!("and created_at < {}", literal(before)));
+        let delete = format!(
+            "delete from {table} where ts < $1 and ($2::timestamptz is null or ts > $2) \
+             and ($3::timestamptz is null or ts <= $3) {arrived}"
+        );
+        let deleted = sqlx::query(AssertSqlSafe(delete))
+            .bind(time(self.cutoff))
+            .bind(from)
+            .bind(to)
+            .persistent(false)
+            .execute(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)?
+            .rows_affected();
+        self.session.end().await?;
+        Ok(Some((to, deleted)))
+    }
+}
