@@ -1,11 +1,14 @@
-//! A database that is far away, or at the end of a thin line.
+//! A database that is far away, at the end of a thin line, or slow itself.
+//!
+//! A statement may take twice `DATABASE_CONNECT_TIMEOUT_SECS`, 30 s by default. What is too slow here is so
+//! as much as it would be then: 2,000 rows take 124 kB, which is 41 s at 3 kB/s, and 40 s at 20 ms a row.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Mosquitto, Postgres, Publisher, Service, readings, within};
+use crate::harness::{Mosquitto, Postgres, Publisher, Service, eventually_eq, readings, within};
 
 /// A line to a port of this machine. Its threads end with the test's process.
 struct Line {
@@ -71,6 +74,31 @@ fn a_line_too_thin_for_a_batch_gets_smaller_ones_until_all_is_stored() {
     Publisher::connect(broker.port).publish_readings(0..2_500);
     postgres.await_exactly(&readings(0..2_500));
     assert!(ingestor.metric("ingestor_db_failures_total") > 0, "a batch was too long");
+}
+
+#[test]
+fn a_table_too_slow_for_a_batch_gets_smaller_ones_until_all_is_stored() {
+    let postgres = Postgres::start();
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    postgres.execute(
+        "create function slow() returns trigger language plpgsql
+             as $$ begin perform pg_sleep(0.02); return new; end $$;
+         create trigger slow before insert on telemetry for each row execute function slow()",
+    );
+    let broker = Mosquitto::start();
+    // A batch takes 3.2 s, and a statement may take 2.
+    let mut ingestor = Service::new(&postgres.url(), broker.port)
+        .set("DATABASE_CONNECT_TIMEOUT_SECS", 1)
+        .set("BATCH_SIZE", 160)
+        .set("BATCH_TIMEOUT_MS", 10_000)
+        .start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..320);
+    postgres.await_exactly(&readings(0..320));
+    eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
+    assert!(ingestor.metric("ingestor_db_failures_total") > 0, "a batch was too slow");
+    let letters = r#"ingestor_dead_letters_total{stage="database"}"#;
+    assert_eq!(ingestor.metric(letters), 0);
 }
 
 #[test]
