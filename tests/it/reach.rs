@@ -1,10 +1,117 @@
 //! Ways to the database: names and hosts of which some do not answer, and poolers.
 
+use std::fs;
+use std::io::copy;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Mosquitto, PgBouncer, Postgres, Publisher, Service, Silent, eventually, eventually_eq, readings,
+    Mosquitto, PATIENCE, PgBouncer, Postgres, Publisher, Service, Silent, eventually,
+    eventually_eq, readings, skip,
 };
+
+/// A name with two addresses, of which the first drops packets.
+const NAME: &str = "two-addresses.test";
+
+/// A port at which [`NAME`] leads to the server on another port of this machine, for whom it is not the
+/// first address that counts. What is passed on ends with the test's process.
+struct Behind {
+    _silent: Silent,
+    port: u16,
+}
+
+impl Behind {
+    fn start(server: u16) -> Self {
+        let silent = Silent::on(Ipv4Addr::LOCALHOST);
+        let port = silent.address.port();
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), port)).unwrap();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                pass(client.try_clone().unwrap(), server.try_clone().unwrap());
+                pass(server, client);
+            }
+        });
+        Self { _silent: silent, port }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    to.set_nodelay(true).unwrap();
+    std::thread::spawn(move || {
+        copy(&mut from, &mut to).ok();
+        to.shutdown(Shutdown::Both).ok();
+    });
+}
+
+/// The service with a file of names that it alone sees; none if we may not.
+fn with_name(service: Service) -> Option<Service> {
+    let (names, program) = (service.dir().join("hosts"), service.dir().join("with-names"));
+    let path = names.display();
+    fs::write(&names, format!("127.0.0.1 localhost {NAME}\n127.0.0.9 {NAME}\n")).unwrap();
+    let enter = format!("mount --bind '{path}' /etc/hosts && exec \"$0\" \"$@\"");
+    let found = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &enter, "getent", "ahostsv4", NAME])
+        .output();
+    let found = found.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let addresses: Vec<SocketAddr> = found
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.contains("STREAM"))
+        .filter_map(|line| format!("{}:1", line.split_whitespace().next()?).parse().ok())
+        .collect();
+    if addresses != ["127.0.0.1:1", "127.0.0.9:1"].map(|address| address.parse().unwrap()) {
+        skip(&format!(
+            "a name of its own takes root, and a resolver that reads /etc/hosts: {addresses:?}"
+        ));
+        return None;
+    }
+    let ingestor = env!("CARGO_BIN_EXE_ingestor");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c '{}' '{ingestor}'\n",
+        enter.replace('\'', "'\\''")
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    Some(service.running(program, PATIENCE))
+}
+
+#[test]
+fn a_name_whose_first_address_drops_packets_leads_to_the_database_and_to_the_broker() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    let (database, messages) = (Behind::start(postgres.port), Behind::start(broker.port));
+    let login = format!("postgres://iot:{}", postgres.password());
+    let url = format!("{login}@{NAME}:{}/iotdb", database.port);
+    let service = Service::new(&url, messages.port)
+        .set("MQTT_BROKER", NAME)
+        // Half of it is the first address's.
+        .set("MQTT_CONNECT_TIMEOUT_SECS", 6);
+    let Some(service) = with_name(service) else { return };
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    Publisher::connect(broker.port).publish_readings(0..1_000);
+    postgres.await_exactly(&readings(0..1_000));
+    let page = ingestor.get("/api/v1/telemetry");
+    assert_eq!((page.status, page.json()["total"].clone()), (200, 1_000.into()));
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+}
+
+#[test]
+fn without_any_address_that_answers_the_log_names_each() {
+    let silent = Silent::on(Ipv4Addr::LOCALHOST);
+    let broker = Mosquitto::start();
+    let url = format!("postgres://iot:x@{NAME}:{}/iotdb", silent.address.port());
+    let service = Service::new(&url, broker.port).set("DATABASE_CONNECT_TIMEOUT_SECS", 2);
+    let Some(service) = with_name(service) else { return };
+    let ingestor = service.start();
+    eventually("the log names the one that refuses", || {
+        let line = ingestor.log_of("the database does not take rows").first()?.to_string();
+        assert!(line.contains(&format!("{NAME} at 127.0.0.9")), "{line}");
+        Some(())
+    });
+}
 
 #[test]
 fn a_host_that_drops_packets_holds_up_neither_rows_nor_queries() {

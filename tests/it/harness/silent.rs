@@ -15,8 +15,13 @@ pub(crate) struct Silent {
 
 impl Silent {
     pub(crate) fn start() -> Self {
+        Self::on(Ipv4Addr::new(127, 0, 0, 9))
+    }
+
+    /// At this address, on a port of its own.
+    pub(crate) fn on(address: Ipv4Addr) -> Self {
         let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        bind(&listener, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 9), 0)).unwrap();
+        bind(&listener, &SocketAddrV4::new(address, 0)).unwrap();
         listen(&listener, 0).unwrap();
         let address: SocketAddr = getsockname(&listener).unwrap().try_into().unwrap();
         let mut queue = Vec::new();
