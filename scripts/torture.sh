@@ -13,6 +13,7 @@ CASES=(
     'power-cut  torture::power_cut::          500'
     'io-errors  torture::io_errors::           60'
     'database   torture::database::            60'
+    'commits    torture::commits::             60'
     'broker     torture::broker::              40'
     'process    torture::process::             30'
     'model      wal::model_tests::the_log_ 100000'
@@ -36,6 +37,7 @@ it also fills and breaks filesystems.
             power-cut   disks as a power cut could leave them, and the control without syncs
             io-errors   EIO, ENOSPC, slow syncs, a full and a read-only filesystem
             database    killed, stopped, restarted, locked, refused, renamed, full, answers lost, bad rows
+            commits     a database that need not wait for its disk when it confirms, killed
             broker      restarted, killed, cut off, taken over, too large, narrow
             process     SIGSTOP, a second instance, no more memory, a clock that jumps
             model       the log against a model, in memory and (a hundredth as often) on disk

@@ -1,4 +1,5 @@
-//! A private `PgBouncer`, set up as Debian ships it but for the place, the login and the mode.
+//! A private `PgBouncer`, set up as Debian ships it but for the place, the login, the mode, and that it does
+//! not wait for 15 s when a server was not there.
 
 use std::fs;
 use std::net::TcpStream;
@@ -23,7 +24,8 @@ impl PgBouncer {
             "[databases]\niotdb = host=127.0.0.1 port={} dbname=iotdb\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {dir}\n\
              auth_type = md5\nauth_file = {dir}/userlist.txt\n\
-             pool_mode = {mode}\ndefault_pool_size = {sessions}\n",
+             pool_mode = {mode}\ndefault_pool_size = {sessions}\n\
+             server_login_retry = 1\n",
             postgres.port
         );
         fs::write(scratch.path().join("pgbouncer.ini"), configuration).unwrap();

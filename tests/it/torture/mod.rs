@@ -12,6 +12,7 @@ use crate::harness::Reading;
 
 mod arena;
 mod broker;
+mod commits;
 mod database;
 mod disk;
 mod forgetful;
