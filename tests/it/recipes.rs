@@ -5,13 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use crate::harness::{Mosquitto, Postgres, Publisher, Service, eventually};
 
 const INGESTOR: &str = env!("CARGO_BIN_EXE_ingestor");
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/mappings");
 
 /// A message, and what it must become.
 struct Example {
+    topic: String,
+    payload: String,
     /// As it is handed to `check-mapping`.
     line: String,
     rows: Vec<Value>,
@@ -38,10 +42,21 @@ impl Recipe {
             let mut message: Value = serde_json::from_str(line).unwrap();
             let rows = message.as_object_mut().unwrap().remove("rows").unwrap();
             let rows = rows.as_array().unwrap().clone();
-            Example { line: message.to_string(), rows }
+            let text = |name: &str| message[name].as_str().unwrap().to_owned();
+            Example {
+                topic: text("topic"),
+                payload: text("payload"),
+                line: message.to_string(),
+                rows,
+            }
         };
         let examples = messages.lines().map(example).collect();
         Self { file, examples }
+    }
+
+    /// Whether it makes do without the time of arrival, which the service does not take yet.
+    fn is_taken(&self) -> bool {
+        !fs::read_to_string(&self.file).unwrap().contains("\"received\"")
     }
 
     fn name(&self) -> &str {
@@ -91,7 +106,7 @@ fn every_recipe_makes_the_rows_that_it_shows() {
             recipe.examples.iter().map(|example| example.line.as_str()).collect();
         let told = checked(&recipe.file, &lines);
         assert_eq!(told.len(), lines.len(), "{}", recipe.name());
-        for (Example { line, rows: expected }, told) in recipe.examples.iter().zip(&told) {
+        for (Example { line, rows: expected, .. }, told) in recipe.examples.iter().zip(&told) {
             let outcome = if expected.is_empty() { "ignored" } else { "stored" };
             if told["outcome"] != outcome || rows(told) != *expected {
                 let expected = json!(expected);
@@ -138,4 +153,54 @@ fn all_recipes_go_together_in_one_file() {
             assert_eq!(rows(told), example.rows, "{}: {told}", recipe.name());
         }
     }
+}
+
+/// Rows by table, device and time; what is null is left out.
+type Rows = BTreeMap<(String, String, String), Map<String, Value>>;
+
+fn add(rows: &mut Rows, table: &str, row: &Value) {
+    let mut row = row.as_object().unwrap().clone();
+    row.retain(|name, value| !value.is_null() && name != "table");
+    let mut text = |name: &str| row.remove(name).unwrap().as_str().unwrap().to_owned();
+    let key = (table.to_owned(), text("device_id"), text("timestamp"));
+    rows.entry(key).or_default().extend(row);
+}
+
+#[test]
+fn the_service_makes_the_rows_of_all_recipes_at_once_that_it_takes() {
+    let recipes: Vec<Recipe> = Recipe::all().into_iter().filter(Recipe::is_taken).collect();
+    assert!(recipes.len() >= 8, "only {} recipes", recipes.len());
+    let mut expected = Rows::new();
+    for row in recipes.iter().flat_map(|recipe| &recipe.examples).flat_map(|example| &example.rows)
+    {
+        add(&mut expected, row["table"].as_str().unwrap(), row);
+    }
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    let service = Service::new(&postgres.url(), broker.port);
+    let file = service.dir().join("Recipes.toml");
+    let texts: Vec<String> =
+        recipes.iter().map(|recipe| fs::read_to_string(&recipe.file).unwrap()).collect();
+    fs::write(&file, texts.concat()).unwrap();
+    let mut ingestor = service.set("ROCKET_CONFIG", file.display()).start();
+    ingestor.await_ready();
+    let mut publisher = Publisher::connect(broker.port);
+    for example in recipes.iter().flat_map(|recipe| &recipe.examples) {
+        publisher.publish(&example.topic, example.payload.clone());
+    }
+    publisher.finish();
+    let stored = || {
+        let mut rows = Rows::new();
+        for table in ingestor.get("/api/v1/tables").json()["data"].as_array().unwrap() {
+            let name = table["name"].as_str().unwrap();
+            let answer = ingestor.get(&format!("/api/v1/telemetry?table={name}&limit=1000"));
+            let data = answer.json()["data"].as_array().cloned().unwrap_or_default();
+            for row in &data {
+                add(&mut rows, name, row);
+            }
+        }
+        rows
+    };
+    eventually("all rows are there", || (stored().len() >= expected.len()).then_some(()));
+    assert_eq!(stored(), expected);
+    assert_eq!(ingestor.metric("ingestor_dead_letters"), 0);
 }

@@ -138,3 +138,66 @@ fn what_a_shared_subscription_costs_is_said_before_the_start_as_well() {
     assert_eq!(warned("telemetry/#,$share/a/b/#,$share/c/d"), 2);
     assert_eq!(warned("telemetry/#,share/a"), 0);
 }
+
+/// Two mappings, one of whose filters another one covers.
+const MAPPINGS: &str = r#"
+[[default.mapping]]
+name   = "all"
+topic  = ["house/{device...}", "$share/g/shared/{device}"]
+device = "{device}"
+time   = { path = "at" }
+fields = ["power"]
+[[default.mapping]]
+name   = "one"
+topic  = "house/kitchen/{x}"
+device = "{x}"
+time   = { path = "at" }
+fields = ["power"]
+"#;
+
+#[test]
+fn the_topics_of_mappings_are_asked_for_but_for_those_that_another_brings_and_given_up_with_them() {
+    let broker = ScriptedBroker::start();
+    let service = on(&broker);
+    let file = service.dir().join("Mappings.toml");
+    let service = service.set("ROCKET_CONFIG", file.display());
+    std::fs::write(&file, MAPPINGS).unwrap();
+    let ingestor = service.start();
+    let link = broker.accept_granting(false, &[1, 1, 1]);
+    assert_eq!(link.filters, ["telemetry/#", "house/#", "$share/g/shared/+"]);
+    ingestor.await_log_of("mapping \"all\": topic $share/g/shared/+ is a shared subscription");
+    eventually_eq("it is ready", &200, || ingestor.get("/health/ready").status);
+    ingestor.stop();
+
+    let wide =
+        MAPPINGS.replace("house/{device...}\", \"$share/g/shared/{device}", "house/{device}");
+    std::fs::write(&file, wide).unwrap();
+    let ingestor = service.start();
+    let mut link = broker.accept(true);
+    link.serve_until("what has changed", |link| link.dropped.len() == 2 && link.filters.len() == 2);
+    let mut dropped = link.dropped.clone();
+    dropped.sort();
+    assert_eq!(dropped, ["$share/g/shared/+", "house/#"]);
+    assert_eq!(link.filters, ["house/+", "house/kitchen/+"]);
+    ingestor.stop();
+}
+
+#[test]
+fn what_comes_with_qos_0_is_stored_counted_and_shown() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    ingestor.await_ready();
+    let reading =
+        r#"{"device_id":"a","timestamp":1759667696000,"temperature":1,"humidity":2,"battery":3}"#;
+    let published = std::process::Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "0"])
+        .args(["-t", "telemetry/x", "-m", reading])
+        .status();
+    assert!(published.unwrap().success());
+    postgres.await_count(1);
+    Publisher::connect(broker.port).publish_readings(0..1);
+    postgres.await_count(2);
+    assert_eq!(ingestor.metric("ingestor_qos0_messages_total"), 1);
+    assert_eq!(ingestor.metric("ingestor_messages_total"), 2);
+    assert_eq!(ingestor.get("/api/v1/status").json()["broker"]["qos0_messages"], 1);
+}
