@@ -335,3 +335,66 @@ fn is_ubuntu() -> bool {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     release.lines().any(|line| line == "ID=ubuntu")
 }
+
+#[test]
+fn the_table_of_a_mapping_can_be_chosen_and_each_of_its_columns_has_a_chart() {
+    let mapping = r#"
+        [[default.mapping]]
+        name   = "meter"
+        topic  = "meters/{device}"
+        device = "{device}"
+        time   = { path = "at", format = "ms" }
+        table  = "power"
+        fields = { power = { unit = "W" }, on = { type = "bool" }, label = { type = "text" }, idle = {} }
+    "#;
+    let site = Site::start_with(|service| {
+        let file = service.dir().join("Mappings.toml");
+        std::fs::write(&file, mapping).unwrap();
+        service.set("ROCKET_CONFIG", file.display())
+    });
+    let Some(site) = site else { return };
+    site.publish_now("sensor-1", 3);
+    let now = chrono::Utc::now().timestamp_millis();
+    let mut publisher = Publisher::connect(site.broker.port);
+    for (ago, message) in [
+        (2_000, serde_json::json!({"power": 1_500.25, "on": true})),
+        (1_000, serde_json::json!({"on": false, "label": "off"})),
+        (0, serde_json::json!({"power": 2, "label": MARKUP})),
+    ] {
+        let mut message = message;
+        message["at"] = (now - ago).into();
+        publisher.publish("meters/m1", message.to_string());
+    }
+    publisher.finish();
+    eventually("the rows are there", || {
+        let rows = site.ingestor.get("/api/v1/telemetry?table=power").json();
+        (rows["total"] == 3).then_some(())
+    });
+    let browser = site.browser(WIDE);
+    browser.await_text("#devices li:first-child .name", |text| text == "sensor-1");
+    let names = browser
+        .run("return [...document.querySelector('#devices-table').options].map((o) => o.text)");
+    assert_eq!(names, serde_json::json!(["telemetry", "power"]));
+    browser.run("const t = document.querySelector('#devices-table'); t.value = 'power'; t.dispatchEvent(new Event('change'))");
+    browser.await_text("#devices li:first-child .name", |text| text == "m1");
+    browser.await_text("#devices-count", |text| text == "1");
+    let figures =
+        "return [...document.querySelectorAll('#devices .figure')].map((f) => f.textContent)";
+    let shown = serde_json::json!([format!("label\u{a0}{MARKUP}"), "power\u{a0}2\u{a0}W", ""]);
+    assert_eq!(browser.run(figures), shown);
+    browser.click("#devices li:first-child button");
+    browser.await_text("#device-count", |text| text == "3 readings");
+    let drawn = "return [...document.querySelectorAll('#device-charts figure')].map(
+        (f) => [f.querySelector('h2').textContent, f.chart.data[1], f.querySelector('.legend b').textContent])";
+    let expected =
+        serde_json::json!([["on", [1, 0], "false"], ["power", [1_500.25, 2], "2\u{a0}W"],]);
+    eventually("there is a chart for each column with numbers", || {
+        (browser.run(drawn) == expected).then_some(())
+    });
+    browser.click("#device .close");
+    assert_eq!(browser.run("return document.querySelectorAll('#device-charts figure').length"), 0);
+    browser.run("const t = document.querySelector('#devices-table'); t.value = 'telemetry'; t.dispatchEvent(new Event('change'))");
+    browser.await_text("#devices li:first-child .name", |text| text == "sensor-1");
+    assert_eq!(browser.run("return document.querySelectorAll('main img, main script').length"), 0);
+    assert_eq!(browser.complaints(), [""; 0]);
+}

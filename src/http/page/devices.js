@@ -1,10 +1,11 @@
 // Devices, newest first, and one device's readings.
 
 import { FIELDS } from "./fields.js";
-import { ago, clock, count, figure, measured, plural } from "./format.js";
+import { ago, clock, count, figure, measured, plural, shown } from "./format.js";
 import { Chart } from "./charts.js";
 import { arrange, find, make, say, show } from "./dom.js";
 import { ask, query } from "./server.js";
+import { isDrawn, learnTables, listenForTable, ofTable, table } from "./tables.js";
 
 /** A device that was silent for longer is marked. */
 const STALE_SECONDS = 300;
@@ -22,6 +23,9 @@ const SHOWN = FIELDS.map(({ unit }) => ({
   isNamed: FIELDS.filter((other) => other.unit === unit).length > 1,
   digits: isShare(unit) ? 0 : 1,
 }));
+
+/** Of a table that mappings fill, the first columns that a row has something in. */
+const FIGURES = 3;
 
 const list = find("#devices");
 const search = find("#devices-search");
@@ -49,15 +53,23 @@ function row(device) {
     const button = element.appendChild(make("button", "device"));
     button.type = "button";
     const part = (name) => button.appendChild(make("span", name));
-    item = { element, button, name: part("name"), age: part("age"), figures: FIELDS.map(() => part("figure")) };
+    const places = table().isBuiltIn ? FIELDS.length : FIGURES;
+    item = { element, button, name: part("name"), age: part("age"), figures: Array.from({ length: places }, () => part("figure")) };
     say(item.name, device.device_id);
     button.addEventListener("click", () => open(item.device));
     rows.set(device.device_id, item);
   }
   item.device = device;
-  FIELDS.forEach((field, at) => say(item.figures[at], figure(device, field, SHOWN[at])));
+  const texts = figuresOf(device);
+  item.figures.forEach((place, at) => say(place, texts[at] ?? ""));
   tellAge(item);
   return item.element;
+}
+
+function figuresOf(device) {
+  if (table().isBuiltIn) return FIELDS.map((field, at) => figure(device, field, SHOWN[at]));
+  const filled = table().columns.filter(({ name }) => device[name] !== null && typeof device[name] !== "object");
+  return filled.slice(0, FIGURES).map((column) => `${column.name}\u00a0${shown(device[column.name], column)}`);
 }
 
 function tellAge({ device, age, button }) {
@@ -76,8 +88,9 @@ export function tellAges() {
 }
 
 export async function refreshDevices({ isAsked = false } = {}) {
+  await learnTables();
   const turn = ++asked;
-  const page = await ask(`api/v1/devices?${query({ newest_first: true, limit, name_contains: search.value.trim() })}`);
+  const page = await ask(`api/v1/devices?${query({ newest_first: true, limit, name_contains: search.value.trim(), ...ofTable() })}`);
   // An answer to what was typed before.
   if (turn !== asked) return;
   let elements = page.data.map(row);
@@ -114,6 +127,12 @@ function onTyped(again) {
 /** `again` refreshes the list, and tells what hinders it. */
 export function listen(again) {
   search.addEventListener("input", () => onTyped(again));
+  listenForTable(() => {
+    rows.clear();
+    arrange(list, []);
+    limit = FIRST;
+    again();
+  });
   more.addEventListener("click", () => {
     limit = Math.min(MOST, limit * 4);
     again();
@@ -137,7 +156,7 @@ const RANGES = [
 const PAGES_MAX = 5;
 const dialog = find("#device");
 const range = find("#device-range");
-let chart = null;
+let charts = [];
 let current = null;
 let opening = 0;
 
@@ -160,10 +179,15 @@ function open(device) {
 
 dialog.addEventListener("close", () => {
   opening++;
-  chart?.destroy();
-  chart = null;
+  clear();
 });
 range.addEventListener("change", draw);
+
+function clear() {
+  for (const chart of charts) chart.destroy();
+  charts = [];
+  find("#device-charts").replaceChildren();
+}
 
 async function draw() {
   const turn = ++opening;
@@ -178,7 +202,7 @@ async function draw() {
   let cursor = null;
   try {
     for (let page = 0; page < PAGES_MAX; page++) {
-      const answer = await ask(`api/v1/telemetry?${query({ device_id: device, start, limit: 1000, cursor })}`);
+      const answer = await ask(`api/v1/telemetry?${query({ device_id: device, start, limit: 1000, cursor, ...ofTable() })}`);
       if (turn !== opening) return;
       readings.push(...answer.data.filter((reading) => reading.timestamp !== null));
       cursor = answer.next_cursor;
@@ -196,10 +220,17 @@ async function draw() {
   }
   const at = readings.map((reading) => Date.parse(reading.timestamp) / 1000);
   const ends = [seconds === null || isCut ? (at[0] ?? now / 1000) : now / 1000 - seconds, now / 1000];
-  chart?.destroy();
-  chart = new Chart(find("#device-chart"), {
+  clear();
+  show(find("#device-chart"), table().isBuiltIn);
+  const moment = (x) => clock(new Date(x * 1000), true);
+  const x = { time: true, range: () => (at[0] === undefined || ends[0] < ends[1] ? ends : [ends[1] - 60, ends[1]]) };
+  if (!table().isBuiltIn) {
+    for (const column of table().columns.filter(isDrawn)) drawColumn(column, readings, { x, moment });
+    return;
+  }
+  const chart = new Chart(find("#device-chart"), {
     height: 260,
-    moment: (x) => clock(new Date(x * 1000), true),
+    moment,
     series: FIELDS.map(({ name, unit }, at) => ({
       label: name,
       color: COLORS[at % COLORS.length],
@@ -207,7 +238,7 @@ async function draw() {
       scale: unit,
     })),
     scales: {
-      x: { time: true, range: () => (at[0] === undefined || ends[0] < ends[1] ? ends : [ends[1] - 60, ends[1]]) },
+      x,
       ...Object.fromEntries(UNITS.map((unit) => [unit, { range: isShare(unit) ? () => [0, 100] : around }])),
     },
     axes: [
@@ -221,7 +252,40 @@ async function draw() {
       })),
     ],
   });
+  charts.push(chart);
   chart.show([at, ...FIELDS.map(({ name }) => readings.map((reading) => reading[name]))]);
+}
+
+/** A chart of one column, of the readings that have something in it; none if no reading has. */
+function drawColumn(column, readings, { x, moment }) {
+  const filled = readings.filter((reading) => Number.isFinite(Number(reading[column.name] ?? NaN)));
+  if (filled.length === 0) return;
+  const place = make("figure");
+  const caption = place.appendChild(make("figcaption"));
+  caption.append(make("h2", "", column.name));
+  find("#device-charts").append(place);
+  const isSwitch = column.type === "bool";
+  const value = isSwitch ? (n) => (n === 1 ? "true" : "false") : (n) => shown(n, column);
+  const chart = new Chart(place, {
+    moment,
+    series: [{ label: "value", color: COLORS[charts.length % COLORS.length], value }],
+    scales: { x, y: { range: isSwitch ? () => [-0.1, 1.1] : spread } },
+    axes: [
+      { space: 70, size: 28, values: dates },
+      { size: 60, values: (u, splits) => splits.map((v) => (isSwitch && v !== 0 && v !== 1 ? "" : value(v))) },
+    ],
+  });
+  charts.push(chart);
+  chart.show([
+    filled.map((reading) => Date.parse(reading.timestamp) / 1000),
+    filled.map((reading) => Number(reading[column.name])),
+  ]);
+}
+
+/** The values and a little beside them, whatever their size. */
+function spread(u, min, max) {
+  const margin = max > min ? (max - min) * 0.08 : Math.abs(max ?? 0) * 0.05 || 1;
+  return [(min ?? 0) - margin, (max ?? 0) + margin];
 }
 
 const around = (u, min, max) => (min === null ? [0, 30] : [Math.floor(min - 1), Math.ceil(max + 1)]);

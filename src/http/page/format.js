@@ -53,6 +53,14 @@ export function figure(reading, { name, unit }, { isNamed = true, digits = 1 } =
   return isNamed ? `${name}${NB}${value}` : value;
 }
 
+/** A value of a column that a mapping fills, as the table has it. */
+export function shown(value, { unit }) {
+  if (value === null || value === undefined) return "–";
+  const isNumber = typeof value === "number";
+  const text = typeof value === "object" ? JSON.stringify(value) : isNumber ? String(Number(value.toPrecision(7))) : String(value);
+  return isNumber && unit ? `${text}${NB}${unit}` : text;
+}
+
 /** The time of day by this device's clock, with the date if that is not today. */
 export function clock(date, withSeconds = false) {
   const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
