@@ -142,6 +142,17 @@ impl Failure {
         }
     }
 
+    /// Of a statement that fills up rows of mappings.
+    pub(super) fn while_filling(self) -> Self {
+        match self {
+            Self::Unavailable { reason, sqlstate } if sqlstate.as_deref() == Some("42501") => {
+                let reason = format!("{reason}; on tables that mappings fill it needs update too");
+                Self::Unavailable { reason, sqlstate }
+            }
+            other => other,
+        }
+    }
+
     fn into_unavailable(self, during: &str) -> Self {
         let sqlstate = self.sqlstate().map(str::to_owned);
         Self::Unavailable { reason: format!("{during}{self}"), sqlstate }
@@ -323,8 +334,8 @@ fn advice(code: &str) -> Option<&'static str> {
         "28000" | "28P01" => "check the user and the password in DATABASE_URL, and pg_hba.conf",
         "3D000" => "create the database, or correct its name in DATABASE_URL",
         "42501" => {
-            "this role needs select and insert on telemetry and telemetry_devices, update too on tables \
-             that mappings fill, and, to migrate, create on the schema"
+            "this role needs select and insert on telemetry and telemetry_devices, and, to migrate, \
+             create on the schema"
         }
         "42P01" | "3F000" => "the schema is not prepared, or search_path does not lead to it",
         "42703" => "the table is not the one that migrations/ describes",

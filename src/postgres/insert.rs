@@ -170,7 +170,7 @@ impl Database {
             }
             Err(failure) => {
                 self.mapped.forget();
-                return Err(failure);
+                return Err(failure.while_filling());
             }
         };
         let swallowed = batch.origins(&written.swallowed);

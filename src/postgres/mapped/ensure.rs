@@ -62,55 +62,45 @@ impl Database {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         session.set_scope(Scope::Transaction);
         let patience = session.allowance(QUERY_TIMEOUT);
-        let mend = within(patience, self.look_at(&mut session, &needs)).await?;
-        if mend.ours.is_empty() && mend.operators.is_empty() {
-            self.mapped.is_news(None);
-            return Ok(());
-        }
-        if !mend.ours.is_empty() {
+        let mut mends = within(patience, self.look_at(&mut session, &needs)).await?;
+        let mut why = None;
+        if mends.values().any(|mend| !mend.ours.is_empty()) {
             let patience = session.allowance(MEND_LIMIT);
-            let made = within(patience, self.mend(&mut session, &needs)).await;
-            if let Err(failure) = &made
-                && failure.sqlstate() == Some(NO_RIGHT)
-            {
-                return Err(self.ask_operator(&mend, Some(failure)));
+            match within(patience, self.mend(&mut session, &needs)).await {
+                Ok(()) => mends.values_mut().for_each(|mend| mend.ours.clear()),
+                Err(failure) if failure.sqlstate() == Some(NO_RIGHT) => why = Some(failure),
+                Err(failure) => return Err(failure.while_migrating()),
             }
-            made.map_err(Failure::while_migrating)?;
         }
-        if mend.operators.is_empty() {
-            self.mapped.is_news(None);
-            return Ok(());
-        }
-        Err(self.ask_operator(&Mend { ours: Vec::new(), operators: mend.operators }, None))
+        let statements = mends.into_iter().map(|(table, mend)| (table, mend.statements()));
+        let statements: BTreeMap<String, String> = statements.collect();
+        self.ask_operator(statements, why)
     }
 
-    /// What is missing.
+    /// What is missing, by table.
     async fn look_at(
         &self,
         session: &mut Session,
         needs: &BTreeMap<String, Need>,
-    ) -> Result<Mend, Failure> {
+    ) -> Result<BTreeMap<String, Mend>, Failure> {
         session.begin(LOOK_LIMIT).await?;
-        let mend = self.compare(session, needs).await?;
+        let mends = self.compare(session, needs).await?;
         session.end().await?;
-        Ok(mend)
+        Ok(mends)
     }
 
     async fn compare(
         &self,
         session: &mut Session,
         needs: &BTreeMap<String, Need>,
-    ) -> Result<Mend, Failure> {
+    ) -> Result<BTreeMap<String, Mend>, Failure> {
         let names: Vec<&str> = needs.keys().map(String::as_str).collect();
         let found = look(session, &names).await?;
-        let mut all = Mend::default();
-        for (name, need) in needs {
-            let mend = need.mend(name, found.get(name));
-            all.ours.extend(mend.ours);
-            all.operators.extend(mend.operators);
-        }
+        let mend =
+            |(name, need): (&String, &Need)| (name.clone(), need.mend(name, found.get(name)));
+        let mends = needs.iter().map(mend).collect();
         self.mapped.learn(found);
-        Ok(all)
+        Ok(mends)
     }
 
     /// Does what is ours to do. Somebody else may have done it before we had the lock.
@@ -125,7 +115,8 @@ impl Database {
                 "select pg_advisory_xact_lock({LOCK}); set local lock_timeout = {LOCK_LIMIT_MILLIS}"
             ))
             .await?;
-        let Mend { ours, .. } = self.compare(session, needs).await?;
+        let mends = self.compare(session, needs).await?;
+        let ours: Vec<String> = mends.into_values().flat_map(|mend| mend.ours).collect();
         if !ours.is_empty() {
             session.run(ours.join("; ")).await?;
             self.compare(session, needs).await?;
@@ -137,24 +128,31 @@ impl Database {
         Ok(())
     }
 
-    /// Says once which statements would mend it.
-    fn ask_operator(&self, mend: &Mend, failure: Option<&Failure>) -> Failure {
-        let statements = [mend.ours.join("; "), mend.operators.join("; ")];
-        let statements: Vec<&str> =
-            statements.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
-        let statements = statements.join("; ");
+    /// Says once which statements would mend the tables, if any is needed.
+    fn ask_operator(
+        &self,
+        statements: BTreeMap<String, String>,
+        failure: Option<Failure>,
+    ) -> Result<(), Failure> {
+        let all: Vec<&str> =
+            statements.values().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let all = all.join("; ");
+        let is_news = self.mapped.is_news(statements);
+        if all.is_empty() {
+            return Ok(());
+        }
         let (why, sqlstate) = match failure {
             Some(failure) => (failure.to_string(), NO_RIGHT),
             None => ("a table is not what the mappings need".to_owned(), MISMATCH),
         };
-        if self.mapped.is_news(Some(&statements)) {
+        if is_news {
             tracing::warn!(
                 reason = why,
-                statements,
+                statements = all,
                 "tables are not what the mappings need, and this service may not change them: their rows wait in the log until these statements are run"
             );
         }
-        let reason = format!("{why}; run: {statements}");
-        Failure::Unavailable { reason, sqlstate: Some(sqlstate.to_owned()) }
+        let reason = format!("{why}; run: {all}");
+        Err(Failure::Unavailable { reason, sqlstate: Some(sqlstate.to_owned()) })
     }
 }

@@ -35,6 +35,13 @@ pub(super) struct Mend {
     pub(super) operators: Vec<String>,
 }
 
+impl Mend {
+    /// All of them.
+    pub(super) fn statements(self) -> String {
+        [self.ours, self.operators].concat().join("; ")
+    }
+}
+
 /// What each table of the mappings needs, by its name.
 pub(super) fn of_mappings(mappings: &Mappings) -> BTreeMap<String, Need> {
     let mut needs: BTreeMap<String, Need> = BTreeMap::new();

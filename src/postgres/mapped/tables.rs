@@ -22,8 +22,8 @@ struct Shared {
     known: Mutex<HashMap<String, Arc<Known>>>,
     /// Whether there may be rows of `telemetry` that lack a value.
     is_partial: AtomicBool,
-    /// The statements that an operator was told of last.
-    said: Mutex<Option<String>>,
+    /// The statements that an operator was told of last, by table.
+    said: Mutex<BTreeMap<String, String>>,
 }
 
 /// A table as it was found last.
@@ -149,11 +149,15 @@ impl MappedTables {
         self.lock().clear();
     }
 
-    /// Whether an operator does not know yet that these statements are needed.
-    pub(super) fn is_news(&self, statements: Option<&str>) -> bool {
+    /// Whether an operator does not know yet that these statements are needed, by table; none are needed of a
+    /// table if they are empty.
+    pub(super) fn is_news(&self, statements: BTreeMap<String, String>) -> bool {
         let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = said.as_deref() != statements;
-        *said = statements.map(str::to_owned);
+        let mut is_news = false;
+        for (table, statements) in statements {
+            let before = said.insert(table, statements.clone());
+            is_news |= !statements.is_empty() && before.as_ref() != Some(&statements);
+        }
         is_news
     }
 
