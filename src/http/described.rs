@@ -45,6 +45,8 @@ fn name_tables(tables: &Tables, document: &mut OpenApi, path: &str) {
 /// Adds a schema for the rows of each table, and returns their names.
 fn add_items(tables: &Tables, document: &mut OpenApi, item: &str) -> Vec<String> {
     let Some(built_in) = object(document, item) else { return Vec::new() };
+    // `fields` may leave it out.
+    built_in.required.retain(|name| FIELDS.iter().all(|field| field.name != name));
     let mut bare = built_in.clone();
     for field in FIELDS {
         bare.properties.remove(field.name);
@@ -125,6 +127,10 @@ mod tests {
         assert_eq!(power["output"]["type"], serde_json::json!(["boolean", "null"]));
         assert!(power["temperature"].is_null() && power["device_id"]["type"] == "string");
         assert_eq!(schemas["Reading"]["properties"]["count"]["type"][0], "integer");
+        // What can be left out is not required, where it can be.
+        let required = |schema: &str| schemas[schema]["required"].as_array().unwrap().len();
+        assert_eq!((required("Reading"), required("Reading.power")), (2, 2));
+        assert!(required("WalRecord") > FIELDS.len());
         let of_device = &schemas["Devices"]["properties"]["data"]["items"]["anyOf"];
         assert_eq!(of_device[1]["$ref"], "#/components/schemas/Device.power");
         for (path, ..) in READ {

@@ -141,12 +141,12 @@ impl<B: PartialSchema> PartialSchema for Measured<B> {
                     .schema_type(SchemaType::from_iter([Type::Number, Type::Null]))
                     .format(Some(SchemaFormat::KnownFormat(KnownFormat::Double)))
                     .description(Some(format!(
-                        "The {}, in {}; null if another program has stored a row without it. Absent if \
-                         `fields` leaves it out.",
+                        "The {}, in {}; null if another program has stored a row without it.",
                         field.name, field.unit
                     )))
                     .example(Some(field.example.into()));
                 object.properties.insert(field.name.to_owned(), value.build().into());
+                object.required.push(field.name.to_owned());
             }
         }
         schema
