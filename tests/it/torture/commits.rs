@@ -1,4 +1,4 @@
-//! A database that is killed again and again while it confirms rows, and that was told not to wait for its
+//! A database that is killed while it confirms rows, and that was told not to wait for its
 //! disk when it does.
 //!
 //! What it loses then can be seen: its writer wakes up so seldom that only a commit that waits is written
@@ -29,7 +29,6 @@ enum Way {
 }
 
 const OFF_BY_ROLE: &str = "alter role iot set synchronous_commit = off";
-const KILLS: u32 = 3;
 
 fn attempt(seed: u64) -> Found {
     let way = WAYS[usize::try_from(seed).unwrap() % WAYS.len()];
@@ -59,18 +58,16 @@ fn attempt(seed: u64) -> Found {
             (ingestor.metric("ingestor_db_inserts_total") >= goal).then_some(())
         });
     };
-    for kill in 0..KILLS {
-        stored(random.u64(100..2_000));
-        if kill == 0 && way == Way::Reload {
-            postgres.execute("alter system set synchronous_commit = off");
-            postgres.execute("select pg_reload_conf()");
-            stored(2_000);
-        }
-        // Not to wait for anything: to be killed in another moment every time.
-        std::thread::sleep(Duration::from_micros(random.u64(..100_000)));
-        postgres.kill();
-        postgres.launch();
+    stored(random.u64(100..2_000));
+    if way == Way::Reload {
+        postgres.execute("alter system set synchronous_commit = off");
+        postgres.execute("select pg_reload_conf()");
+        stored(2_000);
     }
+    // Not to wait for anything: to be killed in another moment every time.
+    std::thread::sleep(Duration::from_micros(random.u64(..100_000)));
+    postgres.kill();
+    postgres.launch();
     let published = load.stop();
     postgres.await_exactly(&readings(published));
     ingestor.must_run();
