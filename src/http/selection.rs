@@ -21,7 +21,7 @@ pub(super) struct Wanted {
     table: Option<String>,
     /// The columns to return, separated by commas; all of the table if this is not there. A column that the
     /// configuration does not name any more can be asked for as long as the table has it.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 16384, example = "temperature")]
+    #[param(required = false, value_type = String, min_length = 1, max_length = 8192, example = "temperature")]
     fields: Option<String>,
 }
 
@@ -38,6 +38,9 @@ pub(super) struct Selection {
     /// The columns of each item, in their order. `None`: a reading of the built-in shape.
     pub(super) shown: Option<Arc<[Shown]>>,
 }
+
+/// Of `fields`: half of what a request's line may be long.
+const LONGEST_FIELDS: usize = 8_192;
 
 /// Columns that are the service's own, and shown otherwise or not at all.
 const NOT_SHOWN: [&str; 4] = ["device_id", "ts", "created_at", "id"];
@@ -68,6 +71,9 @@ fn table<'s>(state: &'s AppState, name: Option<&str>) -> Result<&'s Table, ApiEr
 }
 
 async fn fields(state: &AppState, table: &Table, names: &str) -> Result<Vec<Shown>, ApiError> {
+    if names.len() > LONGEST_FIELDS {
+        return Err(bad("fields", &format!("must be at most {LONGEST_FIELDS} bytes long")));
+    }
     let mut shown: Vec<Shown> = Vec::new();
     let mut stored = None;
     for name in names.split(',') {
