@@ -116,10 +116,15 @@ pub(crate) fn make_newer(generation: &Path, is_chosen: impl Fn(u64) -> bool) -> 
     while let Some(hit) = file[at..].windows(4).position(|window| window == MAGIC) {
         let frame = &mut file[at + hit..];
         at += hit + 4;
+        if frame.len() < 52 {
+            break;
+        }
         let number = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap());
         let body = usize::from(u16::from_le_bytes([frame[6], frame[7]]));
         let (first, count) = (number(8), number(40) & 0xffff_ffff);
-        if frame[4..6] != [2, 0] || !is_chosen(first) {
+        // sled may have left the beginning of another copy at the end of the file.
+        let is_whole = frame.len() >= 52 + body;
+        if frame[4..6] != [2, 0] || !is_whole || !is_chosen(first) {
             continue;
         }
         frame[4] = NEWER;
