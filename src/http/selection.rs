@@ -20,8 +20,8 @@ pub(super) struct Wanted {
     #[param(required = false, value_type = String, min_length = 1, max_length = 63, default = "telemetry")]
     table: Option<String>,
     /// The columns to return, separated by commas; all of the table if this is not there. A column that the
-    /// configuration does not name any more can be asked for as long as the table has it.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 8192, example = "temperature")]
+    /// configuration does not name any more can be asked for as long as the table has it. At most 8192 bytes.
+    #[param(required = false, value_type = String, min_length = 1, pattern = r"^[a-z0-9_,]+$", format = "comma-separated", example = "temperature")]
     fields: Option<String>,
 }
 
