@@ -1,7 +1,8 @@
 //! A private Mosquitto.
 
 use std::fs::{self, Permissions};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read as _};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,10 +63,11 @@ impl Mosquitto {
         let mut command = guarded_server(program.unwrap_or("mosquitto"));
         command.arg("-c").arg(self.scratch.path().join("mosquitto.conf"));
         let mut process = Process::spawn("mosquitto", self.scratch.path(), command);
-        eventually("Mosquitto listens", || {
+        let stream = eventually("Mosquitto listens", || {
             process.must_run();
             TcpStream::connect(("127.0.0.1", self.port)).ok()
         });
+        await_served(stream);
         self.process = Some(process);
     }
 
@@ -82,6 +84,19 @@ impl Mosquitto {
     pub(crate) fn stop(&mut self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
         self.process.take().expect("it does not run").await_exit(PATIENCE);
+    }
+}
+
+/// Waits until the broker serves its connections, which it does after it has taken charge of its signals:
+/// a SIGTERM before that ends it by the signal, and saves nothing. It listens before either.
+fn await_served(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    match stream.read_to_end(&mut Vec::new()) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            panic!("Mosquitto listens, and does not serve: {error}")
+        }
+        _ => {}
     }
 }
 
