@@ -19,7 +19,7 @@ start_all() {
     pick_port HTTP_PORT
     start_child INGESTOR_PID ingestor '' TERM env -i DATABASE_URL="$DATABASE_URL" MQTT_BROKER=127.0.0.1 \
         MQTT_PORT="$MQTT_PORT" MQTT_CLIENT_ID=dashboard HTTP_ADDR="127.0.0.1:$HTTP_PORT" \
-        WAL_DIR="$WORK_DIR/wal" "$BIN_DIR/ingestor"
+        WAL_DIR="$WORK_DIR/wal" RETENTION_DAYS=30 "$BIN_DIR/ingestor"
     within 30 'the ingestor is ready' http_get "$HTTP_PORT" /health/ready
     start_child SIMULATOR_PID simulator '' TERM env -i MQTT_BROKER=127.0.0.1 MQTT_PORT="$MQTT_PORT" \
         NUM_DEVICES=50 PUBLISH_INTERVAL_MS=100 INVALID_RATIO=0.02 "$BIN_DIR/simulator"
