@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::plan::{self, HeldUp, Part};
 use crate::postgres::failure::Failure;
-use crate::postgres::partitions::{FIRST, LAST, Range};
+use crate::postgres::partitions::{DAY, FIRST, LAST, Range};
 use crate::postgres::session::Session;
 
 /// A table with fewer rows is counted, one with more is estimated.
@@ -125,7 +125,7 @@ pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look
     let Some((now, is_partitioned, has_timescale, has_arrival, estimate)) = table else {
         return Ok(None);
     };
-    let cutoff = now - i64::from(days) * plan::DAY;
+    let cutoff = now - i64::from(days) * DAY;
     let kind = if has_timescale && is_hypertable(session).await? {
         let (old, all): (i64, i64) = sqlx::query_as(CHUNKS)
             .bind(time(cutoff))
@@ -137,7 +137,10 @@ pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look
         Kind::Hypertable { old: count(old), all: count(all) }
     } else if is_partitioned {
         let parts = parts(session).await?;
-        let old = plan::old(&parts, cutoff);
+        let mut old = plan::old(&parts, cutoff);
+        for parts in [&mut old.whole, &mut old.swept] {
+            leave_out_empty(session, parts).await?;
+        }
         let names: Vec<&str> = old.swept.iter().map(|part| part.name.as_str()).collect();
         let rows = rows(session, &names, cutoff, estimate).await?;
         Kind::Partitioned { old, all: parts.len(), rows }
@@ -164,13 +167,21 @@ async fn parts(session: &mut Session) -> Result<Vec<Part>, Failure> {
         .fetch_all(session.connection())
         .await
         .map_err(Failure::of_statement)?;
-    let mut parts = Vec::with_capacity(found.len());
-    for (name, is_ours, from, to, bytes) in found {
+    let part = |(name, is_ours, from, to, bytes): Found| {
         let range = Range { from: from.unwrap_or(FIRST), to: to.unwrap_or(LAST) };
-        let is_empty = count(session, &name, None, 1).await? == 0;
-        parts.push(Part { name, range, is_ours, is_empty, bytes });
+        Part { name, range, is_ours, bytes }
+    };
+    Ok(found.into_iter().map(part).collect())
+}
+
+/// In them there is nothing to remove: `telemetry_older` stays, for what is late.
+async fn leave_out_empty(session: &mut Session, parts: &mut Vec<Part>) -> Result<(), Failure> {
+    for part in std::mem::take(parts) {
+        if count(session, &part.name, None, 1).await? > 0 {
+            parts.push(part);
+        }
     }
-    Ok(parts)
+    Ok(())
 }
 
 async fn rows(

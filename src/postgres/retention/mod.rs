@@ -166,11 +166,12 @@ impl Database {
     /// An operator says that what is due is meant: it is removed now. Whether there is anything that would.
     #[must_use]
     pub fn remove_old_now(&self) -> bool {
-        let mut state = self.retention.lock();
-        state.is_meant = true;
-        drop(state);
+        if self.retention.days.is_none() {
+            return false;
+        }
+        self.retention.lock().is_meant = true;
         self.retention.asked.notify_one();
-        self.retention.days.is_some()
+        true
     }
 
     /// For the metrics: partitions and rows removed since the start, whether it is held up, and when all
@@ -192,13 +193,14 @@ impl Database {
     }
 
     async fn remove_old(&self, days: u32) -> Result<Option<HeldUp>, Failure> {
+        // For this run alone, also if it fails: by the next, something else may be due.
+        let is_meant = std::mem::take(&mut self.retention.lock().is_meant);
         let Some(look) = within(LOOK_LIMIT * 2, self.look_at_old(days, LOOK_LIMIT)).await? else {
             return Ok(None);
         };
         {
             let mut state = self.retention.lock();
             let doubt = self.retention.doubt(&mut state, &look);
-            let is_meant = std::mem::take(&mut state.is_meant);
             if let Some(doubt) = doubt {
                 if !(is_meant && doubt.can_be_meant()) {
                     return Ok(Some(doubt));

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use super::super::partitions::{FIRST, Range};
 
-pub(in crate::postgres) const DAY: i64 = 24 * 60 * 60 * 1_000_000;
-
 /// The two clocks may differ by less than this, in microseconds.
 const DISAGREEMENT: i64 = 60 * 60 * 1_000_000;
 /// A clock that went on by so much more or less than time did has jumped.
@@ -104,7 +102,6 @@ pub(super) struct Part {
     pub(super) range: Range,
     /// The ingestor has made it.
     pub(super) is_ours: bool,
-    pub(super) is_empty: bool,
     pub(super) bytes: i64,
 }
 
@@ -121,7 +118,7 @@ pub(super) struct Partitions {
 /// are wide, which is in the first, and where somebody else makes and drops partitions.
 pub(super) fn old(parts: &[Part], cutoff: i64) -> Partitions {
     let mut old = Partitions::default();
-    for part in parts.iter().filter(|part| !part.is_empty) {
+    for part in parts {
         if part.is_ours && part.range.to <= cutoff {
             old.whole.push(part.clone());
         } else if part.range.from < cutoff && (!part.is_ours || part.range.from == FIRST) {
@@ -143,6 +140,7 @@ pub(super) fn more_than_a_third(all: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::partitions::DAY;
     use super::*;
 
     const NOON: i64 = 20_000 * DAY + DAY / 2;
@@ -154,7 +152,7 @@ mod tests {
 
     fn part(from: i64, to: i64, is_ours: bool) -> Part {
         let range = Range { from, to };
-        Part { name: format!("p{from}"), range, is_ours, is_empty: false, bytes: 0 }
+        Part { name: format!("p{from}"), range, is_ours, bytes: 0 }
     }
 
     #[test]
@@ -206,8 +204,6 @@ mod tests {
         assert_eq!(at(5), (vec![], vec![FIRST, 0]));
         assert_eq!(at(29), (vec![FIRST, 10], vec![0]));
         assert_eq!(at(30), (vec![FIRST, 10, 20], vec![0]));
-        let empty = [Part { is_empty: true, ..part(10, 20, true) }];
-        assert_eq!(old(&empty, 30), Partitions::default());
     }
 
     #[test]
