@@ -134,10 +134,13 @@ impl Failure {
         self.into_unavailable("cannot prepare the schema: ")
     }
 
-    /// No error met while looking for rows that were passed over speaks of them, whatever its class.
+    /// No error met while looking at the database, or for rows that were passed over, speaks of rows, whatever
+    /// its class.
     pub(super) fn while_looking(self) -> Self {
         match self {
-            Self::Refused(_) => self.into_unavailable("cannot look for the rows just written: "),
+            Self::Refused(_) => {
+                self.into_unavailable("cannot look for what has to be known of rows: ")
+            }
             other => other,
         }
     }
@@ -334,8 +337,8 @@ fn advice(code: &str) -> Option<&'static str> {
         "28000" | "28P01" => "check the user and the password in DATABASE_URL, and pg_hba.conf",
         "3D000" => "create the database, or correct its name in DATABASE_URL",
         "42501" => {
-            "this role needs select and insert on telemetry and telemetry_devices, and, to migrate, \
-             create on the schema"
+            "this role needs select and insert on telemetry and telemetry_devices, update where mappings \
+             fill a table, and, to migrate, create on the schema"
         }
         "42P01" | "3F000" => "the schema is not prepared, or search_path does not lead to it",
         "42703" => "the table is not the one that migrations/ describes",
@@ -490,7 +493,8 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "permission denied for table telemetry (42501): this role needs select and insert on \
-             telemetry and telemetry_devices, and, to migrate, create on the schema"
+             telemetry and telemetry_devices, update where mappings fill a table, and, to migrate, \
+             create on the schema"
         );
         assert!(failure.is_configuration() && !failure.is_missing_table());
     }

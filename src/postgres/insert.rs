@@ -173,9 +173,13 @@ impl Database {
                 return Err(failure.while_filling());
             }
         };
+        if batch.was_stored_without(&written.swallowed) {
+            // What was stored beside them is found there when it is sent again.
+            batch.expect_duplicates();
+            return Err(Failure::Refused(Refusal { is_tables: true, ..Refusal::swallowed() }));
+        }
         let swallowed = batch.origins(&written.swallowed);
-        batch.was_taken(!swallowed.is_empty());
-        let merged = written.merged + batch.merged();
+        let merged = written.merged + batch.merged(&written.swallowed);
         let stored = written.inserted + merged + swallowed.len() as u64;
         let duplicates = (rows.len() as u64).saturating_sub(stored);
         Ok(Stored { inserted: written.inserted, duplicates, merged, swallowed })
@@ -207,7 +211,7 @@ impl Database {
         let session = lease.session();
         let patience = limit + session.allowance(GRACE);
         let outcome = within(patience, async {
-            self.look(session).await?;
+            self.look(session).await.map_err(Failure::while_looking)?;
             let names = self.names_to_insert(work.device_ids());
             let mut outcome = self.write_with_names(work, &names, session, limit).await;
             match &outcome {

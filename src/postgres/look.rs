@@ -13,7 +13,7 @@ use super::{Database, durability};
 pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
 
 impl Database {
-    /// Asks what is due, by way of `session`; whether anything was.
+    /// Asks what is due, by way of `session`; whether anything was answered.
     ///
     /// # Errors
     /// [`Failure::WentBack`] if it may lack what it confirmed; others as of any question.
@@ -21,7 +21,7 @@ impl Database {
         let is_new = session.take_newness();
         let look = self.lineage.begin_if_due(is_new);
         let mut is_durability_due = self.durability.is_due(is_new);
-        let is_asked = look.is_some() || is_durability_due;
+        let mut is_asked = false;
         if let Some(look) = look {
             let mut is_together = is_durability_due;
             while let Some(mut question) = self.lineage.question() {
@@ -30,6 +30,7 @@ impl Database {
                 }
                 match session.ask(LOOK_LIMIT, &question).await {
                     Ok(rows) => {
+                        is_asked = true;
                         if let (true, Some(answer)) = (is_together, rows.get(1)) {
                             is_durability_due = false;
                             self.durability.hear(answer)?;
@@ -48,10 +49,10 @@ impl Database {
                 }
             }
         }
-        if is_durability_due
-            && let Some(answer) = session.ask(LOOK_LIMIT, durability::QUESTION).await?.first()
-        {
-            self.durability.hear(answer)?;
+        if is_durability_due {
+            let rows = session.ask(LOOK_LIMIT, durability::QUESTION).await?;
+            is_asked = true;
+            rows.first().map_or(Ok(()), |answer| self.durability.hear(answer))?;
         }
         Ok(is_asked)
     }

@@ -91,6 +91,10 @@ impl Session {
         self.scope = scope;
     }
 
+    pub(super) fn scope(&self) -> Scope {
+        self.scope
+    }
+
     fn has_transaction(&self) -> bool {
         self.scope == Scope::Transaction || !self.is_ours
     }

@@ -1,21 +1,24 @@
 //! Writes rows of tables.
 
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArguments, Postgres};
+use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::TableRows;
-use super::statements::{self, Filled, Known as Mode};
+use super::statements::{self, Filled, Mode};
 use super::tables::Known;
 use super::value::Array;
 use crate::flusher::sink::Refusal;
 use crate::postgres::durability::DURABLY;
 use crate::postgres::failure::Failure;
 use crate::postgres::session::{Scope, Session};
-use crate::postgres::table::missing_keys;
 use crate::postgres::written::Written;
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
@@ -57,9 +60,25 @@ impl<'r> Batch<'r> {
         self.of_telemetry().map_or(&[], |rows| &rows.timestamps)
     }
 
-    /// Rows that have given another of the batch a value.
-    pub(in crate::postgres) fn merged(&self) -> u64 {
-        self.0.iter().map(|ready| ready.rows.merged).sum()
+    /// Rows that have given another of the batch a value, but for those that are not in the table with it.
+    pub(in crate::postgres) fn merged(&self, swallowed: &[i64]) -> u64 {
+        let swallowed: HashSet<i64> = swallowed.iter().copied().collect();
+        let mut merged = 0;
+        for (numbers, ready) in self.numbered() {
+            let counts = |at: &&usize| !swallowed.contains(&(numbers.start + of_index(**at)));
+            merged += ready.rows.merging.iter().filter(counts).count() as u64;
+        }
+        merged
+    }
+
+    /// Each table with the numbers of its rows, from 1.
+    fn numbered(&self) -> impl Iterator<Item = (Range<i64>, &Ready<'r>)> {
+        let mut next = 1;
+        self.0.iter().map(move |ready| {
+            let start = next;
+            next += of_index(ready.rows.len());
+            (start..next, ready)
+        })
     }
 
     /// Whether one statement may be all.
@@ -78,16 +97,24 @@ impl<'r> Batch<'r> {
     /// It was refused; whether that is because its table refuses every row.
     pub(in crate::postgres) fn was_refused_by_table(&self) -> bool {
         match self.0.as_slice() {
-            [one] if one.rows.len() == 1 => one.table.has_refused(),
+            [one] if one.rows.len() == 1 => one.table.note_refused(1),
             _ => false,
         }
     }
 
-    /// It was stored, but for what was swallowed.
-    pub(in crate::postgres) fn was_taken(&self, swallowed: bool) {
-        if !swallowed {
-            self.0.iter().for_each(|ready| ready.table.has_taken());
+    /// It was stored, but for the rows with these numbers, which were swallowed; whether one of the tables has
+    /// swallowed every row for so long that it is at fault.
+    pub(in crate::postgres) fn was_stored_without(&self, swallowed: &[i64]) -> bool {
+        let mut is_tables = false;
+        for (numbers, ready) in self.numbered() {
+            let of_table = swallowed.iter().filter(|number| numbers.contains(*number)).count();
+            if of_table < ready.rows.len() {
+                ready.table.note_taken();
+            } else {
+                is_tables |= ready.table.note_refused(of_table);
+            }
         }
+        is_tables
     }
 
     /// Indices of the rows that the rows with these numbers were made of.
@@ -114,6 +141,11 @@ impl<'r> Batch<'r> {
         limit: Duration,
     ) -> Result<Written, Failure> {
         let keys: Option<Vec<Oid>> = self.0.iter().map(Ready::key_if_new).collect();
+        if keys.is_none() && session.scope() == Scope::Statement {
+            // They were taken for new a moment ago.
+            session.set_scope(Scope::Transaction);
+            session.begin(limit).await?;
+        }
         if let Some(keys) = keys {
             match self.write_new(&keys, session).await {
                 Ok(Some(written)) => return Ok(written),
@@ -170,11 +202,11 @@ impl<'r> Ready<'r> {
     fn new(rows: TableRows<'r>, table: Arc<Known>) -> Result<Self, Refusal> {
         let array = |column: &super::rows::Column<'r>| {
             let kind = table.kind(rows.table, column.name).unwrap_or(column.kind);
-            Array::of(kind, &column.values).map_err(|_| Refusal {
+            Array::of(kind, &column.values).map_err(|value| Refusal {
                 sqlstate: None,
                 reason: format!(
                     "the value is a {} and the column is {}",
-                    column.kind.as_str(),
+                    value.kind().as_str(),
                     kind.sql()
                 ),
                 object: Some(format!("column {} of {}", column.name, rows.table)),
@@ -198,22 +230,9 @@ impl<'r> Ready<'r> {
         key: Option<Oid>,
         session: &mut Session,
     ) -> Result<u64, Failure> {
-        let names = self.rows.columns.iter().map(|column| column.name);
-        let columns: Vec<Filled<'_>> = names.zip(&self.arrays).collect();
         let durably = format!("(select {DURABLY}) is not null");
-        let sql = statements::insert(self.rows.table, &columns, mode, &durably);
-        let mut query = sqlx::query(AssertSqlSafe(sql))
-            .persistent(session.keeps_statements())
-            .bind(&self.rows.device_ids)
-            .bind(&self.rows.timestamps);
-        for array in &self.arrays {
-            query = match array {
-                Array::Floats(values) => query.bind(values),
-                Array::Ints(values) => query.bind(values),
-                Array::Bools(values) => query.bind(values),
-                Array::Texts(values) | Array::Jsons(values) => query.bind(values),
-            };
-        }
+        let sql = statements::insert(self.rows.table, &self.columns(), mode, &durably);
+        let mut query = self.bound(sql, session);
         if let Some(key) = key {
             query = query.bind(key);
         }
@@ -221,26 +240,48 @@ impl<'r> Ready<'r> {
         done.map(|done| done.rows_affected()).map_err(Failure::of_statement)
     }
 
-    /// Some rows were passed over, and no error said so: those that are not in the table were swallowed by a
-    /// trigger, a rule or a policy. There are so many rows `before` these.
+    fn columns(&self) -> Vec<Filled<'_>> {
+        let names = self.rows.columns.iter().map(|column| column.name);
+        names.zip(&self.arrays).collect()
+    }
+
+    /// With its rows as the first parameters.
+    fn bound(&self, sql: String, session: &Session) -> Query<'_, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .persistent(session.keeps_statements())
+            .bind(&self.rows.device_ids)
+            .bind(&self.rows.timestamps);
+        self.arrays.iter().fold(query, |query, array| match array {
+            Array::Floats(values) => query.bind(values),
+            Array::Ints(values) => query.bind(values),
+            Array::Bools(values) => query.bind(values),
+            Array::Texts(values) | Array::Jsons(values) => query.bind(values),
+        })
+    }
+
+    /// Some rows were passed over, and no error said so: those that are not in the table, or lack a value
+    /// there, were swallowed by a trigger, a rule or a policy. There are so many rows `before` these.
     async fn look_for_rest(
         &self,
         before: usize,
         written: &mut Written,
         session: &mut Session,
     ) -> Result<(), Failure> {
-        let missing = sqlx::query(AssertSqlSafe(missing_keys(self.rows.table)))
-            .persistent(session.keeps_statements())
-            .bind(&self.rows.device_ids)
-            .bind(&self.rows.timestamps)
+        let missing = self
+            .bound(statements::missing(self.rows.table, &self.columns()), session)
             .fetch_all(session.connection())
             .await
             .map_err(|error| Failure::of_statement(error).while_looking())?;
-        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let before = of_index(before);
         for row in missing {
             let number: i64 = row.try_get(0).map_err(Failure::of_statement)?;
             written.swallowed.push(before.saturating_add(number));
         }
         Ok(())
     }
+}
+
+/// As a number of a row.
+fn of_index(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
 }

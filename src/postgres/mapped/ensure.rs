@@ -14,6 +14,7 @@ use crate::postgres::look::LOOK_LIMIT;
 use crate::postgres::schema::LOCK;
 use crate::postgres::session::{Scope, Session};
 use crate::postgres::{Database, QUERY_TIMEOUT};
+use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Longest wait for other ingestors and for the statements; no table is rewritten.
 const MEND_LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +25,8 @@ const LOCK_LIMIT_MILLIS: u32 = 500;
 const NO_RIGHT: &str = "42501";
 /// And for a column of another type.
 const MISMATCH: &str = "42804";
+/// And for a lock that somebody else holds for too long.
+const LOCKED: &str = "55P03";
 /// And for a table that is not there.
 const NO_TABLE: &str = "42P01";
 
@@ -31,12 +34,17 @@ impl Database {
     /// Makes the tables of the configuration's mappings what they need. What only an operator can mend is
     /// said, and keeps no row of another table back.
     pub(in crate::postgres) async fn prepare_tables(&self) -> Result<(), Failure> {
-        let needs = self.mapped.needs();
+        let mut needs = self.mapped.needs();
         if needs.is_empty() {
             return Ok(());
         }
+        // Whatever fills it: an earlier configuration, or another ingestor, may have left values out.
+        needs.entry(BUILT_IN_TABLE.to_owned()).or_default();
         match self.ensure(needs).await {
-            Err(failure) if matches!(failure.sqlstate(), Some(NO_RIGHT | MISMATCH)) => Ok(()),
+            // Rows that need it ask again.
+            Err(failure) if matches!(failure.sqlstate(), Some(NO_RIGHT | MISMATCH | LOCKED)) => {
+                Ok(())
+            }
             outcome => outcome,
         }
     }
@@ -95,7 +103,7 @@ impl Database {
         needs: &BTreeMap<String, Need>,
     ) -> Result<BTreeMap<String, Mend>, Failure> {
         let names: Vec<&str> = needs.keys().map(String::as_str).collect();
-        let found = look(session, &names).await?;
+        let found = look(session, &names).await.map_err(Failure::while_looking)?;
         let mend =
             |(name, need): (&String, &Need)| (name.clone(), need.mend(name, found.get(name)));
         let mends = needs.iter().map(mend).collect();

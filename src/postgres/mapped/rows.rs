@@ -20,8 +20,8 @@ pub(in crate::postgres) struct TableRows<'r> {
     pub(super) timestamps: Vec<DateTime<Utc>>,
     /// Those that have a value in one row or more, in the order of their names.
     pub(super) columns: Vec<Column<'r>>,
-    /// Rows of the batch that have given one before them a value.
-    pub(super) merged: u64,
+    /// Of each row of the batch that has given one before it a value, the row that it is part of here.
+    pub(super) merging: Vec<usize>,
     /// Index of each row of the batch, and of the row that it is part of here.
     origins: Vec<(usize, usize)>,
 }
@@ -53,7 +53,7 @@ impl<'r> TableRows<'r> {
             device_ids: Vec::with_capacity(rows.len()),
             timestamps: Vec::with_capacity(rows.len()),
             columns: Vec::new(),
-            merged: 0,
+            merging: Vec::new(),
             origins: Vec::with_capacity(rows.len()),
         };
         let mut places = Places { of: HashMap::new(), rows: rows.len() };
@@ -70,7 +70,9 @@ impl<'r> TableRows<'r> {
                 Record::BuiltIn(reading) => places.put_built_in(&mut all.columns, at, reading),
                 Record::Mapped(reading) => places.put_mapped(&mut all.columns, at, reading),
             };
-            all.merged += u64::from(is_again && adds);
+            if is_again && adds {
+                all.merging.push(at);
+            }
             all.origins.push((*index, at));
         }
         for column in &mut all.columns {
@@ -214,7 +216,10 @@ mod tests {
             ["power", "telemetry"]
         );
         let power = &tables[0];
-        assert_eq!((power.device_ids.as_slice(), power.merged), (["a", "b"].as_slice(), 1));
+        assert_eq!(
+            (power.device_ids.as_slice(), power.merging.as_slice()),
+            (&["a", "b"][..], &[1][..])
+        );
         assert_eq!(values(power, "watts"), [None, Some(Value::Float(1.0))]);
         assert_eq!(values(power, "on"), [Some(Value::Bool(true)), Some(Value::Bool(false))]);
         assert_eq!(power.origins(1).collect::<Vec<_>>(), [0, 3, 4]);

@@ -11,7 +11,7 @@ pub(super) type Filled<'c> = (&'c str, &'c Array<'c>);
 
 /// What becomes of rows that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Mode {
     /// They fail the statement; without the unique key of the last parameter it stores nothing.
     Fail,
     /// They are passed over.
@@ -23,7 +23,7 @@ pub(super) enum Known {
 /// Inserts what `unnest` makes of the parameters: device ids, times, and an array for each column.
 ///
 /// `durably` is a condition that makes the commit wait for the disk.
-pub(super) fn insert(table: &str, columns: &[Filled<'_>], known: Known, durably: &str) -> String {
+pub(super) fn insert(table: &str, columns: &[Filled<'_>], mode: Mode, durably: &str) -> String {
     let table = quoted(table);
     let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
     let mut list = "device_id, ts".to_owned();
@@ -38,8 +38,8 @@ pub(super) fn insert(table: &str, columns: &[Filled<'_>], known: Known, durably:
     let mut sql = format!(
         "insert into {table} as stored ({list}) select {selected} from unnest({parameters}) as batch ({list}) where {durably}"
     );
-    match known {
-        Known::Fail => {
+    match mode {
+        Mode::Fail => {
             let key = columns.len() + 3;
             write!(
                 sql,
@@ -47,8 +47,8 @@ pub(super) fn insert(table: &str, columns: &[Filled<'_>], known: Known, durably:
             )
             .ok();
         }
-        Known::Skip => sql.push_str(" on conflict (device_id, ts) do nothing"),
-        Known::Fill => fill(&mut sql, &table, &names),
+        Mode::Skip => sql.push_str(" on conflict (device_id, ts) do nothing"),
+        Mode::Fill => fill(&mut sql, &table, &names),
     }
     sql
 }
@@ -56,10 +56,6 @@ pub(super) fn insert(table: &str, columns: &[Filled<'_>], known: Known, durably:
 /// Looked for first: `do update` locks each row that it meets, and writes that down, also where nothing
 /// changes.
 fn fill(sql: &mut String, table: &str, names: &[String]) {
-    let lacks = |there: &str, new: &str| {
-        let one = |name: &String| format!("({there}.{name} is null and {new}.{name} is not null)");
-        names.iter().map(one).collect::<Vec<_>>().join(" or ")
-    };
     let set = |name: &String| format!("{name} = coalesce(stored.{name}, excluded.{name})");
     let sets = names.iter().map(set).collect::<Vec<_>>().join(", ");
     write!(
@@ -68,10 +64,41 @@ fn fill(sql: &mut String, table: &str, names: &[String]) {
          and there.ts = batch.ts and ({})) \
          order by batch.device_id collate \"C\", batch.ts \
          on conflict (device_id, ts) do update set {sets} where {}",
-        lacks("there", "batch"),
-        lacks("stored", "excluded")
+        lacks(names, "there", "batch"),
+        lacks(names, "stored", "excluded")
     )
     .ok();
+}
+
+/// Whether the row `new` has a value that the row `there` has not.
+fn lacks(names: &[String], there: &str, new: &str) -> String {
+    let one = |name: &String| format!("({there}.{name} is null and {new}.{name} is not null)");
+    names.iter().map(one).collect::<Vec<_>>().join(" or ")
+}
+
+/// Numbers, from 1, of the rows that are not in the table, or not with each of their values: what of
+/// [`insert`]'s parameters something has done away with.
+pub(super) fn missing(table: &str, columns: &[Filled<'_>]) -> String {
+    let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+    let mut list = "device_id, ts".to_owned();
+    let mut parameters = "$1::text[], $2::timestamptz[]".to_owned();
+    // Writing to a string does not fail.
+    for ((name, (_, array)), number) in names.iter().zip(columns).zip(3..) {
+        write!(list, ", {name}").ok();
+        write!(parameters, ", ${number}::{}", array.sql()).ok();
+    }
+    let is_whole = if names.is_empty() {
+        String::new()
+    } else {
+        format!(" and not ({})", lacks(&names, "there", "wanted"))
+    };
+    // No column is called like that.
+    format!(
+        "select wanted.\"#\" from unnest({parameters}) with ordinality as wanted ({list}, \"#\") \
+         where not exists (select from {} as there where there.device_id = wanted.device_id \
+         and there.ts = wanted.ts{is_whole}) order by wanted.\"#\"",
+        quoted(table)
+    )
 }
 
 #[cfg(test)]
@@ -88,13 +115,13 @@ mod tests {
             as batch (device_id, ts, \"order\", \"extra\") where true";
         let of = |known| insert("user", &columns, known, "true");
         assert_eq!(
-            of(Known::Fail),
+            of(Mode::Fail),
             format!(
                 "{begin} and exists (select from pg_index where indexrelid = $5 and indisvalid)"
             )
         );
-        assert_eq!(of(Known::Skip), format!("{begin} on conflict (device_id, ts) do nothing"));
-        let fill = of(Known::Fill);
+        assert_eq!(of(Mode::Skip), format!("{begin} on conflict (device_id, ts) do nothing"));
+        let fill = of(Mode::Fill);
         assert!(fill.starts_with(&format!("{begin} and exists (select from \"user\" as there")));
         assert!(
             fill.contains("\"order\" = coalesce(stored.\"order\", excluded.\"order\")"),

@@ -50,13 +50,17 @@ impl Known {
         found.kind().or_else(|| is_built_in().then_some(Kind::Float))
     }
 
-    /// One row was refused by itself; whether it is the table that refuses them all.
-    pub(super) fn has_refused(&self) -> bool {
-        self.refusals.0.fetch_add(1, Ordering::Relaxed) >= MOST_REFUSED - 1
+    /// So many rows were refused or swallowed, and none beside them taken; whether it is the table that takes
+    /// none.
+    pub(super) fn note_refused(&self, rows: usize) -> bool {
+        let rows = u32::try_from(rows).unwrap_or(MOST_REFUSED).min(MOST_REFUSED);
+        let add = |before: u32| Some(before.saturating_add(rows));
+        let before = self.refusals.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        before.unwrap_or(MOST_REFUSED).saturating_add(rows) >= MOST_REFUSED
     }
 
     /// It took rows.
-    pub(super) fn has_taken(&self) {
+    pub(super) fn note_taken(&self) {
         self.refusals.0.store(0, Ordering::Relaxed);
     }
 
@@ -144,7 +148,7 @@ impl MappedTables {
         }
     }
 
-    /// They may have changed.
+    /// They may have changed. With them goes how often each has refused a row, as that may have been mended.
     pub(in crate::postgres) fn forget(&self) {
         self.lock().clear();
     }
@@ -163,5 +167,27 @@ impl MappedTables {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_at_fault_once_it_has_refused_a_hundred_rows_since_it_took_one() {
+        let tables = MappedTables::default();
+        let learn = || tables.learn([("power".to_owned(), Found::default())].into());
+        let known = || Arc::clone(&tables.lock()["power"]);
+        learn();
+        for _ in 1..MOST_REFUSED {
+            assert!(!known().note_refused(1));
+        }
+        // Whatever is learnt of it meanwhile.
+        learn();
+        assert!(known().note_refused(1));
+        known().note_taken();
+        assert!(!known().note_refused(99));
+        assert!(known().note_refused(1) && known().note_refused(5_000));
     }
 }

@@ -39,6 +39,16 @@ impl<'r> Value<'r> {
         }
     }
 
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Float(_) => Kind::Float,
+            Self::Int(_) => Kind::Int,
+            Self::Bool(_) => Kind::Bool,
+            Self::Text(_) => Kind::Text,
+            Self::Json(_) => Kind::Json,
+        }
+    }
+
     fn float(self) -> Option<f64> {
         match self {
             Self::Float(value) => Some(value),
