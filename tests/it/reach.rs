@@ -24,9 +24,12 @@ struct Behind {
 
 impl Behind {
     fn start(server: u16) -> Self {
-        let silent = Silent::on(Ipv4Addr::LOCALHOST);
+        let (silent, listener) = eventually("a port is free at both addresses", || {
+            let silent = Silent::on(Ipv4Addr::LOCALHOST);
+            let address = (Ipv4Addr::new(127, 0, 0, 9), silent.address.port());
+            Some((silent, TcpListener::bind(address).ok()?))
+        });
         let port = silent.address.port();
-        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 9), port)).unwrap();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Mosquitto, Postgres, Publisher, Service, eventually};
+use crate::harness::{Mosquitto, Postgres, Publisher, Service, eventually_eq};
 
 const INGESTOR: &str = env!("CARGO_BIN_EXE_ingestor");
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/mappings");
@@ -133,6 +133,7 @@ fn every_mapping_of_a_recipe_has_a_message() {
                 *uses += 1;
             }
         }
+        assert!(!uses.is_empty(), "{} names no mapping", recipe.name());
         assert!(uses.values().all(|uses| *uses > 0), "{}: {uses:?}", recipe.name());
     }
 }
@@ -200,7 +201,6 @@ fn the_service_makes_the_rows_of_all_recipes_at_once_that_it_takes() {
         }
         rows
     };
-    eventually("all rows are there", || (stored().len() >= expected.len()).then_some(()));
-    assert_eq!(stored(), expected);
+    eventually_eq("all rows are there", &expected, stored);
     assert_eq!(ingestor.metric("ingestor_dead_letters"), 0);
 }

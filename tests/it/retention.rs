@@ -36,17 +36,18 @@ fn report(ingestor: &Ingestor) -> Value {
 fn await_run(ingestor: &Ingestor) -> Value {
     eventually("it has run", || {
         let report = report(ingestor);
-        (!report["last_run"].is_null()).then_some(report)
+        report["last_run"].is_string().then_some(report)
     })
 }
 
 /// Runs it once, by an operator.
 fn run(ingestor: &Ingestor) -> Value {
-    let before = report(ingestor)["last_run"].clone();
+    let before = await_run(ingestor)["last_run"].clone();
     assert_eq!(ingestor.admin("POST", "/admin/retention/run", TOKEN).status, 200);
     eventually("it has run", || {
         let report = report(ingestor);
-        (report["last_run"] != before).then_some(report)
+        let last = &report["last_run"];
+        (last.is_string() && *last != before).then_some(report)
     })
 }
 
@@ -100,7 +101,10 @@ fn more_than_a_third_of_a_plain_table_waits_for_an_operator() {
         (&report["due"]["rows"], &report["due"]["rows_exact"]),
         (&334.into(), &false.into())
     );
-    assert_eq!(ingestor.log_of("readings older than RETENTION_DAYS are not removed").len(), 1);
+    assert_eq!(
+        ingestor.await_log_of("readings older than RETENTION_DAYS are not removed").len(),
+        1
+    );
     assert_eq!(postgres.count(), 1_000);
 
     assert_eq!(ingestor.metric("ingestor_retention_held_up"), 1);
@@ -112,8 +116,9 @@ fn more_than_a_third_of_a_plain_table_waits_for_an_operator() {
 /// Partitions of a day each, with rows, so many days ago.
 fn with_partitions(postgres: &Postgres, days: impl Iterator<Item = u32>) {
     postgres.execute(PARTITIONED);
+    let today = chrono::Utc::now().date_naive();
     for day in days {
-        let from = chrono::Utc::now().date_naive() - chrono::TimeDelta::days(day.into());
+        let from = today - chrono::TimeDelta::days(day.into());
         let name = format!("telemetry_p{}", from.format("%Y%m%d"));
         let to = from + chrono::TimeDelta::days(1);
         postgres.execute(&format!(
@@ -160,7 +165,7 @@ fn of_a_partitioned_table_whole_partitions_go_and_rows_dated_long_ago() {
 }
 
 #[test]
-fn more_than_a_third_of_the_partitions_waits_for_an_operator_and_a_long_reader_holds_nothing_up_for_ever()
+fn more_than_a_third_of_the_partitions_waits_for_an_operator_and_nobody_queues_behind_a_long_reader()
  {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     with_partitions(&postgres, (25..50).rev());
@@ -202,7 +207,8 @@ fn clocks_that_disagree_hold_it_up_and_nobody_can_mean_that() {
     let report = await_run(&ingestor);
     let held_up = report["held_up"].as_str().unwrap();
     assert!(held_up.contains("the clocks of the database and of this machine differ"), "{held_up}");
-    assert_eq!(run(&ingestor)["held_up"].as_str(), Some(held_up));
+    let held_up = run(&ingestor)["held_up"].clone();
+    assert!(held_up.as_str().unwrap().contains("this machine differ"), "{held_up}");
     assert_eq!(postgres.count(), 100);
     service.set_clock("+0");
     run(&ingestor);

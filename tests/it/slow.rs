@@ -94,6 +94,9 @@ fn a_table_too_slow_for_a_batch_gets_smaller_ones_until_all_is_stored() {
         .start();
     ingestor.await_ready();
     Publisher::connect(broker.port).publish_readings(0..320);
+    within(Duration::from_secs(80), "all of them are in the table", || {
+        (postgres.count() == 320).then_some(())
+    });
     postgres.await_exactly(&readings(0..320));
     eventually_eq("nothing waits", &0, || ingestor.metric("ingestor_wal_pending_records"));
     assert!(ingestor.metric("ingestor_db_failures_total") > 0, "a batch was too slow");

@@ -201,7 +201,7 @@ impl Metrics {
             )?,
             retention_last_success: r.float_gauge(
                 "retention_last_success_timestamp_seconds",
-                "When all that was older than RETENTION_DAYS was last removed; NaN without it.",
+                "When all that was older than RETENTION_DAYS was last removed, before that the start of the service; NaN without it.",
             )?,
             mqtt_connected: r.gauge("mqtt_connected", "1 while connected to the broker.")?,
             ingest_latency: r.histogram(

@@ -92,7 +92,7 @@ configuration only WAL_DIR is read.
 
 `records` and `export` show pending records: those that are acknowledged and, as far as the log knows,
 not yet in the database. Sending one twice does no harm, since the table keeps one row per device and
-time. Of a generation in quarantine they show every record that can be read, because it is not known any
+time. Those of a mapping name their table; they are no messages that could be published. Of a generation in quarantine they show every record that can be read, because it is not known any
 more which of them are pending. Offsets that are lost to damage are skipped and reported, and `export`
 then exits with 1.
 

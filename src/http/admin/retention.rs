@@ -43,15 +43,15 @@ pub(in crate::http) async fn retention(
 
 /// Remove what is due, although it is much
 ///
-/// Says that more than a third of the partitions or rows is meant to go, or that a clock which has jumped
-/// is right now. It does not help against clocks that disagree. The removal goes on in the background:
-/// see `GET /admin/retention`.
+/// Says that a clock which has jumped is right now, or else that more than a third of the partitions or rows
+/// is meant to go: what `held_up` of `GET /admin/retention` tells, one at a time. It does not help against
+/// clocks that disagree. The run goes on in the background: ask again what came of it.
 #[utoipa::path(
     post,
     tag = "admin",
     path = "/admin/retention/run",
     responses(
-        (status = 200, description = "It begins.", body = Started),
+        (status = 200, description = "A run is asked for.", body = Started),
         (status = 422, description = "RETENTION_DAYS is not set.", body = crate::http::error::Body,
             example = json!({"error": "RETENTION_DAYS is not set, so nothing is ever removed"})),
     )
@@ -69,12 +69,12 @@ pub(in crate::http) fn run(
         ));
     }
     tracing::info!(
-        "admin: readings older than RETENTION_DAYS are removed now, although they are many"
+        "admin: readings older than RETENTION_DAYS are to be removed now, also if they are many"
     );
     Ok(Json(Started { started: true }))
 }
 
-/// That it begins.
+/// That it is asked for.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RetentionStarted)]
 pub(in crate::http) struct Started {
@@ -102,7 +102,7 @@ pub(in crate::http) struct Retention {
     /// When the last run ended, whatever it came to; null if there was none yet.
     #[schema(required, format = DateTime, example = "2026-01-31T12:00:00Z")]
     last_run: Option<String>,
-    /// When everything that was due was last removed; null if that was not yet.
+    /// When everything that was due was last removed, or left to another ingestor that was at it; null if that was not yet.
     #[schema(required, format = DateTime, example = "2026-01-31T12:00:00Z")]
     last_success: Option<String>,
     /// Since the start of the service.
@@ -122,7 +122,7 @@ struct Due {
     cutoff: String,
     /// How the table is divided.
     table: Division,
-    /// Partitions that would be dropped.
+    /// Partitions that would be dropped; of a hypertable, its chunks.
     partitions: Vec<Partition>,
     /// How many partitions there are.
     #[schema(example = 40)]
@@ -140,9 +140,9 @@ struct Due {
 struct Partition {
     #[schema(example = "public.telemetry_p20260101")]
     name: String,
-    /// With its indexes.
-    #[schema(example = 8_192)]
-    bytes: u64,
+    /// With its indexes; null for a chunk.
+    #[schema(required, example = 8_192)]
+    bytes: Option<u64>,
 }
 
 /// `hypertable`: by TimescaleDB. `partitioned`: by time. `plain`: not by time.

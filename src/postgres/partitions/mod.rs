@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
+use sqlx::AssertSqlSafe;
 
 use super::Database;
 use super::failure::{Failure, within};
@@ -35,8 +36,9 @@ pub(super) const OLDER: &str = "telemetry_older";
 /// One for all ingestors of a database: "iot-part" in ASCII.
 const LOCK: i64 = 0x696f_742d_7061_7274;
 
-/// Nobody must wait for long behind us.
-const SETTINGS: &str = "select set_config('lock_timeout', '500ms', true), \
+/// Nobody must wait for long behind us. And bounds are read as they are printed: a zone by its abbreviation
+/// is ambiguous.
+pub(super) const SETTINGS: &str = "select set_config('lock_timeout', '500ms', true), \
     set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true)";
 
 /// Nothing if it is not partitioned by `ts` alone.
@@ -50,18 +52,15 @@ const TABLE: &str = "
     join pg_attribute on attrelid = partrelid and attnum = partattrs[0]
     where partrelid = to_regclass('telemetry') and partstrat = 'r' and partnatts = 1
         and attname = 'ts'";
-const PARTITIONS: &str = "
-    select
-        case when bounds[1] in ('MINVALUE', '''-infinity''') then null
-            else (extract(epoch from trim('''' from bounds[1])::timestamptz) * 1000000)::bigint end,
-        case when bounds[2] in ('MAXVALUE', '''infinity''') then null
-            else (extract(epoch from trim('''' from bounds[2])::timestamptz) * 1000000)::bigint end
-    from (
-        select regexp_match(pg_get_expr(relpartbound, oid), 'FROM \\((.*)\\) TO \\((.*)\\)') as bounds
-        from pg_class join pg_inherits on inhrelid = oid
-        where inhparent = to_regclass('telemetry') and relispartition
-    ) as parts
-    where bounds is not null";
+/// The bounds of `part`, a row of `pg_class`, as [`FROM_MICROS`] and [`TO_MICROS`] take them.
+pub(super) const BOUNDS: &str = "regexp_match(pg_get_expr(part.relpartbound, part.oid), 'FROM \\((.*)\\) TO \\((.*)\\)') as bounds";
+/// Null where there is no bound.
+pub(super) const FROM_MICROS: &str =
+    "case when bounds[1] in ('MINVALUE', '''-infinity''') then null
+    else (extract(epoch from trim('''' from bounds[1])::timestamptz) * 1000000)::bigint end";
+/// The same of the other.
+pub(super) const TO_MICROS: &str = "case when bounds[2] in ('MAXVALUE', '''infinity''') then null
+    else (extract(epoch from trim('''' from bounds[2])::timestamptz) * 1000000)::bigint end";
 const HAS_BOUND: &str = "
     select exists (
         select from pg_constraint where conrelid = to_regclass('telemetry') and conname = $1
@@ -243,7 +242,12 @@ async fn drop_bound(session: &mut Session) -> Result<usize, Failure> {
 }
 
 async fn there(session: &mut Session) -> Result<Vec<Range>, Failure> {
-    let rows: Vec<(Option<i64>, Option<i64>)> = sqlx::query_as(PARTITIONS)
+    let sql = format!(
+        "select {FROM_MICROS}, {TO_MICROS}
+        from pg_inherits join pg_class as part on part.oid = inhrelid cross join {BOUNDS}
+        where inhparent = to_regclass('telemetry') and part.relispartition and bounds is not null"
+    );
+    let rows: Vec<(Option<i64>, Option<i64>)> = sqlx::query_as(AssertSqlSafe(sql))
         .persistent(false)
         .fetch_all(session.connection())
         .await

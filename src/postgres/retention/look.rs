@@ -1,10 +1,13 @@
 //! What retention has to know of the table.
 
 use chrono::{DateTime, Utc};
+use sqlx::AssertSqlSafe;
 
 use super::plan::{self, HeldUp, Part};
 use crate::postgres::failure::Failure;
-use crate::postgres::partitions::{DAY, FIRST, LAST, Range};
+use crate::postgres::partitions::{
+    BOUNDS, DAY, FIRST, FROM_MICROS, LAST, Range, SETTINGS, TO_MICROS,
+};
 use crate::postgres::session::Session;
 
 /// A table with fewer rows is counted, one with more is estimated.
@@ -31,34 +34,17 @@ const TABLE: &str = "
 const IS_HYPERTABLE: &str = "
     select exists (
         select from timescaledb_information.hypertables
-        join pg_class on relname = hypertable_name
-            and relnamespace::regnamespace::text = hypertable_schema::text
-        where oid = to_regclass('telemetry')
+        join pg_namespace on nspname = hypertable_schema
+        join pg_class on relname = hypertable_name and relnamespace = pg_namespace.oid
+        where pg_class.oid = to_regclass('telemetry')
     )";
 const CHUNKS: &str = "
     select
-        (select count(*) from show_chunks('telemetry', older_than => $1)),
+        array(select chunk::text from show_chunks('telemetry', older_than => $1) as chunk),
         (select count(*) from show_chunks('telemetry'))";
 
-/// Of ordinary tables alone: what is below another level, or elsewhere, is its maker's. The names are those
-/// that [`crate::postgres::partitions`] gives.
-const PARTS: &str = "
-    select
-        format('%I.%I', part.relnamespace::regnamespace::text, part.relname),
-        part.relnamespace = wide.relnamespace and pg_has_role(part.relowner, 'usage')
-            and part.relname ~ '^telemetry_(p[0-9]{8}(_[0-9]{6})?|older)(_[0-9]+)?$',
-        case when bounds[1] in ('MINVALUE', '''-infinity''') then null
-            else (extract(epoch from trim('''' from bounds[1])::timestamptz) * 1000000)::bigint end,
-        case when bounds[2] in ('MAXVALUE', '''infinity''') then null
-            else (extract(epoch from trim('''' from bounds[2])::timestamptz) * 1000000)::bigint end,
-        pg_total_relation_size(part.oid)
-    from pg_inherits
-    join pg_class as part on part.oid = inhrelid
-    join pg_class as wide on wide.oid = inhparent
-    cross join regexp_match(pg_get_expr(part.relpartbound, part.oid), 'FROM \\((.*)\\) TO \\((.*)\\)') as bounds
-    where inhparent = to_regclass('telemetry') and part.relispartition and part.relkind = 'r'
-        and bounds is not null
-    order by 3 nulls first";
+/// Those that [`crate::postgres::partitions`] gives.
+const OUR_NAMES: &str = "^telemetry_(p[0-9]{8}(_[0-9]{6})?|older)(_[0-9]+)?$";
 
 /// What a look found.
 #[derive(Debug)]
@@ -74,19 +60,11 @@ pub(super) struct Look {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// TimescaleDB's.
-    Hypertable {
-        old: usize,
-        all: usize,
-    },
-    Partitioned {
-        old: plan::Partitions,
-        all: usize,
-        rows: Rows,
-    },
+    Hypertable { old: Vec<String>, all: usize },
+    /// `all` that hold or held rows and are not of the future.
+    Partitioned { old: plan::Partitions, all: usize, rows: Rows },
     /// Or divided in another way.
-    Plain {
-        rows: Rows,
-    },
+    Plain { rows: Rows },
 }
 
 /// Those that have to be deleted one by one.
@@ -106,7 +84,7 @@ impl Look {
             is_much.then_some(HeldUp::TooManyRows { all: rows.all })
         };
         match &self.kind {
-            Kind::Hypertable { old, all } => plan::are_too_many(*old, *all),
+            Kind::Hypertable { old, all } => plan::are_too_many(old.len(), *all),
             Kind::Partitioned { old, all, rows: swept } => {
                 plan::are_too_many(old.whole.len(), *all).or_else(|| rows(swept))
             }
@@ -117,6 +95,7 @@ impl Look {
 
 /// Looks, within the transaction of the caller. Nothing if there is no table.
 pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look>, Failure> {
+    session.run(SETTINGS.to_owned()).await?;
     let table: Option<(i64, bool, bool, bool, i64)> = sqlx::query_as(TABLE)
         .persistent(false)
         .fetch_optional(session.connection())
@@ -127,14 +106,13 @@ pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look
     };
     let cutoff = now - i64::from(days) * DAY;
     let kind = if has_timescale && is_hypertable(session).await? {
-        let (old, all): (i64, i64) = sqlx::query_as(CHUNKS)
+        let (old, all): (Vec<String>, i64) = sqlx::query_as(CHUNKS)
             .bind(time(cutoff))
             .persistent(false)
             .fetch_one(session.connection())
             .await
             .map_err(Failure::of_statement)?;
-        let count = |of: i64| usize::try_from(of).unwrap_or_default();
-        Kind::Hypertable { old: count(old), all: count(all) }
+        Kind::Hypertable { old, all: usize::try_from(all).unwrap_or_default() }
     } else if is_partitioned {
         let parts = parts(session).await?;
         let mut old = plan::old(&parts, cutoff);
@@ -143,7 +121,7 @@ pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look
         }
         let names: Vec<&str> = old.swept.iter().map(|part| part.name.as_str()).collect();
         let rows = rows(session, &names, cutoff, estimate).await?;
-        Kind::Partitioned { old, all: parts.len(), rows }
+        Kind::Partitioned { old, all: plan::in_use(&parts, now), rows }
     } else {
         Kind::Plain { rows: rows(session, &["telemetry"], cutoff, estimate).await? }
     };
@@ -158,23 +136,40 @@ async fn is_hypertable(session: &mut Session) -> Result<bool, Failure> {
         .map_err(Failure::of_statement)
 }
 
-/// Name, whether it is ours, its bounds, its bytes.
-type Found = (String, bool, Option<i64>, Option<i64>, i64);
+/// Name, whether it is ours, its bounds, its bytes, whether it has or had rows.
+type Found = (String, bool, Option<i64>, Option<i64>, i64, bool);
 
 async fn parts(session: &mut Session) -> Result<Vec<Part>, Failure> {
-    let found: Vec<Found> = sqlx::query_as(PARTS)
+    // Of ordinary tables alone: what is below another level, or elsewhere, is its maker's.
+    let sql = format!(
+        "select
+            format('%I.%I', nspname, part.relname),
+            part.relnamespace = wide.relnamespace and pg_has_role(part.relowner, 'usage')
+                and part.relname ~ '{OUR_NAMES}',
+            {FROM_MICROS}, {TO_MICROS},
+            pg_total_relation_size(part.oid), pg_relation_size(part.oid) > 0
+        from pg_inherits
+        join pg_class as part on part.oid = inhrelid
+        join pg_namespace on pg_namespace.oid = part.relnamespace
+        join pg_class as wide on wide.oid = inhparent
+        cross join {BOUNDS}
+        where inhparent = to_regclass('telemetry') and part.relispartition and part.relkind = 'r'
+            and bounds is not null
+        order by 3 nulls first"
+    );
+    let found: Vec<Found> = sqlx::query_as(AssertSqlSafe(sql))
         .persistent(false)
         .fetch_all(session.connection())
         .await
         .map_err(Failure::of_statement)?;
-    let part = |(name, is_ours, from, to, bytes): Found| {
+    let part = |(name, is_ours, from, to, bytes, is_used): Found| {
         let range = Range { from: from.unwrap_or(FIRST), to: to.unwrap_or(LAST) };
-        Part { name, range, is_ours, bytes }
+        Part { name, range, is_ours, is_used, bytes }
     };
     Ok(found.into_iter().map(part).collect())
 }
 
-/// In them there is nothing to remove: `telemetry_older` stays, for what is late.
+/// In them there is nothing to remove: an empty `telemetry_older` stays, for what is late.
 async fn leave_out_empty(session: &mut Session, parts: &mut Vec<Part>) -> Result<(), Failure> {
     for part in std::mem::take(parts) {
         if count(session, &part.name, None, 1).await? > 0 {
@@ -211,7 +206,7 @@ async fn count(
 ) -> Result<i64, Failure> {
     let before = cutoff.map_or(String::new(), |cutoff| format!("where ts < {}", literal(cutoff)));
     let sql = format!("select count(*) from (select from {table} {before} limit {limit}) as found");
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+    sqlx::query_scalar(AssertSqlSafe(sql))
         .persistent(false)
         .fetch_one(session.connection())
         .await

@@ -3,7 +3,8 @@
 //! By kind of table: TimescaleDB's own `drop_chunks`, whole partitions of ours, else small deletes with
 //! pauses between them. "Older" is by the database's clock, so that several ingestors mean the same. What
 //! looks like a mistake holds it up (`plan`). What came in within the last hour stays until the next time,
-//! however old it says it is. It goes on where it was broken off.
+//! however old it says it is, unless TimescaleDB drops it, or the table has no `created_at`. It goes on
+//! where it was broken off.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -37,6 +38,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Retention {
     days: Option<u32>,
     started: Instant,
+    /// With a number of days, since when it is tried.
+    since: Option<Timestamp>,
     state: Arc<Mutex<State>>,
     asked: Arc<Notify>,
 }
@@ -70,7 +73,7 @@ pub struct RetentionReport {
     pub last_error: Option<String>,
     /// When the last run ended, whatever it came to.
     pub last_run: Option<Timestamp>,
-    /// When all that was due was last removed.
+    /// When all that was due was last removed, or left to another ingestor that was at it.
     pub last_success: Option<Timestamp>,
     /// Since the start.
     pub removed_partitions: u64,
@@ -85,8 +88,8 @@ pub struct Due {
     pub cutoff: Timestamp,
     /// How the table is divided.
     pub kind: TableKind,
-    /// Those that would go as a whole, by name, with their bytes.
-    pub partitions: Vec<(String, u64)>,
+    /// Partitions or chunks that would go as a whole, by name, with their bytes where these are known.
+    pub partitions: Vec<(String, Option<u64>)>,
     /// Of so many.
     pub partitions_total: u64,
     /// Rows that would be deleted one by one, counted up to a third of all.
@@ -108,7 +111,13 @@ pub enum TableKind {
 
 impl Retention {
     pub(super) fn new(days: Option<u32>) -> Self {
-        Self { days, started: Instant::now(), state: Arc::default(), asked: Arc::default() }
+        Self {
+            days,
+            started: Instant::now(),
+            since: days.map(|_| Timestamp::now()),
+            state: Arc::default(),
+            asked: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,6 +137,8 @@ impl Database {
                 () = tokio::time::sleep(wait) => {}
             }
             if !self.tasks.is_prepared() {
+                // Nobody has seen what that would be.
+                self.retention.lock().is_meant = false;
                 next = Instant::now() + PAUSE;
                 continue;
             }
@@ -143,24 +154,16 @@ impl Database {
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
     pub async fn retention(&self) -> Result<RetentionReport, Failure> {
-        let look = match self.retention.days {
-            None => None,
-            Some(days) => within(QUERY_TIMEOUT, self.look_at_old(days, QUERY_LIMIT)).await?,
-        };
-        let mut state = self.retention.lock();
-        let held_up = look.as_ref().and_then(|look| self.retention.doubt(&mut state, look));
-        let all = state.before.with(state.now);
-        Ok(RetentionReport {
-            days: self.retention.days,
-            due: look.map(Look::due),
-            held_up: held_up.map(|why| why.to_string()),
-            is_running: state.is_running,
-            last_error: state.failure.clone(),
-            last_run: state.last_run,
-            last_success: state.last_success,
-            removed_partitions: all.partitions,
-            removed_rows: all.rows,
-        })
+        // Before the look, so that what is due is never older than the run that is shown.
+        let mut report = self.retention.report();
+        let Some(days) = self.retention.days else { return Ok(report) };
+        let look = within(QUERY_TIMEOUT, self.look_at_old(days, QUERY_LIMIT)).await?;
+        if let Some(look) = look {
+            let held_up = self.retention.doubt(&mut self.retention.lock(), &look);
+            report.held_up = held_up.map(|why| why.to_string());
+            report.due = Some(look.due());
+        }
+        Ok(report)
     }
 
     /// An operator says that what is due is meant: it is removed now. Whether there is anything that would.
@@ -175,12 +178,17 @@ impl Database {
     }
 
     /// For the metrics: partitions and rows removed since the start, whether it is held up, and when all
-    /// that was due was last removed.
+    /// that was due was last removed, or since when it is tried in vain; none if nothing ever is removed.
     #[must_use]
     pub fn retention_counts(&self) -> (u64, u64, bool, Option<Timestamp>) {
         let state = self.retention.lock();
         let all = state.before.with(state.now);
-        (all.partitions, all.rows, state.held_up.is_some(), state.last_success)
+        (
+            all.partitions,
+            all.rows,
+            state.held_up.is_some(),
+            state.last_success.or(self.retention.since),
+        )
     }
 
     async fn look_at_old(&self, days: u32, limit: Duration) -> Result<Option<Look>, Failure> {
@@ -198,15 +206,8 @@ impl Database {
         let Some(look) = within(LOOK_LIMIT * 2, self.look_at_old(days, LOOK_LIMIT)).await? else {
             return Ok(None);
         };
-        {
-            let mut state = self.retention.lock();
-            let doubt = self.retention.doubt(&mut state, &look);
-            if let Some(doubt) = doubt {
-                if !(is_meant && doubt.can_be_meant()) {
-                    return Ok(Some(doubt));
-                }
-                state.clocks.settle();
-            }
+        if let Some(doubt) = self.retention.may_remove(&look, is_meant) {
+            return Ok(Some(doubt));
         }
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         let mut progress = |removed| self.retention.lock().now = removed;
@@ -225,11 +226,41 @@ impl Database {
 }
 
 impl Retention {
+    /// Without what only a look can tell.
+    fn report(&self) -> RetentionReport {
+        let state = self.lock();
+        let all = state.before.with(state.now);
+        RetentionReport {
+            days: self.days,
+            due: None,
+            held_up: None,
+            is_running: state.is_running,
+            last_error: state.failure.clone(),
+            last_run: state.last_run,
+            last_success: state.last_success,
+            removed_partitions: all.partitions,
+            removed_rows: all.rows,
+        }
+    }
+
     /// Why what `look` found should not be removed.
     fn doubt(&self, state: &mut State, look: &Look) -> Option<HeldUp> {
         let here = Timestamp::now().as_micros();
         let doubt = state.clocks.look(look.now, here, self.started.elapsed());
         doubt.or_else(|| look.is_too_much())
+    }
+
+    /// Why what `look` found is not removed, though an operator may have said that it `is_meant`: that
+    /// the clock is right, or else that it is much.
+    fn may_remove(&self, look: &Look, is_meant: bool) -> Option<HeldUp> {
+        let mut state = self.lock();
+        match self.doubt(&mut state, look)? {
+            HeldUp::ClockJumped if is_meant => {
+                state.clocks.settle();
+                look.is_too_much()
+            }
+            doubt => (!(is_meant && doubt.can_be_meant())).then_some(doubt),
+        }
     }
 
     fn end(&self, outcome: &Result<Option<HeldUp>, Failure>) {
@@ -270,13 +301,15 @@ impl Look {
     fn due(self) -> Due {
         let unsigned = |of: i64| u64::try_from(of).unwrap_or_default();
         let (kind, partitions, all, rows) = match self.kind {
-            Kind::Hypertable { old, all } => {
-                let chunks = (old > 0).then(|| (format!("{old} chunks"), 0));
-                (TableKind::Hypertable, chunks.into_iter().collect(), all, None)
-            }
+            Kind::Hypertable { old, all } => (
+                TableKind::Hypertable,
+                old.into_iter().map(|name| (name, None)).collect(),
+                all,
+                None,
+            ),
             Kind::Partitioned { old, all, rows } => {
                 let whole = old.whole.into_iter();
-                let whole = whole.map(|part| (part.name, unsigned(part.bytes))).collect();
+                let whole = whole.map(|part| (part.name, Some(unsigned(part.bytes)))).collect();
                 (TableKind::Partitioned, whole, all, Some(rows))
             }
             Kind::Plain { rows } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
@@ -295,10 +328,6 @@ impl Look {
 
 impl Removed {
     fn with(self, other: Self) -> Self {
-        Self {
-            partitions: self.partitions + other.partitions,
-            rows: self.rows + other.rows,
-            is_left_to_other: false,
-        }
+        Self { partitions: self.partitions + other.partitions, rows: self.rows + other.rows }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! What is removed is gone, so whatever looks like a mistake holds it up: clocks that disagree or have
 //! jumped, and more at once than time alone makes old. An operator who says that it is meant
-//! (`POST /admin/retention/run`) lifts the second and the third, not the first.
+//! (`POST /admin/retention/run`) lifts the second, and once more the third; not the first.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::super::partitions::{FIRST, Range};
+use crate::postgres::partitions::{FIRST, Range};
 
 /// The two clocks may differ by less than this, in microseconds.
 const DISAGREEMENT: i64 = 60 * 60 * 1_000_000;
@@ -102,6 +102,8 @@ pub(super) struct Part {
     pub(super) range: Range,
     /// The ingestor has made it.
     pub(super) is_ours: bool,
+    /// It holds rows, or did.
+    pub(super) is_used: bool,
     pub(super) bytes: i64,
 }
 
@@ -128,6 +130,11 @@ pub(super) fn old(parts: &[Part], cutoff: i64) -> Partitions {
     old
 }
 
+/// Of how many partitions some are old: those that are kept ready for what comes say nothing of that.
+pub(super) fn in_use(parts: &[Part], now: i64) -> usize {
+    parts.iter().filter(|part| part.is_used && part.range.from <= now).count()
+}
+
 /// Whether so many at once are more than time alone makes old.
 pub(super) fn are_too_many(old: usize, all: usize) -> Option<HeldUp> {
     (old * 3 > all).then_some(HeldUp::TooManyPartitions { old, all })
@@ -140,8 +147,8 @@ pub(super) fn more_than_a_third(all: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::partitions::DAY;
     use super::*;
+    use crate::postgres::partitions::DAY;
 
     const NOON: i64 = 20_000 * DAY + DAY / 2;
     const HOUR: Duration = Duration::from_secs(3_600);
@@ -152,7 +159,7 @@ mod tests {
 
     fn part(from: i64, to: i64, is_ours: bool) -> Part {
         let range = Range { from, to };
-        Part { name: format!("p{from}"), range, is_ours, bytes: 0 }
+        Part { name: format!("p{from}"), range, is_ours, is_used: true, bytes: 0 }
     }
 
     #[test]
@@ -210,6 +217,9 @@ mod tests {
     fn more_than_a_third_at_once_is_a_mistake_until_somebody_means_it() {
         assert_eq!(are_too_many(3, 9), None);
         assert!(are_too_many(1, 2).is_some());
+        let ahead = [part(10, 20, true), part(20, 30, true), part(30, 40, true)];
+        let unused = Part { is_used: false, ..part(0, 10, true) };
+        assert_eq!(in_use(&[&ahead[..], &[unused]].concat(), 25), 2);
         let held = are_too_many(4, 9).unwrap();
         assert!(held.can_be_meant() && held.to_string().starts_with("4 of 9 partitions"));
         assert_eq!([0, 2, 3, 9, 10].map(more_than_a_third), [1, 1, 2, 4, 4]);

@@ -30,16 +30,14 @@ const ATTEMPTS: u32 = 120;
 const PAUSE: Duration = Duration::from_millis(500);
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// One of all ingestors of a database: "iot-retn" in ASCII.
-const LOCK: &str = "select pg_try_advisory_xact_lock(7597418834938917998)";
+/// One for all ingestors of a database: "iot-retn" in ASCII.
+const LOCK: i64 = 0x696f_742d_7265_746e;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Removed {
     pub(super) partitions: u64,
     pub(super) rows: u64,
-    /// Another ingestor is at it.
-    pub(super) is_left_to_other: bool,
 }
 
 /// Removes what `look` found, and tells `progress` as it goes.
@@ -54,10 +52,11 @@ pub(super) async fn remove(
         cutoff: look.cutoff,
         arrived_before: look.has_arrival.then_some(look.now - JUST_ARRIVED),
         removed: Removed::default(),
+        is_left_to_other: false,
         progress,
     };
     match &look.kind {
-        Kind::Hypertable { old: 0, .. } => {}
+        Kind::Hypertable { old, .. } if old.is_empty() => {}
         Kind::Hypertable { .. } => work.drop_chunks().await?,
         Kind::Partitioned { old, .. } => {
             for part in &old.whole {
@@ -78,6 +77,8 @@ struct Work<'w> {
     cutoff: i64,
     arrived_before: Option<i64>,
     removed: Removed,
+    /// Another ingestor is at it.
+    is_left_to_other: bool,
     progress: &'w mut (dyn FnMut(Removed) + Send),
 }
 
@@ -90,18 +91,19 @@ impl Work<'_> {
 
     /// Begins a transaction; whether it is this ingestor's to go on. If not, it is over.
     async fn begin(&mut self, limit: Duration) -> Result<bool, Failure> {
-        if self.removed.is_left_to_other {
+        if self.is_left_to_other {
             return Ok(false);
         }
         self.session.begin(limit).await?;
-        let is_ours: bool = sqlx::query_scalar(LOCK)
+        let is_ours: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+            .bind(LOCK)
             .persistent(false)
             .fetch_one(self.session.connection())
             .await
             .map_err(Failure::of_statement)?;
         if !is_ours {
             self.session.abandon().await?;
-            self.removed.is_left_to_other = true;
+            self.is_left_to_other = true;
         }
         Ok(is_ours)
     }
