@@ -14,6 +14,7 @@ CASES=(
     'io-errors  torture::io_errors::           60'
     'database   torture::database::            60'
     'commits    torture::commits::             60'
+    'slow       slow::as_shipped_               1'
     'broker     torture::broker::              40'
     'process    torture::process::             30'
     'model      wal::model_tests::the_log_ 100000'
@@ -38,6 +39,7 @@ it also fills and breaks filesystems.
             io-errors   EIO, ENOSPC, slow syncs, a full and a read-only filesystem
             database    killed, stopped, restarted, locked, refused, renamed, full, answers lost, bad rows
             commits     a database that need not wait for its disk when it confirms, killed
+            slow        a database at the end of a thin line, or with a slow table, at the sizes as shipped
             broker      restarted, killed, cut off, taken over, too large, narrow
             process     SIGSTOP, a second instance, no more memory, a clock that jumps
             model       the log against a model, in memory and (a hundredth as often) on disk
@@ -89,7 +91,7 @@ nextest() {
     local filter=$1 target=(--test it)
     shift
     case $filter in
-        torture::*) ;;
+        torture::* | slow::*) ;;
         whatever_happens_) target=(--test sim) ;;
         *) target=(--lib) ;;
     esac
@@ -129,6 +131,7 @@ run_case() {
             nextest "$filter" TORTURE_COUNT="$count" TORTURE_GUEST="$built/machine" \
                 ${SEED:+"TORTURE_SEED=$SEED"}
             ;;
+        slow) nextest "$filter" && row 'as slow as that' 2 ;;
         soak) nextest "$filter" TORTURE_SOAK_SECONDS="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;
         *) nextest "$filter" TORTURE_COUNT="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;
     esac

@@ -121,3 +121,52 @@ fn a_round_trip_of_two_seconds_is_no_outage() {
     });
     postgres.await_exactly(&readings(0..2_500));
 }
+
+/// What no scale is between: as it is shipped.
+#[test]
+#[ignore = "takes minutes: scripts/torture.sh --cases slow"]
+fn as_shipped_a_line_of_three_kilobytes_a_second_carries_what_is_more_than_a_batch() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    let line = Line { delay: Duration::from_millis(100), bytes_a_second: 3_000 };
+    let url =
+        postgres.url().replace(&postgres.port.to_string(), &line.to(postgres.port).to_string());
+    drains(Service::new(&url, broker.port), &postgres, &broker);
+}
+
+#[test]
+#[ignore = "takes minutes: scripts/torture.sh --cases slow"]
+fn as_shipped_a_table_of_twenty_milliseconds_a_row_takes_what_is_more_than_a_batch() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
+    postgres.execute(
+        "create function slow() returns trigger language plpgsql
+             as $$ begin perform pg_sleep(0.02); return new; end $$;
+         create trigger slow before insert on telemetry for each row execute function slow()",
+    );
+    drains(Service::new(&postgres.url(), broker.port), &postgres, &broker);
+}
+
+/// 2,500 rows wait before the first goes, and are stored within ten minutes: it takes less than one if
+/// nothing is sent in vain.
+fn drains(service: Service, postgres: &Postgres, broker: &Mosquitto) {
+    let service = service.set("ADMIN_TOKEN", "7f3a-admin-token");
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    assert_eq!(ingestor.admin("POST", "/admin/flusher/pause", "7f3a-admin-token").status, 200);
+    Publisher::connect(broker.port).publish_readings(0..2_500);
+    ingestor.await_metric("ingestor_acks_total", 2_500);
+    assert_eq!(ingestor.admin("POST", "/admin/flusher/resume", "7f3a-admin-token").status, 200);
+    let began = Instant::now();
+    within(Duration::from_secs(600), "all of them are in the table", || {
+        (postgres.count() == 2_500).then_some(())
+    });
+    eprintln!(
+        "2,500 rows are stored after {:.0} s, {} batches failed",
+        began.elapsed().as_secs_f64(),
+        ingestor.metric("ingestor_db_failures_total")
+    );
+    postgres.await_exactly(&readings(0..2_500));
+    let letters = r#"ingestor_dead_letters_total{stage="database"}"#;
+    assert_eq!(ingestor.metric(letters), 0);
+}
