@@ -28,7 +28,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new(
         "RETENTION_DAYS",
         "",
-        "readings whose time is older are removed from the table `telemetry`; unset: nothing ever is",
+        "readings whose time is older are removed from `telemetry` and the tables of mappings; unset: nothing ever is",
     ),
 ];
 

@@ -62,9 +62,12 @@ fn of_a_plain_table_older_rows_go_and_what_came_in_just_now_stays_for_the_next_t
     let report = await_run(&ingestor);
     assert_eq!((devices(&postgres), postgres.count()), (vec!["new".to_owned()], 9_000));
     assert_eq!(report["removed_rows"], 2_500);
-    assert_eq!(report["due"]["table"], "plain");
+    assert_eq!(report["due"][0]["division"], "plain");
     let report = self::report(&ingestor);
-    assert_eq!((&report["due"]["rows"], &report["due"]["rows_exact"]), (&0.into(), &true.into()));
+    assert_eq!(
+        (&report["due"][0]["rows"], &report["due"][0]["rows_exact"]),
+        (&0.into(), &true.into())
+    );
     assert_eq!(ingestor.metric("ingestor_retention_removed_rows_total"), 2_500);
     assert!(
         ingestor.metrics().find("ingestor_retention_last_success_timestamp_seconds").unwrap()
@@ -77,7 +80,7 @@ fn of_a_plain_table_older_rows_go_and_what_came_in_just_now_stays_for_the_next_t
     devices.publish(&late.topic(), late.payload());
     devices.finish();
     eventually_eq("it is stored", &9_001, || postgres.count());
-    assert_eq!(run(&ingestor)["due"]["rows"], 1);
+    assert_eq!(run(&ingestor)["due"][0]["rows"], 1);
     assert_eq!(postgres.count(), 9_001);
     postgres.execute(
         "update telemetry set created_at = now() - interval '2 hours' where ts < '2001-01-01'",
@@ -98,7 +101,7 @@ fn more_than_a_third_of_a_plain_table_waits_for_an_operator() {
     let held_up = report["held_up"].as_str().unwrap();
     assert!(held_up.contains("more than a third of some 1000 rows"), "{held_up}");
     assert_eq!(
-        (&report["due"]["rows"], &report["due"]["rows_exact"]),
+        (&report["due"][0]["rows"], &report["due"][0]["rows_exact"]),
         (&334.into(), &false.into())
     );
     assert_eq!(
@@ -151,7 +154,7 @@ fn of_a_partitioned_table_whole_partitions_go_and_rows_dated_long_ago() {
     let report = await_run(&ingestor);
     assert_eq!(devices(&postgres), left);
     assert_eq!((&report["removed_partitions"], &report["removed_rows"]), (&3.into(), &1.into()));
-    assert_eq!(report["due"]["table"], "partitioned");
+    assert_eq!(report["due"][0]["division"], "partitioned");
     // What somebody else has made is there, and empty.
     assert_eq!(postgres.value("select count(*) from archive"), 0);
 
@@ -174,7 +177,7 @@ fn more_than_a_third_of_the_partitions_waits_for_an_operator_and_nobody_queues_b
     let report = await_run(&ingestor);
     let held_up = report["held_up"].as_str().unwrap();
     assert!(held_up.starts_with("19 of ") && held_up.contains("partitions"), "{held_up}");
-    let due = report["due"]["partitions"].as_array().unwrap();
+    let due = report["due"][0]["partitions"].as_array().unwrap();
     assert_eq!(due.len(), 19);
     assert!(due.iter().all(|part| part["bytes"].as_u64().unwrap() > 0), "{due:?}");
     assert_eq!(postgres.count(), 25 * 50);
@@ -246,6 +249,59 @@ fn of_a_hypertable_chunks_are_dropped_by_its_own_function() {
 }
 
 #[test]
+fn tables_of_mappings_lose_what_is_old_and_what_holds_one_up_keeps_nothing_from_another() {
+    const MAPPINGS: &str = r#"
+[[default.mapping]]
+name   = "plug"
+topic  = "plug/{device}"
+device = "{device}"
+time   = { path = "t", format = "s" }
+table  = "order"
+fields = ["watts"]
+[[default.mapping]]
+name   = "pump"
+topic  = "pump/{device}"
+device = "{device}"
+time   = { path = "t", format = "s" }
+table  = "pumps"
+fields = ["litres"]
+"#;
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    let rows = |table: &str, days: u32, rows: u32| {
+        postgres.execute(&format!(
+            "insert into {table} (device_id, ts, created_at) select 'd{days}', at, at
+             from generate_series(1, {rows}) as number,
+                 lateral (select now() - interval '1 day' * {days} - interval '1 second' * number as at) as time"
+        ));
+    };
+    for table in ["\"order\"", "pumps", "others"] {
+        postgres.execute(&format!(
+            "create table {table} (device_id text not null, ts timestamptz not null,
+                 created_at timestamptz not null default now(), unique (device_id, ts))"
+        ));
+        rows(table, 31, if table == "pumps" { 50 } else { 10 });
+        rows(table, 1, 90);
+    }
+    let count = |table: &str| postgres.value(&format!("select count(*) from {table}"));
+    let service = service(&postgres, &broker);
+    std::fs::write(service.dir().join("Rocket.toml"), MAPPINGS).unwrap();
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let report = await_run(&ingestor);
+    assert_eq!(["\"order\"", "pumps", "others"].map(count), [90, 140, 100]);
+    let due = report["due"].as_array().unwrap();
+    let goes = |due: &Value| (due["table"].as_str().unwrap().to_owned(), due["held_up"].is_null());
+    let expected = [("order", true), ("pumps", false), ("telemetry", true)];
+    let expected = expected.map(|(table, goes)| (table.to_owned(), goes));
+    assert_eq!(due.iter().map(goes).collect::<Vec<_>>(), expected);
+    let line = &ingestor.await_log_of("readings older than RETENTION_DAYS are not removed")[0];
+    assert_eq!(line["table"], "pumps");
+    run(&ingestor);
+    assert_eq!(["\"order\"", "pumps", "others"].map(count), [90, 90, 100]);
+    assert_eq!(ingestor.metric("ingestor_retention_removed_rows_total"), 60);
+}
+
+#[test]
 fn two_ingestors_that_remove_at_once_are_not_in_each_others_way() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(FIRST_RELEASE);
@@ -280,7 +336,7 @@ fn without_a_number_of_days_nothing_is_ever_removed() {
     let answer = ingestor.admin("POST", "/admin/retention/run", TOKEN);
     assert_eq!(answer.status, 422);
     let report = report(&ingestor);
-    assert_eq!((&report["retention_days"], &report["due"]), (&Value::Null, &Value::Null));
+    assert_eq!((&report["retention_days"], &report["due"]), (&Value::Null, &serde_json::json!([])));
     Publisher::connect(broker.port).publish_readings(0..10);
     eventually_eq("they are stored", &20, || postgres.count());
 }

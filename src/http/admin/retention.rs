@@ -88,10 +88,9 @@ pub(in crate::http) struct Retention {
     #[schema(required, example = 30)]
     #[serde(rename = "retention_days")]
     days: Option<u32>,
-    /// What a run would remove now; null without `RETENTION_DAYS`, or without a table.
-    #[schema(required)]
-    due: Option<Due>,
-    /// Why it is not removed; null if it is.
+    /// What a run would remove now, for each table that is there; none without `RETENTION_DAYS`.
+    due: Vec<Due>,
+    /// Why some of it is not removed, the first reason of `due`; null if all is.
     #[schema(required, example = json!(null))]
     held_up: Option<String>,
     /// Whether a run is under way.
@@ -117,11 +116,14 @@ pub(in crate::http) struct Retention {
 #[derive(Serialize, ToSchema)]
 #[schema(as = RetentionDue)]
 struct Due {
+    /// `telemetry`, or one that mappings fill.
+    #[schema(example = "telemetry")]
+    table: String,
     /// Readings whose time is before this, by the database's clock.
     #[schema(format = DateTime, example = "2026-01-01T12:00:00Z")]
     cutoff: String,
     /// How the table is divided.
-    table: Division,
+    division: Division,
     /// Partitions that would be dropped; of a hypertable, its chunks.
     partitions: Vec<Partition>,
     /// How many partitions there are.
@@ -132,6 +134,9 @@ struct Due {
     rows: u64,
     /// False if there are more than `rows`: they are counted up to a third of all.
     rows_exact: bool,
+    /// Why it is not removed; null if it is.
+    #[schema(required, example = json!(null))]
+    held_up: Option<String>,
 }
 
 /// A partition that would be dropped.
@@ -148,7 +153,7 @@ struct Partition {
 /// `hypertable`: by TimescaleDB. `partitioned`: by time. `plain`: not by time.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = RetentionTable)]
+#[schema(as = RetentionDivision)]
 enum Division {
     Hypertable,
     Partitioned,
@@ -159,8 +164,8 @@ impl From<RetentionReport> for Retention {
     fn from(report: RetentionReport) -> Self {
         Self {
             days: report.days,
-            due: report.due.map(Due::from),
-            held_up: report.held_up,
+            held_up: report.due.iter().find_map(|due| due.held_up.clone()),
+            due: report.due.into_iter().map(Due::from).collect(),
             running: report.is_running,
             last_error: report.last_error,
             last_run: report.last_run.map(|at| at.to_string()),
@@ -175,8 +180,9 @@ impl From<postgres::Due> for Due {
     fn from(due: postgres::Due) -> Self {
         let partition = |(name, bytes)| Partition { name, bytes };
         Self {
+            table: due.table,
             cutoff: due.cutoff.to_string(),
-            table: match due.kind {
+            division: match due.kind {
                 TableKind::Hypertable => Division::Hypertable,
                 TableKind::Partitioned => Division::Partitioned,
                 TableKind::Plain => Division::Plain,
@@ -185,6 +191,7 @@ impl From<postgres::Due> for Due {
             partitions_total: due.partitions_total,
             rows: due.rows,
             rows_exact: due.rows_exact,
+            held_up: due.held_up,
         }
     }
 }

@@ -96,6 +96,11 @@ impl MappedTables {
         self.0.needs.clone()
     }
 
+    /// Tables that the configuration's mappings fill.
+    pub(in crate::postgres) fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.needs.keys()
+    }
+
     /// Whether there may be rows of `telemetry` that lack a value, which one of the built-in shape with the
     /// same key has.
     pub(in crate::postgres) fn is_partial(&self) -> bool {

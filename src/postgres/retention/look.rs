@@ -30,25 +30,27 @@ const TABLE: &str = "
             from pg_partition_tree(pg_class.oid) join pg_class as leaf on leaf.oid = relid
             where isleaf
         ))::bigint
-    from pg_class where oid = to_regclass('telemetry')";
+    from pg_class where oid = to_regclass($1)";
 const IS_HYPERTABLE: &str = "
     select exists (
         select from timescaledb_information.hypertables
         join pg_namespace on nspname = hypertable_schema
         join pg_class on relname = hypertable_name and relnamespace = pg_namespace.oid
-        where pg_class.oid = to_regclass('telemetry')
+        where pg_class.oid = to_regclass($1)
     )";
 const CHUNKS: &str = "
     select
-        array(select chunk::text from show_chunks('telemetry', older_than => $1) as chunk),
-        (select count(*) from show_chunks('telemetry'))";
+        array(select chunk::text from show_chunks(to_regclass($1), older_than => $2) as chunk),
+        (select count(*) from show_chunks(to_regclass($1)))";
 
-/// Those that [`crate::postgres::partitions`] gives.
-const OUR_NAMES: &str = "^telemetry_(p[0-9]{8}(_[0-9]{6})?|older)(_[0-9]+)?$";
+/// What [`crate::postgres::partitions`] adds to the name of the table.
+const OUR_NAMES: &str = "_(p[0-9]{8}(_[0-9]{6})?|older)(_[0-9]+)?$";
 
 /// What a look found.
 #[derive(Debug)]
 pub(super) struct Look {
+    /// The table's, quoted.
+    pub(super) name: String,
     /// Microseconds since the Unix epoch, by the database's clock.
     pub(super) now: i64,
     /// What is older may be removed.
@@ -93,10 +95,15 @@ impl Look {
     }
 }
 
-/// Looks, within the transaction of the caller. Nothing if there is no table.
-pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look>, Failure> {
+/// Looks at the table with this name, quoted, within the transaction of the caller. Nothing if there is none.
+pub(super) async fn look(
+    session: &mut Session,
+    name: &str,
+    days: u32,
+) -> Result<Option<Look>, Failure> {
     session.run(SETTINGS.to_owned()).await?;
     let table: Option<(i64, bool, bool, bool, i64)> = sqlx::query_as(TABLE)
+        .bind(name)
         .persistent(false)
         .fetch_optional(session.connection())
         .await
@@ -105,8 +112,9 @@ pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look
         return Ok(None);
     };
     let cutoff = now - i64::from(days) * DAY;
-    let kind = if has_timescale && is_hypertable(session).await? {
+    let kind = if has_timescale && is_hypertable(session, name).await? {
         let (old, all): (Vec<String>, i64) = sqlx::query_as(CHUNKS)
+            .bind(name)
             .bind(time(cutoff))
             .persistent(false)
             .fetch_one(session.connection())
@@ -114,22 +122,23 @@ pub(super) async fn look(session: &mut Session, days: u32) -> Result<Option<Look
             .map_err(Failure::of_statement)?;
         Kind::Hypertable { old, all: usize::try_from(all).unwrap_or_default() }
     } else if is_partitioned {
-        let parts = parts(session).await?;
+        let parts = parts(session, name).await?;
         let mut old = plan::old(&parts, cutoff);
         for parts in [&mut old.whole, &mut old.swept] {
             leave_out_empty(session, parts).await?;
         }
-        let names: Vec<&str> = old.swept.iter().map(|part| part.name.as_str()).collect();
-        let rows = rows(session, &names, cutoff, estimate).await?;
+        let swept: Vec<&str> = old.swept.iter().map(|part| part.name.as_str()).collect();
+        let rows = rows(session, name, &swept, cutoff, estimate).await?;
         Kind::Partitioned { old, all: plan::in_use(&parts, now), rows }
     } else {
-        Kind::Plain { rows: rows(session, &["telemetry"], cutoff, estimate).await? }
+        Kind::Plain { rows: rows(session, name, &[name], cutoff, estimate).await? }
     };
-    Ok(Some(Look { now, cutoff, has_arrival, kind }))
+    Ok(Some(Look { name: name.to_owned(), now, cutoff, has_arrival, kind }))
 }
 
-async fn is_hypertable(session: &mut Session) -> Result<bool, Failure> {
+async fn is_hypertable(session: &mut Session, name: &str) -> Result<bool, Failure> {
     sqlx::query_scalar(IS_HYPERTABLE)
+        .bind(name)
         .persistent(false)
         .fetch_one(session.connection())
         .await
@@ -139,13 +148,14 @@ async fn is_hypertable(session: &mut Session) -> Result<bool, Failure> {
 /// Name, whether it is ours, its bounds, its bytes, whether it has or had rows.
 type Found = (String, bool, Option<i64>, Option<i64>, i64, bool);
 
-async fn parts(session: &mut Session) -> Result<Vec<Part>, Failure> {
+async fn parts(session: &mut Session, name: &str) -> Result<Vec<Part>, Failure> {
     // Of ordinary tables alone: what is below another level, or elsewhere, is its maker's.
     let sql = format!(
         "select
             format('%I.%I', nspname, part.relname),
             part.relnamespace = wide.relnamespace and pg_has_role(part.relowner, 'usage')
-                and part.relname ~ '{OUR_NAMES}',
+                and starts_with(part.relname, wide.relname)
+                and substr(part.relname, length(wide.relname) + 1) ~ '^{OUR_NAMES}',
             {FROM_MICROS}, {TO_MICROS},
             pg_total_relation_size(part.oid), pg_relation_size(part.oid) > 0
         from pg_inherits
@@ -153,11 +163,12 @@ async fn parts(session: &mut Session) -> Result<Vec<Part>, Failure> {
         join pg_namespace on pg_namespace.oid = part.relnamespace
         join pg_class as wide on wide.oid = inhparent
         cross join {BOUNDS}
-        where inhparent = to_regclass('telemetry') and part.relispartition and part.relkind = 'r'
+        where inhparent = to_regclass($1) and part.relispartition and part.relkind = 'r'
             and bounds is not null
         order by 3 nulls first"
     );
     let found: Vec<Found> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(name)
         .persistent(false)
         .fetch_all(session.connection())
         .await
@@ -181,16 +192,17 @@ async fn leave_out_empty(session: &mut Session, parts: &mut Vec<Part>) -> Result
 
 async fn rows(
     session: &mut Session,
-    tables: &[&str],
+    name: &str,
+    swept: &[&str],
     cutoff: i64,
     estimate: i64,
 ) -> Result<Rows, Failure> {
-    let mut all = count(session, "telemetry", None, COUNTED_UP_TO + 1).await?;
+    let mut all = count(session, name, None, COUNTED_UP_TO + 1).await?;
     if all > COUNTED_UP_TO {
         all = all.max(estimate);
     }
     let mut old = 0;
-    for table in tables {
+    for table in swept {
         let limit = plan::more_than_a_third(all) - old;
         old += count(session, table, Some(cutoff), limit).await?;
     }

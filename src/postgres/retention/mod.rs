@@ -1,4 +1,5 @@
-//! `RETENTION_DAYS`: readings whose time is older are removed. Unset, nothing ever is.
+//! `RETENTION_DAYS`: readings whose time is older are removed, from `telemetry` and from the tables that the
+//! mappings of the configuration fill. Unset, nothing ever is.
 //!
 //! By kind of table: TimescaleDB's own `drop_chunks`, whole partitions of ours, else small deletes with
 //! pauses between them. "Older" is by the database's clock, so that several ingestors mean the same. What
@@ -8,6 +9,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,13 +19,18 @@ use super::failure::{Failure, within};
 use super::session::Scope;
 use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::base::time::Timestamp;
-use look::{Kind, Look, look};
+use crate::postgres::table::quoted;
+use crate::telemetry::mapping::BUILT_IN_TABLE;
+use look::{Look, look};
 use plan::{Clocks, HeldUp};
 use remove::{Removed, remove};
 
 mod look;
 mod plan;
 mod remove;
+mod report;
+
+pub use report::{Due, RetentionReport, TableKind};
 
 const EVERY: Duration = Duration::from_secs(60 * 60);
 /// After it failed.
@@ -50,7 +57,7 @@ struct State {
     /// An operator says that what will be found is meant.
     is_meant: bool,
     is_running: bool,
-    held_up: Option<HeldUp>,
+    held_up: Option<TableHeldUp>,
     failure: Option<String>,
     last_run: Option<Timestamp>,
     last_success: Option<Timestamp>,
@@ -58,55 +65,11 @@ struct State {
     before: Removed,
 }
 
-/// What is to be removed, and what was.
+/// That it is held up, and with which table.
 #[derive(Clone, Debug)]
-pub struct RetentionReport {
-    /// As configured; nothing is ever removed without.
-    pub days: Option<u32>,
-    /// What a run would do now; nothing without a number of days, or without a table.
-    pub due: Option<Due>,
-    /// Why it is not done, a sentence.
-    pub held_up: Option<String>,
-    /// Whether it is being done.
-    pub is_running: bool,
-    /// Why it failed the last time.
-    pub last_error: Option<String>,
-    /// When the last run ended, whatever it came to.
-    pub last_run: Option<Timestamp>,
-    /// When all that was due was last removed, or left to another ingestor that was at it.
-    pub last_success: Option<Timestamp>,
-    /// Since the start.
-    pub removed_partitions: u64,
-    /// Since the start.
-    pub removed_rows: u64,
-}
-
-/// What a run would do.
-#[derive(Clone, Debug)]
-pub struct Due {
-    /// What is older goes, by the database's clock.
-    pub cutoff: Timestamp,
-    /// How the table is divided.
-    pub kind: TableKind,
-    /// Partitions or chunks that would go as a whole, by name, with their bytes where these are known.
-    pub partitions: Vec<(String, Option<u64>)>,
-    /// Of so many.
-    pub partitions_total: u64,
-    /// Rows that would be deleted one by one, counted up to a third of all.
-    pub rows: u64,
-    /// Whether there are more.
-    pub rows_exact: bool,
-}
-
-/// How a table is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableKind {
-    /// Into TimescaleDB's chunks.
-    Hypertable,
-    /// By `ts`.
-    Partitioned,
-    /// Not by time.
-    Plain,
+struct TableHeldUp {
+    table: String,
+    why: HeldUp,
 }
 
 impl Retention {
@@ -157,11 +120,12 @@ impl Database {
         // Before the look, so that what is due is never older than the run that is shown.
         let mut report = self.retention.report();
         let Some(days) = self.retention.days else { return Ok(report) };
-        let look = within(QUERY_TIMEOUT, self.look_at_old(days, QUERY_LIMIT)).await?;
-        if let Some(look) = look {
-            let held_up = self.retention.doubt(&mut self.retention.lock(), &look);
-            report.held_up = held_up.map(|why| why.to_string());
-            report.due = Some(look.due());
+        for table in self.tables_of_readings() {
+            let look = within(QUERY_TIMEOUT, self.look_at_old(&table, days, QUERY_LIMIT)).await?;
+            if let Some(look) = look {
+                let held_up = self.retention.doubt(&mut self.retention.lock(), &look);
+                report.due.push(look.due(&table, held_up.as_ref()));
+            }
         }
         Ok(report)
     }
@@ -191,30 +155,65 @@ impl Database {
         )
     }
 
-    async fn look_at_old(&self, days: u32, limit: Duration) -> Result<Option<Look>, Failure> {
+    /// Those that are filled with readings by what is configured.
+    fn tables_of_readings(&self) -> BTreeSet<String> {
+        let mapped = self.mapped.names().cloned();
+        mapped.chain([BUILT_IN_TABLE.to_owned()]).collect()
+    }
+
+    async fn look_at_old(
+        &self,
+        table: &str,
+        days: u32,
+        limit: Duration,
+    ) -> Result<Option<Look>, Failure> {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         session.set_scope(Scope::Transaction);
         session.begin(limit).await?;
-        let found = look(&mut session, days).await?;
+        let found = look(&mut session, &quoted(table), days).await?;
         session.end().await?;
         Ok(found)
     }
 
-    async fn remove_old(&self, days: u32) -> Result<Option<HeldUp>, Failure> {
+    /// What holds one table up, or fails with it, keeps nothing from another.
+    async fn remove_old(&self, days: u32) -> Result<Option<TableHeldUp>, Failure> {
         // For this run alone, also if it fails: by the next, something else may be due.
-        let is_meant = std::mem::take(&mut self.retention.lock().is_meant);
-        let Some(look) = within(LOOK_LIMIT * 2, self.look_at_old(days, LOOK_LIMIT)).await? else {
-            return Ok(None);
-        };
+        let mut is_meant = std::mem::take(&mut self.retention.lock().is_meant);
+        let mut outcome = Ok(None);
+        for table in self.tables_of_readings() {
+            let one = self.remove_old_of(&table, days, &mut is_meant).await;
+            match one {
+                // The database does not answer.
+                Err(failure) if failure.sqlstate().is_none() => return Err(failure),
+                Err(failure) if outcome.is_ok() => outcome = Err(failure),
+                Ok(Some(why)) if matches!(outcome, Ok(None)) => {
+                    outcome = Ok(Some(TableHeldUp { table, why }));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        outcome
+    }
+
+    async fn remove_old_of(
+        &self,
+        table: &str,
+        days: u32,
+        is_meant: &mut bool,
+    ) -> Result<Option<HeldUp>, Failure> {
+        let look = within(LOOK_LIMIT * 2, self.look_at_old(table, days, LOOK_LIMIT)).await?;
+        let Some(look) = look else { return Ok(None) };
         if let Some(doubt) = self.retention.may_remove(&look, is_meant) {
             return Ok(Some(doubt));
         }
         let (mut session, _) = self.writes.server().connect(&[]).await?;
-        let mut progress = |removed| self.retention.lock().now = removed;
+        let before = self.retention.lock().now;
+        let mut progress = |removed| self.retention.lock().now = before.with(removed);
         let started = Instant::now();
         let removed = remove(&mut session, &look, &mut progress).await?;
         if removed.partitions + removed.rows > 0 {
             tracing::info!(
+                table,
                 partitions = removed.partitions,
                 rows = removed.rows,
                 seconds = started.elapsed().as_secs(),
@@ -232,8 +231,7 @@ impl Retention {
         let all = state.before.with(state.now);
         RetentionReport {
             days: self.days,
-            due: None,
-            held_up: None,
+            due: Vec::new(),
             is_running: state.is_running,
             last_error: state.failure.clone(),
             last_run: state.last_run,
@@ -251,19 +249,20 @@ impl Retention {
     }
 
     /// Why what `look` found is not removed, though an operator may have said that it `is_meant`: that
-    /// the clock is right, or else that it is much.
-    fn may_remove(&self, look: &Look, is_meant: bool) -> Option<HeldUp> {
+    /// the clock is right, and then no more than that, or else that it is much.
+    fn may_remove(&self, look: &Look, is_meant: &mut bool) -> Option<HeldUp> {
         let mut state = self.lock();
         match self.doubt(&mut state, look)? {
-            HeldUp::ClockJumped if is_meant => {
+            HeldUp::ClockJumped if *is_meant => {
                 state.clocks.settle();
+                *is_meant = false;
                 look.is_too_much()
             }
-            doubt => (!(is_meant && doubt.can_be_meant())).then_some(doubt),
+            doubt => (!(*is_meant && doubt.can_be_meant())).then_some(doubt),
         }
     }
 
-    fn end(&self, outcome: &Result<Option<HeldUp>, Failure>) {
+    fn end(&self, outcome: &Result<Option<TableHeldUp>, Failure>) {
         let mut state = self.lock();
         state.is_running = false;
         state.last_run = Some(Timestamp::now());
@@ -279,11 +278,14 @@ impl Retention {
         }
         state.failure = failure;
         let Ok(held_up) = outcome else { return };
-        let kind = |held_up: &Option<HeldUp>| held_up.as_ref().map(std::mem::discriminant);
+        let kind = |held_up: &Option<TableHeldUp>| {
+            held_up.as_ref().map(|held| (held.table.clone(), std::mem::discriminant(&held.why)))
+        };
         if kind(&state.held_up) != kind(held_up) {
-            if let Some(reason) = held_up {
+            if let Some(TableHeldUp { table, why }) = held_up {
                 tracing::warn!(
-                    %reason,
+                    table,
+                    reason = %why,
                     "readings older than RETENTION_DAYS are not removed: it is looked at again every hour"
                 );
             } else {
@@ -294,35 +296,6 @@ impl Retention {
             state.last_success = Some(Timestamp::now());
         }
         state.held_up.clone_from(held_up);
-    }
-}
-
-impl Look {
-    fn due(self) -> Due {
-        let unsigned = |of: i64| u64::try_from(of).unwrap_or_default();
-        let (kind, partitions, all, rows) = match self.kind {
-            Kind::Hypertable { old, all } => (
-                TableKind::Hypertable,
-                old.into_iter().map(|name| (name, None)).collect(),
-                all,
-                None,
-            ),
-            Kind::Partitioned { old, all, rows } => {
-                let whole = old.whole.into_iter();
-                let whole = whole.map(|part| (part.name, Some(unsigned(part.bytes)))).collect();
-                (TableKind::Partitioned, whole, all, Some(rows))
-            }
-            Kind::Plain { rows } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
-        };
-        let rows_exact = rows.is_none_or(|rows| rows.old < plan::more_than_a_third(rows.all));
-        Due {
-            cutoff: Timestamp::from_micros(self.cutoff).unwrap_or(Timestamp::UNIX_EPOCH),
-            kind,
-            partitions,
-            partitions_total: all as u64,
-            rows: rows.map_or(0, |rows| unsigned(rows.old)),
-            rows_exact,
-        }
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) async fn remove(
     session.set_scope(Scope::Transaction);
     let mut work = Work {
         session,
+        table: &look.name,
         cutoff: look.cutoff,
         arrived_before: look.has_arrival.then_some(look.now - JUST_ARRIVED),
         removed: Removed::default(),
@@ -67,13 +68,14 @@ pub(super) async fn remove(
             }
         }
         Kind::Plain { rows } if rows.old == 0 => {}
-        Kind::Plain { .. } => work.sweep("telemetry").await?,
+        Kind::Plain { .. } => work.sweep(&look.name).await?,
     }
     Ok(work.removed)
 }
 
 struct Work<'w> {
     session: &'w mut Session,
+    table: &'w str,
     cutoff: i64,
     arrived_before: Option<i64>,
     removed: Removed,
@@ -153,7 +155,8 @@ impl Work<'_> {
         }
         self.session
             .run(format!(
-                "{LOCK_LIMIT}; alter table telemetry detach partition {name}; drop table {name}",
+                "{LOCK_LIMIT}; alter table {table} detach partition {name}; drop table {name}",
+                table = self.table,
                 name = part.name
             ))
             .await?;
@@ -168,8 +171,9 @@ impl Work<'_> {
         let allowance = self.session.allowance(CHUNKS_LIMIT * 2);
         let dropped = within(allowance, async {
             let dropped: i64 = sqlx::query_scalar(
-                "select count(*) from drop_chunks('telemetry', older_than => $1)",
+                "select count(*) from drop_chunks(to_regclass($1), older_than => $2)",
             )
+            .bind(self.table)
             .bind(time(self.cutoff))
             .persistent(false)
             .fetch_one(self.session.connection())

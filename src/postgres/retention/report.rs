@@ -1,0 +1,90 @@
+//! What there is to remove, and what was, for whoever asks.
+
+use super::look::{Kind, Look};
+use super::plan::{self, HeldUp};
+use crate::base::time::Timestamp;
+
+/// What is to be removed, and what was.
+#[derive(Clone, Debug)]
+pub struct RetentionReport {
+    /// As configured; nothing is ever removed without.
+    pub days: Option<u32>,
+    /// What a run would do now, for each table that is there; nothing without a number of days.
+    pub due: Vec<Due>,
+    /// Whether it is being done.
+    pub is_running: bool,
+    /// Why it failed the last time.
+    pub last_error: Option<String>,
+    /// When the last run ended, whatever it came to.
+    pub last_run: Option<Timestamp>,
+    /// When all that was due was last removed, or left to another ingestor that was at it.
+    pub last_success: Option<Timestamp>,
+    /// Since the start.
+    pub removed_partitions: u64,
+    /// Since the start.
+    pub removed_rows: u64,
+}
+
+/// What a run would do with one table.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// Its name.
+    pub table: String,
+    /// What is older goes, by the database's clock.
+    pub cutoff: Timestamp,
+    /// How the table is divided.
+    pub kind: TableKind,
+    /// Partitions or chunks that would go as a whole, by name, with their bytes where these are known.
+    pub partitions: Vec<(String, Option<u64>)>,
+    /// Of so many.
+    pub partitions_total: u64,
+    /// Rows that would be deleted one by one, counted up to a third of all.
+    pub rows: u64,
+    /// Whether there are more.
+    pub rows_exact: bool,
+    /// Why it is not done, a sentence.
+    pub held_up: Option<String>,
+}
+
+/// How a table is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// Into TimescaleDB's chunks.
+    Hypertable,
+    /// By `ts`.
+    Partitioned,
+    /// Not by time.
+    Plain,
+}
+
+impl Look {
+    /// With why it is not removed.
+    pub(super) fn due(self, table: &str, held_up: Option<&HeldUp>) -> Due {
+        let unsigned = |of: i64| u64::try_from(of).unwrap_or_default();
+        let (kind, partitions, all, rows) = match self.kind {
+            Kind::Hypertable { old, all } => (
+                TableKind::Hypertable,
+                old.into_iter().map(|name| (name, None)).collect(),
+                all,
+                None,
+            ),
+            Kind::Partitioned { old, all, rows } => {
+                let whole = old.whole.into_iter();
+                let whole = whole.map(|part| (part.name, Some(unsigned(part.bytes)))).collect();
+                (TableKind::Partitioned, whole, all, Some(rows))
+            }
+            Kind::Plain { rows } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
+        };
+        let rows_exact = rows.is_none_or(|rows| rows.old < plan::more_than_a_third(rows.all));
+        Due {
+            table: table.to_owned(),
+            cutoff: Timestamp::from_micros(self.cutoff).unwrap_or(Timestamp::UNIX_EPOCH),
+            kind,
+            partitions,
+            partitions_total: all as u64,
+            rows: rows.map_or(0, |rows| unsigned(rows.old)),
+            rows_exact,
+            held_up: held_up.map(ToString::to_string),
+        }
+    }
+}
