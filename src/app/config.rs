@@ -88,6 +88,13 @@ impl Config {
         if mistakes.is_empty() { Ok(self) } else { Err(Mistakes(mistakes)) }
     }
 
+    /// How to reach the broker, with the filters that mappings need, too.
+    #[must_use]
+    pub fn subscriber(&self) -> mqtt::Settings {
+        let topics = self.mappings.subscriptions(&self.mqtt.topics);
+        mqtt::Settings { topics, ..self.mqtt.clone() }
+    }
+
     /// Every setting as `NAME=value`, secrets redacted.
     #[must_use]
     pub fn describe(&self) -> Vec<(&'static str, String)> {

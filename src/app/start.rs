@@ -17,7 +17,7 @@ use crate::base::output::Output;
 use crate::flusher::{self, Flusher};
 use crate::http::{self, Access, AppState, Description, Replayer, Tables};
 use crate::intake::Intake;
-use crate::mqtt::{self, Source, SourceParts};
+use crate::mqtt::{Source, SourceParts};
 use crate::status::health::Health;
 use crate::wal::Log;
 
@@ -65,8 +65,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         health: Arc::clone(&health),
         metrics: metrics.clone(),
     };
-    let topics = config.mappings.subscriptions(&config.mqtt.topics);
-    let source = Source::new(mqtt::Settings { topics, ..config.mqtt }, parts);
+    let source = Source::new(config.subscriber(), parts);
     let (broker, database) = (source.credentials(), shared.database.clone());
     let reload = Reload { http: http.secrets(), broker, database };
     let intake_activity = Activity::default();

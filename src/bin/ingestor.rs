@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 use iot_ingestor::app::config::Config;
 use iot_ingestor::app::{self, logging};
 use iot_ingestor::base::output::Output;
-use iot_ingestor::base::settings::{self, Mistakes};
+use iot_ingestor::base::settings::{self, Mistakes, Sources};
 use iot_ingestor::cli;
+use iot_ingestor::cli::doctor::Examined;
 use iot_ingestor::cli::health::{self, Place, Question};
 use rustix::fs::Mode;
 
@@ -36,6 +37,10 @@ enum Command {
     CheckMapping(cli::mapping::Arguments),
     /// Look at the table in the database, and bring that of an earlier release up to date
     Schema(cli::schema::Arguments),
+    /// Set an installation up: ask for broker, database and token, test them, write settings and secrets
+    Init(cli::init::Arguments),
+    /// Test all that the service needs, whether it runs or not: broker, database, log, disk, clock, rights
+    Doctor(cli::doctor::Arguments),
     /// Ask the service running on this machine whether it is alive; exit with 0 if so, else with 1
     #[command(after_help = HEALTH_HELP)]
     Health {
@@ -98,11 +103,23 @@ fn answer(output: &Output) -> ExitCode {
         Command::Schema(arguments) => {
             cli::schema::run(&arguments).unwrap_or_else(bad_configuration)
         }
+        Command::Init(arguments) => cli::init::run(&arguments, examined),
+        Command::Doctor(arguments) => cli::doctor::run(&arguments, &Config::settings(), examined),
         Command::Health { ready } => Place::configured().map_or_else(bad_configuration, |place| {
             let question = if ready { Question::Ready } else { Question::Live };
             ask_health(place, question, output)
         }),
     }
+}
+
+/// What `doctor` looks at, of the whole configuration.
+fn examined(from: Sources) -> Result<Examined, Mistakes> {
+    Config::from_sources(from).map(|config| Examined {
+        warnings: config.warnings(),
+        broker: config.subscriber(),
+        database: config.database,
+        log: config.wal,
+    })
 }
 
 fn check_config(config: &Config, output: &Output) -> ExitCode {

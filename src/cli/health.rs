@@ -86,9 +86,14 @@ impl Place {
     /// The mistake in it.
     pub fn configured() -> Result<Self, Mistakes> {
         let mut from = Sources::of_this_process();
-        let address = http::Settings::read_address(&mut from);
-        let is_tls = from.is_set("HTTP_TLS_CERT_FILE");
-        from.mistakes_so_far().map(|()| Self { address, is_tls })
+        let place = Self::read(&mut from);
+        from.mistakes_so_far().map(|()| place)
+    }
+
+    /// As `from` says it.
+    pub(super) fn read(from: &mut Sources) -> Self {
+        let address = http::Settings::read_address(from);
+        Self { address, is_tls: from.is_set("HTTP_TLS_CERT_FILE") }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The commands beside the service itself.
 
+pub mod doctor;
 pub mod health;
+pub mod init;
+mod installation;
 pub mod mapping;
 pub mod schema;
 pub mod wal;

@@ -12,6 +12,7 @@ mod diagnosis;
 pub mod driver;
 mod inlet;
 pub mod packet;
+mod probe;
 mod remembered;
 mod report;
 pub mod session;
@@ -21,6 +22,7 @@ mod wake;
 
 pub use credentials::Credentials;
 pub use driver::{Source, SourceParts};
+pub(crate) use probe::{Answers, KeepsSessions, probe};
 pub use settings::Settings;
 pub(crate) use settings::{SETTINGS, shared_warning};
 pub use tls::Tls;

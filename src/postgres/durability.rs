@@ -129,7 +129,7 @@ impl Durability {
     }
 }
 
-fn read(row: &PgRow) -> sqlx::Result<(Vec<&'static str>, Option<Oid>)> {
+pub(super) fn read(row: &PgRow) -> sqlx::Result<(Vec<&'static str>, Option<Oid>)> {
     let mut findings = Vec::new();
     for (at, finding) in FINDINGS.into_iter().enumerate() {
         if row.try_get::<Option<bool>, _>(at)?.unwrap_or(false) {

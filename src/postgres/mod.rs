@@ -46,6 +46,7 @@ mod connection_string;
 mod connections;
 mod duplicates;
 mod durability;
+mod examine;
 mod failure;
 mod insert;
 mod instant;
@@ -69,6 +70,7 @@ mod upkeep;
 mod written;
 
 pub use connection_string::ConnectionString;
+pub(crate) use examine::{Examination, Rights};
 pub use failure::Failure;
 pub use queries::{
     Cursor, DeviceFilter, DevicePage, InvalidCursor, Position, Relation, StoredColumn,

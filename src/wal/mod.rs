@@ -36,6 +36,7 @@ mod settings;
 mod tail;
 
 pub use contract::Quarantined;
+pub(crate) use directory::LOCK;
 pub use engine::sled::SledStorage;
 pub use error::WalError;
 pub use frame::Block;

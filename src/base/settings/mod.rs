@@ -14,4 +14,5 @@ mod sources;
 
 pub use secret::Secret;
 pub use setting::{Setting, help};
+pub(crate) use sources::environment;
 pub use sources::{Mistakes, Sources};

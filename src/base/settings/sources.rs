@@ -40,8 +40,13 @@ impl Sources {
     /// This process's environment and its `Rocket.toml`.
     #[must_use]
     pub fn of_this_process() -> Self {
+        Self::of(environment())
+    }
+
+    /// Given variables, and the `Rocket.toml` that they name or that is in the working directory.
+    #[must_use]
+    pub fn of(env: BTreeMap<String, String>) -> Self {
         let mut mistakes = Vec::new();
-        let env = environment();
         let named = env.get("ROCKET_CONFIG").cloned();
         let path = PathBuf::from(named.as_deref().unwrap_or("Rocket.toml"));
         let text = match std::fs::read_to_string(&path) {
@@ -275,7 +280,8 @@ impl Sources {
     }
 }
 
-fn environment() -> BTreeMap<String, String> {
+/// The variables of this process.
+pub(crate) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect()
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Identity<'a> {
     pub(super) client_id: &'a str,
     pub(super) login: Option<(&'a str, &'a str)>,
     pub(super) keep_alive_secs: u16,
+    /// Whether the broker is to keep the session when the connection ends.
+    pub(super) is_persistent: bool,
 }
 
 /// Bytes of the packet that `bytes` begin with; `None` if they do not say yet.
@@ -186,13 +188,13 @@ pub(super) fn connack(bytes: &mut BytesMut) -> Result<ConnAck, Malformed> {
     })
 }
 
-/// Appends a CONNECT for a persistent session.
+/// Appends a CONNECT.
 ///
 /// # Errors
 /// If something in it is too long.
 pub(super) fn connect(identity: &Identity<'_>, bytes: &mut BytesMut) -> Result<(), Malformed> {
     let mut connect = rumqttc::Connect::new(identity.client_id);
-    connect.clean_session = false;
+    connect.clean_session = !identity.is_persistent;
     connect.keep_alive = identity.keep_alive_secs;
     if let Some((user, password)) = identity.login {
         connect.set_login(user, password);

@@ -18,11 +18,13 @@ use crate::mqtt::session::{KEEP_ALIVE, Loss};
 use crate::mqtt::settings::Settings;
 
 /// Makes connections, one after the other.
+#[derive(Clone)]
 pub(in crate::mqtt) struct Dialer {
     credentials: Arc<Credentials>,
     settings: Settings,
     /// Index of the address that is tried first.
     first: usize,
+    is_persistent: bool,
 }
 
 /// A connection that the broker has accepted.
@@ -36,7 +38,12 @@ pub(in crate::mqtt) struct Opened {
 
 impl Dialer {
     pub(in crate::mqtt) fn new(settings: Settings, credentials: Arc<Credentials>) -> Self {
-        Self { credentials, settings, first: 0 }
+        Self { credentials, settings, first: 0, is_persistent: true }
+    }
+
+    /// Has the broker forget the session as soon as the connection ends.
+    pub(in crate::mqtt) fn forgetting(self) -> Self {
+        Self { is_persistent: false, ..self }
     }
 
     /// Connects. Can be dropped at any time.
@@ -123,6 +130,7 @@ impl Dialer {
             client_id: &self.settings.client_id,
             login: credentials.login(),
             keep_alive_secs: u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX),
+            is_persistent: self.is_persistent,
         };
         let answer = connection.greet(&identity).await?;
         Ok((connection, answer))

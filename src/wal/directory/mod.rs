@@ -21,7 +21,7 @@ use super::offset::Offset;
 pub(super) const DATA_FILE: &str = "db";
 
 /// The file that is locked for as long as a process uses the directory.
-pub(super) const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 
 /// Says that the disk did not read a generation, see [`Directory::mark_unreadable`].
 const UNREADABLE_MARK: &str = "read-error";

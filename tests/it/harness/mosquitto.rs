@@ -71,6 +71,11 @@ impl Mosquitto {
         self.process = Some(process);
     }
 
+    /// Where it keeps its sessions.
+    pub(crate) fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
     pub(crate) fn pid(&self) -> Pid {
         self.process.as_ref().expect("it does not run").pid()
     }

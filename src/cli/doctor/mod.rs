@@ -1,0 +1,167 @@
+//! `ingestor doctor`: whether all that the service needs is there and as it should be, in a line each,
+//! with what mends it. Disturbs nothing: a service that runs keeps its session at the broker and its log.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::health::Place;
+use super::installation;
+use crate::base::output::complain;
+use crate::base::settings::{self, Mistakes, Setting, Sources};
+use crate::base::time::Timestamp;
+use crate::{mqtt, postgres, wal};
+
+pub(super) mod broker;
+pub(super) mod database;
+pub(super) mod finding;
+mod log;
+mod machine;
+mod service;
+
+use finding::Finding;
+
+/// What `ingestor doctor` is told.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// Test what is installed in DIR, by its ingestor.env, Rocket.toml and secrets [default:
+    /// /etc/iot-ingestor, if that is there and the environment sets nothing]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+Prints a line each: `ok`, `warning` or `FAIL`, what was looked at, what was found, and what mends it. Reads
+the configuration as the service does, and needs the rights to read it: for an installation, run it as root.
+
+A service that runs is not disturbed: the broker is asked under another client id, in a session that it
+forgets afterwards, and the log is not opened. Nothing is written to the database.
+
+Exit codes: 0 nothing fails, 1 something would lose data or keeps the service from working, 64 bad arguments.";
+
+/// What is looked at.
+#[derive(Debug)]
+pub struct Examined {
+    /// The broker, with all filters.
+    pub broker: mqtt::Settings,
+    /// The database.
+    pub database: postgres::Settings,
+    /// The log.
+    pub log: wal::Settings,
+    /// What is allowed and unwise.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Report<'f> {
+    ok: bool,
+    findings: &'f [Finding],
+}
+
+/// Looks, and says what was found. `load` reads the whole configuration, of which `settings` is the list.
+pub fn run(
+    arguments: &Arguments,
+    settings: &[Setting],
+    load: impl FnOnce(Sources) -> Result<Examined, Mistakes>,
+) -> ExitCode {
+    let findings = examine(arguments, settings, load);
+    let ok = !findings.iter().any(Finding::is_failure);
+    let text = if arguments.json {
+        let report = serde_json::to_string(&Report { ok, findings: &findings });
+        report.unwrap_or_default() + "\n"
+    } else {
+        findings.iter().map(|finding| finding.line() + "\n").collect()
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("ingestor: cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ if ok => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn examine(
+    arguments: &Arguments,
+    settings: &[Setting],
+    load: impl FnOnce(Sources) -> Result<Examined, Mistakes>,
+) -> Vec<Finding> {
+    let (environment, whence) = match environment(arguments, settings) {
+        Ok(found) => found,
+        Err(finding) => return vec![finding],
+    };
+    let sources = || Sources::of(environment.clone());
+    let examined = match load(sources()) {
+        Ok(examined) => examined,
+        Err(Mistakes(mistakes)) => {
+            let mend = format!("correct {whence}");
+            return mistakes
+                .into_iter()
+                .map(|mistake| Finding::fail(CONFIGURATION, mistake, mend.clone()))
+                .collect();
+        }
+    };
+    let mut findings = vec![Finding::ok(CONFIGURATION, whence)];
+    findings.extend(examined.warnings.iter().map(|warning| {
+        let (what, mend) = warning
+            .rsplit_once("; ")
+            .or_else(|| warning.rsplit_once(": "))
+            .unwrap_or((warning, ""));
+        Finding::warning(CONFIGURATION, what, mend)
+    }));
+    findings.extend(service::examine(&examined.log.dir, Place::read(&mut sources())));
+    findings.push(machine::clock(Timestamp::now()));
+    findings.extend(machine::secrets(settings, sources()));
+    findings.extend(log::examine(&examined.log));
+    findings.extend(of_servers(&examined));
+    findings
+}
+
+const CONFIGURATION: &str = "configuration";
+
+/// The environment that the service has, and where it comes from.
+fn environment(
+    arguments: &Arguments,
+    settings: &[Setting],
+) -> Result<(BTreeMap<String, String>, String), Finding> {
+    let names = settings
+        .iter()
+        .flat_map(|setting| [setting.name.to_owned(), format!("{}_FILE", setting.name)]);
+    let Some(dir) = arguments.dir.clone().or_else(|| installation::found(names)) else {
+        let whence = "the environment and Rocket.toml".to_owned();
+        return Ok((settings::environment(), whence));
+    };
+    let whence = dir.join(installation::SETTINGS_FILE).display().to_string();
+    match installation::environment(&dir) {
+        Ok(environment) => Ok((environment, whence)),
+        Err(error) => Err(Finding::fail(
+            CONFIGURATION,
+            format!("{whence}: {error}"),
+            "run this as root, or make it with `ingestor init`",
+        )),
+    }
+}
+
+fn of_servers(examined: &Examined) -> Vec<Finding> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return vec![Finding::fail("doctor", error.to_string(), "free processes or memory")];
+        }
+    };
+    let (mut broker, database) = runtime.block_on(async {
+        tokio::join!(broker::examine(&examined.broker), database::examine(&examined.database))
+    });
+    broker.extend(database);
+    broker
+}

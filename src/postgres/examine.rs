@@ -1,0 +1,82 @@
+//! What is to be known of a database before it is relied on, asked without changing anything in it.
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::failure::{Failure, within};
+use super::look::LOOK_LIMIT;
+use super::{Database, QUERY_TIMEOUT, durability};
+use crate::base::time::Timestamp;
+
+/// A database that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Examination {
+    /// Of the server, as it says it.
+    pub(crate) version: String,
+    /// The time of day there.
+    pub(crate) now: Timestamp,
+    /// Whether it only follows another server, and takes no rows.
+    pub(crate) is_standby: bool,
+    /// What the role may do.
+    pub(crate) rights: Rights,
+    /// What keeps it from keeping what it confirms, a sentence each.
+    pub(crate) findings: Vec<&'static str>,
+}
+
+/// What the role may do with the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// It is there; whether it may be written to and read.
+    Table { are_enough: bool },
+    /// It is not; whether it may be made.
+    NoTable { may_make: bool },
+}
+
+const QUESTION: &str = "
+    select
+        current_setting('server_version'),
+        (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+        pg_is_in_recovery(),
+        has_table_privilege(to_regclass('telemetry')::oid, 'insert')
+            and has_table_privilege(to_regclass('telemetry')::oid, 'select'),
+        has_schema_privilege(current_schema(), 'create')";
+
+impl Database {
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// Mostly [`Failure::Unavailable`], after the time for connecting and a little more at the latest.
+    pub(crate) async fn examine(&self) -> Result<Examination, Failure> {
+        let mut lease = self.writes.lease().await?;
+        let session = lease.session();
+        let patience = session.allowance(QUERY_TIMEOUT);
+        let answers = within(patience, async {
+            let of_server = session.ask(LOOK_LIMIT, QUESTION).await?;
+            Ok((of_server, session.ask(LOOK_LIMIT, durability::QUESTION).await?))
+        });
+        let (of_server, of_durability) = answers.await?;
+        lease.keep();
+        let no_answer = || Failure::unavailable("the database answers a question with nothing");
+        let findings = of_durability.first().ok_or_else(no_answer).and_then(|row| {
+            durability::read(row).map(|(findings, _)| findings).map_err(Failure::of_statement)
+        })?;
+        let of_server = of_server.first().ok_or_else(no_answer)?;
+        read(of_server, findings).map_err(Failure::of_statement)
+    }
+}
+
+fn read(row: &PgRow, findings: Vec<&'static str>) -> sqlx::Result<Examination> {
+    let may_use: Option<bool> = row.try_get(3)?;
+    let may_make: Option<bool> = row.try_get(4)?;
+    let rights = match may_use {
+        Some(are_enough) => Rights::Table { are_enough },
+        None => Rights::NoTable { may_make: may_make.unwrap_or(false) },
+    };
+    Ok(Examination {
+        version: row.try_get(0)?,
+        now: Timestamp::from_micros(row.try_get(1)?).unwrap_or(Timestamp::UNIX_EPOCH),
+        is_standby: row.try_get(2)?,
+        rights,
+        findings,
+    })
+}
