@@ -34,6 +34,7 @@ fn check_config_shows_every_setting_of_the_contract_and_no_secret() {
         "PARTITION_DAYS=1",
         "PARTITION_AHEAD_DAYS=3",
         "RETENTION_DAYS=",
+        "REINDEX_CLOSED=false",
         "MQTT_BROKER=localhost",
         "MQTT_PORT=1883",
         "MQTT_TOPIC=a/#,$share/g/b/+",

@@ -55,6 +55,48 @@ fn a_partitioned_table_gets_its_partitions_ahead_and_one_for_all_that_is_older()
 }
 
 #[test]
+fn the_indexes_of_a_closed_partition_are_built_anew_if_that_is_wanted_and_of_no_other() {
+    const BROKEN_OFF: &str = "telemetry_p20240103_ccnew";
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    // Three days with rows, one that is not the ingestor's, and what an attempt has left that was broken off.
+    postgres.execute(&format!(
+        "create table telemetry_p20240101 partition of telemetry for values from ('2024-01-01Z') to ('2024-01-02Z');
+         create table telemetry_p20240103 partition of telemetry for values from ('2024-01-03Z') to ('2024-01-04Z');
+         create table archive partition of telemetry for values from ('2024-01-05Z') to ('2024-01-06Z');
+         insert into telemetry (device_id, ts, temperature, humidity, battery)
+         select md5(number::text), day + number * interval '1 s', 20, 50, 90
+         from generate_series(1, 9000) as number,
+             unnest(array['2024-01-01Z', '2024-01-03Z', '2024-01-05Z']::timestamptz[]) as day;
+         create index {BROKEN_OFF} on telemetry_p20240103 (ts);
+         update pg_index set indisvalid = false where indexrelid = '{BROKEN_OFF}'::regclass"
+    ));
+    let size = |part: &str| postgres.value(&format!("select pg_indexes_size('{part}')"));
+    let parts = ["telemetry_p20240101", "telemetry_p20240103", "archive"];
+    let before = parts.map(size);
+    let service = Service::new(&postgres.url(), broker.port).set("REINDEX_CLOSED", "true");
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let lines = eventually("both are done", || {
+        let lines = ingestor.log_of("the indexes of a closed partition are built anew");
+        (lines.len() >= 2).then_some(lines)
+    });
+    let done: Vec<_> = lines.iter().map(|line| line["partition"].as_str().unwrap()).collect();
+    assert_eq!(done, ["public.telemetry_p20240101", "public.telemetry_p20240103"]);
+    let after = parts.map(size);
+    assert!(after[0] < before[0] && after[1] < before[1], "{before:?} {after:?}");
+    assert_eq!(after[2], before[2]);
+    assert_eq!(postgres.value("select count(*) from pg_class where relname ~ '_cc(new|old)'"), 0);
+    // What is late finds its place.
+    let late = Reading { micros: 1_704_110_400_000_000, ..reading(1) };
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish(&late.topic(), late.payload());
+    devices.finish();
+    eventually("it is stored", || (postgres.count() == 27_001).then_some(()));
+    assert_eq!(ingestor.log_of("the indexes of a closed partition are built anew").len(), 2);
+}
+
+#[test]
 fn a_row_without_a_partition_gets_one_and_no_failure_is_seen() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(PARTITIONED);

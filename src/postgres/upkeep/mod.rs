@@ -1,8 +1,8 @@
 //! What the table needs beside rows, done in the background, so that no row waits for it.
 //!
 //! A migration that was put off ([`super::schema`]) is tried again, the names of devices are
-//! gathered from rows that were there before their list was ([`backfill`]), and partitions are made ahead
-//! ([`super::partitions`]). All of it can be broken off at any time and goes on where it was.
+//! gathered from rows that were there before their list was ([`backfill`]), partitions are made ahead
+//! ([`super::partitions`]), and the indexes of closed ones built anew ([`closed`]). All of it can be broken off at any time and goes on where it was.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Database;
 
 mod backfill;
+mod closed;
 
 use backfill::Backfill;
 
@@ -25,7 +26,7 @@ impl Database {
     /// Does it, without end. An outage is the flusher's to report: what fails here is tried again.
     pub async fn upkeep(self) {
         let mut backfill = Backfill::default();
-        let mut partitions_at = Instant::now();
+        let (mut partitions_at, mut closed_at) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = self.tasks.woken() => {}
@@ -39,6 +40,24 @@ impl Database {
                 partitions_at = Instant::now() + self.look_after_partitions().await;
             }
             backfill.run(&self).await;
+            if self.reindexes_closed && Instant::now() >= closed_at {
+                closed_at = Instant::now() + self.look_after_closed().await;
+            }
+        }
+    }
+
+    /// How long closed partitions need no looking after.
+    async fn look_after_closed(&self) -> Duration {
+        match self.reindex_closed().await {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => PARTITIONS_EVERY,
+            Err(failure) => {
+                tracing::warn!(
+                    %failure,
+                    "the indexes of a closed partition could not be built anew: it is tried again in an hour"
+                );
+                PARTITIONS_EVERY
+            }
         }
     }
 
