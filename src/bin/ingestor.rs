@@ -1,9 +1,10 @@
 //! The service. Arguments → configuration → logging → run → exit code.
 
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use iot_ingestor::app::config::Config;
 use iot_ingestor::app::{self, logging};
 use iot_ingestor::base::output::Output;
@@ -21,6 +22,9 @@ const BAD_CONFIGURATION: u8 = 64;
 #[derive(Parser)]
 #[command(version, after_help = after_help())]
 struct Arguments {
+    /// Write man pages and completions into a directory; for packages
+    #[arg(long, value_name = "DIR", hide = true, exclusive = true)]
+    write_manual: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -88,6 +92,10 @@ fn answer(output: &Output) -> ExitCode {
             };
         }
     };
+    if let Some(dir) = arguments.write_manual {
+        let written = cli::manual::write(Arguments::command().name("ingestor"), &dir);
+        return outcome(written, output);
+    }
     let bad_configuration = |mistakes| bad_configuration(&mistakes, output);
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => {
@@ -143,6 +151,14 @@ fn ask_health(place: Place, question: Question, output: &Output) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether files could be written.
+fn outcome(written: std::io::Result<()>, output: &Output) -> ExitCode {
+    if let Err(error) = &written {
+        output.line(&format!("ingestor: {error}"));
+    }
+    written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Whether what was asked for could be printed; who stops reading has seen enough.

@@ -1,14 +1,16 @@
 //! `simulator`: publishes telemetry of simulated devices over MQTT.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use iot_ingestor::app::logging::{self, LogFormat};
 use iot_ingestor::base::output::Output;
 use iot_ingestor::base::settings::Sources;
 use iot_ingestor::base::signals::StopSignals;
+use iot_ingestor::cli;
 use iot_ingestor::simulator::{self, Settings, Summary};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,11 @@ many were published and acknowledged. A broker that is down is waited for.";
 /// Settings come from the environment alone; arguments only ask for help or the version.
 #[derive(Parser)]
 #[command(name = "simulator", version, about = ABOUT, after_help = simulator::help())]
-struct Arguments {}
+struct Arguments {
+    /// Write man pages and completions into a directory; for packages
+    #[arg(long, value_name = "DIR", hide = true)]
+    write_manual: Option<PathBuf>,
+}
 
 fn main() -> ExitCode {
     let output = Output::start();
@@ -33,11 +39,21 @@ fn main() -> ExitCode {
 }
 
 fn answer(output: &Output) -> ExitCode {
-    if let Err(error) = Arguments::try_parse() {
-        // Help and version count as errors too, but belong to standard output.
-        let printed = error.print().is_ok();
-        let wanted = !error.use_stderr() && printed;
-        return if wanted { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) };
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version count as errors too, but belong to standard output.
+            let printed = error.print().is_ok();
+            let wanted = !error.use_stderr() && printed;
+            return if wanted { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) };
+        }
+    };
+    if let Some(dir) = arguments.write_manual {
+        let written = cli::manual::write(Arguments::command(), &dir);
+        if let Err(error) = &written {
+            output.line(&format!("simulator: {error}"));
+        }
+        return written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     let mut from = Sources::of_environment();
     let settings = Settings::read(&mut from);

@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod health;
 pub mod init;
 mod installation;
+pub mod manual;
 pub mod mapping;
 pub mod schema;
 pub mod wal;
