@@ -57,6 +57,8 @@ read_arguments() {
 # Credentials from a directory are read by systemd 251 and newer.
 check_systemd() {
     local version
+    ! dpkg-query --show --showformat='${db:Status-Abbrev}' iot-ingestor 2>/dev/null | grep -q '^ii' ||
+        fail "the package iot-ingestor is installed, which is the same in another place: apt remove iot-ingestor first"
     [[ -d /run/systemd/system ]] || fail "systemd does not run here"
     version=$(systemctl --version | awk 'NR == 1 { print $2 + 0 }')
     ((version >= 251)) || fail "systemd 251 or newer is needed, this is $version"
@@ -118,16 +120,13 @@ put_new() {
 install_service() {
     find_binary
     say "installing $("$BINARY" --version)"
-    as_root systemd-sysusers --inline "u $NAME - \"IoT telemetry ingestor\" $STATE" ||
-        fail "the user $NAME could not be made"
+    # What the package of Debian installs too, which is another way to the same.
+    as_root systemd-sysusers "$PWD/deploy/systemd/sysusers.conf" || fail "the user $NAME could not be made"
     as_root install -d -m 755 "$SETTINGS"
-    as_root install -d -m 700 "$SETTINGS/secrets"
-    # systemd reads it, and not the service: a password may get into it all the same.
     put_new 600 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env"
-    as_root chmod 600 "$SETTINGS/ingestor.env"
-    # It may hold a setting that is a secret, and the service reads it.
     put_new 640 Rocket.toml "$SETTINGS/Rocket.toml"
-    as_root chgrp "$NAME" "$SETTINGS/Rocket.toml"
+    # Directories, and who may read what.
+    as_root systemd-tmpfiles --create "$PWD/deploy/systemd/tmpfiles.conf" || fail "the directories could not be made"
     put_secrets
     put 755 "$BINARY" "$PROGRAM"
     put 644 "deploy/systemd/$NAME.service" "$UNIT"

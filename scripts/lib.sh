@@ -158,12 +158,12 @@ remove_policy_rc_d() {
 TOOLS="${CARGO_TARGET_DIR:-$PWD/target}/tools"
 export PATH="$PATH:$TOOLS/bin"
 
-# cargo_tool NAME: builds a missing one; without optimisation, which takes a third of the time.
+# cargo_tool NAME [VERSION]: builds a missing one; without optimisation, which takes a third of the time.
 cargo_tool() {
     command -v "$1" >/dev/null && return
     say "installing $1 into $TOOLS (cargo, some minutes)…"
     run_child "$1" env CARGO_PROFILE_DEV_DEBUG=0 \
-        cargo install "$1" --locked --debug --quiet --root "$TOOLS"
+        cargo install "$1" ${2:+--version "$2"} --locked --debug --quiet --root "$TOOLS"
 }
 
 # --- processes -----------------------------------------------------------------------------------

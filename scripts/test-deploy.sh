@@ -16,17 +16,18 @@ Ubuntu's packages), makes two Debian trees below target/deploy-test, and runs:
   files       the unit's sandbox, the settings, the alerts and their tests, the dashboard, as files
   dashboard   every panel's query against a Prometheus that scrapes an ingestor at work
   systemd     the service on a booted systemd: kill, hang, stop, upgrade, reboot, removal
+  package     the package on the same: three commands to the first row, upgrade, rollback, removal
   docker      the compose file on a Docker engine: build, database outage, kill, new containers, TLS and
               passwords. The engine is a real one, the images it starts from are made here, since no
               registry is asked
 
-systemd and docker need root, and run in namespaces of their own: nothing of the machine is touched,
+systemd, package and docker need root, and run in namespaces of their own: nothing of the machine is touched,
 and nothing is left running. What this machine cannot run is SKIPPED, with the reason; with CI=true that
 is a failure, unless the kernel or the rights are the reason.
 TEXT
 }
 
-ALL=(files dashboard systemd docker)
+ALL=(files dashboard systemd package docker)
 WANTED=()
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 [[ $TARGET == /* ]] || TARGET="$PWD/$TARGET"
@@ -115,6 +116,7 @@ capability() {
 need_for() {
     case $1 in
         systemd) tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" ;;
+        package) tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" && packages ;;
         docker)
             tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" &&
                 tree "$DOCKER_TREE" "$DOCKER_SUITE" "${DOCKER_PACKAGES[@]}" && vendored
@@ -122,12 +124,24 @@ need_for() {
     esac
 }
 
+# Two of the same programs.
+packages() {
+    export PACKAGES="$TREES/packages"
+    local version revision
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+    rm -rf -- "$PACKAGES"
+    mkdir -p "$PACKAGES"
+    for revision in 1 2; do
+        scripts/package.sh --binaries "$BIN_DIR" --version "$version-$revision" --output "$PACKAGES" || return
+    done
+}
+
 # --- the tests -----------------------------------------------------------------------------------
 
 run_test() {
     local name=$1 status=0 start=$SECONDS reason command=(bash "tests/deploy/$1.sh")
     say "── $name"
-    if [[ $name == systemd || $name == docker ]]; then
+    if [[ $name == systemd || $name == package || $name == docker ]]; then
         if ! reason=$(capability "$name"); then
             say "   SKIPPED: $reason"
             INCAPABLE=$((INCAPABLE + 1))

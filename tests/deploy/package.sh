@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# The package on a machine that has never seen Rust: installed, set up, upgraded, rolled back, removed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+# shellcheck source=tests/deploy/lib.sh
+source tests/deploy/lib.sh
+# shellcheck source=tests/deploy/machine.sh
+source tests/deploy/machine.sh
+
+# Of scripts/test-deploy.sh: two of the same programs, the second the newer.
+: "${PACKAGES:?run scripts/test-deploy.sh}"
+DATABASE_URL=postgres://iot:a-password@localhost/iotdb
+
+# apt COMMAND...: what it says is for whoever looks into a failure.
+apt() {
+    inside env DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet "$@" >"$LOG_DIR/apt.log" 2>&1 </dev/null ||
+        broken "apt-get $*: $(cat "$LOG_DIR/apt.log")"
+}
+
+# shellcheck disable=SC2016 # for dpkg-query
+installed() { inside dpkg-query --show --showformat='${Version} ${db:Status-Status}' iot-ingestor 2>/dev/null; }
+
+# Somebody's database and broker, which are there already.
+start_servers() {
+    inside systemctl start postgresql mosquitto
+    within 30 'PostgreSQL answers' inside runuser -u postgres -- psql -q -c 'select 1'
+    inside runuser -u postgres -- psql -q -c "create role iot login password 'a-password'"
+    inside runuser -u postgres -- psql -q -c 'create database iotdb owner iot'
+}
+
+has_first_row() { (($(stored) >= 1)); }
+
+comes_up() {
+    rule 'three commands bring a machine without Rust to the first row within a minute'
+    local since
+    since=$SECONDS
+    apt install "/packages/$1"
+    must_fail 'it runs before it was set up' is_active
+    inside ingestor init --broker localhost --database "$DATABASE_URL" --yes >"$LOG_DIR/init.log" 2>&1 ||
+        broken "ingestor init: $(cat "$LOG_DIR/init.log")"
+    inside systemctl start "$SERVICE"
+    publish 100
+    within 30 'there is a row' has_first_row
+    ((SECONDS - since <= 60)) || broken "it took $((SECONDS - since)) s"
+    say "       first row after $((SECONDS - since)) s"
+    nothing_is_lost
+    holds
+
+    rule 'what is installed is complete, enabled, confined, and its secrets are its own'
+    equal enabled "$(inside systemctl is-enabled "$SERVICE")" 'at boot'
+    equal /usr/bin/ingestor "$(inside readlink "/proc/$(main_pid)/exe")" 'the program'
+    equal '700 root' "$(inside stat -c '%a %U' /etc/iot-ingestor/secrets)" 'the secrets'
+    equal '600 root' "$(inside stat -c '%a %U' /etc/iot-ingestor/secrets/database-url)" 'a secret'
+    equal '600 root' "$(inside stat -c '%a %U' /etc/iot-ingestor/ingestor.env)" 'the settings'
+    equal "640 root $SERVICE" "$(inside stat -c '%a %U %G' /etc/iot-ingestor/Rocket.toml)" 'the mappings'
+    equal "700 $SERVICE" "$(inside stat -c '%a %U' /var/lib/iot-ingestor)" 'the data'
+    must 'the exposure is at most 1.5' inside systemd-analyze security --no-pager --threshold=15 "$SERVICE" >/dev/null
+    local file
+    for file in man/man1/ingestor.1.gz man/man1/simulator.1.gz bash-completion/completions/ingestor \
+        iot-ingestor/mappings/tasmota.toml doc/iot-ingestor/copyright doc/iot-ingestor/changelog.Debian.gz; do
+        must "$file is there" inside test -s "/usr/share/$file"
+    done
+    equal '/etc/iot-ingestor/Rocket.toml /etc/iot-ingestor/ingestor.env' \
+        "$(inside sh -c 'sort /var/lib/dpkg/info/iot-ingestor.conffiles | xargs')" 'settings that dpkg leaves alone'
+    inside ingestor doctor >"$LOG_DIR/doctor.log" 2>&1 || broken "ingestor doctor: $(cat "$LOG_DIR/doctor.log")"
+    must 'it has looked at what is installed' grep -q '^ok configuration: /etc/iot-ingestor/ingestor.env$' "$LOG_DIR/doctor.log"
+    must 'it has seen the service' grep -q '^ok service: it runs (process' "$LOG_DIR/doctor.log"
+    holds
+}
+
+# changes_under_load RULE PACKAGE VERSION: the service is restarted in order, with what waits in its log.
+changes_under_load() {
+    rule "$1"
+    local before since pid
+    stop_postgresql
+    publish 500
+    within 10 'they wait' at_least_pending 500
+    inside sh -c 'echo "# edited" >>/etc/iot-ingestor/Rocket.toml'
+    before=$(settings)
+    pid=$(main_pid)
+    since=$(($(millis) / 1000))
+    begin_publishing 4000
+    within 10 'it takes messages in' at_least_pending 800
+    apt install --allow-downgrades "/packages/$2"
+    equal "$3 installed" "$(installed)" 'the package'
+    must_fail 'it is the old process' test "$pid" == "$(main_pid)"
+    must 'the old one has stopped in order' journal_has "$since" '"message":"stopped' >/dev/null
+    equal "$before" "$(settings)" 'settings and secrets'
+    end_publishing
+    inside systemctl start postgresql
+    nothing_is_lost
+    holds
+}
+
+at_least_pending() { (($(metric ingestor_wal_pending_records) >= $1)); }
+
+settings() { inside sh -c 'cat /etc/iot-ingestor/ingestor.env /etc/iot-ingestor/Rocket.toml /etc/iot-ingestor/secrets/*' | sha256sum; }
+
+# Files of ours, but for what the machine writes about all packages.
+left_over() {
+    inside find / -xdev '(' -path /packages -o -path /proc -o -path /run -o -path /sys -o -path /var/log ')' -prune \
+        -o -name '*iot-ingestor*' -print
+}
+
+goes() {
+    rule 'removed, it leaves settings and log; purged, it keeps a log with readings that are nowhere else, and says so'
+    stop_postgresql
+    publish 50
+    within 10 'they wait' at_least_pending 50
+    apt remove iot-ingestor
+    must_fail 'the program is gone' inside test -e /usr/bin/ingestor
+    must 'the settings are there' inside test -e /etc/iot-ingestor/ingestor.env
+    apt purge iot-ingestor
+    must 'it says what it keeps' grep -q 'kept /var/lib/iot-ingestor' "$LOG_DIR/apt.log"
+    must_fail 'the settings are gone' inside test -e /etc/iot-ingestor
+    must 'the log is there' inside test -e /var/lib/iot-ingestor/wal
+    holds
+
+    rule 'installed again it brings them into the database, and purged then it leaves nothing'
+    apt install "/packages/$1"
+    inside systemctl start postgresql
+    within 30 'PostgreSQL answers' inside runuser -u postgres -- psql -q -c 'select 1'
+    inside ingestor init --broker localhost --database "$DATABASE_URL" --yes >"$LOG_DIR/init.log" 2>&1 ||
+        broken "ingestor init: $(cat "$LOG_DIR/init.log")"
+    inside systemctl start "$SERVICE"
+    nothing_is_lost
+    within 30 'nothing waits' metric_is ingestor_wal_pending_records 0
+    apt purge iot-ingestor
+    equal '' "$(left_over)" 'what is left'
+    must_fail 'the user is gone' inside id "$SERVICE"
+    must_fail 'the service is gone' inside systemctl cat "$SERVICE"
+    holds
+}
+
+main() {
+    begin iot-deploy-package
+    ip link set lo up
+    make_machine
+    layer "$PACKAGES" "$ROOT/packages"
+    boot
+    start_servers
+    local old new
+    old=$(basename "$PACKAGES"/iot-ingestor_*-1_*.deb) new=$(basename "$PACKAGES"/iot-ingestor_*-2_*.deb)
+    comes_up "$old"
+    changes_under_load 'an upgrade under load restarts the service in order with what waits in its log, and nothing is lost' \
+        "$new" "$(version_of "$new")"
+    changes_under_load 'a rollback does the same' "$old" "$(version_of "$old")"
+    goes "$new"
+    inside systemctl poweroff 2>/dev/null || true
+    must 'the machine powers off' await_end "$NSPAWN_PID" 60
+}
+
+# version_of FILE: the part between the underscores.
+version_of() {
+    local rest=${1#*_}
+    printf '%s' "${rest%_*}"
+}
+
+main "$@"
