@@ -109,6 +109,8 @@ reasons! {
     TimestampInFuture => "timestamp_in_future", Validate;
     /// Before `VALIDATE_OLDEST_TIMESTAMP`.
     TimestampTooOld => "timestamp_too_old", Validate;
+    /// Not of the format that its mapping has, or damaged in its compression.
+    InvalidFormat => "invalid_format", Decode;
     /// No mapping takes the message.
     NoMapping => "no_mapping", Decode;
     /// A value of a mapped field is outside of its bounds.
@@ -125,7 +127,11 @@ impl Reason {
     pub fn is_of_mappings(self) -> bool {
         matches!(
             self,
-            Self::NoMapping | Self::ValueOutOfRange | Self::TextTooLong | Self::ReadingTooLarge
+            Self::InvalidFormat
+                | Self::NoMapping
+                | Self::ValueOutOfRange
+                | Self::TextTooLong
+                | Self::ReadingTooLarge
         )
     }
 }

@@ -2,8 +2,9 @@
 
 use rocket::figment::value::{Dict, Value};
 
-use super::compiled::{Format, Mapping, One, Piece, Template, Time};
+use super::compiled::{Mapping, One, Piece, Template, Time};
 use super::field::{Field, MOST_PATHS, is_name, name_fault};
+use super::format::{Format, MANY};
 use super::keys::{Keys, literals, texts};
 use super::parts::{MOST_ENTRIES, Reader, too_many};
 use super::path::{Container, Path, parse_each};
@@ -11,9 +12,6 @@ use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS};
 use super::topic::{Except, Filter};
 use super::tree::Tree;
 use super::value::Literal;
-
-/// Formats of the contract that this version does not read.
-const NOT_YET: [&str; 5] = ["ndjson", "csv", "senml", "cbor", "msgpack"];
 
 /// Compiles the table of a mapping, which is the number `at` of the file, from 1. What is wrong with it
 /// goes to `mistakes`; the mapping is then good for checking the others, not for messages.
@@ -28,12 +26,13 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
     check_name(&mut keys);
     let filters = read_filters(&mut keys);
     let except = read_except(&mut keys);
-    let format = read_format(&mut keys);
-    let each = read_each(&mut keys, format);
+    let format = Format::read(&mut keys);
+    let each = read_each(&mut keys, &format);
     let mut tree = Tree::new(each.as_ref());
-    let mut reader = Reader { filters: &filters, format, each: each.as_ref(), tree: &mut tree };
+    let mut reader =
+        Reader { filters: &filters, format: &format, each: each.as_ref(), tree: &mut tree };
     let (when, has) = reader.conditions(&mut keys);
-    let device = reader.template(&mut keys, "device", true);
+    let device = reader.device(&mut keys);
     let time = reader.time(&mut keys);
     let one = reader.one(&mut keys);
     let extra = reader.extra(&mut keys, one.is_some());
@@ -49,7 +48,7 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
         None => !matches!(time, Time::Received),
     };
     let fields = keys.value("fields");
-    let by_name = one.is_some() || format == Format::Text;
+    let by_name = one.is_some() || format.is_text();
     let plain = fields.map(|fields| plain_fields(&mut keys, fields)).unwrap_or_default();
     if fields.is_none() && extra.is_none() {
         keys.mistake("fields: is missing");
@@ -59,7 +58,7 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
         Some(Value::Dict(_, dict)) => read_fields(dict, by_name, &place, mistakes),
         _ => plain,
     };
-    if one.is_none() && format == Format::Text && fields.len() > 1 {
+    if one.is_none() && format.is_text() && fields.len() > 1 {
         mistakes.push(format!(
             "{place}: field: is missing: a text is one value, and it has to be said which of the fields it is"
         ));
@@ -70,8 +69,7 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
             field.slots = field.paths.iter().map(|path| tree.slot(path)).collect();
         }
     }
-    let one =
-        one.or_else(|| (format == Format::Text).then(|| only_field(&fields, &mut tree)).flatten());
+    let one = one.or_else(|| format.is_text().then(|| only_field(&fields, &mut tree)).flatten());
     Mapping {
         name,
         filters,
@@ -142,26 +140,16 @@ fn read_except(keys: &mut Keys<'_, '_>) -> Vec<Except> {
     except
 }
 
-fn read_format(keys: &mut Keys<'_, '_>) -> Format {
-    match keys.text("format") {
-        None | Some("json") => Format::Json,
-        Some("text") => Format::Text,
-        Some(known) if NOT_YET.contains(&known) => {
-            keys.mistake(format_args!(
-                "format: \"{known}\" is not read by this version yet; json and text are"
-            ));
-            Format::Json
+fn read_each(keys: &mut Keys<'_, '_>, format: &Format) -> Option<(Path, Container)> {
+    let said = keys.text("each");
+    if let Some(elements) = format.elements() {
+        if said.is_some_and(|each| each != MANY) {
+            keys.mistake(format_args!("each: the elements of this format are its {elements}"));
         }
-        Some(other) => {
-            keys.mistake(format_args!("format: expected json or text, found \"{other}\""));
-            Format::Json
-        }
+        return parse_each(MANY).ok();
     }
-}
-
-fn read_each(keys: &mut Keys<'_, '_>, format: Format) -> Option<(Path, Container)> {
-    let text = keys.text("each")?;
-    if format == Format::Text {
+    let text = said?;
+    if format.is_text() {
         keys.mistake("each: a text is one value and has no elements");
         return None;
     }

@@ -1,20 +1,13 @@
 //! One mapping, compiled.
 
 use super::field::Field;
+use super::format::Format;
 use super::path::{Container, Path};
 use super::template::Part;
 use super::time;
 use super::topic::{Except, Filter};
 use super::tree::{Slot, Tree};
 use super::value::Literal;
-
-/// How a message is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Json,
-    /// One value.
-    Text,
-}
 
 /// A part of a template, its paths found.
 #[derive(Clone, Debug)]
@@ -116,7 +109,7 @@ impl Mapping {
     pub fn uses_arrival(&self) -> bool {
         match &self.time {
             Time::Received => true,
-            Time::Payload { or_received, .. } => *or_received,
+            Time::Payload { or_received, .. } => *or_received || self.format.is_senml(),
         }
     }
 

@@ -7,8 +7,9 @@
 
 use std::fmt;
 
-use super::compiled::{Format, Mapping};
+use super::compiled::Mapping;
 use super::dispatch::Candidate;
+use super::format::{self, Document, Fault};
 use super::found::{Found, View};
 use super::read::{Made, Pass, Reader, Surroundings};
 use super::scan::{one_value, scan};
@@ -187,17 +188,24 @@ impl Mappings {
         if let Some(why) = left_alone(mapping, message) {
             return Err(Refusal::Ignored(why));
         }
-        let found = read_along(mapping, message.payload)?;
+        let document = format::read(&mapping.format, message.payload, message.received_at)
+            .map_err(|(reason, what)| Refusal::Unreadable(reason, what.into_owned()))?;
+        let found = read_along(mapping, &document.text)?;
         let reader = Reader {
             mapping,
             table: &self.tables[candidate.mapping],
             filter: candidate.filter,
             topic: message.topic,
             around,
+            is_by_arrival: document.is_by_arrival,
         };
-        take(&reader, &found, each).map_err(|pass| match pass {
-            Pass::UnknownName(_) => Refusal::Ignored(Ignored::UnknownName),
-            pass => Refusal::NotIts(pass.to_string()),
+        take(&reader, &document, &found, each).map_err(|pass| {
+            match (document.faults().next(), pass) {
+                // What cannot be read may well have been the mapping's.
+                (Some((_, (reason, what))), _) => Refusal::Unreadable(*reason, what.to_string()),
+                (None, Pass::UnknownName(_)) => Refusal::Ignored(Ignored::UnknownName),
+                (None, pass) => Refusal::NotIts(pass.to_string()),
+            }
         })
     }
 }
@@ -214,23 +222,20 @@ fn left_alone(mapping: &Mapping, message: Message<'_>) -> Option<Ignored> {
     }
 }
 
-fn read_along<'p>(mapping: &Mapping, payload: &'p [u8]) -> Result<Found<'p>, Refusal> {
-    let text = std::str::from_utf8(payload).map_err(|error| {
-        let what = format!("not UTF-8 from byte {}", error.valid_up_to());
-        Refusal::Unreadable(Reason::NotUtf8, what)
-    })?;
-    match mapping.format {
-        Format::Text => Ok(one_value(text.trim(), &mapping.tree)),
-        Format::Json => scan(text, &mapping.tree).map_err(|error| {
-            let what = format!("not valid JSON: {error}");
-            Refusal::Unreadable(Reason::InvalidJson, what)
-        }),
+fn read_along<'p>(mapping: &Mapping, text: &'p str) -> Result<Found<'p>, Refusal> {
+    if mapping.format.is_text() {
+        return Ok(one_value(text.trim(), &mapping.tree));
     }
+    scan(text, &mapping.tree).map_err(|error| {
+        let what = format!("not valid JSON: {error}");
+        Refusal::Unreadable(Reason::InvalidJson, what)
+    })
 }
 
 /// Hands on what a mapping makes of what was found.
 fn take<'m>(
     reader: &Reader<'m>,
+    document: &Document<'_>,
     found: &Found<'_>,
     mut each: impl FnMut(Option<usize>, Result<Made<'m>, Rejection>),
 ) -> Result<(), Pass> {
@@ -247,12 +252,21 @@ fn take<'m>(
     reader.conditions(&view, false)?;
     let mut passed = (!found.has_container).then(|| Pass::NoContainer(path.to_string()));
     let mut is_taken = false;
+    let mut faults = document.faults().peekable();
+    let unread = |(reason, what): &Fault| Err(reader.rejection(*reason, what));
     for element in &found.elements {
+        let index = element.place.index;
+        if document.is_aside(index) {
+            continue;
+        }
         view.look_at(element);
         match reader.read(&view) {
             Ok(outcome) => {
+                while let Some((before, fault)) = faults.next_if(|(other, _)| *other < index) {
+                    each(Some(before), unread(fault));
+                }
                 let fault = found.twice.as_ref().or(element.twice.as_ref());
-                each(Some(element.place.index), fault.map_or(outcome, twice));
+                each(Some(index), fault.map_or(outcome, twice));
                 is_taken = true;
             }
             // What holds for a value says more than that it is none of the mapping's.
@@ -262,5 +276,9 @@ fn take<'m>(
             Err(_) => {}
         }
     }
-    if is_taken { Ok(()) } else { Err(passed.unwrap_or(Pass::NoField)) }
+    if !is_taken {
+        return Err(passed.unwrap_or(Pass::NoField));
+    }
+    faults.for_each(|(behind, fault)| each(Some(behind), unread(fault)));
+    Ok(())
 }

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
-use super::compiled::{Format, Mapping, Piece, Time};
+use super::compiled::{Mapping, Piece, Time};
 use super::decide::{Fate, Mapped, Message, Refusal};
+use super::entries::Entries;
+use super::format;
 use super::path::{Path, Step, quoted};
 use super::read::{Made, Source, Surroundings};
 use super::set::Mappings;
@@ -51,10 +53,14 @@ impl Mappings {
         let mut readings = Vec::new();
         let mut used = Vec::new();
         let mut taken_by = None;
+        let mut text = String::new();
         for candidate in candidates {
             let mapping = &self.list[candidate.mapping];
+            text = format::read(&mapping.format, message.payload, message.received_at)
+                .map(|document| document.text.into_owned())
+                .unwrap_or_default();
             let outcome = self.ask(candidate, message, around, |index, outcome| {
-                used.extend(used_by(mapping, index, message.payload));
+                used.extend(used_by(mapping, index, &text));
                 readings.push(explained(mapping, index, outcome));
             });
             match outcome {
@@ -70,7 +76,7 @@ impl Mappings {
             .map(|(at, refusal)| (self.list[*at].name.clone(), refusal.to_string()))
             .collect();
         let ignored = match taken_by.map(|at| &self.list[at]) {
-            Some(mapping) if mapping.format == Format::Json => unused(message.payload, &used),
+            Some(mapping) if !mapping.format.is_text() => unused(&text, &used),
             _ => Vec::new(),
         };
         let fate = match taken_by {
@@ -113,11 +119,11 @@ fn explained(
 }
 
 /// Where the values stand that a mapping looks at for a reading, from the message on.
-fn used_by(mapping: &Mapping, index: Option<usize>, payload: &[u8]) -> Vec<Vec<Step>> {
+fn used_by(mapping: &Mapping, index: Option<usize>, text: &str) -> Vec<Vec<Step>> {
     let mut element = Vec::new();
     if let (Some((path, _)), Some(index)) = (&mapping.each, index) {
         element.clone_from(&path.steps);
-        element.extend(step_to(payload, &path.steps, index));
+        element.extend(step_to(text, &path.steps, index));
     }
     let from_message = |path: &Path| {
         let mut steps = if path.is_of_message { Vec::new() } else { element.clone() };
@@ -148,8 +154,8 @@ fn used_by(mapping: &Mapping, index: Option<usize>, payload: &[u8]) -> Vec<Vec<S
 }
 
 /// The step to the element `index` of the container at `steps`.
-fn step_to(payload: &[u8], steps: &[Step], index: usize) -> Option<Step> {
-    let mut value: &RawValue = serde_json::from_slice(payload).ok()?;
+fn step_to(text: &str, steps: &[Step], index: usize) -> Option<Step> {
+    let mut value: &RawValue = serde_json::from_str(text).ok()?;
     for step in steps {
         value = children(value)?.into_iter().find(|(other, _)| other == step)?.1;
     }
@@ -164,46 +170,16 @@ fn children(value: &RawValue) -> Option<Vec<(Step, &RawValue)>> {
         return Some(all.into_iter().enumerate().map(|(at, v)| (Step::Index(at), v)).collect());
     }
     if text.starts_with('{') {
-        let entries: Entries<'_> = serde_json::from_str(text).ok()?;
-        return Some(entries.0);
+        let Entries(entries) = serde_json::from_str(text).ok()?;
+        return Some(entries.into_iter().map(|(key, value)| (Step::Key(key), value)).collect());
     }
     None
 }
 
-/// The entries of an object in their order.
-struct Entries<'v>(Vec<(Step, &'v RawValue)>);
-
-impl<'de: 'v, 'v> serde::Deserialize<'de> for Entries<'v> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-
-        impl<'de> serde::de::Visitor<'de> for All {
-            type Value = Vec<(Step, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<Self::Value, A::Error> {
-                let mut all = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    all.push((Step::Key(key), value));
-                }
-                Ok(all)
-            }
-        }
-
-        deserializer.deserialize_map(All).map(Self)
-    }
-}
-
 /// The paths of plain values that none of `used` leads to.
-fn unused(payload: &[u8], used: &[Vec<Step>]) -> Vec<String> {
+fn unused(text: &str, used: &[Vec<Step>]) -> Vec<String> {
     let mut listed = Vec::new();
-    if let Ok(value) = serde_json::from_slice::<&RawValue>(payload) {
+    if let Ok(value) = serde_json::from_str::<&RawValue>(text) {
         list_unused(value, &mut Vec::new(), used, &mut listed);
     }
     listed
@@ -253,11 +229,11 @@ mod tests {
     #[test]
     fn what_nothing_looks_at_is_listed_as_a_mapping_would_write_it() {
         let key = |text: &str| Step::Key(text.to_owned());
-        let payload = br#"{"a":{"b":1,"c d":[1,{"e":2}]},"switch:0":3,"x.y":4,"u":5}"#;
+        let payload = r#"{"a":{"b":1,"c d":[1,{"e":2}]},"switch:0":3,"x.y":4,"u":5}"#;
         let used = [vec![key("a"), key("b")], vec![key("u")]];
         let expected = ["a.c d[0]", "a.c d[1].e", "switch:0", "\"x.y\""];
         assert_eq!(unused(payload, &used), expected);
-        assert_eq!(unused(b"7", &[]), ["$"]);
+        assert_eq!(unused("7", &[]), ["$"]);
         assert_eq!(step_to(payload, &[key("a")], 1), Some(key("c d")));
     }
 }

@@ -6,17 +6,19 @@
 //!
 //! From the file to a row: [`set`] reads all mappings, [`compile`] each of them with the options of its
 //! [`field`]s, out of [`path`]s, [`template`]s and [`topic`] filters. [`dispatch`] finds the candidates
-//! for a topic, [`scan`] reads a message once along the [`tree`] of a mapping's paths, [`read`] makes a
-//! reading of what was [`found`], [`decide`] says whose the message is.
+//! for a topic, [`format`] makes JSON of a message, [`scan`] reads that once along the [`tree`] of a
+//! mapping's paths, [`read`] makes a reading of what was [`found`], [`decide`] says whose the message is.
 
 mod compile;
 mod compiled;
 mod convert;
 mod decide;
 mod dispatch;
+mod entries;
 mod explain;
 mod extra;
 mod field;
+mod format;
 mod found;
 mod identity;
 mod keys;
@@ -39,6 +41,7 @@ pub use compiled::Mapping;
 pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
 pub use explain::{Explained, Explanation};
 pub use field::is_name;
+pub use format::{Recognized, recognize, recognize_time};
 pub use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;
 pub use read::READING_MAX_BYTES;

@@ -2,8 +2,9 @@
 
 use rocket::figment::value::{Dict, Value};
 
-use super::compiled::{Condition, Extra, Format, One, Template, Time};
+use super::compiled::{Condition, Extra, One, Piece, Template, Time};
 use super::field::read_paths;
+use super::format::Format;
 use super::keys::{Keys, literals};
 use super::path::{Container, Path, quoted};
 use super::template::{self, Part};
@@ -42,12 +43,26 @@ fn flatten<'d>(dict: &'d Dict, above: &str, all: &mut Vec<(String, &'d Value)>) 
 /// Reads what may hold captures and paths.
 pub(super) struct Reader<'a> {
     pub(super) filters: &'a [Filter],
-    pub(super) format: Format,
+    pub(super) format: &'a Format,
     pub(super) each: Option<&'a (Path, Container)>,
     pub(super) tree: &'a mut Tree,
 }
 
 impl Reader<'_> {
+    /// What the device is called: in `SenML` the base name, unless the file says otherwise.
+    pub(super) fn device(&mut self, keys: &mut Keys<'_, '_>) -> Template {
+        if self.format.is_senml() && keys.value("device").is_none() {
+            return self.label("bn");
+        }
+        self.template(keys, "device", true)
+    }
+
+    /// A template of what an element has under one key.
+    fn label(&mut self, key: &str) -> Template {
+        let path = Path::of_key(key);
+        Template(vec![Piece::Value(self.tree.slot(&path), path)])
+    }
+
     pub(super) fn template(
         &mut self,
         keys: &mut Keys<'_, '_>,
@@ -86,7 +101,7 @@ impl Reader<'_> {
             Part::Index if container != Some(Container::Array) => {
                 Some("`{index}` needs an `each` that ends in `[*]`".to_owned())
             }
-            Part::Value(_) if self.format == Format::Text => {
+            Part::Value(_) if self.format.is_text() => {
                 Some("a text is one value and has no paths".to_owned())
             }
             Part::Text(_) | Part::Key | Part::Index | Part::Value(_) => None,
@@ -123,7 +138,7 @@ impl Reader<'_> {
                 Err(what) => keys.mistake(format_args!("has: {what}")),
             }
         }
-        if self.format == Format::Text && (!when.is_empty() || !has.is_empty()) {
+        if self.format.is_text() && (!when.is_empty() || !has.is_empty()) {
             keys.mistake("when, has: a text is one value and has no paths");
         }
         (when, has)
@@ -137,12 +152,21 @@ impl Reader<'_> {
                 let expected = "\"received\", or { path, format, zone, fallback }";
                 return keys.unexpected("time", expected, other).unwrap_or(Time::Received);
             }
+            None if self.format.is_senml() => {
+                let path = Path::of_key("t");
+                return Time::Payload {
+                    slots: vec![self.tree.slot(&path)],
+                    paths: vec![path],
+                    format: time::Format::Since(Unit::Seconds),
+                    or_received: false,
+                };
+            }
             None => {
                 keys.mistake("time: is missing; say \"received\", or where it stands");
                 return Time::Received;
             }
         };
-        if self.format == Format::Text {
+        if self.format.is_text() {
             keys.mistake("time: a text is one value and has no paths; say \"received\"");
         }
         keys.within(options, "time", |keys| self.payload_time(keys))
@@ -201,17 +225,19 @@ impl Reader<'_> {
     pub(super) fn one(&mut self, keys: &mut Keys<'_, '_>) -> Option<One> {
         let is_named = keys.value("field").is_some();
         let value = keys.text("value");
-        if value.is_some() && !is_named {
+        if value.is_some() && !is_named && !self.format.is_senml() {
             keys.mistake("value: goes with `field`, which says what its column is");
         }
-        if value.is_some() && self.format == Format::Text {
+        if value.is_some() && self.format.is_text() {
             keys.mistake("value: in a text it is the text itself");
         }
-        if !is_named {
+        let is_senml = self.format.is_senml();
+        if !is_named && !is_senml {
             return None;
         }
-        let name = self.template(keys, "field", false);
+        let name = if is_named { self.template(keys, "field", false) } else { self.label("n") };
         let itself = if self.each.is_some() { "." } else { "$" };
+        let value = value.or(is_senml.then_some("value"));
         let path = Path::parse(value.unwrap_or(itself)).map_err(|what| {
             keys.mistake(format_args!("value: {what}"));
         });
@@ -222,7 +248,7 @@ impl Reader<'_> {
 
     pub(super) fn extra(&mut self, keys: &mut Keys<'_, '_>, is_one: bool) -> Option<Extra> {
         let options = keys.dict("extra")?;
-        let is_one = is_one || self.format == Format::Text;
+        let is_one = is_one || self.format.is_text();
         keys.within(options, "extra", |keys| {
             let max = keys.whole("max", 1, EXTRA_MAX_ENTRIES).unwrap_or(EXTRA_ENTRIES);
             let path = keys.text("path");

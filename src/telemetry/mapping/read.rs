@@ -36,6 +36,8 @@ pub(super) struct Reader<'a> {
     pub(super) filter: usize,
     pub(super) topic: &'a str,
     pub(super) around: Surroundings<'a>,
+    /// Whether the message tells its times by when it was received.
+    pub(super) is_by_arrival: bool,
 }
 
 /// Where a value came from.
@@ -142,7 +144,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Made<'a>, Rejection> {
         let device_id = self.device_id(view)?;
         let (timestamp, time_path) = self.timestamp(view)?;
-        let by_arrival = time_path.is_none();
+        let by_arrival = time_path.is_none() || self.is_by_arrival;
         let table = Arc::clone(self.table);
         let reading = MappedReading { table, device_id, timestamp, cells: Vec::new() };
         let mut made = Made { reading, by_arrival, sources: Vec::new(), time_path };

@@ -10,6 +10,8 @@ use crate::base::time::Timestamp;
 use crate::telemetry::rejection::{Reason, Rejection};
 use crate::telemetry::validate::{Rules, TimeOfDay};
 
+mod formats;
+
 /// The examples of the documentation.
 const EXAMPLES: &str = r#"
 [[default.mapping]]
@@ -431,8 +433,8 @@ fn every_mistake_is_told_at_once_with_its_place() {
         ("fields = [\"a\"]\ntable = \"X\"", "table: a table is called"),
         ("fields = [\"a\"]\ntable = \"telemetry_devices\"", "service's or of PostgreSQL's"),
         ("fields = [\"a\"]\neach = \"a\"", "each: `a` must end"),
-        ("fields = [\"a\"]\nformat = \"xml\"", "format: expected json or text"),
-        ("fields = [\"a\"]\nformat = \"csv\"", "not read by this version yet"),
+        ("fields = [\"a\"]\nformat = \"xml\"", "format: expected json, text, ndjson"),
+        ("fields = [\"a\"]\nformat = \"csv\"", "columns: is missing"),
         ("fields = [\"a\"]\nformat = \"text\"\neach = \"[*]\"", "has no elements"),
         ("fields = [\"a\", \"b\"]\nformat = \"text\"", "field: is missing"),
         ("fields = [\"a\"]\nvalue = \"v\"", "goes with `field`"),

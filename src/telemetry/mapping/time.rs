@@ -191,7 +191,7 @@ fn fraction(text: &str) -> Option<(u32, &str)> {
 
 /// Microseconds, read from the digits: a double has too few of them for a time in seconds with
 /// decimals. What is finer is cut off.
-fn since_epoch(text: &str, unit: Unit) -> Option<i64> {
+pub(super) fn since_epoch(text: &str, unit: Unit) -> Option<i64> {
     /// More digits than any time has.
     const MOST_DIGITS: i64 = 40;
     let (is_negative, unsigned) = match text.strip_prefix('-') {
