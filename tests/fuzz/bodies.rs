@@ -110,6 +110,50 @@ device = "d"
 field = "{f}"
 time = "received"
 fields = ["f", "g"]
+
+[[default.mapping]]
+name = "lines"
+topic = "f/ndjson"
+format = "ndjson"
+device = "{.d}-{index}"
+time = { path = ["t", "$[0].t"], format = "s" }
+extra = {}
+fields = { f = {}, s = { type = "text" } }
+
+[[default.mapping]]
+name = "rows"
+topic = "f/csv"
+format = "csv"
+columns = ["t", "d", "", "f", "s"]
+device = "{.d}"
+time = { path = "t", format = "s" }
+extra = { max = 3 }
+fields = { f = { required = true }, s = { type = "text" } }
+
+[[default.mapping]]
+name = "records"
+topic = "f/senml"
+format = "senml"
+extra = {}
+fields = { f = {}, b = { type = "bool" }, s = { type = "text" } }
+
+[[default.mapping]]
+name = "cbor"
+topic = "f/cbor"
+format = "cbor"
+device = "{.d}"
+time = { path = "t", format = "s" }
+extra = { path = "r" }
+fields = { f = { path = ["f", '"1"[0]'] }, i = { type = "int" }, s = { type = "text" } }
+
+[[default.mapping]]
+name = "msgpack"
+topic = "f/msgpack"
+format = "msgpack"
+each = "r.*"
+device = "{$.d}{key}"
+time = { path = "$.t", format = "s" }
+fields = { f = {}, i = { type = "int" }, s = { type = "text" } }
 "#;
 
 /// A file of mappings is compiled or refused, whatever is in it, and so are paths, templates and filters.
@@ -129,6 +173,21 @@ fn compiled(toml: &str) -> Result<Mappings, String> {
     from.mistakes_so_far().map(|()| mappings).map_err(|mistakes| mistakes.to_string())
 }
 
+/// Topics of the mappings.
+const TOPICS: [&str; 11] = [
+    "a/d",
+    "b/d/e",
+    "c/f",
+    "c/g",
+    "b/set/set",
+    "a",
+    "f/ndjson",
+    "f/csv",
+    "f/senml",
+    "f/cbor",
+    "f/msgpack",
+];
+
 /// A message, of which the first byte chooses the topic: each reading of it is a row that keeps to its
 /// table, or a rejection that says whose.
 pub(crate) fn message(data: &[u8]) {
@@ -138,7 +197,7 @@ pub(crate) fn message(data: &[u8]) {
     });
     let (mappings, rules) = &*COMPILED;
     let Some((choice, payload)) = data.split_first() else { return };
-    let topic = ["a/d", "b/d/e", "c/f", "c/g", "b/set/set", "a"][usize::from(*choice) % 6];
+    let topic = TOPICS[usize::from(*choice) % TOPICS.len()];
     let received_at = Timestamp::from_millis(1_893_456_000_000).expect("a time");
     let message = Message { topic, payload, is_retained: *choice > 127, received_at };
     let mut readings = 0;
