@@ -39,6 +39,8 @@ enum Command {
     Wal(cli::wal::Arguments),
     /// Show what the mappings of Rocket.toml make of messages
     CheckMapping(cli::mapping::Arguments),
+    /// Listen to the broker and print mappings for what is published there
+    SuggestMapping(cli::suggest::Arguments),
     /// Look at the table in the database, and bring that of an earlier release up to date
     Schema(cli::schema::Arguments),
     /// Set an installation up: ask for broker, database and token, test them, write settings and secrets
@@ -107,6 +109,9 @@ fn answer(output: &Output) -> ExitCode {
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
         Command::CheckMapping(arguments) => {
             cli::mapping::run(&arguments).unwrap_or_else(bad_configuration)
+        }
+        Command::SuggestMapping(arguments) => {
+            cli::suggest::run(&arguments).unwrap_or_else(bad_configuration)
         }
         Command::Schema(arguments) => {
             cli::schema::run(&arguments).unwrap_or_else(bad_configuration)

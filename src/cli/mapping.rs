@@ -1,15 +1,12 @@
 //! `ingestor check-mapping`: what the mappings make of messages, without a broker, a database or a log.
 //! It is the service's own decoder that is asked.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use super::samples::{Sample, read_samples};
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
 use crate::base::time::Timestamp;
@@ -52,14 +49,6 @@ where every value came from, and what nothing looks at. Needs no broker, databas
 Exit codes: 0 all of it would be stored, 1 something would not, or could not be read, 64 bad arguments or
 configuration.";
 
-/// A message to be checked.
-struct Sample {
-    topic: String,
-    payload: Vec<u8>,
-    is_retained: bool,
-    received_at: Option<Timestamp>,
-}
-
 /// What the messages are checked against.
 struct Checker {
     mappings: Mappings,
@@ -100,6 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
             topic: topic.clone(),
             payload: payload.clone().into_bytes(),
             is_retained: false,
+            qos: None,
             received_at: None,
         })
         .map(|()| true),
@@ -169,104 +159,5 @@ impl Checker {
             Fate::Unmatched(_) => report.refuse("no mapping takes it"),
         }
         report
-    }
-}
-
-/// Reads a file of messages, or standard input; returns whether all of it could be understood.
-fn read_samples(name: &str, check: &mut impl FnMut(&Sample) -> io::Result<()>) -> io::Result<bool> {
-    let input: Box<dyn Read> = if name == "-" {
-        Box::new(io::stdin().lock())
-    } else {
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("cannot read {name}: {error}"));
-        Box::new(std::fs::File::open(name).map_err(named)?)
-    };
-    let mut input = BufReader::new(input);
-    let mut are_all_read = true;
-    let mut number = 0_u64;
-    loop {
-        let mut line = Vec::new();
-        if input.read_until(b'\n', &mut line)? == 0 {
-            return Ok(are_all_read);
-        }
-        number += 1;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let samples = match samples(&line) {
-            // A document over several lines, such as an answer that was made readable.
-            Err(_) if number == 1 => {
-                input.read_to_end(&mut line)?;
-                samples(&line)
-            }
-            outcome => outcome,
-        };
-        match samples {
-            Ok(samples) => samples.iter().try_for_each(&mut *check)?,
-            Err(problem) => {
-                complain(&format!("ingestor: {name}, line {number}: {problem}"));
-                are_all_read = false;
-            }
-        }
-    }
-}
-
-/// The messages in a line, or in a document.
-fn samples(text: &[u8]) -> Result<Vec<Sample>, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
-    let expected = |error: serde_json::Error| {
-        format!(
-            "expected {{\"topic\",\"payload\"}} or an answer of GET /admin/dead-letters: {error}"
-        )
-    };
-    let lines: Vec<Line<'_>> = if let Ok(Letters { dead_letters }) = serde_json::from_str(text) {
-        dead_letters
-    } else if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(expected)?
-    } else {
-        vec![serde_json::from_str(text).map_err(expected)?]
-    };
-    lines.into_iter().map(Line::sample).collect()
-}
-
-/// An answer of `GET /admin/dead-letters`.
-#[derive(Deserialize)]
-struct Letters<'d> {
-    #[serde(borrow)]
-    dead_letters: Vec<Line<'d>>,
-}
-
-/// A message as `mosquitto_sub` or a dead letter has it.
-#[derive(Deserialize)]
-struct Line<'d> {
-    topic: String,
-    #[serde(borrow)]
-    payload: Option<&'d RawValue>,
-    #[serde(default)]
-    payload_encoding: Option<String>,
-    #[serde(default)]
-    retain: u8,
-    #[serde(default)]
-    received_at: Option<String>,
-}
-
-impl Line<'_> {
-    fn sample(self) -> Result<Sample, String> {
-        let text = self.payload.map_or("null", RawValue::get);
-        let payload = match serde_json::from_str::<String>(text) {
-            Ok(text) if self.payload_encoding.as_deref() == Some("base64") => {
-                STANDARD.decode(text).map_err(|error| format!("payload is no base64: {error}"))?
-            }
-            Ok(text) => text.into_bytes(),
-            // `%J` prints a payload that is JSON as such.
-            Err(_) if self.payload.is_some() && text != "null" => text.as_bytes().to_vec(),
-            Err(_) => Vec::new(),
-        };
-        Ok(Sample {
-            topic: self.topic,
-            payload,
-            is_retained: self.retain == 1,
-            received_at: self.received_at.as_deref().and_then(Timestamp::from_rfc3339),
-        })
     }
 }

@@ -6,5 +6,7 @@ pub mod init;
 mod installation;
 pub mod manual;
 pub mod mapping;
+mod samples;
 pub mod schema;
+pub mod suggest;
 pub mod wal;

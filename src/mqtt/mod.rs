@@ -3,7 +3,7 @@
 //! [`session`] decides, without a connection or a clock, on [`packet`]s; `connection` is the port to
 //! the network, and its codec the only file here that knows rumqttc; [`driver`] does what the
 //! session says, `inlet` hands deliveries to the intake, and `remembered` keeps for the next process
-//! which filters were granted.
+//! which filters were granted. [`listen`] is for whoever only wants to see what is published.
 
 mod coalesce;
 mod connection;
@@ -11,6 +11,7 @@ mod credentials;
 mod diagnosis;
 pub mod driver;
 mod inlet;
+pub(crate) mod listen;
 pub mod packet;
 mod probe;
 mod remembered;

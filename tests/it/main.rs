@@ -55,6 +55,7 @@ mod status;
 mod stop;
 mod strangers;
 mod subscriptions;
+mod suggest_mapping;
 mod systemd;
 mod tables;
 mod tables_api;

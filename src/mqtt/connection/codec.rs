@@ -228,6 +228,21 @@ pub(super) fn encode(packet: Sent, bytes: &mut BytesMut) -> Result<(), Malformed
     write(&packet, bytes)
 }
 
+/// Appends a SUBSCRIBE to one filter with QoS 0, which [`encode`] never does.
+///
+/// # Errors
+/// If it is too long.
+pub(super) fn subscribe_to_look(
+    packet_id: u16,
+    filter: &str,
+    bytes: &mut BytesMut,
+) -> Result<(), Malformed> {
+    let filter = SubscribeFilter::new(filter.to_owned(), QoS::AtMostOnce);
+    let mut subscribe = Subscribe::new_many([filter]);
+    subscribe.pkid = packet_id;
+    write(&Packet::Subscribe(subscribe), bytes)
+}
+
 fn write(packet: &Packet, bytes: &mut BytesMut) -> Result<(), Malformed> {
     packet.write(bytes, MAX_PACKET_BYTES).map(drop).map_err(rumqttc_error)
 }

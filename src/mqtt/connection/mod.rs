@@ -106,6 +106,14 @@ impl Connection {
         codec::encode(packet, &mut self.outbox).map_err(malformed)
     }
 
+    /// Queues a subscription with QoS 0.
+    ///
+    /// # Errors
+    /// If the filter is too long.
+    pub(super) fn queue_look(&mut self, packet_id: u16, filter: &str) -> Result<(), Loss> {
+        codec::subscribe_to_look(packet_id, filter, &mut self.outbox).map_err(malformed)
+    }
+
     /// Writes what is queued.
     ///
     /// # Errors

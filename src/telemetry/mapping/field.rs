@@ -64,7 +64,8 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// What is wrong with the name of a column, if anything is.
-pub(super) fn name_fault(name: &str) -> Option<String> {
+#[must_use]
+pub fn name_fault(name: &str) -> Option<String> {
     if !is_name(name) {
         return Some(
             "a column is called [a-z][a-z0-9_]*, with at most 63 characters; what the device calls it is its `path`"

@@ -6,7 +6,7 @@
 //!
 //! From the file to a row: [`set`] reads all mappings, [`compile`] each of them with the options of its
 //! [`field`]s, out of [`path`]s, [`template`]s and [`topic`] filters. [`dispatch`] finds the candidates
-//! for a topic, [`format`] makes JSON of a message, [`scan`] reads that once along the [`tree`] of a
+//! for a topic, [`mod@format`] makes JSON of a message, [`scan`] reads that once along the [`tree`] of a
 //! mapping's paths, [`read`] makes a reading of what was [`found`], [`decide`] says whose the message is.
 
 mod compile;
@@ -40,10 +40,11 @@ mod value;
 pub use compiled::Mapping;
 pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
 pub use explain::{Explained, Explanation};
-pub use field::is_name;
+pub use field::{is_name, name_fault as column_fault};
 pub use format::{Recognized, recognize, recognize_time};
 pub use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;
+pub(crate) use path::quoted as path_key;
 pub use read::READING_MAX_BYTES;
 pub use set::{Mappings, Unmatched};
 pub use shape::{

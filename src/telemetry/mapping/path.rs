@@ -65,7 +65,7 @@ impl fmt::Display for Path {
 }
 
 /// A key as it stands in a path: in quotes, if it could be taken for something else.
-pub(super) fn quoted(key: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(key: &str) -> Cow<'_, str> {
     if Path::parse(key).is_ok_and(|path| path.single_key() == Some(key)) {
         return Cow::Borrowed(key);
     }

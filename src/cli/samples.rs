@@ -1,0 +1,158 @@
+//! Messages in a file, as those have them who have seen them: `mosquitto_sub`, and the dead letters.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::base::output::complain;
+use crate::base::time::Timestamp;
+
+/// A message that somebody has seen.
+pub(super) struct Sample {
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) is_retained: bool,
+    /// As it was delivered, if that is known.
+    pub(super) qos: Option<u8>,
+    pub(super) received_at: Option<Timestamp>,
+}
+
+/// Reads a file of messages, or standard input; returns whether all of it could be understood.
+///
+/// # Errors
+/// If it cannot be read, or what `take` says.
+pub(super) fn read_samples(
+    name: &str,
+    take: &mut impl FnMut(&Sample) -> io::Result<()>,
+) -> io::Result<bool> {
+    let input: Box<dyn Read> = if name == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot read {name}: {error}"));
+        Box::new(std::fs::File::open(name).map_err(named)?)
+    };
+    let mut input = BufReader::new(input);
+    let mut are_all_read = true;
+    let mut number = 0_u64;
+    loop {
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(are_all_read);
+        }
+        number += 1;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let samples = match samples(&line) {
+            // A document over several lines, such as an answer that was made readable.
+            Err(_) if number == 1 => {
+                input.read_to_end(&mut line)?;
+                samples(&line)
+            }
+            outcome => outcome,
+        };
+        match samples {
+            Ok(samples) => samples.iter().try_for_each(&mut *take)?,
+            Err(problem) => {
+                complain(&format!("ingestor: {name}, line {number}: {problem}"));
+                are_all_read = false;
+            }
+        }
+    }
+}
+
+/// The messages in a line, or in a document.
+fn samples(text: &[u8]) -> Result<Vec<Sample>, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+    let expected = |error: serde_json::Error| {
+        format!(
+            "expected {{\"topic\",\"payload\"}} or an answer of GET /admin/dead-letters: {error}"
+        )
+    };
+    let lines: Vec<Line<'_>> = if let Ok(Letters { dead_letters }) = serde_json::from_str(text) {
+        dead_letters
+    } else if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(expected)?
+    } else {
+        vec![serde_json::from_str(text).map_err(expected)?]
+    };
+    lines.into_iter().map(Line::sample).collect()
+}
+
+/// An answer of `GET /admin/dead-letters`.
+#[derive(Deserialize)]
+struct Letters<'d> {
+    #[serde(borrow)]
+    dead_letters: Vec<Line<'d>>,
+}
+
+/// A message as `mosquitto_sub` or a dead letter has it.
+#[derive(Deserialize)]
+struct Line<'d> {
+    topic: String,
+    #[serde(borrow)]
+    payload: Option<&'d RawValue>,
+    #[serde(default)]
+    payload_encoding: Option<String>,
+    #[serde(default)]
+    retain: u8,
+    qos: Option<u8>,
+    #[serde(default, alias = "tst")]
+    received_at: Option<String>,
+}
+
+impl Line<'_> {
+    fn sample(self) -> Result<Sample, String> {
+        let text = self.payload.map_or("null", RawValue::get);
+        let payload = match serde_json::from_str::<String>(text) {
+            Ok(text) if self.payload_encoding.as_deref() == Some("base64") => {
+                STANDARD.decode(text).map_err(|error| format!("payload is no base64: {error}"))?
+            }
+            Ok(text) => text.into_bytes(),
+            // `%J` prints a payload that is JSON as such.
+            Err(_) if self.payload.is_some() && text != "null" => text.as_bytes().to_vec(),
+            Err(_) => Vec::new(),
+        };
+        Ok(Sample {
+            topic: self.topic,
+            payload,
+            is_retained: self.retain == 1,
+            qos: self.qos,
+            received_at: self.received_at.as_deref().and_then(time),
+        })
+    }
+}
+
+/// A time as letters have it, or as `mosquitto_sub` prints it: `2025-10-05T14:34:56.123456Z+0200`.
+fn time(text: &str) -> Option<Timestamp> {
+    let plain = Timestamp::from_rfc3339(text);
+    plain.or_else(|| {
+        let (local, minutes) = text.split_at_checked(text.len().checked_sub(2)?)?;
+        let (local, hours) = local.split_at_checked(local.len().checked_sub(3)?)?;
+        Timestamp::from_rfc3339(&format!("{}{hours}:{minutes}", local.trim_end_matches('Z')))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_mosquitto_sub_is_read_in_its_zone() {
+        let utc = Timestamp::from_rfc3339("2025-10-05T12:34:56.5Z");
+        for text in [
+            "2025-10-05T14:34:56.500000Z+0200",
+            "2025-10-05T14:34:56.5+0200",
+            "2025-10-05T12:34:56.5Z",
+        ] {
+            assert_eq!(time(text), utc, "{text}");
+        }
+        for text in ["", "ü", "now", "12345"] {
+            assert_eq!(time(text), None, "{text}");
+        }
+    }
+}
