@@ -10,6 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
+use super::exchange::Exchange;
+use super::export::{self, Accepted, Answered};
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::selection::{Selection, Wanted};
@@ -25,9 +27,13 @@ pub(super) fn routes() -> Vec<Route> {
     get,
     tag = "data",
     path = "/api/v1/devices",
-    params(Query, Wanted),
+    params(Query, Wanted, export::Wanted),
     responses(
-        (status = 200, description = "A page of devices.", body = Answer),
+        (
+            status = 200,
+            description = "A page of devices, or all of them as a file.",
+            content((Answer = "application/json"), (String = "text/csv"), (String = "application/x-ndjson")),
+        ),
         (
             status = 503,
             description = "The database does not answer, or has no table yet.",
@@ -40,9 +46,16 @@ pub(super) fn routes() -> Vec<Route> {
 pub(super) async fn devices(
     _reader: Reader,
     query: RawQuery<'_>,
+    accepted: Accepted,
+    exchange: Exchange,
+    turns: &State<export::Turns>,
     state: &State<AppState>,
-) -> Result<Json<Answer>, ApiError> {
+) -> Result<Answered<Answer>, ApiError> {
     let parameters = query.parameters(KNOWN)?;
+    if let Some(format) = accepted.file(&parameters)? {
+        let file = export::devices(state, &exchange, turns, format, &parameters).await?;
+        return Ok(Answered::File(file));
+    }
     let Query { limit, offset, name_contains, newest_first } = Query::read(&parameters)?;
     let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = DeviceFilter { name_contains, newest_first };
@@ -50,11 +63,13 @@ pub(super) async fn devices(
     let page = page.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
     let data = page.latest.into_iter().map(|reading| item(reading, shown.as_ref())).collect();
     let total_exact = (!page.total.exact).then_some(false);
-    Ok(Json(Answer { data, total: page.total.rows, total_exact, limit, offset }))
+    let total = page.total.rows;
+    Ok(Answered::Page(Json(Answer { data, total, total_exact, limit, offset })))
 }
 
 /// The parameters that there are.
-const KNOWN: &[&str] = &["limit", "offset", "name_contains", "newest_first", "table", "fields"];
+const KNOWN: &[&str] =
+    &["limit", "offset", "name_contains", "newest_first", "table", "fields", "format"];
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
@@ -11,6 +11,11 @@ use rocket::http::{Header, Method};
 use rocket::local::asynchronous::Client;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
+
+use super::exchange::{Download, Exchange};
+
+/// The body of an answer: held as a whole, or made while it is sent.
+pub(super) type AnswerBody = Either<Full<Bytes>, Download>;
 
 /// Requests that are being answered at once. What changes something runs to its end whatever its client
 /// does meanwhile, so it is not connections that bound this.
@@ -38,7 +43,7 @@ impl Dispatcher {
         self: Arc<Self>,
         remote: SocketAddr,
         request: Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<AnswerBody> {
         let is_health = request.uri().path().starts_with("/health/");
         // These take no time, and are asked when all else hangs.
         let place =
@@ -54,7 +59,7 @@ impl Dispatcher {
         answered.flatten().unwrap_or_else(|| {
             tracing::error!("a request could not be answered");
             let body = r#"{"error":"internal error; the reason is in the server's log"}"#;
-            let mut answer = Response::new(Full::from(body));
+            let mut answer = Response::new(Either::Left(Full::from(body)));
             *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             answer
@@ -79,7 +84,7 @@ async fn dispatch(
     rocket: &Client,
     remote: SocketAddr,
     request: &Request<Incoming>,
-) -> Option<Response<Full<Bytes>>> {
+) -> Option<Response<AnswerBody>> {
     // No route takes TRACE either: a method that Rocket has no name for ends as one that it has.
     let method = request.method().as_str().parse().unwrap_or(Method::Trace);
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
@@ -90,13 +95,18 @@ async fn dispatch(
             local.add_header(Header::new(name.as_str().to_owned(), value.to_owned()));
         }
     }
+    let exchange = Exchange::default();
+    local.inner().local_cache(|| exchange.clone());
     let answer = local.dispatch().await;
     let mut response = Response::builder().status(answer.status().code);
     for header in answer.headers().iter() {
         response = response.header(header.name.as_str(), header.value());
     }
-    let body = answer.into_bytes().await.unwrap_or_default();
-    response.body(Full::from(body)).ok()
+    let body = match exchange.take_download() {
+        Some(download) => Either::Right(download),
+        None => Either::Left(Full::from(answer.into_bytes().await.unwrap_or_default())),
+    };
+    response.body(body).ok()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::postgres::StoredValues;
-use crate::telemetry::fields::{COUNT, FIELDS, Values};
+use crate::telemetry::fields::{FIELDS, Values};
 use crate::telemetry::mapping::Kind;
 
 /// A body, and the values that belong to it.
@@ -56,12 +56,13 @@ impl Shown {
 /// As PostgreSQL writes what JSON has no number for.
 const NOT_FINITE: [&str; 3] = ["\"NaN\"", "\"Infinity\"", "\"-Infinity\""];
 
-enum Keyed {
+/// Values, each with the name of its column.
+pub(super) enum Keyed {
     Fields(Values),
     Row(Arc<[Shown]>, Vec<Cell>),
 }
 
-enum Cell {
+pub(super) enum Cell {
     Null,
     Float(f64),
     AsStored(Box<RawValue>),
@@ -75,15 +76,69 @@ impl<B> Measured<B> {
 
     /// Of the database; `shown` are the columns that are shown of a whole row.
     pub(super) fn stored(body: B, values: StoredValues, shown: Option<&Arc<[Shown]>>) -> Self {
-        let values = match values {
-            StoredValues::Fields(values) => Keyed::Fields(values),
-            StoredValues::Row(text) => Keyed::of_row(&text, shown.cloned().unwrap_or_default()),
-        };
-        Self { body, values }
+        Self { body, values: Keyed::stored(values, shown) }
     }
 }
 
 impl Keyed {
+    /// Of the database; `shown` are the columns that are shown of a whole row.
+    pub(super) fn stored(values: StoredValues, shown: Option<&Arc<[Shown]>>) -> Self {
+        match values {
+            StoredValues::Fields(values) => Self::Fields(values),
+            StoredValues::Row(text) => Self::of_row(&text, shown.cloned().unwrap_or_default()),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Fields(values) => values.len(),
+            Self::Row(_, cells) => cells.len(),
+        }
+    }
+
+    /// Appends the value at `at` as it stands in a cell of a table: nothing where there is none, and text
+    /// without quotes.
+    pub(super) fn write_plain(&self, at: usize, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let float = |number: f64, out: &mut Vec<u8>| {
+            // JSON has no other numbers, and neither has the page.
+            if number.is_finite() { serde_json::to_writer(out, &number) } else { Ok(()) }
+        };
+        match self {
+            Self::Fields(values) => float(values[at], out)?,
+            Self::Row(_, cells) => match &cells[at] {
+                Cell::Null => {}
+                Cell::Float(number) => float(*number, out)?,
+                Cell::AsStored(value) if value.get().starts_with('"') => {
+                    let text: String = serde_json::from_str(value.get())?;
+                    out.extend_from_slice(text.as_bytes());
+                }
+                Cell::AsStored(value) => out.extend_from_slice(value.get().as_bytes()),
+            },
+        }
+        Ok(())
+    }
+
+    /// Adds them to an object.
+    pub(super) fn serialize_entries<M: SerializeMap>(
+        &self,
+        object: &mut M,
+    ) -> Result<(), M::Error> {
+        match self {
+            Self::Fields(values) => {
+                for (field, value) in FIELDS.iter().zip(values) {
+                    object.serialize_entry(field.name, value)?;
+                }
+            }
+            Self::Row(shown, cells) => {
+                for (column, cell) in shown.iter().zip(cells) {
+                    object.serialize_entry(&column.name, cell)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn of_row(text: &str, shown: Arc<[Shown]>) -> Self {
         let row: HashMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_else(|error| {
             // PostgreSQL writes JSON; this is for the day when it does not.
@@ -99,22 +154,9 @@ impl Keyed {
 
 impl Serialize for Keyed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Fields(values) => {
-                let mut object = serializer.serialize_map(Some(COUNT))?;
-                for (field, value) in FIELDS.iter().zip(values) {
-                    object.serialize_entry(field.name, value)?;
-                }
-                object.end()
-            }
-            Self::Row(shown, cells) => {
-                let mut object = serializer.serialize_map(Some(cells.len()))?;
-                for (column, cell) in shown.iter().zip(cells) {
-                    object.serialize_entry(&column.name, cell)?;
-                }
-                object.end()
-            }
-        }
+        let mut object = serializer.serialize_map(Some(self.len()))?;
+        self.serialize_entries(&mut object)?;
+        object.end()
     }
 }
 

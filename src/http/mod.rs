@@ -48,6 +48,8 @@ mod described;
 mod devices;
 mod dispatch;
 mod error;
+mod exchange;
+mod export;
 mod failed_attempts;
 mod headers;
 mod health;
@@ -212,6 +214,7 @@ pub async fn serve(settings: &Settings, state: AppState) -> Result<Running, Erro
 fn build(figment: Figment, state: AppState) -> Rocket<Build> {
     let rocket = rocket::custom(figment)
         .manage(state)
+        .manage(export::Turns::default())
         .attach(headers::shield())
         .attach(headers::fairing())
         .register("/", error::catchers());

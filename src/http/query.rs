@@ -11,6 +11,7 @@ use rocket::{Request, async_trait};
 use super::error::ApiError;
 use super::instant::{self, Edge};
 use crate::base::time::Timestamp;
+use crate::postgres::{Cursor, InvalidCursor};
 use crate::telemetry::validate::DEVICE_ID_MAX_CHARS;
 
 /// The query string as it came, or nothing if there was none.
@@ -81,6 +82,23 @@ impl Parameters {
     /// How many rows to skip.
     pub(super) fn offset(&self) -> Result<u32, ApiError> {
         Ok(self.number("offset", 0..=u32::MAX)?.unwrap_or(0))
+    }
+
+    /// The place behind which a page begins.
+    pub(super) fn cursor(&self) -> Result<Option<Cursor>, ApiError> {
+        let Some(text) = self.text("cursor") else { return Ok(None) };
+        if self.offset()? != 0 {
+            return Err(bad("offset", "cannot be combined with `cursor`; drop one"));
+        }
+        text.parse().map(Some).map_err(|error| {
+            let problem = match error {
+                InvalidCursor::Foreign => "must be a `next_cursor` of an earlier answer, unchanged",
+                InvalidCursor::Outdated => {
+                    "is of an earlier release, whose order was another; begin again without it"
+                }
+            };
+            bad("cursor", problem)
+        })
     }
 
     /// `true` or `false`.

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http_body_util::Either;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -216,7 +217,11 @@ impl Server {
                 if is_crowded.load(Ordering::Relaxed) {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                open.set(Activity::Answered(Instant::now()));
+                let answered = move || open.set(Activity::Answered(Instant::now()));
+                match answer.body_mut() {
+                    Either::Left(_) => answered(),
+                    Either::Right(download) => download.when_over(answered),
+                }
                 Ok::<_, Infallible>(answer)
             }
         });

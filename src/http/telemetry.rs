@@ -10,11 +10,13 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
+use super::exchange::Exchange;
+use super::export::{self, Accepted, Answered};
 use super::measured::{Measured, Shown};
-use super::query::{Parameters, RawQuery, bad};
+use super::query::{Parameters, RawQuery};
 use super::selection::{Selection, Wanted};
 use crate::base::time::Timestamp;
-use crate::postgres::{Cursor, InvalidCursor, Position, StoredReading, TelemetryFilter};
+use crate::postgres::{Cursor, Position, StoredReading, TelemetryFilter};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![telemetry]
@@ -27,9 +29,13 @@ pub(super) fn routes() -> Vec<Route> {
     get,
     tag = "data",
     path = "/api/v1/telemetry",
-    params(Query, Wanted),
+    params(Query, Wanted, export::Wanted),
     responses(
-        (status = 200, description = "A page of readings.", body = Answer),
+        (
+            status = 200,
+            description = "A page of readings, or all of them as a file.",
+            content((Answer = "application/json"), (String = "text/csv"), (String = "application/x-ndjson")),
+        ),
         (
             status = 503,
             description = "The database does not answer, or has no table yet.",
@@ -42,28 +48,35 @@ pub(super) fn routes() -> Vec<Route> {
 pub(super) async fn telemetry(
     _reader: Reader,
     query: RawQuery<'_>,
+    accepted: Accepted,
+    exchange: Exchange,
+    turns: &State<export::Turns>,
     state: &State<AppState>,
-) -> Result<Json<Answer>, ApiError> {
+) -> Result<Answered<Answer>, ApiError> {
     let parameters = query.parameters(KNOWN)?;
+    if let Some(format) = accepted.file(&parameters)? {
+        let file = export::telemetry(state, &exchange, turns, format, &parameters).await?;
+        return Ok(Answered::File(file));
+    }
     let Query { device_id, start, end, limit, offset, cursor } = Query::read(&parameters)?;
     let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = TelemetryFilter { device_id, start, end };
     let position = cursor.map_or(Position::Offset(offset), Position::After);
     let page = state.database.telemetry(&relation, &filter, &position, limit).await;
     let page = page.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
-    Ok(Json(Answer {
+    Ok(Answered::Page(Json(Answer {
         data: page.readings.into_iter().map(|reading| item(reading, shown.as_ref())).collect(),
         total: page.total.rows,
         total_exact: page.total.exact,
         limit,
         offset,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
-    }))
+    })))
 }
 
 /// The parameters that there are.
 const KNOWN: &[&str] =
-    &["device_id", "start", "end", "limit", "offset", "cursor", "table", "fields"];
+    &["device_id", "start", "end", "limit", "offset", "cursor", "table", "fields", "format"];
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -98,25 +111,9 @@ impl Query {
             end,
             limit: parameters.limit()?,
             offset: parameters.offset()?,
-            cursor: cursor(parameters)?,
+            cursor: parameters.cursor()?,
         })
     }
-}
-
-fn cursor(parameters: &Parameters) -> Result<Option<Cursor>, ApiError> {
-    let Some(text) = parameters.text("cursor") else { return Ok(None) };
-    if parameters.offset()? != 0 {
-        return Err(bad("offset", "cannot be combined with `cursor`; drop one"));
-    }
-    text.parse().map(Some).map_err(|error| {
-        let problem = match error {
-            InvalidCursor::Foreign => "must be a `next_cursor` of an earlier answer, unchanged",
-            InvalidCursor::Outdated => {
-                "is of an earlier release, whose order was another; begin again without it"
-            }
-        };
-        bad("cursor", problem)
-    })
 }
 
 /// A page of readings, newest first.

@@ -74,7 +74,7 @@ pub(crate) use examine::{Examination, Rights};
 pub use failure::Failure;
 pub use queries::{
     Cursor, DeviceFilter, DevicePage, InvalidCursor, Position, Relation, StoredColumn,
-    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total,
+    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total, Walk,
 };
 pub use reindex::{IndexProgress, index_plan};
 pub use reshape::Reshape;

@@ -26,6 +26,7 @@ mod damage;
 mod database;
 mod disasters;
 mod doctor;
+mod export;
 mod exposure;
 mod failing_writes;
 mod failover;

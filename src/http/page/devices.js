@@ -4,7 +4,7 @@ import { FIELDS } from "./fields.js";
 import { ago, clock, count, figure, measured, plural, shown } from "./format.js";
 import { Chart } from "./charts.js";
 import { arrange, find, make, say, show } from "./dom.js";
-import { ask, query } from "./server.js";
+import { ask, query, save } from "./server.js";
 import { isDrawn, learnTables, listenForTable, ofTable, table } from "./tables.js";
 
 /** A device that was silent for longer is marked. */
@@ -182,6 +182,22 @@ dialog.addEventListener("close", () => {
   clear();
 });
 range.addEventListener("change", draw);
+find("#device-csv").addEventListener("click", async () => {
+  const problem = find("#device-note");
+  say(problem, "");
+  const asked = { format: "csv", device_id: current.device_id, start: startOf(), ...ofTable() };
+  try {
+    await save(`api/v1/telemetry?${query(asked)}`);
+  } catch (refused) {
+    say(problem, `The readings cannot be saved: ${refused.message}.`);
+  }
+});
+
+/** Where the range that is chosen begins; null: nowhere. */
+function startOf() {
+  const seconds = RANGES[Number(range.value)][1];
+  return seconds === null ? null : new Date(Date.now() + ahead - seconds * 1000).toISOString();
+}
 
 function clear() {
   for (const chart of charts) chart.destroy();
@@ -194,7 +210,7 @@ async function draw() {
   const device = current.device_id;
   const seconds = RANGES[Number(range.value)][1];
   const now = Date.now() + ahead;
-  const start = seconds === null ? null : new Date(now - seconds * 1000).toISOString();
+  const start = startOf();
   const problem = find("#device-note");
   say(problem, "");
   say(find("#device-count"), "loading…");

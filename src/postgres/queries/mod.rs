@@ -25,6 +25,7 @@ mod relation;
 mod row;
 mod tables;
 mod telemetry;
+mod walk;
 mod window;
 
 pub use columns::StoredColumn;
@@ -34,3 +35,4 @@ pub use relation::Relation;
 pub use row::{StoredReading, StoredValues};
 pub(super) use tables::Tables;
 pub use telemetry::{Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total};
+pub use walk::Walk;

@@ -30,7 +30,9 @@ impl Relation {
         Self { name: name.to_owned(), is_whole: true }
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
         &self.name
     }
 

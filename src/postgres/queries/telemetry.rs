@@ -116,11 +116,11 @@ impl Database {
 
 /// What is asked, whatever the page.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
-    relation: &'a Relation,
-    filter: &'a TelemetryFilter,
+pub(super) struct Asked<'a> {
+    pub(super) relation: &'a Relation,
+    pub(super) filter: &'a TelemetryFilter,
     /// About the newest time in the table.
-    newest: Instant,
+    pub(super) newest: Instant,
 }
 
 impl Asked<'_> {
@@ -130,7 +130,7 @@ impl Asked<'_> {
 }
 
 /// `wanted` readings, from window after window.
-async fn page(
+pub(super) async fn page(
     session: &mut Session,
     asked: Asked<'_>,
     position: &Position,

@@ -53,20 +53,65 @@ pub(crate) fn request_with(
     path: &str,
     headers: &str,
 ) -> std::io::Result<Answer> {
+    request_of(address, method, path, headers, b"")
+}
+
+/// As [`request_with`], with a body, whose length is sent if it has one.
+pub(crate) fn request_of(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n");
+    let length =
+        if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{length}{headers}\r\n"
+    );
     stream.write_all(head.as_bytes())?;
+    // Who is refused before all of it was read says so, too.
+    let sent = stream.write_all(body);
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let malformed = || std::io::Error::other(format!("not an HTTP answer: {answer:?}"));
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
+    stream
+        .read_to_end(&mut answer)
+        .or_else(|error| if answer.is_empty() { Err(error) } else { Ok(0) })?;
+    if answer.is_empty() {
+        sent?;
+    }
+    parse(&answer)
+}
+
+fn parse(answer: &[u8]) -> std::io::Result<Answer> {
+    let malformed = || {
+        std::io::Error::other(format!("not an HTTP answer: {:?}", String::from_utf8_lossy(answer)))
+    };
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or_else(malformed)?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let body = &answer[end + 4..];
+    let is_chunked = head.to_lowercase().contains("\r\ntransfer-encoding: chunked");
+    // An answer without a body has no chunks either.
+    let body = if is_chunked && !body.is_empty() { of_chunks(body)? } else { body.to_vec() };
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok(Answer {
-        status: status.ok_or_else(malformed)?,
-        head: head.to_owned(),
-        body: body.to_owned(),
-    })
+    let status = status.ok_or_else(malformed)?;
+    Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+fn of_chunks(mut text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let broken_off = || std::io::Error::other("the body was broken off");
+    let mut body = Vec::new();
+    loop {
+        let end = text.windows(2).position(|bytes| bytes == b"\r\n").ok_or_else(broken_off)?;
+        let size = std::str::from_utf8(&text[..end]).ok();
+        let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = size.ok_or_else(broken_off)?;
+        text = &text[end + 2..];
+        if size == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(text.get(..size).ok_or_else(broken_off)?);
+        text = text.get(size + 2..).ok_or_else(broken_off)?;
+    }
 }

@@ -1,0 +1,83 @@
+//! The latest reading of all devices that match.
+
+use std::collections::HashSet;
+
+use super::format::Format;
+use super::rows::Rows;
+use super::{File, Turns};
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::exchange::{Download, Exchange};
+use crate::http::query::Parameters;
+use crate::http::selection::Selection;
+use crate::postgres::{DeviceFilter, StoredReading};
+
+/// Devices that are asked for at once.
+const PAGE: u32 = 1_000;
+
+/// Answers with what `parameters` ask for, as a file.
+pub(in crate::http) async fn devices(
+    state: &AppState,
+    exchange: &Exchange,
+    turns: &Turns,
+    format: Format,
+    parameters: &Parameters,
+) -> Result<Box<File>, ApiError> {
+    let limit = parameters.number("limit", 1..=u32::MAX)?.unwrap_or(u32::MAX);
+    let mut offset = parameters.offset()?;
+    let filter = DeviceFilter {
+        name_contains: parameters.device_name("name_contains")?,
+        newest_first: parameters.flag("newest_first")?.unwrap_or(false),
+    };
+    let Selection { relation, shown } = Selection::read(state, parameters).await?;
+    let table = relation.name().to_owned();
+    let rows = Rows::new(format, "last_seen", shown);
+    let turn = turns.take()?;
+    // By age their order changes all the time: then all come at once.
+    let size = if filter.newest_first { limit } else { PAGE };
+    let first = state.database.devices(&relation, &filter, offset, size.min(limit)).await;
+    let first = first.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
+    let database = state.database.clone();
+    exchange.answer_with(Download::start(move |pieces| async move {
+        let mut left = limit;
+        let mut page = first.latest;
+        let mut sent: HashSet<String> = HashSet::new();
+        let Ok(header) = rows.header() else { return };
+        if pieces.send(header).await.is_err() {
+            return;
+        }
+        loop {
+            let count = u32::try_from(page.len()).unwrap_or(u32::MAX);
+            let is_last = filter.newest_first || count < size.min(left);
+            // A name that is new moves those behind it, and the last ones come again.
+            page.retain(|reading: &StoredReading| !sent.contains(&reading.device_id));
+            sent = page.iter().map(|reading| reading.device_id.clone()).collect();
+            for piece in rows.pieces(page) {
+                let Ok(piece) = piece else { return };
+                if pieces.send(piece).await.is_err() {
+                    return;
+                }
+            }
+            left = left.saturating_sub(count);
+            offset = offset.saturating_add(count);
+            if is_last || left == 0 {
+                return pieces.end().await;
+            }
+            let query = turn.query().await;
+            let next = database.devices(&relation, &filter, offset, size.min(left)).await;
+            drop(query);
+            page = match next {
+                Ok(next) => next.latest,
+                Err(failure) => {
+                    tracing::warn!(
+                        %failure,
+                        "a file of devices was broken off: its client has a part of it and is told so"
+                    );
+                    return;
+                }
+            };
+        }
+    }));
+    let name = if table == "telemetry" { "devices".to_owned() } else { format!("devices-{table}") };
+    Ok(File::new(format, &name))
+}

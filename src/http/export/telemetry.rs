@@ -1,0 +1,129 @@
+//! All readings that match, newest first.
+
+use std::time::Duration;
+
+use super::format::Format;
+use super::rows::Rows;
+use super::{File, Turn, Turns};
+use crate::base::retry::Backoff;
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::exchange::{Download, Exchange, Gone, Pieces};
+use crate::http::query::Parameters;
+use crate::http::selection::Selection;
+use crate::postgres::{Database, Failure, Position, StoredReading, TelemetryFilter, Walk};
+
+/// How often a page is asked for in vain before the transfer is broken off.
+const ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Answers with what `parameters` ask for, as a file.
+pub(in crate::http) async fn telemetry(
+    state: &AppState,
+    exchange: &Exchange,
+    turns: &Turns,
+    format: Format,
+    parameters: &Parameters,
+) -> Result<Box<File>, ApiError> {
+    let (start, end) = parameters.range()?;
+    let filter = TelemetryFilter { device_id: parameters.device_id()?, start, end };
+    let limit = parameters.number("limit", 1..=u64::MAX)?;
+    let offset = parameters.offset()?;
+    let position = parameters.cursor()?.map_or(Position::Offset(offset), Position::After);
+    let Selection { relation, shown } = Selection::read(state, parameters).await?;
+    let table = relation.name().to_owned();
+    let rows = Rows::new(format, "timestamp", shown);
+    let mut walk = Walk::new(relation, filter, position, limit);
+    let turn = turns.take()?;
+    let first = read(&turn, &state.database, &mut walk).await;
+    let first = first.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
+    let database = state.database.clone();
+    exchange.answer_with(Download::start(move |pieces| async move {
+        match send(&pieces, &rows, &turn, database, walk, first).await {
+            Ok(()) => pieces.end().await,
+            Err(BrokenOff::Gone) => {}
+            Err(BrokenOff::Failed(reason)) => {
+                tracing::warn!(
+                    reason,
+                    "a file of readings was broken off: its client has a part of it and is told so"
+                );
+            }
+        }
+    }));
+    Ok(File::new(format, &table))
+}
+
+/// Why a file is not whole.
+enum BrokenOff {
+    /// Its client has gone.
+    Gone,
+    Failed(String),
+}
+
+impl From<Gone> for BrokenOff {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<std::io::Error> for BrokenOff {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+async fn send(
+    pieces: &Pieces,
+    rows: &Rows,
+    turn: &Turn,
+    database: Database,
+    mut walk: Walk,
+    first: Vec<StoredReading>,
+) -> Result<(), BrokenOff> {
+    pieces.send(rows.header()?).await?;
+    let mut page = first;
+    while !page.is_empty() {
+        let sending = async {
+            for piece in rows.pieces(page) {
+                pieces.send(piece?).await?;
+            }
+            Ok::<_, BrokenOff>(())
+        };
+        // The database makes the next page while this one is sent.
+        let (sent, next) = tokio::join!(sending, read_patiently(turn, &database, &mut walk));
+        sent?;
+        page = next.map_err(|failure| BrokenOff::Failed(failure.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn read(
+    turn: &Turn,
+    database: &Database,
+    walk: &mut Walk,
+) -> Result<Vec<StoredReading>, Failure> {
+    let _query = turn.query().await;
+    database.walk_on(walk).await
+}
+
+async fn read_patiently(
+    turn: &Turn,
+    database: &Database,
+    walk: &mut Walk,
+) -> Result<Vec<StoredReading>, Failure> {
+    let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, fastrand::Rng::new());
+    let mut attempts = 1;
+    loop {
+        match read(turn, database, walk).await {
+            Err(failure) if attempts == ATTEMPTS || failure.is_configuration() => {
+                return Err(failure);
+            }
+            Err(_) => {
+                attempts += 1;
+                tokio::time::sleep(pauses.next_pause()).await;
+            }
+            read => return read,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! All readings that match, however many, for a file.
+//!
+//! They are read page by page, each page where the one before it has ended. No transaction and no cursor of
+//! PostgreSQL's lasts from page to page: whoever takes an hour to read a file keeps no connection, and keeps
+//! PostgreSQL from cleaning up nothing. A row never changes its place, so none is missed or comes twice; one
+//! that is stored meanwhile may come or not.
+//!
+//! A page has as many rows as come in good time, so that a slow disk sees small pages, and no page comes near
+//! the time that a query may take.
+
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
+use std::time::{Duration, Instant};
+
+use super::relation::Relation;
+use super::row::StoredReading;
+use super::telemetry::{Asked, Position, TelemetryFilter, page};
+use crate::postgres::failure::{Failure, within};
+use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
+
+/// A way through readings, newest first.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    relation: Relation,
+    filter: TelemetryFilter,
+    position: Position,
+    /// Rows that are still wanted.
+    left: u64,
+    pace: Pace,
+}
+
+impl Walk {
+    /// From `position` on, to the end or up to `limit` rows.
+    #[must_use]
+    pub fn new(
+        relation: Relation,
+        filter: TelemetryFilter,
+        position: Position,
+        limit: Option<u64>,
+    ) -> Self {
+        let left = limit.unwrap_or(u64::MAX);
+        Self { relation, filter, position, left, pace: Pace::default() }
+    }
+}
+
+impl Database {
+    /// The next readings of `walk`; none at its end. After a failure it can be called again, and goes on
+    /// where it was.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
+    pub async fn walk_on(&self, walk: &mut Walk) -> Result<Vec<StoredReading>, Failure> {
+        let Walk { relation, filter, position, left, pace } = walk;
+        let wanted = u32::try_from(*left).unwrap_or(u32::MAX).min(pace.rows);
+        if wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let began = Instant::now();
+        let read = within(QUERY_TIMEOUT, async {
+            let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let newest = self.tables.of(relation.name()).newest.get();
+            let readings =
+                page(session, Asked { relation, filter, newest }, position, wanted).await?;
+            session.end().await?;
+            lease.keep();
+            Ok(readings)
+        });
+        match read.await {
+            Ok(readings) => {
+                *left = if readings.len() < wanted as usize {
+                    0
+                } else {
+                    left.saturating_sub(wanted.into())
+                };
+                if let Some(last) = readings.last() {
+                    *position = Position::After(last.cursor());
+                }
+                pace.took(began.elapsed());
+                Ok(readings)
+            }
+            Err(failure) => {
+                if matches!(failure, Failure::TimedOut { .. }) {
+                    pace.timed_out();
+                }
+                Err(self.explained(failure, relation).await)
+            }
+        }
+    }
+}
+
+/// How many rows a page has.
+#[derive(Clone, Debug)]
+struct Pace {
+    rows: u32,
+}
+
+/// Pages of so many rows take no more memory than a few MiB, and hardly a round trip each.
+const MOST_ROWS: u32 = 16_384;
+const FIRST_ROWS: u32 = 1_024;
+const FEWEST_ROWS: u32 = 16;
+/// Pages are halved above this, and doubled below a quarter of it.
+const LONG: Duration = Duration::from_millis(600);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { rows: FIRST_ROWS }
+    }
+}
+
+impl Pace {
+    fn took(&mut self, time: Duration) {
+        if time > LONG {
+            self.rows = (self.rows / 2).max(FEWEST_ROWS);
+        } else if time < LONG / 4 {
+            self.rows = (self.rows * 2).min(MOST_ROWS);
+        }
+    }
+
+    fn timed_out(&mut self) {
+        self.rows = (self.rows / 8).max(FEWEST_ROWS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_grow_while_they_are_fast_and_shrink_while_they_are_slow_within_bounds() {
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            pace.took(Duration::from_millis(10));
+        }
+        assert_eq!(pace.rows, MOST_ROWS);
+        pace.took(LONG / 2);
+        assert_eq!(pace.rows, MOST_ROWS);
+        pace.took(LONG * 2);
+        assert_eq!(pace.rows, MOST_ROWS / 2);
+        for _ in 0..20 {
+            pace.timed_out();
+        }
+        assert_eq!(pace.rows, FEWEST_ROWS);
+    }
+}
