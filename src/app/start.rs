@@ -15,7 +15,7 @@ use super::watchdog;
 use crate::base::activity::Activity;
 use crate::base::output::Output;
 use crate::flusher::{self, Flusher};
-use crate::http::{self, Access, AppState, Description, Replayer, Tables};
+use crate::http::{self, Access, AppState, Description, Inlet, Replayer, Tables};
 use crate::intake::Intake;
 use crate::mqtt::{Source, SourceParts};
 use crate::status::health::Health;
@@ -141,11 +141,8 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
 
 fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
     let Shared { metrics, health, history, log, dead_letters, .. } = shared;
-    let replayer = Replayer::new(
-        shared.deliveries.downgrade(),
-        Arc::clone(dead_letters),
-        shared.admission.clone(),
-    );
+    let inlet = Arc::new(Inlet::new(shared.deliveries.downgrade(), shared.admission.clone()));
+    let replayer = Replayer::new(Arc::clone(&inlet), Arc::clone(dead_letters));
     let tables = Arc::new(Tables::of(&config.mappings));
     AppState {
         instance: config.mqtt.client_id.as_str().into(),
@@ -160,6 +157,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         log: log.clone(),
         flusher: Arc::clone(&shared.control),
         dead_letters: Arc::clone(dead_letters),
+        inlet,
         replayer: Arc::new(replayer),
     }
 }

@@ -50,7 +50,7 @@ impl Dispatcher {
             if is_health { None } else { Arc::clone(&self.handlers).acquire_owned().await.ok() };
         let only_reads = matches!(*request.method(), hyper::Method::GET | hyper::Method::HEAD);
         let answering = async move {
-            let answer = dispatch(&self.rocket, remote, &request).await;
+            let answer = dispatch(&self.rocket, remote, request).await;
             drop(place);
             answer
         };
@@ -83,19 +83,20 @@ async fn to_the_end<T: Send + 'static>(
 async fn dispatch(
     rocket: &Client,
     remote: SocketAddr,
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Option<Response<AnswerBody>> {
+    let (request, upload) = request.into_parts();
     // No route takes TRACE either: a method that Rocket has no name for ends as one that it has.
-    let method = request.method().as_str().parse().unwrap_or(Method::Trace);
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let method = request.method.as_str().parse().unwrap_or(Method::Trace);
+    let target = request.uri.path_and_query().map_or("", |target| target.as_str());
     let mut local = rocket.req(method, target).remote(remote);
-    for (name, value) in request.headers() {
+    for (name, value) in &request.headers {
         // Nothing here reads a header that is not text.
         if let Ok(value) = value.to_str() {
             local.add_header(Header::new(name.as_str().to_owned(), value.to_owned()));
         }
     }
-    let exchange = Exchange::default();
+    let exchange = Exchange::of(upload);
     local.inner().local_cache(|| exchange.clone());
     let answer = local.dispatch().await;
     let mut response = Response::builder().status(answer.status().code);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use rocket::http::{Header, Status};
+use rocket::http::{Header, Method, Status};
 use rocket::response::Responder;
 use rocket::serde::json::Json;
 use rocket::{Catcher, Request, Response, catch, catchers, response};
@@ -21,6 +21,12 @@ pub(super) enum ApiError {
     /// 404: what the path names is not there.
     #[error("{0}")]
     NotFound(&'static str),
+    /// 413: less has to be sent at once.
+    #[error("{0}")]
+    TooLarge(String),
+    /// 415: the body has to be of another kind.
+    #[error("{0}")]
+    Unsupported(String),
     /// 422: the request is understood, but what it names is not fit for it.
     #[error("{0}")]
     Unfit(String),
@@ -70,6 +76,16 @@ impl ApiError {
         Self::Unavailable(Cow::Borrowed(problem))
     }
 
+    /// The same with `more` behind it, if it is a sentence of ours.
+    pub(super) fn with(self, more: &str) -> Self {
+        match self {
+            Self::BadRequest(what) => Self::BadRequest(format!("{what}; {more}")),
+            Self::TooLarge(what) => Self::TooLarge(format!("{what}; {more}")),
+            Self::Unavailable(what) => Self::Unavailable(format!("{what}; {more}").into()),
+            other => other,
+        }
+    }
+
     /// Logs what is hidden from the client.
     pub(super) fn internal(reason: &dyn std::fmt::Display) -> Self {
         tracing::error!(%reason, "a request failed");
@@ -80,6 +96,8 @@ impl ApiError {
         match self {
             Self::BadRequest(_) => Status::BadRequest,
             Self::NotFound(_) => Status::NotFound,
+            Self::TooLarge(_) => Status::PayloadTooLarge,
+            Self::Unsupported(_) => Status::UnsupportedMediaType,
             Self::Unfit(_) => Status::UnprocessableEntity,
             Self::Unavailable(_) => Status::ServiceUnavailable,
             Self::Table(_) | Self::Internal => Status::InternalServerError,
@@ -116,7 +134,7 @@ pub(super) const READ_UNAUTHORIZED: &str =
 
 #[catch(401)]
 fn unauthorized(request: &Request<'_>) -> Challenge {
-    let is_admin = request.uri().path().starts_with("/admin");
+    let is_admin = request.uri().path().starts_with("/admin") || request.method() != Method::Get;
     let problem = if is_admin { ADMIN_UNAUTHORIZED } else { READ_UNAUTHORIZED };
     Challenge { body: Body::of(problem), scheme: Header::new("WWW-Authenticate", "Bearer") }
 }

@@ -1,14 +1,15 @@
 //! Bodies that are too long to be held as a whole, which therefore pass Rocket by.
 //!
-//! Rocket's local client gives a body as bytes. So the body of an answer that is made while it is sent is
-//! handed over beside it: a handler puts it into the [`Exchange`] of its request.
+//! Rocket's local client takes a body as bytes and gives one as bytes. So the body of a request, and that
+//! of an answer that is made while it is sent, are handed over beside it: a handler takes the one out of the
+//! [`Exchange`] of its request, and puts the other in.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use hyper::body::{Body, Bytes, Frame};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use rocket::request::{FromRequest, Outcome};
 use rocket::{Request, async_trait};
 use tokio::sync::mpsc;
@@ -23,10 +24,21 @@ pub(super) struct Exchange(Arc<Mutex<Bodies>>);
 
 #[derive(Default)]
 struct Bodies {
+    upload: Option<Incoming>,
     download: Option<Download>,
 }
 
 impl Exchange {
+    /// Of a request with this body.
+    pub(super) fn of(upload: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Bodies { upload: Some(upload), download: None })))
+    }
+
+    /// The body of the request; once.
+    pub(super) fn take_upload(&self) -> Option<Incoming> {
+        self.lock().upload.take()
+    }
+
     /// Has this sent in place of the body of the answer.
     pub(super) fn answer_with(&self, download: Download) {
         self.lock().download = Some(download);
@@ -57,8 +69,8 @@ impl<'r> FromRequest<'r> for Exchange {
 pub(super) struct Download {
     pieces: mpsc::Receiver<Piece>,
     is_whole: bool,
-    /// Called when nothing more will be sent.
-    when_over: Option<Box<dyn FnOnce() + Send>>,
+    /// Told, when nothing more will be sent, whether it is whole.
+    when_over: Option<Box<dyn FnOnce(bool) + Send>>,
     _maker: AbortOnDropHandle<()>,
 }
 
@@ -97,9 +109,15 @@ impl Download {
         Self { pieces, is_whole: false, when_over: None, _maker: maker }
     }
 
-    /// Has `call` called when nothing more will be sent.
-    pub(super) fn when_over(&mut self, call: impl FnOnce() + Send + 'static) {
+    /// Has `call` told, when nothing more will be sent, whether it is whole.
+    pub(super) fn when_over(&mut self, call: impl FnOnce(bool) + Send + 'static) {
         self.when_over = Some(Box::new(call));
+    }
+
+    fn tell(&mut self) {
+        if let Some(call) = self.when_over.take() {
+            call(self.is_whole);
+        }
     }
 }
 
@@ -120,7 +138,11 @@ impl Body for Download {
                 self.is_whole = true;
                 None
             }
-            None => Some(Err(io::Error::other("the answer was broken off"))),
+            None => {
+                // Before its connection is closed.
+                self.tell();
+                Some(Err(io::Error::other("the answer was broken off")))
+            }
         })
     }
 
@@ -131,9 +153,7 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        if let Some(call) = self.when_over.take() {
-            call();
-        }
+        self.tell();
     }
 }
 
@@ -173,12 +193,12 @@ mod tests {
             }
             told.send(sent).ok();
         });
-        download.when_over(move || {
-            over.send(()).ok();
+        download.when_over(move |is_whole| {
+            over.send(is_whole).ok();
         });
         tokio::task::yield_now().await;
         drop(download);
-        ended.await.unwrap();
+        assert!(!ended.await.unwrap());
         // It may have been dropped before it could tell.
         if let Ok(sent) = heard.await {
             assert!(sent <= WAITING_PIECES, "{sent}");

@@ -3,8 +3,9 @@
 //! | route | file |
 //! |---|---|
 //! | `GET /`, `GET /assets/…` | `page` |
-//! | `GET /api/v1/telemetry` | `telemetry` |
-//! | `GET /api/v1/devices` | `devices` |
+//! | `GET /api/v1/telemetry` | `telemetry`; as a file `export` |
+//! | `POST /api/v1/telemetry` | `upload` |
+//! | `GET /api/v1/devices` | `devices`; as a file `export` |
 //! | `GET /api/v1/tables` | `tables` |
 //! | `GET /api/v1/status`, `GET /api/v1/status/history` | `status` |
 //! | `GET /api/v1/openapi.json` | `openapi` |
@@ -53,6 +54,7 @@ mod export;
 mod failed_attempts;
 mod headers;
 mod health;
+mod inlet;
 mod instant;
 mod measured;
 mod metrics;
@@ -66,10 +68,12 @@ mod status;
 mod tables;
 mod telemetry;
 mod tls;
+mod upload;
 mod wire;
 
 pub use access::Access;
 pub use admin::Replayer;
+pub use inlet::Inlet;
 pub use openapi::Description;
 pub(crate) use settings::SETTINGS;
 pub use settings::{GRACE_SECS, Settings};
@@ -105,6 +109,8 @@ pub struct AppState {
     pub flusher: Arc<Control>,
     /// What was rejected.
     pub dead_letters: Arc<DeadLetters>,
+    /// Puts readings into the log.
+    pub inlet: Arc<Inlet>,
     /// Puts what was rejected back.
     pub replayer: Arc<Replayer>,
 }
@@ -215,6 +221,7 @@ fn build(figment: Figment, state: AppState) -> Rocket<Build> {
     let rocket = rocket::custom(figment)
         .manage(state)
         .manage(export::Turns::default())
+        .manage(upload::Turns::default())
         .attach(headers::shield())
         .attach(headers::fairing())
         .register("/", error::catchers());
@@ -226,6 +233,7 @@ fn mounts() -> Vec<(&'static str, Vec<Route>)> {
     vec![
         ("/", page::routes()),
         ("/api/v1", telemetry::routes()),
+        ("/api/v1", upload::routes()),
         ("/api/v1", devices::routes()),
         ("/api/v1", tables::routes()),
         ("/api/v1", status::routes()),

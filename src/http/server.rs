@@ -12,7 +12,7 @@
 //! | a TLS handshake | [`HANDSHAKE`] |
 //! | a request's head, idle time between two requests | Rocket's `keep_alive` seconds |
 //! | size of a head | [`HEAD_MAX_BYTES`], [`HEADERS_MAX`] headers |
-//! | a body | none is read; the connection is closed behind the answer if one was sent |
+//! | a body | see `upload`; no other is read, and the connection is closed behind the answer |
 //! | a client that takes nothing of its answer | [`SILENCE`] |
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
@@ -42,7 +42,7 @@ use super::connection_limits::{Activity, Admission, ConnectionLimits};
 use super::dispatch::Dispatcher;
 use super::failed_attempts::network;
 use super::tls::Tls;
-use super::wire::{self, JsonErrors, Stream};
+use super::wire::{self, JsonErrors, Plain, Stream};
 
 /// Bytes of a request line and its headers.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
@@ -79,6 +79,8 @@ pub(super) struct Server {
 /// A connection, as seen by whoever may have to close it.
 struct Connection {
     activity: Mutex<Activity>,
+    /// Whether an answer on it is not whole.
+    is_broken_off: Arc<AtomicBool>,
     close: CancellationToken,
 }
 
@@ -152,6 +154,7 @@ impl Server {
                     }
                     let connection = Arc::new(Connection {
                         activity: Mutex::new(Activity::Opened(Instant::now())),
+                        is_broken_off: Arc::default(),
                         close: CancellationToken::new(),
                     });
                     let serving = self.serve(stream, remote, Arc::clone(&connection), stop.clone());
@@ -217,17 +220,19 @@ impl Server {
                 if is_crowded.load(Ordering::Relaxed) {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                let answered = move || open.set(Activity::Answered(Instant::now()));
                 match answer.body_mut() {
-                    Either::Left(_) => answered(),
-                    Either::Right(download) => download.when_over(answered),
+                    Either::Left(_) => open.set(Activity::Answered(Instant::now())),
+                    Either::Right(download) => download.when_over(move |is_whole| {
+                        open.set(Activity::Answered(Instant::now()));
+                        open.is_broken_off.fetch_or(!is_whole, Ordering::Relaxed);
+                    }),
                 }
                 Ok::<_, Infallible>(answer)
             }
         });
         async move {
             let greeted = tokio::select! {
-                greeted = greet(stream, tls) => greeted,
+                greeted = greet(stream, tls, &open.is_broken_off) => greeted,
                 () = close.cancelled() => return,
             };
             let Some(stream) = greeted else { return };
@@ -273,8 +278,14 @@ async fn refuse(mut stream: TcpStream) {
 }
 
 /// The stream itself, after its handshake if there is one.
-async fn greet(stream: TcpStream, tls: Option<Arc<Tls>>) -> Option<Stream> {
-    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+async fn greet(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    is_broken_off: &Arc<AtomicBool>,
+) -> Option<Stream> {
+    let Some(tls) = tls else {
+        return Some(Stream::Plain(Plain::new(stream, Arc::clone(is_broken_off))));
+    };
     let handshake = TlsAcceptor::from(tls.config()).accept(stream);
     match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),

@@ -6,7 +6,10 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -15,9 +18,34 @@ use tokio_rustls::server::TlsStream;
 /// A connection as it was accepted.
 pub(super) enum Stream {
     /// Nobody on the way is kept from reading it.
-    Plain(TcpStream),
+    Plain(Plain),
     /// Boxed, as it is larger by far.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection without TLS. To a client of HTTP/1.0 its end is the end of the answer, so that one that is
+/// broken off is reset; TLS has an end of its own.
+pub(super) struct Plain {
+    stream: TcpStream,
+    is_broken_off: Arc<AtomicBool>,
+    /// Whether all that was to be written was, and was said to be all.
+    is_ended: bool,
+}
+
+impl Plain {
+    /// `is_broken_off` tells, at the end, whether an answer is not whole.
+    pub(super) fn new(stream: TcpStream, is_broken_off: Arc<AtomicBool>) -> Self {
+        Self { stream, is_broken_off, is_ended: false }
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        if !self.is_ended && self.is_broken_off.load(Ordering::Relaxed) {
+            // Of a connection that has ended already there is nothing to reset.
+            rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).ok();
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -27,7 +55,7 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Plain(plain) => Pin::new(&mut plain.stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -40,21 +68,24 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Plain(plain) => Pin::new(&mut plain.stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Plain(plain) => Pin::new(&mut plain.stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Plain(plain) => {
+                plain.is_ended = true;
+                Pin::new(&mut plain.stream).poll_shutdown(context)
+            }
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

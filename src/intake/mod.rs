@@ -4,7 +4,7 @@
 //! the dead-letter store. Then the group is acknowledged in the order of receipt. [`group`] decides,
 //! the thread carries it out and owns the log's writer.
 //!
-//! A replayed dead letter takes the same way, with an answer to its operator in place of the ack.
+//! A replayed dead letter takes the same way, and so does what comes by HTTP, with an answer in place of the ack.
 //!
 //! If a commit fails nothing of the group is acknowledged and the thread ends with the error,
 //! which ends the process: the broker delivers the messages again to the next one.
@@ -17,6 +17,7 @@ mod refusal;
 mod settings;
 mod thread;
 
+pub(crate) use refusal::fitting;
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
 pub use thread::{Intake, IntakeError};

@@ -16,14 +16,16 @@ use crate::telemetry::topic::Topic;
 pub enum Inbound {
     /// A message, to be acknowledged.
     Message(Delivery),
-    /// Readings that an operator puts back, to be answered.
+    /// Readings that come by HTTP, to be answered.
     Replay(Replay),
 }
 
-/// Readings of a dead letter that are good now.
+/// Good readings that no message has brought: of a dead letter, or of a body.
 pub struct Replay {
     /// To be put into the log.
     pub readings: Vec<Record>,
+    /// Whether they have never come before, so that they count as accepted.
+    pub is_new: bool,
     /// Told once they are durable, or that the log is full.
     pub done: oneshot::Sender<Replayed>,
 }

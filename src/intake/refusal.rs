@@ -8,7 +8,7 @@ use crate::telemetry::rejection::{Reason, Rejection, Tally};
 use crate::wal::frame;
 
 /// The record, if a block of the log has room for it by itself.
-pub(super) fn fitting(record: Record) -> Result<Record, Rejection> {
+pub(crate) fn fitting(record: Record) -> Result<Record, Rejection> {
     if !frame::is_too_long(&record) {
         return Ok(record);
     }

@@ -119,6 +119,8 @@ reasons! {
     TextTooLong => "text_too_long", Validate;
     /// A mapped reading has no room in a block of the log.
     ReadingTooLarge => "reading_too_large", Validate;
+    /// A row names a table or a column that there is not.
+    UnknownName => "unknown_name", Decode;
 }
 
 impl Reason {
@@ -132,6 +134,7 @@ impl Reason {
                 | Self::ValueOutOfRange
                 | Self::TextTooLong
                 | Self::ReadingTooLarge
+                | Self::UnknownName
         )
     }
 }

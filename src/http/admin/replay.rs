@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rocket::serde::json::Json;
 use rocket::{Route, State, post, routes};
 use serde::Serialize;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::blocking;
@@ -18,10 +18,9 @@ use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_
 use crate::http::AppState;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;
+use crate::http::inlet::Inlet;
 use crate::http::query::RawQuery;
-use crate::intake::queue::{Inbound, Replay, Replayed};
 use crate::telemetry::Record;
-use crate::telemetry::admit::Admission;
 use crate::telemetry::mapping::{MappedReading, Message};
 use crate::telemetry::rejection::Stage;
 use crate::telemetry::validate::TimeOfDay;
@@ -141,23 +140,17 @@ pub(in crate::http) struct ReplayedLetters {
 
 /// Puts dead letters back into the log, as good as new.
 pub struct Replayer {
-    /// Weak, or the intake would wait for more at the end of the process.
-    inbound: mpsc::WeakSender<Inbound>,
+    inlet: Arc<Inlet>,
     dead_letters: Arc<DeadLetters>,
-    admission: Admission,
     /// One replay at a time, so that no letter goes into the log twice.
     turn: Mutex<()>,
 }
 
 impl Replayer {
-    /// Replays through `inbound`, by what messages have to keep to.
+    /// Replays through `inlet`, by what messages have to keep to.
     #[must_use]
-    pub fn new(
-        inbound: mpsc::WeakSender<Inbound>,
-        dead_letters: Arc<DeadLetters>,
-        admission: Admission,
-    ) -> Self {
-        Self { inbound, dead_letters, admission, turn: Mutex::new(()) }
+    pub fn new(inlet: Arc<Inlet>, dead_letters: Arc<DeadLetters>) -> Self {
+        Self { inlet, dead_letters, turn: Mutex::new(()) }
     }
 
     /// Replays the letter `id`; returns the number of its readings.
@@ -167,7 +160,7 @@ impl Replayer {
         let letter = blocking(move || store.get(id)).await?.ok_or(NO_LETTER)?;
         let readings = self.read(&letter).map_err(ApiError::Unfit)?;
         let count = readings.len();
-        self.commit(readings).await?;
+        self.inlet.commit(readings, false).await?;
         self.remove(vec![id]).await?;
         Ok(count)
     }
@@ -195,7 +188,7 @@ impl Replayer {
             }
             if !good.is_empty() {
                 let replayed = good.len() as u64;
-                self.commit(readings).await?;
+                self.inlet.commit(readings, false).await?;
                 tally.replayed += replayed;
                 self.remove(good).await?;
             }
@@ -217,6 +210,7 @@ impl Replayer {
             match MappedReading::from_json(&letter.payload) {
                 Some(row) => Ok(vec![row.into()]),
                 None => self
+                    .inlet
                     .admission
                     .admit_all(&letter.payload, clock)
                     .map(|readings| readings.into_iter().map(Record::from).collect()),
@@ -225,33 +219,15 @@ impl Replayer {
             let received_at = letter.received_at;
             let (topic, payload) = (letter.topic.as_str(), letter.payload.as_slice());
             let message = Message { topic, payload, is_retained: false, received_at };
-            self.admission.receive_all(message, clock)
+            self.inlet.admission.receive_all(message, clock)
         };
         outcome.map_err(|rejection| {
-            if kept >= PAYLOAD_MAX_BYTES && kept <= self.admission.max_payload_bytes {
+            if kept >= PAYLOAD_MAX_BYTES && kept <= self.inlet.admission.max_payload_bytes {
                 format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
             } else {
                 rejection.message.into_owned()
             }
         })
-    }
-
-    /// Puts readings into the log; when this returns they are durable.
-    async fn commit(&self, readings: Vec<Record>) -> Result<(), ApiError> {
-        let stopping =
-            || ApiError::unavailable("the service is stopping; try again when it runs again");
-        let (done, outcome) = oneshot::channel();
-        let inbound = self.inbound.upgrade().ok_or_else(stopping)?;
-        let sent = inbound.send(Inbound::Replay(Replay { readings, done })).await;
-        drop(inbound);
-        sent.map_err(|_| stopping())?;
-        match outcome.await {
-            Ok(Replayed::Committed) => Ok(()),
-            Ok(Replayed::Full) => {
-                Err(ApiError::unavailable("the log is full; try again when it has drained"))
-            }
-            Err(_) => Err(stopping()),
-        }
     }
 
     /// Removes letters whose readings are in the log, as far as nobody else has.

@@ -91,8 +91,9 @@ fn preferred<'a>(accepted: impl Iterator<Item = &'a QMediaType>) -> Option<Forma
 
 /// Whether it is named by both its parts, and the file that it is; `None`: it is none of ours.
 fn meaning(media: &MediaType) -> Option<(bool, Option<Format>)> {
-    let (top, sub) = (media.top().as_str(), media.sub().as_str());
-    Some(match (top, sub) {
+    let part = |text: &str| text.to_ascii_lowercase();
+    let (top, sub) = (part(media.top().as_str()), part(media.sub().as_str()));
+    Some(match (top.as_str(), sub.as_str()) {
         ("application", "json") => (true, None),
         ("text", "csv") => (true, Some(Format::Csv)),
         ("application", "x-ndjson" | "ndjson" | "jsonl") => (true, Some(Format::Ndjson)),

@@ -56,7 +56,7 @@ pub struct Group {
     replays: Vec<Replay>,
     readings: Vec<(Timestamp, Record)>,
     refused: Vec<Refused>,
-    /// Readings that messages brought, those of replays not among them.
+    /// Readings that have come for the first time.
     accepted: u64,
     /// What became of what mappings have taken or left alone.
     mapped: MappedTally,
@@ -237,6 +237,9 @@ impl Group {
     }
 
     fn put_back(&mut self, mut replay: Replay, clock: TimeOfDay) {
+        if replay.is_new {
+            self.accepted += replay.readings.len() as u64;
+        }
         self.readings.extend(replay.readings.drain(..).map(|reading| (clock.now(), reading)));
         self.replays.push(replay);
     }

@@ -30,7 +30,7 @@ pub enum Step<'g> {
         deliveries: &'g [Delivery],
         /// Put back by an operator.
         replays: vec::Drain<'g, Replay>,
-        /// How many readings the deliveries have brought into the log.
+        /// How many readings are in the log for the first time.
         accepted: u64,
         /// What became of what mappings have taken or left alone.
         mapped: &'g MappedTally,

@@ -38,7 +38,7 @@ fn delivery(position: u16, payload: impl Into<Bytes>) -> Inbound {
 fn replay() -> Inbound {
     let readings = admission().admit_all(GOOD.as_bytes(), clock()).unwrap();
     let readings = readings.into_iter().map(Record::from).collect();
-    Inbound::Replay(Replay { readings, done: oneshot::channel().0 })
+    Inbound::Replay(Replay { readings, is_new: false, done: oneshot::channel().0 })
 }
 
 fn gather(inbound: Vec<Inbound>) -> Group {

@@ -20,6 +20,7 @@ mod columns;
 mod cursor;
 mod devices;
 mod fault;
+mod known;
 mod latest;
 mod relation;
 mod row;

@@ -18,7 +18,7 @@ impl World<'_> {
         let (done, outcome) = oneshot::channel();
         self.trace.note(Happened::PutBack, number, 0);
         let readings = vec![reading(number).into()];
-        process.intake.queue.push_back(Inbound::Replay(Replay { readings, done }));
+        process.intake.queue.push_back(Inbound::Replay(Replay { readings, is_new: false, done }));
         process.replays.push((number, outcome));
     }
 
