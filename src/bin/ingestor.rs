@@ -11,7 +11,8 @@ use iot_ingestor::base::output::Output;
 use iot_ingestor::base::settings::{self, Mistakes, Sources};
 use iot_ingestor::cli;
 use iot_ingestor::cli::doctor::Examined;
-use iot_ingestor::cli::health::{self, Place, Question};
+use iot_ingestor::cli::health::{self, Question};
+use iot_ingestor::cli::service::Place;
 use rustix::fs::Mode;
 
 /// Exit code of a bad configuration, as sysexits.h has it (`EX_USAGE`).
@@ -41,6 +42,8 @@ enum Command {
     CheckMapping(cli::mapping::Arguments),
     /// Listen to the broker and print mappings for what is published there
     SuggestMapping(cli::suggest::Arguments),
+    /// Put readings of a file into the running service
+    Import(cli::import::Arguments),
     /// Look at the table in the database, and bring that of an earlier release up to date
     Schema(cli::schema::Arguments),
     /// Set an installation up: ask for broker, database and token, test them, write settings and secrets
@@ -112,6 +115,9 @@ fn answer(output: &Output) -> ExitCode {
         }
         Command::SuggestMapping(arguments) => {
             cli::suggest::run(&arguments).unwrap_or_else(bad_configuration)
+        }
+        Command::Import(arguments) => {
+            cli::import::run(&arguments).unwrap_or_else(bad_configuration)
         }
         Command::Schema(arguments) => {
             cli::schema::run(&arguments).unwrap_or_else(bad_configuration)

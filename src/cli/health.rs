@@ -5,18 +5,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
 
-use crate::base::settings::{Mistakes, Sources};
-use crate::http;
+use super::service::{Place, Stream, Trust, speak_tls};
 
 /// Longest time for all of it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -70,33 +65,6 @@ pub enum Error {
     Foreign(SocketAddr),
 }
 
-/// Where a service listens, and whether it speaks TLS there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its `HTTP_ADDR`.
-    pub address: SocketAddr,
-    /// Whether that is HTTPS.
-    pub is_tls: bool,
-}
-
-impl Place {
-    /// As it is configured, whatever else is wrong with the configuration.
-    ///
-    /// # Errors
-    /// The mistake in it.
-    pub fn configured() -> Result<Self, Mistakes> {
-        let mut from = Sources::of_this_process();
-        let place = Self::read(&mut from);
-        from.mistakes_so_far().map(|()| place)
-    }
-
-    /// As `from` says it.
-    pub(super) fn read(from: &mut Sources) -> Self {
-        let address = http::Settings::read_address(from);
-        Self { address, is_tls: from.is_set("HTTP_TLS_CERT_FILE") }
-    }
-}
-
 /// Asks the service that was told to listen there; blocks for at most [`PATIENCE`].
 ///
 /// # Errors
@@ -105,20 +73,10 @@ pub fn ask(place: Place, question: Question) -> Result<Answer, Error> {
     if place.address.port() == 0 {
         return Err(Error::NoPort);
     }
-    let address = reachable(place.address);
+    let address = place.reachable();
     let answer = exchange(address, place.is_tls, question)
         .map_err(|reason| Error::Silent { address, reason })?;
     parse(&answer).ok_or(Error::Foreign(address))
-}
-
-/// The address itself, or the loopback one if it stands for all of them.
-fn reachable(listening: SocketAddr) -> SocketAddr {
-    let ip = match listening.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listening.port())
 }
 
 fn exchange(address: SocketAddr, is_tls: bool, question: Question) -> std::io::Result<Vec<u8>> {
@@ -128,9 +86,8 @@ fn exchange(address: SocketAddr, is_tls: bool, question: Question) -> std::io::R
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream: Box<dyn Stream> = if is_tls {
         let name = ServerName::IpAddress(address.ip().into());
-        let config = Arc::new(tls().map_err(std::io::Error::other)?);
-        let session = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
-        Box::new(StreamOwned::new(session, socket.try_clone()?))
+        // Nothing secret is sent, and the certificate is in no name of loopback.
+        speak_tls(socket.try_clone()?, name, Trust::Anybody)?
     } else {
         Box::new(socket.try_clone()?)
     };
@@ -161,63 +118,6 @@ fn exchange(address: SocketAddr, is_tls: bool, question: Question) -> std::io::R
     Ok(answer)
 }
 
-trait Stream: Read + Write {}
-
-impl<S: Read + Write> Stream for S {}
-
-/// Nothing secret is sent and nothing is believed but "yes" or "no", and the certificate is in no name
-/// of loopback: whoever answers will do.
-fn tls() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
-        .with_no_client_auth();
-    Ok(config)
-}
-
-/// Takes every certificate.
-#[derive(Debug)]
-struct AcceptAnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// Our server tells the length of these bodies and closes after them, so the rest is the body.
 fn parse(answer: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(answer);
@@ -230,6 +130,7 @@ fn parse(answer: &[u8]) -> Option<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -275,7 +176,10 @@ mod tests {
 
     #[test]
     fn an_address_that_stands_for_all_is_asked_on_loopback() {
-        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
+        let at = |text: &str| {
+            let address = text.parse().unwrap();
+            Place { address, is_tls: false }.reachable().to_string()
+        };
         assert_eq!(at("0.0.0.0:8080"), "127.0.0.1:8080");
         assert_eq!(at("[::]:8080"), "[::1]:8080");
         assert_eq!(at("127.0.0.2:8080"), "127.0.0.2:8080");

@@ -213,13 +213,20 @@ fn a_request_for_a_file_is_refused_like_one_for_a_page() {
 fn a_file_that_cannot_be_finished_is_broken_off_and_one_that_nobody_reads_holds_up_nobody() {
     let site = Site::start();
     site.fill(300_000);
-    let mut stream = TcpStream::connect(site.ingestor.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"GET /api/v1/telemetry?format=csv HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let mut stream = BufReader::with_capacity(1_000, stream);
-    let mut line = String::new();
-    stream.read_line(&mut line).unwrap();
-    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    let begin = |version: &str| {
+        let mut stream = TcpStream::connect(site.ingestor.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!("GET /api/v1/telemetry?format=csv {version}\r\nHost: a\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut stream = BufReader::with_capacity(1_000, stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{version} 200 OK\r\n"));
+        stream
+    };
+    let mut stream = begin("HTTP/1.1");
+    // Of the kind that proxies use, which knows no chunks.
+    let mut old = begin("HTTP/1.0");
     // Its client does not read on: no question is being asked, and no transaction is open.
     eventually_eq("the database is left alone", &0, || {
         site.postgres.value(
@@ -234,6 +241,7 @@ fn a_file_that_cannot_be_finished_is_broken_off_and_one_that_nobody_reads_holds_
     let end = stream.read_to_end(&mut rest);
     let is_cut = !rest.ends_with(b"\r\n0\r\n\r\n");
     assert!(end.is_err() || is_cut, "a part of the file looks like the whole");
+    assert!(old.read_to_end(&mut rest).is_err(), "a part of the file looks like the whole");
     assert!(!site.ingestor.await_log_of("a file of readings was broken off").is_empty());
     site.postgres.execute("alter table elsewhere rename to telemetry");
     let whole = site.file("/api/v1/telemetry", "text/csv");

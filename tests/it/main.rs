@@ -32,6 +32,7 @@ mod failing_writes;
 mod failover;
 mod full_log;
 mod hostile;
+mod import;
 mod init;
 mod keys;
 mod log_output;

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::health::Place;
 use super::installation;
+use super::service::Place;
 use crate::base::output::complain;
 use crate::base::settings::{self, Mistakes, Setting, Sources};
 use crate::base::time::Timestamp;

@@ -8,7 +8,8 @@ use std::path::Path;
 use rustix::fs::{major, minor};
 
 use super::finding::Finding;
-use crate::cli::health::{self, Place, Question};
+use crate::cli::health::{self, Question};
+use crate::cli::service::Place;
 use crate::wal;
 
 const SERVICE: &str = "service";

@@ -97,6 +97,7 @@ more which of them are pending. Offsets that are lost to damage are skipped and 
 then exits with 1.
 
   Is it damaged, and where?      ingestor wal verify
+  Put them into another one:     ingestor wal export | ingestor import --url https://other:8080
   Publish the readings again:    ingestor wal export | mosquitto_pub -l -q 1 -t telemetry/export
   Write them to a file:          ingestor wal export > readings.ndjson
   What is left of a damaged one: ingestor wal export --wal-dir data/wal/quarantine
