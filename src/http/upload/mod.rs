@@ -28,6 +28,7 @@ use super::exchange::Exchange;
 use super::query::{Parameters, RawQuery, bad};
 
 mod feed;
+mod piece;
 mod reader;
 mod records;
 mod split;

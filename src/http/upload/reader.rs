@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::feed::{Feed, is_of_syntax};
+use super::piece::{Malformed, Piece, Text};
 use super::records::{Cut, Records};
-use super::split::{Malformed, Piece, Splitter, Text};
+use super::split::Splitter;
 use super::values::Values;
 use crate::base::time::Timestamp;
 use crate::http::AppState;

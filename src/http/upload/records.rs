@@ -2,7 +2,7 @@
 
 use csv_core::{ReadRecordResult, Reader};
 
-use super::split::Malformed;
+use super::piece::Malformed;
 use crate::telemetry::mapping::{GivenTable, Place};
 
 /// Most columns of a record: more than a table has.

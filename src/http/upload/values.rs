@@ -1,7 +1,7 @@
 //! Finds the ends of values in a stream of JSON. What stands within a value is not looked at any closer: that
 //! is its decoder's to do.
 
-use super::split::{Malformed, Piece, Text};
+use super::piece::{Malformed, Piece, Text};
 
 /// Values of JSON one behind the other; of one that is an array, its elements.
 #[expect(clippy::struct_excessive_bools, reason = "where it stands in the text, a thing a flag")]
