@@ -91,6 +91,8 @@ impl Survey {
         let (lost, cut_off) =
             missing.into_iter().partition::<Vec<_>, _>(|range| range.from < must_reach);
         let lost = merged(lost);
+        // Where all of it is flushed, the flushed offset lies beyond.
+        let end = bounds.end.unwrap_or(end);
         let retained = unbroken(frames.from(0), flushed.clamp(first, end.max(first)));
         (frames, Findings { flushed, retained, end, lost, cut_off, unknown_version })
     }

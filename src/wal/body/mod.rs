@@ -20,6 +20,7 @@ use self::table::TableV3;
 use crate::base::time::Timestamp;
 use crate::telemetry::mapping::MappedReading;
 use crate::telemetry::{Reading, Record};
+use crate::wal::receipt::Receipt;
 
 /// The newest version; all from 1 to this are read.
 pub(super) const VERSION: u16 = 3;
@@ -33,14 +34,14 @@ struct RecordV1 {
     values: [f64; BUILT_IN],
 }
 
-/// A body of records that are all alike, and its version.
+/// A body of records that are all alike, and its version. Receipts go with rows of mappings alone.
 ///
 /// # Errors
 /// If bincode fails, which it does not for data of this kind.
-pub(super) fn encode(records: &[Record]) -> std::io::Result<(u16, Vec<u8>)> {
+pub(super) fn encode(records: &[Record], receipts: &[Receipt]) -> std::io::Result<(u16, Vec<u8>)> {
     let body = if let Some(Record::Mapped(first)) = records.first() {
         let rows: Vec<&MappedReading> = records.iter().filter_map(Record::mapped).collect();
-        variable().serialize(&TableV3::of(&first.table, &rows)).map(|body| (3, body))
+        variable().serialize(&TableV3::of(&first.table, &rows, receipts)).map(|body| (3, body))
     } else {
         let readings: Vec<&Reading> = records.iter().filter_map(Record::built_in).collect();
         variable().serialize(&ColumnsV2::of(&readings)).map(|body| (2, body))
@@ -48,14 +49,19 @@ pub(super) fn encode(records: &[Record]) -> std::io::Result<(u16, Vec<u8>)> {
     body.map_err(std::io::Error::other)
 }
 
-/// The records in a body; `None` if the version is unknown, or this is no body of it.
-pub(super) fn decode(version: u16, raw: &[u8]) -> Option<Vec<Record>> {
-    match version {
+/// The records in a body, and the receipts; `None` if the version is unknown, or this is no body of it.
+pub(super) fn decode(version: u16, raw: &[u8]) -> Option<(Vec<Record>, Vec<Receipt>)> {
+    let records = match version {
         1 => bincode::deserialize(raw).ok().and_then(readings_v1),
         2 => variable().deserialize(raw).ok().and_then(ColumnsV2::readings),
-        3 => variable().deserialize(raw).ok().and_then(TableV3::rows),
+        3 => {
+            let table: TableV3<'_> = variable().deserialize(raw).ok()?;
+            let receipts = table.receipts()?;
+            return table.rows().map(|rows| (rows, receipts));
+        }
         _ => None,
-    }
+    };
+    records.map(|records| (records, Vec::new()))
 }
 
 /// bincode's encoding of versions 2 and 3: lengths and steps take as many bytes as they need.

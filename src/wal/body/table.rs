@@ -8,6 +8,7 @@ use super::steps::{steps, times};
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
 use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, TableShape};
+use crate::wal::receipt::Receipt;
 
 /// Version 3 of a body: rows of one table. Frozen.
 #[derive(Serialize, Deserialize)]
@@ -58,7 +59,11 @@ struct ReceiptV3 {
 
 impl<'r> TableV3<'r> {
     /// Of rows of one table.
-    pub(super) fn of(table: &'r TableShape, rows: &[&'r MappedReading]) -> Self {
+    pub(super) fn of(
+        table: &'r TableShape,
+        rows: &[&'r MappedReading],
+        receipts: &[Receipt],
+    ) -> Self {
         let column = |(at, column): (u16, &'r Column)| {
             let cells: Vec<Option<&Cell>> = rows.iter().map(|row| cell(row, at)).collect();
             let there = cells.iter().flatten().count();
@@ -73,8 +78,13 @@ impl<'r> TableV3<'r> {
             device_ids: rows.iter().map(|row| row.device_id.as_str()).collect(),
             timestamp_steps_micros: steps(rows.iter().map(|row| row.timestamp)),
             columns: (0..).zip(&table.columns).filter_map(column).collect(),
-            receipts: Vec::new(),
+            receipts: receipts.iter().map(ReceiptV3::of).collect(),
         }
+    }
+
+    /// `None` if a time cannot be.
+    pub(super) fn receipts(&self) -> Option<Vec<Receipt>> {
+        self.receipts.iter().map(ReceiptV3::receipt).collect()
     }
 
     /// `None` if the columns do not belong together, or a time cannot be.
@@ -114,6 +124,18 @@ impl<'r> TableV3<'r> {
             }
         }
         Some(rows.into_iter().map(Record::from).collect())
+    }
+}
+
+impl ReceiptV3 {
+    fn of(receipt: &Receipt) -> Self {
+        let Receipt { packet_id, hash, time } = *receipt;
+        Self { packet_id, hash, timestamp_micros: time.as_micros() }
+    }
+
+    fn receipt(&self) -> Option<Receipt> {
+        let Self { packet_id, hash, timestamp_micros } = *self;
+        Some(Receipt { packet_id, hash, time: Timestamp::from_micros(timestamp_micros)? })
     }
 }
 

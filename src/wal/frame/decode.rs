@@ -7,6 +7,7 @@ use crate::base::time::Timestamp;
 use crate::telemetry::Record;
 use crate::wal::body;
 use crate::wal::offset::Offset;
+use crate::wal::receipt::Receipt;
 
 /// A decoded block.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,9 @@ pub struct Block {
     pub received_at: Timestamp,
     /// The records, with consecutive offsets.
     pub readings: Vec<Record>,
+    /// Of the messages whose readings in it have got the time of their arrival. Only of blocks that were
+    /// read from the disk.
+    pub receipts: Vec<Receipt>,
 }
 
 impl Block {
@@ -50,10 +54,10 @@ pub fn decode(frame: &[u8]) -> Result<Block, FrameError> {
     let header = check(frame)?;
     let body = &frame[HEADER_BYTES..header.frame_bytes];
     let raw = decompress(body, header.raw_bytes).map_err(|_| FrameError::Body)?;
-    let readings = body::decode(header.version, &raw).ok_or(FrameError::Body)?;
+    let (readings, receipts) = body::decode(header.version, &raw).ok_or(FrameError::Body)?;
     if readings.len() != header.count as usize {
         return Err(FrameError::Body);
     }
     let received_at = Timestamp::from_micros(header.received_at).ok_or(FrameError::Body)?;
-    Ok(Block { first: header.first, received_at, readings })
+    Ok(Block { first: header.first, received_at, readings, receipts })
 }

@@ -8,6 +8,7 @@ use crate::telemetry::Record;
 use crate::telemetry::mapping::MappedReading;
 use crate::wal::body;
 use crate::wal::offset::Offset;
+use crate::wal::receipt::{Receipt, of_block};
 
 /// Records are gathered into a block until they come to this many bytes. Readings shrink to about a
 /// quarter, which fills a frame; what shrinks less is halved until it fits.
@@ -15,6 +16,9 @@ const TARGET_BYTES: usize = 24_000;
 
 /// What a record counts for beside its device id: about what it takes uncompressed.
 const RECORD_BYTES: usize = 40;
+
+/// What a receipt takes at most.
+const RECEIPT_BYTES: usize = 24;
 
 /// More records are in no frame that is written.
 pub(in crate::wal) const MOST_RECORDS: usize = TARGET_BYTES / RECORD_BYTES;
@@ -24,7 +28,7 @@ const _: () = assert!(2 * TARGET_BYTES <= RAW_MAX_BYTES && MAX_FRAME_BYTES <= u1
 
 /// What takes no more than this uncompressed fits into a frame.
 const FITS_BYTES: usize = 6_500;
-const _: () = assert!(FITS_BYTES + HEADER_BYTES < MAX_FRAME_BYTES);
+const _: () = assert!(FITS_BYTES + HEADER_BYTES + RECEIPT_BYTES < MAX_FRAME_BYTES);
 
 const COMPRESSION_LEVEL: i32 = 1;
 
@@ -40,19 +44,37 @@ pub fn encode(
     readings: &[Record],
     each: &mut impl FnMut(Offset, usize, Vec<u8>),
 ) -> std::io::Result<()> {
+    encode_with_receipts(first, flushed, received_at, readings, &[], each)
+}
+
+/// As [`encode`], with the receipt of each record that has one; `receipts` is empty if none has.
+///
+/// # Errors
+/// As [`encode`].
+pub(in crate::wal) fn encode_with_receipts(
+    first: Offset,
+    flushed: Offset,
+    received_at: &[Timestamp],
+    readings: &[Record],
+    receipts: &[Option<Receipt>],
+    each: &mut impl FnMut(Offset, usize, Vec<u8>),
+) -> std::io::Result<()> {
     debug_assert_eq!(received_at.len(), readings.len());
+    debug_assert!(receipts.is_empty() || receipts.len() == readings.len());
+    let receipt_bytes = if receipts.is_empty() { 0 } else { RECEIPT_BYTES };
     let mut start = 0;
     while start < readings.len() {
         let mut bytes = 0;
         let fitting = readings[start..].iter().take_while(|record| {
-            bytes += weight(record);
+            bytes += weight(record) + receipt_bytes;
             bytes <= TARGET_BYTES && readings[start].is_alike(record)
         });
         let mut count = fitting.count().max(1);
         let frame = loop {
             let at = first + start as u64;
             let records = &readings[start..start + count];
-            let frame = frame(at, [first, flushed], received_at[start], records)?;
+            let receipts = receipts.get(start..start + count).unwrap_or_default();
+            let frame = frame(at, [first, flushed], received_at[start], records, receipts)?;
             if frame.len() <= MAX_FRAME_BYTES || count == 1 {
                 break frame;
             }
@@ -80,8 +102,8 @@ pub fn is_too_long(record: &Record) -> bool {
         |row: &MappedReading| row.values().map(|(column, _)| column.name.len() + 8).sum::<usize>();
     let bytes = record.mapped().map_or(0, |row| row.bytes() + names(row) + row.table.name.len());
     bytes > FITS_BYTES
-        && frame(0, [0; 2], record.timestamp(), std::slice::from_ref(record))
-            .map_or(true, |frame| frame.len() > MAX_FRAME_BYTES)
+        && frame(0, [0; 2], record.timestamp(), std::slice::from_ref(record), &[])
+            .map_or(true, |frame| frame.len() + RECEIPT_BYTES > MAX_FRAME_BYTES)
 }
 
 fn frame(
@@ -89,8 +111,9 @@ fn frame(
     [committed, flushed]: [Offset; 2],
     received_at: Timestamp,
     readings: &[Record],
+    receipts: &[Option<Receipt>],
 ) -> std::io::Result<Vec<u8>> {
-    let (version, raw) = body::encode(readings)?;
+    let (version, raw) = body::encode(readings, &of_block(receipts))?;
     let body = compress(&raw)?;
     let too_long = |_| std::io::Error::other("a block outgrew its frame");
     let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());

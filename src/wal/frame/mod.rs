@@ -29,7 +29,7 @@ mod encode;
 mod header;
 
 pub use decode::{Block, decode};
-pub(super) use encode::MOST_RECORDS;
+pub(super) use encode::{MOST_RECORDS, encode_with_receipts};
 pub use encode::{encode, is_too_long};
 pub(super) use header::claim;
 pub use header::{FrameError, HEADER_BYTES, Header, MAGIC, MAX_FRAME_BYTES, check, envelope};
@@ -43,12 +43,14 @@ mod tests {
     use super::decode::decompress;
     use super::header::{CHECKSUM_AT, RAW_MAX_BYTES, checksum};
     use super::{
-        FrameError, HEADER_BYTES, MAX_FRAME_BYTES, check, claim, decode, envelope, is_too_long,
+        FrameError, HEADER_BYTES, MAX_FRAME_BYTES, check, claim, decode, encode_with_receipts,
+        envelope, is_too_long,
     };
     use crate::base::time::Timestamp;
     use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, TableShape};
     use crate::telemetry::{Reading, Record};
     use crate::wal::offset::Offset;
+    use crate::wal::receipt::Receipt;
 
     fn reading(device_id: &str, value: f64) -> Reading {
         let timestamp = Timestamp::from_millis(1_759_667_696_000).unwrap();
@@ -160,6 +162,32 @@ mod tests {
         let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
         assert_eq!((&written[0][..6], &written[0][8..48]), (&v3[..6], &v3[8..48]));
         assert_eq!(raw(&written[0]), raw(&v3));
+    }
+
+    #[test]
+    fn a_block_has_the_receipts_of_its_records_and_is_one_of_version_3() {
+        let at = |micros: i64| Timestamp::from_micros(1_759_667_696_000_000 + micros).unwrap();
+        let receipt = |packet_id, hash, micros| Receipt { packet_id, hash, time: at(micros) };
+        let receipts = [Some(receipt(65_535, u64::MAX, 997)), Some(receipt(1, 7, -1))];
+        let received_at = [Timestamp::from_millis(1_759_667_697_000).unwrap(); 2];
+        let mut written = Vec::new();
+        let mut keep = |_, _, frame| written.push(frame);
+        let records = golden_records_v3();
+        encode_with_receipts(1_000_000, 3, &received_at, &records, &receipts, &mut keep).unwrap();
+        let block = decode(&written[0]).unwrap();
+        assert_eq!((written[0][4], block.readings), (3, records));
+        assert_eq!(block.receipts, receipts.map(Option::unwrap));
+        // The body as any version has it that knows this one: behind the columns, in bincode.
+        let raw = |frame: &[u8]| decompress(&frame[HEADER_BYTES..], RAW_MAX_BYTES).unwrap();
+        let without = raw(&golden(include_str!("frame_v3.hex")));
+        let with = raw(&written[0]);
+        let (columns, of_receipts) = with.split_at(without.len() - 1);
+        assert_eq!((columns, without.last()), (&without[..without.len() - 1], Some(&0)));
+        let micros = |micros: i64| ((1_759_667_696_000_000 + micros) * 2).to_le_bytes();
+        let mut expected = vec![2, 251, 255, 255, 253];
+        expected.extend([u64::MAX.to_le_bytes().as_slice(), &[253], &micros(997)].concat());
+        expected.extend([[1, 7, 253].as_slice(), &micros(-1)].concat());
+        assert_eq!(of_receipts, expected);
     }
 
     fn row(table: &Arc<TableShape>, at: i64, text: &str) -> Record {

@@ -34,6 +34,7 @@ mod generations;
 mod handle;
 mod open;
 mod reader;
+mod receipts;
 mod retention;
 mod rewind;
 mod room;
@@ -43,7 +44,8 @@ mod writer;
 
 pub use batch::Batch;
 pub use handle::{Log, Rewound};
-pub use open::open;
+pub use open::{open, open_with_receipts};
+pub use receipts::LeftReceipts;
 pub use state::{Limits, Room};
 pub use stats::{GenerationStats, Stats};
 pub use writer::Writer;

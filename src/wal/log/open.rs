@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::ages::{Ages, Now};
 use super::damage::report_lost;
 use super::handle::Log;
+use super::receipts::{LeftReceipts, Places};
 use super::retention::Retention;
 use super::state::{End, Generation, Limits, Room, Shared, State, lock};
 use super::writer::Writer;
@@ -42,6 +43,39 @@ pub fn open(
     limits: Limits,
     metrics: &Metrics,
 ) -> Result<(Writer, Log), WalError> {
+    let shared = open_shared(storage, clock, limits, metrics)?;
+    Ok(ready(shared, Places::default()))
+}
+
+/// As [`open`], for whoever gives readings the time of their arrival: with the receipts that an earlier
+/// process has left, which takes longer by what holds them. If they are needed, the log keeps what holds
+/// the last, also if nothing more comes; if not, only the newest time is told.
+///
+/// # Errors
+/// As [`open`]. Receipts that cannot be read are no such reason.
+pub fn open_with_receipts(
+    storage: Box<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    metrics: &Metrics,
+    are_needed: bool,
+) -> Result<(Writer, Log, LeftReceipts), WalError> {
+    let shared = open_shared(storage, clock, limits, metrics)?;
+    let (mut left, mut places) = shared.read_receipts();
+    if !are_needed {
+        left.receipts.clear();
+        places = Places::default();
+    }
+    let (writer, log) = ready(shared, places);
+    Ok((writer, log, left))
+}
+
+fn open_shared(
+    storage: Box<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    metrics: &Metrics,
+) -> Result<Arc<Shared>, WalError> {
     let ids = storage.list()?;
     let mut generations = BTreeMap::new();
     for (at, first) in ids.iter().enumerate() {
@@ -117,6 +151,13 @@ pub fn open(
     }
     shared.measure_quarantine();
     shared.write_positions(|_| ());
+    Ok(shared)
+}
+
+/// Deletes what is of no more use, and hands the log over.
+fn ready(shared: Arc<Shared>, mut places: Places) -> (Writer, Log) {
+    let end = *shared.committed.borrow();
+    lock(&shared.state).retention.keep_from(places.oldest(end));
     shared.trim();
     let has_active = lock(&shared.end).active.is_some();
     if !has_active {
@@ -126,8 +167,7 @@ pub fn open(
         shared.room.send_replace(Room::Full("its filesystem has no space left".to_owned()));
     }
     shared.check_room(has_active);
-    let writer = Writer::new(Arc::clone(&shared));
-    Ok((writer, Log { shared }))
+    (Writer::new(Arc::clone(&shared), places), Log { shared })
 }
 
 /// A full disk is no reason not to start.

@@ -102,7 +102,7 @@ impl Shared {
 
     /// The block that holds `offset`, or the next one if damage took that; `None` if there is no
     /// further one in its generation.
-    fn block_at(&self, offset: Offset) -> Result<Option<Arc<Block>>, WalError> {
+    pub(super) fn block_at(&self, offset: Offset) -> Result<Option<Arc<Block>>, WalError> {
         let (first, is_active) = {
             let state = lock(&self.state);
             if let Some(block) = state.tail.get(offset) {

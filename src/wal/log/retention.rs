@@ -21,6 +21,10 @@ pub(super) struct Retention {
     /// Everything from here on is here. What lies between that and `trimmed` was left behind by an earlier
     /// process, and has to be looked for.
     certain: Offset,
+    /// From here on something is needed for another reason than its time, see `receipts`.
+    needed: Offset,
+    /// Of everything below the time is over.
+    over: Offset,
     marks: VecDeque<Mark>,
     /// When the database was last known to have everything that was flushed.
     confirmed: Duration,
@@ -42,6 +46,8 @@ impl Retention {
             retain,
             trimmed: oldest.min(flushed),
             certain: flushed,
+            needed: Offset::MAX,
+            over: oldest.min(flushed),
             marks: VecDeque::from([mark]),
             confirmed: now,
         }
@@ -72,7 +78,12 @@ impl Retention {
         self.confirmed = self.confirmed.max(at);
     }
 
-    /// Up to where the time is over.
+    /// What lies from `from` on is needed, whatever its time is.
+    pub(super) fn keep_from(&mut self, from: Offset) {
+        self.needed = from;
+    }
+
+    /// Up to where the time is over, and nothing is needed.
     pub(super) fn due(&mut self) -> Offset {
         while let Some(mark) = self.marks.front() {
             let is_over =
@@ -80,9 +91,10 @@ impl Retention {
             if !is_over && !self.retain.is_zero() {
                 break;
             }
-            self.trimmed = self.trimmed.max(mark.flushed);
+            self.over = self.over.max(mark.flushed);
             self.marks.pop_front();
         }
+        self.trimmed = self.trimmed.max(self.over.min(self.needed));
         self.trimmed
     }
 
@@ -94,6 +106,7 @@ impl Retention {
     /// What was flushed from `to` on is pending again, all of which is here.
     pub(super) fn rewind(&mut self, to: Offset) {
         self.certain = self.certain.min(to);
+        self.over = self.over.min(to);
         self.marks.retain(|mark| mark.flushed <= to);
     }
 }
@@ -151,5 +164,23 @@ mod tests {
         retention.flushed(100, at(1_001));
         assert!(due(&mut retention, at(1_064)) <= 40);
         assert_eq!(due(&mut retention, at(1_065)), 100);
+    }
+
+    #[test]
+    fn what_is_needed_stays_beyond_its_time_until_its_room_is_needed() {
+        let mut retention = Retention::new(RETAIN, 0, 0, at(0));
+        retention.keep_from(30);
+        retention.flushed(100, at(1));
+        assert_eq!(due(&mut retention, at(100)), 30);
+        retention.keep_from(60);
+        assert_eq!(retention.due(), 60);
+        // Sent again, it has its time once more.
+        retention.rewind(70);
+        retention.keep_from(Offset::MAX);
+        assert_eq!(due(&mut retention, at(200)), 70);
+        retention.flushed(100, at(200));
+        retention.keep_from(60);
+        retention.give_up(80);
+        assert_eq!(due(&mut retention, at(300)), 80);
     }
 }

@@ -1,16 +1,19 @@
 //! Appending and committing.
 
+use std::iter::repeat;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::ages::Now;
+use super::receipts::Places;
 use super::state::{Shared, lock};
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
 use crate::wal::contract::Active;
 use crate::wal::error::WalError;
-use crate::wal::frame::{Block, encode};
+use crate::wal::frame::{Block, encode_with_receipts};
 use crate::wal::offset::Offset;
+use crate::wal::receipt::{Receipt, of_block};
 
 /// So many blocks are written at most before they are synced. Within a longer stretch sled rewrites
 /// pages, takes the rewritten copies for safe although only an fdatasync makes them so, and writes
@@ -27,25 +30,45 @@ pub struct Writer {
     shared: Arc<Shared>,
     received_at: Vec<Timestamp>,
     readings: Vec<Record>,
+    /// That of each of them that has one; empty if none has.
+    receipts: Vec<Option<Receipt>>,
     /// Whether rows of mappings are among them.
     has_mapped: bool,
+    /// Where the receipts of earlier groups lie.
+    places: Places,
     /// The flushed offset in the newest durable block.
     removable: Offset,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, places: Places) -> Self {
         Self {
             shared,
             received_at: Vec::new(),
             readings: Vec::new(),
+            receipts: Vec::new(),
             has_mapped: false,
+            places,
             removable: 0,
         }
     }
 
     /// Adds a reading to the group that the next [`Self::commit`] makes durable.
     pub fn append(&mut self, received_at: Timestamp, reading: impl Into<Record>) {
+        self.append_arrived(received_at, reading, None);
+    }
+
+    /// As [`Self::append`], of a row that has the time of its arrival, by the receipt of its message.
+    pub fn append_arrived(
+        &mut self,
+        received_at: Timestamp,
+        reading: impl Into<Record>,
+        receipt: Option<Receipt>,
+    ) {
+        if receipt.is_some() || !self.receipts.is_empty() {
+            self.receipts.resize(self.readings.len(), None);
+            self.receipts.push(receipt);
+        }
         self.received_at.push(received_at);
         let record = reading.into();
         self.has_mapped |= record.mapped().is_some();
@@ -72,7 +95,12 @@ impl Writer {
             return Err(WalError::DiskFull);
         };
         let flushed = lock(&shared.state).flushed;
-        let written = write(&**active, end.next, flushed, &self.received_at, &self.readings);
+        let group = Group {
+            received_at: &self.received_at,
+            readings: &self.readings,
+            receipts: &self.receipts,
+        };
+        let written = write(&**active, end.next, flushed, &group);
         let (cuts, block_bytes) = match written {
             Ok(written) => written,
             Err(error) if error.is_disk_full() => {
@@ -90,6 +118,7 @@ impl Writer {
         let records = self.readings.len();
         let mut readings = self.readings.drain(..);
         let mut received_at = self.received_at.drain(..);
+        let mut receipts = self.receipts.as_slice();
         let now = Now::of(&*shared.clock);
         let mut state = lock(&shared.state);
         for count in cuts {
@@ -100,7 +129,12 @@ impl Writer {
                 first: end.next,
                 received_at: first_received_at,
                 readings: readings.by_ref().take(count).collect(),
+                receipts: Vec::new(),
             };
+            if let Some((of_these, behind)) = receipts.split_at_checked(count) {
+                self.places.add(block.first, &of_block(of_these));
+                receipts = behind;
+            }
             end.next = block.end();
             state.ages.written(block.first, block.received_at, now);
             state.tail.push(block);
@@ -108,7 +142,10 @@ impl Writer {
         if let Some(active) = state.generations.get_mut(&end.first) {
             active.block_bytes += block_bytes;
         }
+        // Before anybody can flush it.
+        state.retention.keep_from(self.places.oldest(end.next));
         drop(state);
+        self.receipts.clear();
         shared.write_positions(|positions| positions.committed = end.next);
         shared.committed.send_replace(end.next);
         let took = shared.clock.monotonic().saturating_sub(started);
@@ -133,11 +170,16 @@ impl Writer {
             })
         };
         let all = self.received_at.drain(..).zip(self.readings.drain(..));
-        let mut all: Vec<_> = all.map(|(at, record)| (kind(&record), at, record)).collect();
+        let receipts = self.receipts.drain(..).map(Some).chain(repeat(None));
+        let mut all: Vec<_> = all
+            .zip(receipts)
+            .map(|((at, record), receipt)| (kind(&record), at, record, receipt))
+            .collect();
         all.sort_by_key(|(kind, ..)| *kind);
-        for (_, at, record) in all {
+        for (_, at, record, receipt) in all {
             self.received_at.push(at);
             self.readings.push(record);
+            self.receipts.extend(receipt);
         }
     }
 
@@ -145,6 +187,7 @@ impl Writer {
     pub fn abandon(&mut self) {
         self.has_mapped = false;
         self.readings.clear();
+        self.receipts.clear();
         self.received_at.clear();
     }
 
@@ -174,19 +217,26 @@ impl Writer {
     }
 }
 
+/// What a commit makes durable.
+struct Group<'g> {
+    received_at: &'g [Timestamp],
+    readings: &'g [Record],
+    receipts: &'g [Option<Receipt>],
+}
+
 /// Writes and syncs one group; returns how many records went into each block, and the bytes of
 /// all of them.
 fn write(
     active: &dyn Active,
     next: Offset,
     flushed: Offset,
-    received_at: &[Timestamp],
-    readings: &[Record],
+    group: &Group<'_>,
 ) -> Result<(Vec<usize>, u64), WalError> {
     let mut cuts = Vec::new();
     let mut block_bytes = 0;
     let mut outcome = Ok(());
-    encode(next, flushed, received_at, readings, &mut |first, count, frame| {
+    let Group { received_at, readings, receipts } = *group;
+    let mut insert = |first, count, frame: Vec<u8>| {
         if outcome.is_ok() && !cuts.is_empty() && cuts.len() % BLOCKS_A_SYNC == 0 {
             outcome = active.sync();
         }
@@ -195,8 +245,9 @@ fn write(
         }
         cuts.push(count);
         block_bytes += frame.len() as u64;
-    })
-    .map_err(|source| WalError::Io { what: "encode a block", source })?;
+    };
+    encode_with_receipts(next, flushed, received_at, readings, receipts, &mut insert)
+        .map_err(|source| WalError::Io { what: "encode a block", source })?;
     outcome?;
     active.sync()?;
     Ok((cuts, block_bytes))
