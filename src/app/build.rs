@@ -15,14 +15,16 @@ use crate::base::metrics::Metrics;
 use crate::base::time::SystemClock;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
+use crate::intake::arrivals::Arrivals;
 use crate::intake::queue::Inbound;
+use crate::mqtt;
 use crate::postgres::Database;
 use crate::status::health::Health;
 use crate::status::history::History;
 use crate::telemetry::admit::{Admission, MappedTopics};
 use crate::telemetry::mapping::OwnTopics;
 use crate::telemetry::rejection::{Reason, Stage};
-use crate::wal::{self, Limits, Log, SledStorage, Writer};
+use crate::wal::{self, LeftReceipts, Limits, Log, SledStorage, Writer};
 
 /// Records of the log that were flushed last, of which the database is asked whether it has them.
 const EXPECTED: u64 = 256;
@@ -34,6 +36,7 @@ pub(super) struct Shared {
     pub(super) history: Arc<History>,
     pub(super) log: Log,
     pub(super) writer: Writer,
+    pub(super) arrivals: Arrivals,
     pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) database: Database,
     pub(super) control: Arc<Control>,
@@ -55,7 +58,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         config.mappings.list.iter().map(|mapping| mapping.name.as_str()),
     );
     let health = Arc::new(Health::new(metrics.clone()));
-    let (writer, log) = open_log(config, &metrics)?;
+    let (writer, log, arrivals) = open_log(config, &metrics)?;
     let history = Arc::new(History::new(&metrics, &log));
     let dir: &Path = &config.wal.dir;
     let dead_letters_dir = dir.join("dead-letters");
@@ -70,6 +73,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         history,
         log,
         writer,
+        arrivals,
         dead_letters: Arc::new(dead_letters),
         database,
         control: Arc::new(Control::default()),
@@ -91,7 +95,7 @@ fn mapped(config: &Config) -> Option<Arc<MappedTopics>> {
     (!mappings.is_empty()).then(|| Arc::new(MappedTopics { mappings, own }))
 }
 
-fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)> {
+fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log, Arrivals)> {
     let started = Instant::now();
     let dir: &Path = &config.wal.dir;
     let limits = Limits {
@@ -101,9 +105,15 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
         retain: config.wal.retain,
     };
     let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
-    let (writer, log) =
-        wal::log::open(Box::new(storage), Arc::new(SystemClock::default()), limits, metrics)
-            .with_context(|| format!("the log in {}", dir.display()))?;
+    let (storage, clock) = (Box::new(storage), Arc::new(SystemClock::default()));
+    let opened = if config.mappings.use_arrival() {
+        let are_needed = !mqtt::was_settled(dir, &config.mqtt);
+        wal::log::open_with_receipts(storage, clock, limits, metrics, are_needed)
+    } else {
+        let nothing_left = |(writer, log)| (writer, log, LeftReceipts::default());
+        wal::log::open(storage, clock, limits, metrics).map(nothing_left)
+    };
+    let (writer, log, left) = opened.with_context(|| format!("the log in {}", dir.display()))?;
     metrics.wal_max_bytes.set(i64::try_from(limits.max_bytes).unwrap_or(i64::MAX));
     let stats = log.stats();
     tracing::info!(
@@ -115,5 +125,5 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log)>
         open_ms = started.elapsed().as_millis(),
         "log opened"
     );
-    Ok((writer, log))
+    Ok((writer, log, Arrivals::after(left)))
 }

@@ -70,24 +70,6 @@ impl Config {
         from.finish().map(|()| config)
     }
 
-    /// As [`Self::load`], for the service.
-    ///
-    /// # Errors
-    /// All mistakes at once, and what this version checks but does not do yet.
-    pub fn load_to_run() -> Result<Self, Mistakes> {
-        Self::load().and_then(Self::ready_to_run)
-    }
-
-    /// A time of arrival would make two rows of a message that is delivered twice.
-    fn ready_to_run(self) -> Result<Self, Mistakes> {
-        let by_arrival = self.mappings.list.iter().filter(|mapping| mapping.uses_arrival());
-        let mistakes: Vec<String> = by_arrival.map(|mapping| format!(
-            "mapping \"{}\", time: this version of the service does not store times of arrival yet, neither as `time` nor as `fallback`: a message that is delivered again would become a second row",
-            mapping.name
-        )).collect();
-        if mistakes.is_empty() { Ok(self) } else { Err(Mistakes(mistakes)) }
-    }
-
     /// How to reach the broker, with the filters that mappings need, too.
     #[must_use]
     pub fn subscriber(&self) -> mqtt::Settings {
@@ -313,23 +295,21 @@ mod tests {
     }
 
     #[test]
-    fn mappings_are_taken_but_for_those_that_need_the_time_of_arrival() {
+    fn mappings_are_read_and_say_what_they_need_whether_or_not_they_take_the_time_of_arrival() {
         let mapping = |time: &str| {
             format!(
                 "[[default.mapping]]\nname = \"m\"\ntopic = \"t/{{d}}\"\ndevice = \"{{d}}\"\ntime = {time}\nfields = [\"a\"]\n"
             )
         };
-        let config = load(&[], &mapping("{ path = \"t\" }")).unwrap();
-        assert_eq!(
-            config.mappings.describe(),
-            ["table telemetry: a double precision [mappings: m]"]
-        );
-        assert!(config.ready_to_run().is_ok());
-        for time in ["\"received\"", "{ path = \"t\", fallback = \"received\" }"] {
-            let refused = load(&[], &mapping(time)).unwrap().ready_to_run().unwrap_err();
-            assert!(refused.0[0].starts_with("mapping \"m\", time: "), "{refused:?}");
+        for (time, uses_arrival) in [
+            ("{ path = \"t\" }", false),
+            ("\"received\"", true),
+            ("{ path = \"t\", fallback = \"received\" }", true),
+        ] {
+            let mappings = load(&[], &mapping(time)).unwrap().mappings;
+            assert_eq!(mappings.describe(), ["table telemetry: a double precision [mappings: m]"]);
+            assert_eq!(mappings.use_arrival(), uses_arrival, "{time}");
         }
-        assert!(load(&[], "").unwrap().ready_to_run().is_ok());
         let found = mistakes(&[], &mapping("\"received\"").replace("topic", "topics"));
         assert!(found.iter().any(|line| line.contains("did you mean topic?")), "{found:?}");
     }

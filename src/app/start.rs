@@ -62,6 +62,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         intake_done: intake_done.clone(),
         dir: config.wal.dir.clone(),
         has_history: log.stats().next_offset > 0,
+        uses_arrival: config.mappings.use_arrival(),
         health: Arc::clone(&health),
         metrics: metrics.clone(),
     };
@@ -76,6 +77,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         dead_letters: Arc::clone(&dead_letters),
         acks: source.acks(),
         admission: shared.admission,
+        arrivals: shared.arrivals,
         metrics: metrics.clone(),
         activity: intake_activity.clone(),
     };

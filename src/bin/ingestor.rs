@@ -103,9 +103,7 @@ fn answer(output: &Output) -> ExitCode {
     }
     let bad_configuration = |mistakes| bad_configuration(&mistakes, output);
     match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => {
-            Config::load_to_run().map_or_else(bad_configuration, |config| run(config, output))
-        }
+        Command::Run => Config::load().map_or_else(bad_configuration, |config| run(config, output)),
         Command::CheckConfig => {
             Config::load().map_or_else(bad_configuration, |config| check_config(&config, output))
         }

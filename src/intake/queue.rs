@@ -57,6 +57,17 @@ pub enum Settled {
     GivenUp(AckToken),
 }
 
+/// What a delivery may be recognised by when it comes once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Its packet id, which the broker uses again once the message is acknowledged.
+    pub id: u16,
+    /// The broker says that it may have sent it before.
+    pub is_again: bool,
+    /// Another one each time that the broker has begun our session anew.
+    pub session: u64,
+}
+
 /// A message received and not yet acknowledged.
 pub struct Delivery {
     /// The topic it was published to.
@@ -69,6 +80,8 @@ pub struct Delivery {
     pub omitted: usize,
     /// When it came in.
     pub received_at: Timestamp,
+    /// What it was delivered by; `None` with QoS 0.
+    pub packet: Option<Packet>,
     /// What it is acknowledged by.
     pub ack: AckToken,
     /// Its share of the memory that waiting deliveries may take, given back when it is dropped.
@@ -137,6 +150,7 @@ mod tests {
             is_retained: false,
             omitted: 0,
             received_at: Timestamp::now(),
+            packet: None,
             ack: AckToken { epoch: 1, position: Some(position) },
             budget: None,
         });

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::arrivals::Arrivals;
 use super::group::{GROUP_MESSAGES, Group, Outcome, Step};
 use super::linger::Linger;
 use super::mapped::{MappedTally, Notices};
@@ -57,6 +58,8 @@ pub struct Intake {
     pub acks: Acks,
     /// What messages have to keep to.
     pub admission: Admission,
+    /// The times of arrival that were given.
+    pub arrivals: Arrivals,
     /// Counters.
     pub metrics: Metrics,
     /// Shows the watchdog that the intake is not stuck.
@@ -88,10 +91,10 @@ impl Intake {
             let mut waiting = inbound.drain(..).peekable();
             while waiting.peek().is_some() {
                 let group = if *self.room.borrow() == Room::Open {
-                    Group::gather(&mut waiting, &self.admission, clock)
+                    Group::gather(&mut waiting, &self.admission, clock, &mut self.arrivals)
                 } else {
                     // Nothing is acknowledged: the source leaves the broker, which keeps it all.
-                    Group::refused(waiting.by_ref())
+                    Group::refused(waiting.by_ref(), &mut self.arrivals)
                 };
                 self.settle(group, &mut |mapped, admission| {
                     report_refusals(&mut notices, admission, mapped, started.elapsed());
@@ -123,9 +126,12 @@ impl Intake {
                     }
                     stored
                 }
-                Step::Commit { readings } => {
-                    for (received_at, reading) in readings {
-                        self.writer.append(received_at, reading);
+                Step::Commit { readings, receipts } => {
+                    let mut receipts = receipts.into_iter().peekable();
+                    for (at, (received_at, reading)) in readings.enumerate() {
+                        let receipt = receipts.next_if(|(of, _)| *of == at);
+                        let receipt = receipt.map(|(_, receipt)| receipt);
+                        self.writer.append_arrived(received_at, reading, receipt);
                     }
                     self.writer.commit().map_err(IntakeError::from)
                 }

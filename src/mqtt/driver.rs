@@ -20,16 +20,24 @@ use super::inlet::{Forwarded, Inlet};
 use super::packet::{Answer, Qos, Received, Sent};
 use super::remembered::Remembered;
 use super::report::report;
-use super::session::{Change, Command, Event, Loss, Session, State, Terms};
+use super::session::{Change, Command, Event, Loss, Session, State, Terms, earlier};
 use super::settings::Settings;
 use super::wake::{Live, Waits, Wake};
 use crate::base::metrics::Metrics;
+use crate::base::time::Timestamp;
 use crate::intake::queue::{Acks, Inbound};
 use crate::status::health::Health;
+use crate::telemetry::validate::TimeOfDay;
 use crate::wal::Room;
 
 /// Packets that are dealt with before acks are looked at again.
 const BURST: usize = 32;
+
+/// How often the time of day is looked at, where messages get it.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
+
+/// Why we stay away, for the status.
+const WRONG_CLOCK: &str = "the clock of the machine is wrong, and mappings store the time of arrival: the connection comes by itself once the clock is set";
 
 /// What the source is connected to.
 pub struct SourceParts {
@@ -45,6 +53,8 @@ pub struct SourceParts {
     pub dir: PathBuf,
     /// Whether an earlier process has been here, so that the broker should know the session.
     pub has_history: bool,
+    /// Whether messages can get the time of their arrival, so that nothing is received by a wrong clock.
+    pub uses_arrival: bool,
     /// Where the state of the connection is kept.
     pub health: Arc<Health>,
     /// Counters.
@@ -62,6 +72,9 @@ pub struct Source {
     inlet: Inlet,
     waits: Waits,
     remembered: Remembered,
+    /// When the time of day is looked at again; `None`: it does not matter.
+    next_look: Option<Duration>,
+    clock_is_wrong: bool,
     health: Arc<Health>,
     metrics: Metrics,
 }
@@ -82,7 +95,8 @@ impl Source {
         let terms = Terms {
             topics: settings.topics.clone(),
             has_history: parts.has_history,
-            remembered: remembered.load(),
+            remembered: remembered.filters(),
+            is_settled: remembered.is_settled(),
         };
         let credentials = Arc::new(Credentials::new(&settings));
         let mut waits = Waits::new(room, credentials.renewals(), stop, intake_done);
@@ -96,6 +110,8 @@ impl Source {
             inlet: Inlet::new(deliveries),
             waits,
             remembered,
+            next_look: parts.uses_arrival.then_some(Duration::ZERO),
+            clock_is_wrong: false,
             health: parts.health,
             metrics: parts.metrics,
         }
@@ -117,7 +133,11 @@ impl Source {
     pub async fn run(mut self) {
         let mut flow = Flow::On;
         while flow == Flow::On {
-            let deadline = self.session.deadline();
+            flow = self.look_at_clock().await;
+            if flow == Flow::End {
+                return;
+            }
+            let deadline = earlier(self.session.deadline(), self.next_look);
             flow = match self.waits.next(self.live.as_mut(), deadline).await {
                 Wake::InVain => Flow::On,
                 Wake::Event(event) => self.tell(event).await,
@@ -135,6 +155,19 @@ impl Source {
                 }
             };
         }
+    }
+
+    async fn look_at_clock(&mut self) -> Flow {
+        let now = self.waits.start.elapsed();
+        if self.next_look.is_none_or(|due| now < due) {
+            return Flow::On;
+        }
+        self.next_look = Some(now + LOOK_AT_CLOCK);
+        let is_wrong = !TimeOfDay::at(Timestamp::now()).is_plausible();
+        if is_wrong == std::mem::replace(&mut self.clock_is_wrong, is_wrong) {
+            return Flow::On;
+        }
+        self.tell(Event::Clock { is_wrong }).await
     }
 
     /// Tells the session what was read, for a while.
@@ -212,21 +245,29 @@ impl Source {
         let mut flow = Flow::On;
         for command in commands.drain(..) {
             match command {
-                Command::Forward { publish, ack } => {
+                Command::Forward { publish, packet, ack } => {
                     let connection = self.live.as_mut().map(|live| &mut live.connection);
-                    match self.inlet.forward(publish, ack, connection).await {
+                    match self.inlet.forward(publish, packet, ack, connection).await {
                         Forwarded::AtOnce => {}
                         Forwarded::AfterAWait => self.hear(Event::Resumed),
                         Forwarded::Nowhere => flow = Flow::End,
                     }
                 }
                 Command::Send(packet) => self.send(packet),
-                Command::Connect => self.connect().await,
+                Command::Connect => {
+                    // From now on there may be something to be delivered again.
+                    self.remembered.note_settled(false);
+                    self.connect().await;
+                }
                 Command::Close => self.close().await,
+                Command::Part => self.part().await,
                 Command::CloseQueue => self.inlet.close(),
                 Command::Remember(filters) => self.remembered.store(filters),
                 Command::Show(State::Disconnected) => {
                     self.health.set_mqtt_connected(false);
+                }
+                Command::Show(State::WrongClock) => {
+                    self.health.set_mqtt_away(WRONG_CLOCK);
                 }
                 Command::Show(State::Unsubscribed(filters)) => {
                     self.health.set_mqtt_unsubscribed(filters);
@@ -268,6 +309,18 @@ impl Source {
         if live.connection.flush().await.is_err() {
             tracing::debug!("the broker was gone before we could leave in order");
         }
+    }
+
+    /// As [`Self::close`]; remembers it if the broker has heard all that was said.
+    async fn part(&mut self) {
+        let connection = self.live.as_mut().map(|live| &mut live.connection);
+        if let (Some(_), Some(connection)) = (self.next_look, connection)
+            && connection.flush().await.is_ok()
+            && connection.is_ended_by_broker().await
+        {
+            self.remembered.note_settled(true);
+        }
+        self.close().await;
     }
 
     async fn connect(&mut self) {

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::packet::{Publish, Sent};
 use super::session::KEEP_ALIVE;
 use crate::base::time::Timestamp;
-use crate::intake::queue::{AckToken, Delivery, Inbound};
+use crate::intake::queue::{AckToken, Delivery, Inbound, Packet};
 
 /// Payload bytes that the intake has not dealt with yet, however many messages they are; a message that
 /// is larger comes alone.
@@ -51,6 +51,7 @@ impl Inlet {
     pub(super) async fn forward(
         &self,
         publish: Publish,
+        packet: Option<Packet>,
         ack: AckToken,
         connection: Option<&mut Connection>,
     ) -> Forwarded {
@@ -61,9 +62,16 @@ impl Inlet {
             u32::try_from((topic.len() + payload.len()).min(BUDGET_BYTES)).unwrap_or(u32::MAX);
         let send = |place: mpsc::Permit<'_, Inbound>, budget: OwnedSemaphorePermit| {
             let budget = Some(budget);
-            let delivery =
-                Delivery { topic, payload, is_retained, omitted, received_at, ack, budget };
-            place.send(Inbound::Message(delivery));
+            place.send(Inbound::Message(Delivery {
+                topic,
+                payload,
+                is_retained,
+                omitted,
+                received_at,
+                packet,
+                ack,
+                budget,
+            }));
         };
         if let Ok(budget) = Arc::clone(&self.budget).try_acquire_many_owned(bytes)
             && let Ok(place) = deliveries.try_reserve()

@@ -1,4 +1,5 @@
-//! The filters that the session at the broker has, kept in a file for the next process.
+//! The filters that the session at the broker has, kept in a file for the next process; and whether this
+//! one has left the broker in order, all acknowledged, so that nothing is delivered again.
 //!
 //! They belong to one session, so the file says whose: with another broker or client id it counts as
 //! missing, and then the filters are asked for, as by a process that is here for the first time.
@@ -21,6 +22,8 @@ pub(super) struct Remembered {
     path: PathBuf,
     broker: String,
     client_id: String,
+    filters: Filters,
+    is_settled: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,44 +31,77 @@ struct Content {
     broker: String,
     client_id: String,
     filters: Filters,
+    #[serde(default)]
+    is_settled: bool,
 }
 
 impl Remembered {
-    /// The file in `dir` for the session that `settings` name.
+    /// The file in `dir` for the session that `settings` name, with what an earlier process has left for
+    /// it.
     pub(super) fn new(dir: &Path, settings: &Settings) -> Self {
-        let broker = format!("{}:{}", settings.broker, settings.port);
-        Self { path: dir.join(NAME), broker, client_id: settings.client_id.clone() }
+        let mut remembered = Self {
+            path: dir.join(NAME),
+            broker: format!("{}:{}", settings.broker, settings.port),
+            client_id: settings.client_id.clone(),
+            filters: Filters::default(),
+            is_settled: false,
+        };
+        remembered.load();
+        remembered
     }
 
-    /// What an earlier process has left for this session.
-    pub(super) fn load(&self) -> Filters {
+    /// What is remembered of the filters.
+    pub(super) fn filters(&self) -> Filters {
+        self.filters.clone()
+    }
+
+    /// Whether nothing is delivered again.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    fn load(&mut self) {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     self.complain(&error, "read");
                 }
-                return Filters::default();
+                return;
             }
         };
         match serde_json::from_slice(&text) {
-            Ok(Content { broker, client_id, filters })
+            Ok(Content { broker, client_id, filters, is_settled })
                 if (&broker, &client_id) == (&self.broker, &self.client_id) =>
             {
-                filters
+                (self.filters, self.is_settled) = (filters, is_settled);
             }
-            Ok(_) => Filters::default(),
-            Err(error) => {
-                self.complain(&error.into(), "read");
-                Filters::default()
-            }
+            Ok(_) => {}
+            Err(error) => self.complain(&error.into(), "read"),
         }
     }
 
     /// Makes `filters` durable.
-    pub(super) fn store(&self, filters: Filters) {
-        let Self { broker, client_id, .. } = self;
-        let content = Content { broker: broker.clone(), client_id: client_id.clone(), filters };
+    pub(super) fn store(&mut self, filters: Filters) {
+        self.filters = filters;
+        self.write();
+    }
+
+    /// Makes it durable whether something may be delivered again.
+    pub(super) fn note_settled(&mut self, is_settled: bool) {
+        if self.is_settled != is_settled {
+            self.is_settled = is_settled;
+            self.write();
+        }
+    }
+
+    fn write(&self) {
+        let content = Content {
+            broker: self.broker.clone(),
+            client_id: self.client_id.clone(),
+            filters: self.filters.clone(),
+            is_settled: self.is_settled,
+        };
         let stored = serde_json::to_vec(&content).map_err(io::Error::from);
         if let Err(error) = stored.and_then(|text| replace(&self.path, &text)) {
             self.complain(&error, "write");
@@ -79,6 +115,11 @@ impl Remembered {
             "cannot {what} which filters the broker has granted: they are asked for again, and one that is not wanted any more may stay"
         );
     }
+}
+
+/// Whether the process before has left the broker in order, with nothing to be delivered again.
+pub(crate) fn was_settled(dir: &Path, settings: &Settings) -> bool {
+    Remembered::new(dir, settings).is_settled()
 }
 
 /// Replaces the file, so that a power cut leaves the old one or the new one.

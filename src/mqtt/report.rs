@@ -2,6 +2,7 @@
 
 use super::session::Change;
 use super::settings::Settings;
+use crate::base::time::Timestamp;
 
 /// Logs `change`.
 pub(super) fn report(settings: &Settings, change: Change) {
@@ -31,6 +32,13 @@ pub(super) fn report(settings: &Settings, change: Change) {
             reason,
             "the log is full: staying away from the broker, which keeps the session's messages; the log goes on draining, and the connection comes back by itself"
         ),
+        Change::WrongClock => tracing::warn!(
+            clock = %Timestamp::now(),
+            "the clock reads a time before this program was built, and mappings store the time of arrival: staying away from the broker, which keeps the session's messages; the connection comes by itself once the clock is set"
+        ),
+        Change::ClockIsRight => {
+            tracing::info!("the clock is set: connecting to the broker");
+        }
         Change::Returning => {
             tracing::info!("the log has room again: returning to the broker");
         }

@@ -36,6 +36,8 @@ pub struct Health {
     mqtt: Part,
     /// Filters that are not granted.
     missing_filters: Mutex<Vec<String>>,
+    /// Why the source stays away from the broker.
+    away: Mutex<Option<&'static str>>,
     wal: Part,
     database: Part,
     stopping: AtomicBool,
@@ -100,6 +102,7 @@ impl Health {
             started: Instant::now(),
             mqtt: Part::new(UNKNOWN),
             missing_filters: Mutex::default(),
+            away: Mutex::default(),
             wal: Part::new(WalState::Ok as u64),
             database: Part::new(UNKNOWN),
             stopping: AtomicBool::new(false),
@@ -118,7 +121,15 @@ impl Health {
         self.set_mqtt(UNSUBSCRIBED, filters)
     }
 
+    /// The source stays away from the broker, for this reason. Returns whether that is news.
+    pub fn set_mqtt_away(&self, reason: &'static str) -> bool {
+        let is_news = self.set_mqtt(DOWN, Vec::new());
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        is_news
+    }
+
     fn set_mqtt(&self, state: u64, missing: Vec<String>) -> bool {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.missing_filters.lock().unwrap_or_else(PoisonError::into_inner) = missing;
         self.metrics.mqtt_connected.set((state != DOWN).into());
         self.mqtt.set(state, None, self.started.elapsed())
@@ -157,6 +168,12 @@ impl Health {
     #[must_use]
     pub fn missing_filters(&self) -> Vec<String> {
         self.missing_filters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the source stays away from the broker, if it does.
+    #[must_use]
+    pub fn away(&self) -> Option<&'static str> {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the broker is connected and has granted every filter.
@@ -266,6 +283,11 @@ mod tests {
         health.set_mqtt_connected(true);
         assert_eq!(health.missing_filters(), [""; 0]);
         assert!(health.ready());
+        assert!(health.set_mqtt_away("the clock is wrong"));
+        assert_eq!((health.report().mqtt, health.ready()), ("disconnected", false));
+        assert_eq!(health.away(), Some("the clock is wrong"));
+        health.set_mqtt_connected(true);
+        assert_eq!((health.away(), health.ready()), (None, true));
         health.set_stopping();
         assert!(!health.ready());
     }

@@ -18,6 +18,9 @@ pub(super) struct Broker {
     pub(super) state: &'static str,
     /// Topic filters that the broker has not granted, while it is connected.
     pub(super) missing_filters: Vec<String>,
+    /// Why the service stays away from the broker by itself; null if it does not.
+    #[schema(value_type = Option<String>, required, example = json!(null))]
+    pub(super) reason: Option<&'static str>,
     #[serde(flatten)]
     pub(super) since: Since,
     /// Seconds since the last message came in; null if none has since the start.

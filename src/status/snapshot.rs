@@ -124,6 +124,7 @@ impl Snapshot {
             broker: Broker {
                 state: report.mqtt,
                 missing_filters: health.missing_filters(),
+                reason: health.away(),
                 since: Since::of(now, ages.mqtt),
                 last_message_seconds: history.last_message().map(|age| age.as_secs_f64()),
                 qos0_messages: metrics.qos0_messages.get(),

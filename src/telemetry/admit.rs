@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::decode::decode;
-use super::mapping::{Fate, Mappings, Message, OwnTopics, Unmatched};
+use super::mapping::{Fate, Mapped, Mappings, Message, OwnTopics, Unmatched};
 use super::reading::Reading;
 use super::record::Record;
 use super::rejection::{Reason, Rejection};
@@ -40,6 +40,21 @@ pub enum Part<'p> {
     Whole(Option<usize>),
 }
 
+/// A reading that is good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted {
+    /// What is to be stored.
+    pub record: Record,
+    /// Whether its time is that of its arrival.
+    pub by_arrival: bool,
+}
+
+impl From<Reading> for Admitted {
+    fn from(reading: Reading) -> Self {
+        Self { record: reading.into(), by_arrival: false }
+    }
+}
+
 /// Whose a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -61,7 +76,7 @@ impl Admission {
         &self,
         message: Message<'p>,
         clock: TimeOfDay,
-        mut each: impl FnMut(Part<'p>, Result<Record, Rejection>),
+        mut each: impl FnMut(Part<'p>, Result<Admitted, Rejection>),
     ) -> Whose {
         let mapped = match &self.mapped {
             Some(mapped) if message.payload.len() <= self.max_payload_bytes => mapped,
@@ -69,7 +84,9 @@ impl Admission {
         };
         let MappedTopics { mappings, own } = &**mapped;
         let fate = mappings.decide(message, &self.rules, clock, |index, outcome| {
-            each(Part::Whole(index), outcome.map(|made| made.reading.into()));
+            let admitted =
+                |Mapped { reading, by_arrival }| Admitted { record: reading.into(), by_arrival };
+            each(Part::Whole(index), outcome.map(admitted));
         });
         let is_own = mappings.takes_built_in && own.contain(message.topic);
         match fate {
@@ -119,10 +136,10 @@ impl Admission {
         &self,
         payload: &'p [u8],
         clock: TimeOfDay,
-        mut each: impl FnMut(Part<'p>, Result<Record, Rejection>),
+        mut each: impl FnMut(Part<'p>, Result<Admitted, Rejection>),
     ) -> Whose {
         self.admit(payload, clock, |raw, outcome| {
-            each(Part::Text(raw), outcome.map(Record::from));
+            each(Part::Text(raw), outcome.map(Admitted::from));
         });
         Whose::BuiltIn
     }
@@ -138,7 +155,7 @@ impl Admission {
     ) -> Result<Vec<Record>, Rejection> {
         let mut all = Ok(Vec::new());
         let whose = self.receive(message, clock, |_, outcome| match (&mut all, outcome) {
-            (Ok(records), Ok(record)) => records.push(record),
+            (Ok(records), Ok(admitted)) => records.push(admitted.record),
             (Ok(_), Err(rejection)) => all = Err(rejection),
             (Err(_), _) => {}
         });
@@ -250,7 +267,7 @@ fields = { a = { max = 5 } }
         let message = Message { topic, payload, is_retained: false, received_at };
         let whose = admission.receive(message, clock(), |part, outcome| {
             let index = if let Part::Whole(index) = part { index } else { None };
-            let table = outcome.map(|record| record.table().to_owned());
+            let table = outcome.map(|admitted| admitted.record.table().to_owned());
             all.push((index, table.map_err(|rejection| rejection.reason)));
         });
         (whose, all)

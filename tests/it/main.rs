@@ -14,6 +14,7 @@ mod access;
 mod acks;
 mod admin;
 mod api;
+mod arrival;
 mod bad_input;
 mod bars;
 mod books;

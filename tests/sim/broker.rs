@@ -58,6 +58,11 @@ impl Broker {
         true
     }
 
+    /// Whether a connection stands, on its side too.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.as_ref().is_some_and(|one| one.is_accepted && !one.is_cut)
+    }
+
     /// The client writes a packet, which is lost if the connection is gone.
     pub(crate) fn write(&mut self, packet: Sent) {
         if let Some(connection) = self.connection.as_mut().filter(|one| !one.is_cut) {
@@ -83,7 +88,8 @@ impl Broker {
                     _ => Qos::ExactlyOnce(packet_id),
                 };
                 let payload = ledger.messages[message].payload.clone();
-                let topic = bytes::Bytes::from(topic_of(message)).into();
+                let topic = topic_of(message, ledger.messages[message].by_arrival);
+                let topic = bytes::Bytes::from(topic).into();
                 Read::Packet(Received::Publish(Publish {
                     topic,
                     payload,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use iot_ingestor::base::time::Timestamp;
 use iot_ingestor::wal::Offset;
 
 /// What PostgreSQL may call a row that it does not take, or a table, or itself. What it is called says
@@ -55,6 +56,16 @@ pub(crate) struct Database {
     pub(crate) identity: u64,
     /// One whose row was put in twice.
     pub(crate) doubled: Option<Offset>,
+    /// Of readings that have the time of their arrival: that of the record at an offset.
+    arrivals: BTreeMap<Offset, Timestamp>,
+    /// The same of what was last seen of a reading.
+    latest: BTreeMap<u64, Timestamp>,
+    /// The same of what is in the table.
+    arrived: BTreeMap<u64, Timestamp>,
+    /// One that is there by two times, which are two rows.
+    pub(crate) arrived_twice: Option<(u64, [Timestamp; 2])>,
+    /// Whether that is looked for: where the log has no room for receipts, or loses what it had, it may be.
+    pub(crate) one_time_each: bool,
     /// Readings that it refuses as long as they live.
     poisoned: BTreeMap<u64, &'static str>,
     pub(crate) is_down: bool,
@@ -84,6 +95,11 @@ impl Default for Database {
             lost: BTreeSet::new(),
             identity: 0,
             doubled: None,
+            arrivals: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            arrived_twice: None,
+            one_time_each: true,
             poisoned: BTreeMap::new(),
             is_down: false,
             refuses_all: None,
@@ -100,6 +116,17 @@ impl Default for Database {
 }
 
 impl Database {
+    /// The record at an offset, which is on its way, has this time.
+    pub(crate) fn arrives(&mut self, (offset, reading): Row, time: Timestamp) {
+        self.arrivals.insert(offset, time);
+        self.latest.insert(reading, time);
+    }
+
+    /// When a reading has arrived that was on its way.
+    pub(crate) fn arrival_of(&self, reading: u64) -> Option<Timestamp> {
+        self.latest.get(&reading).copied()
+    }
+
     /// From now on it refuses this reading.
     pub(crate) fn poison(&mut self, reading: u64, sqlstate: &'static str) {
         self.poisoned.insert(reading, sqlstate);
@@ -137,6 +164,13 @@ impl Database {
         }
         if let Some(sqlstate) = rows.iter().find_map(|(_, reading)| self.poisoned.get(reading)) {
             return Answer::Refused(sqlstate);
+        }
+        for (offset, reading) in rows {
+            let Some(time) = self.arrivals.get(offset).copied() else { continue };
+            let known = *self.arrived.entry(*reading).or_insert(time);
+            if known != time && self.one_time_each && !self.does_swallow(*reading) {
+                self.arrived_twice = Some((*reading, [known, time]));
+            }
         }
         let mut inserted = Vec::new();
         let mut in_statement = BTreeSet::new();
@@ -181,6 +215,7 @@ impl Database {
                 *copies -= 1;
             }
             self.lost.insert(row.1);
+            self.arrived.remove(&row.1);
         }
         self.table.retain(|_, copies| *copies > 0);
     }

@@ -208,6 +208,11 @@ impl Flusher {
         };
         let rows: Vec<Row> =
             found.records().map(|(offset, reading)| (offset, number(reading))).collect();
+        for (row, (_, record)) in rows.iter().zip(found.records()) {
+            if record.mapped().is_some() {
+                around.database.arrives(*row, record.timestamp());
+            }
+        }
         let found = rows.iter().copied().collect();
         around.ledger.read_back(all, &found, &self.done, &lost_in(around.log))?;
         self.read.insert(batch, rows.clone());

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 
 use iot_ingestor::base::time::Timestamp;
 use iot_ingestor::dead_letters::RejectedMessage;
+use iot_ingestor::intake::arrivals::Arrivals;
 use iot_ingestor::intake::group::{Group, Outcome, Step};
 use iot_ingestor::intake::queue::{Inbound, Replayed, Settled};
 use iot_ingestor::telemetry::Record;
 use iot_ingestor::telemetry::admit::Admission;
 use iot_ingestor::telemetry::validate::TimeOfDay;
-use iot_ingestor::wal::{Log, Room, Writer};
+use iot_ingestor::wal::{Log, Receipt, Room, Writer};
 
 use crate::ledger::{Ledger, Violation};
 use crate::letters::{Letters, Refusal};
@@ -24,6 +25,7 @@ const QUEUE: usize = 8;
 pub(crate) struct Intake {
     pub(crate) queue: VecDeque<Inbound>,
     writer: Writer,
+    arrivals: Arrivals,
     group: Option<Group>,
     is_maintenance_due: bool,
     /// Readings that deliveries have brought into the log.
@@ -33,8 +35,11 @@ pub(crate) struct Intake {
     /// Those of the present group, once they are committed, until they are counted.
     uncounted: u64,
     /// A mutant commits these when they are acknowledged already.
-    put_off: Vec<(Timestamp, Record)>,
+    put_off: Vec<Arrived>,
 }
+
+/// A record that came in then, and the receipt of its message if it has the time of that.
+type Arrived = (Timestamp, Record, Option<Receipt>);
 
 /// What became of one thing that it did.
 pub(crate) enum Did {
@@ -59,10 +64,11 @@ pub(crate) struct Around<'w> {
 }
 
 impl Intake {
-    pub(crate) fn new(writer: Writer) -> Self {
+    pub(crate) fn new(writer: Writer, arrivals: Arrivals) -> Self {
         Self {
             queue: VecDeque::new(),
             writer,
+            arrivals,
             group: None,
             is_maintenance_due: false,
             accepted: 0,
@@ -105,9 +111,9 @@ impl Intake {
             around.trace.note(Happened::Gathered, most as u64, 0);
             let mut waiting = self.queue.drain(..most).peekable();
             self.group = Some(if *around.log.room().borrow() == Room::Open {
-                Group::gather(&mut waiting, around.admission, around.now)
+                Group::gather(&mut waiting, around.admission, around.now, &mut self.arrivals)
             } else {
-                Group::refused(waiting.by_ref())
+                Group::refused(waiting.by_ref(), &mut self.arrivals)
             });
             assert!(waiting.next().is_none(), "a group takes so few at once");
             return Ok(Did::Something);
@@ -121,8 +127,14 @@ impl Intake {
                 around.trace.note(Happened::Lettered, topics.len() as u64, outcome as u64);
                 outcome
             }
-            Step::Commit { readings } => {
-                let readings: Vec<_> = readings.collect();
+            Step::Commit { readings, receipts } => {
+                let mut readings: Vec<Arrived> =
+                    readings.map(|(received_at, record)| (received_at, record, None)).collect();
+                if around.mutant != Some(Mutant::NoReceipts) {
+                    for (at, receipt) in receipts {
+                        readings[at].2 = Some(receipt);
+                    }
+                }
                 if around.mutant == Some(Mutant::AckBeforeCommit) {
                     self.put_off = readings;
                     Outcome::Durable
@@ -161,22 +173,26 @@ impl Intake {
 
     fn commit(
         &mut self,
-        readings: Vec<(Timestamp, Record)>,
+        readings: Vec<Arrived>,
         around: &mut Around<'_>,
     ) -> Result<Outcome, Violation> {
         let first = *around.log.committed().borrow();
-        let numbers: Vec<u64> = readings.iter().map(|(_, reading)| number(reading)).collect();
-        for (received_at, reading) in readings {
-            self.writer.append(received_at, reading);
+        let count = readings.len() as u64;
+        for (received_at, reading, receipt) in readings {
+            self.writer.append_arrived(received_at, reading, receipt);
         }
         let outcome = match self.writer.commit() {
             Ok(()) => Outcome::Durable,
             Err(error) if error.is_disk_full() => Outcome::DiskFull,
             Err(_) => Outcome::Failed,
         };
-        around.trace.note(Happened::Committed, numbers.len() as u64, outcome as u64);
+        around.trace.note(Happened::Committed, count, outcome as u64);
         if outcome == Outcome::Durable {
-            self.uncounted += numbers.len() as u64;
+            self.uncounted += count;
+            // They stand by table.
+            let committed = around.log.read_tail(first, first + count).unwrap();
+            let numbers: Vec<u64> =
+                committed.records().map(|(_, reading)| number(reading)).collect();
             around.ledger.committed(first, &numbers)?;
         }
         Ok(outcome)

@@ -27,6 +27,8 @@ impl fmt::Display for Violation {
 /// A published message.
 pub(crate) struct Message {
     pub(crate) payload: bytes::Bytes,
+    /// Its readings have no time of their own.
+    pub(crate) by_arrival: bool,
     /// Its good readings.
     pub(crate) readings: Vec<u64>,
     /// How many letters its bad ones make.
@@ -36,6 +38,8 @@ pub(crate) struct Message {
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) messages: Vec<Message>,
+    /// Readings that have the time of their arrival.
+    pub(crate) arrivals: BTreeSet<u64>,
     /// By reading: whether a message that brought it was acknowledged.
     acknowledged: Vec<bool>,
     /// By reading: in how many records of the log it is.
@@ -257,6 +261,11 @@ impl Ledger {
                     "reading {reading} was acknowledged and is nowhere"
                 )));
             }
+        }
+        if let Some((reading, times)) = world.database.arrived_twice {
+            return Err(Violation(format!(
+                "reading {reading} came once, and is in the table with the times {times:?}"
+            )));
         }
         if let Some(offset) = world.database.doubled {
             return Err(Violation(format!("offset {offset} was put into the table twice")));

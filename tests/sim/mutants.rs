@@ -28,6 +28,12 @@ pub(crate) enum Mutant {
     RememberedTooEarly,
     /// A stop leaves the broker before the intake has settled all it was given.
     StopThatDoesNotWait,
+    /// What has the time of its arrival is committed without its receipt.
+    NoReceipts,
+    /// A process does not ask the log for the receipts that an earlier one has left.
+    ReceiptsNotReadBack,
+    /// A repeat is taken for a message that comes for the first time.
+    RepeatTakenForNew,
 }
 
 /// Each of them.
@@ -45,4 +51,7 @@ pub(crate) const ALL: &[Mutant] = &[
     Mutant::NoResendAfterGoingBack,
     Mutant::RememberedTooEarly,
     Mutant::StopThatDoesNotWait,
+    Mutant::NoReceipts,
+    Mutant::ReceiptsNotReadBack,
+    Mutant::RepeatTakenForNew,
 ];

@@ -43,6 +43,8 @@ pub(crate) struct Around<'w> {
     pub(crate) queue_has_room: bool,
     pub(crate) intake_is_idle: bool,
     pub(crate) remembered: &'w mut Filters,
+    /// Whether the broker was left in order, as the next process will know it.
+    pub(crate) is_settled: &'w mut bool,
     pub(crate) log: &'w Log,
     pub(crate) trace: &'w mut Trace,
     pub(crate) now: Duration,
@@ -197,6 +199,7 @@ impl Source {
             match command {
                 Command::Connect => {
                     around.trace.note(Happened::Connected, self.epoch, 0);
+                    *around.is_settled = false;
                     self.is_open = around.broker.connect();
                     failed_to_connect = !self.is_open;
                 }
@@ -205,11 +208,14 @@ impl Source {
                     around.trace.note(Happened::Wrote, code(&packet), 0);
                     around.broker.write(packet);
                 }
-                Command::Forward { publish, ack } => {
+                Command::Forward { publish, mut packet, ack } => {
                     if ack.epoch != self.epoch {
                         (self.epoch, self.unsettled, self.has_given_up) = (ack.epoch, 0, false);
                     }
                     self.unsettled += 1;
+                    if around.mutant == Some(Mutant::RepeatTakenForNew) {
+                        packet.iter_mut().for_each(|packet| packet.is_again = false);
+                    }
                     around.trace.note(Happened::Forwarded, ack.epoch, ack.position.unwrap_or(0));
                     around.queue.push_back(Inbound::Message(Delivery {
                         topic: publish.topic,
@@ -217,12 +223,18 @@ impl Source {
                         is_retained: publish.retain,
                         omitted: publish.omitted,
                         received_at: clock(around.now),
+                        packet,
                         ack,
                         budget: None,
                     }));
                 }
                 Command::Close => {
                     self.is_open = false;
+                    acknowledged.extend(around.broker.client_has_closed()?);
+                }
+                Command::Part => {
+                    self.is_open = false;
+                    *around.is_settled = around.broker.is_open();
                     acknowledged.extend(around.broker.client_has_closed()?);
                 }
                 Command::CloseQueue => self.queue_is_closed = true,

@@ -35,8 +35,9 @@ export function lights(status) {
             ? "Left until there is room"
             : "Not connected",
       for: broker.for_seconds,
-      detail:
-        broker.missing_filters.length > 0
+      detail: broker.reason
+        ? `Away: ${broker.reason}`
+        : broker.missing_filters.length > 0
           ? `Not granted: ${broker.missing_filters.join(", ")}`
           : heard === null
             ? "No message since the start"

@@ -237,7 +237,7 @@ fn receive(
         } else {
             rejected += 1;
         }
-        feed.take(outcome);
+        feed.take(outcome.map(|admitted| admitted.record));
     });
     match whose {
         Whose::Mapping(at) => feed.note(at, [stored, rejected, 0]),

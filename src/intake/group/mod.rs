@@ -22,16 +22,18 @@ mod tests;
 use std::iter::Peekable;
 
 pub use self::step::{Outcome, Step};
+use super::arrivals::Arrivals;
 use super::mapped::{BadElements, MappedTally};
 use super::queue::{Delivery, Inbound, Replay};
 use super::refusal::{explain, fitting, place, sum_up};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{PAYLOAD_MAX_BYTES, RejectedMessage, RejectedPart};
 use crate::telemetry::Record;
-use crate::telemetry::admit::{Admission, Part, Whose};
+use crate::telemetry::admit::{Admission, Admitted, Part, Whose};
 use crate::telemetry::mapping::Message;
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 use crate::telemetry::validate::TimeOfDay;
+use crate::wal::Receipt;
 
 /// Most messages in one group: bounds the wait of the first for its ack.
 pub const GROUP_MESSAGES: usize = 4_096;
@@ -55,6 +57,8 @@ pub struct Group {
     deliveries: Vec<Delivery>,
     replays: Vec<Replay>,
     readings: Vec<(Timestamp, Record)>,
+    /// Of those readings that have the time of their arrival, in their order.
+    receipts: Vec<(usize, Receipt)>,
     refused: Vec<Refused>,
     /// Readings that have come for the first time.
     accepted: u64,
@@ -70,6 +74,8 @@ pub struct Group {
 struct Refused {
     /// Index of the delivery.
     of: usize,
+    /// When it came in: the times that its readings get when it is replayed are kept for them.
+    received_at: Timestamp,
     parts: Vec<RejectedPart>,
     /// Whether that is because no mapping takes it.
     is_unmatched: bool,
@@ -91,6 +97,7 @@ impl Group {
         waiting: &mut Peekable<impl Iterator<Item = Inbound>>,
         admission: &Admission,
         clock: TimeOfDay,
+        arrivals: &mut Arrivals,
     ) -> Self {
         let mut group = Self::default();
         let mut bytes = 0;
@@ -102,7 +109,9 @@ impl Group {
             && let Some(inbound) = waiting.next_if(|inbound| fits(group.len(), inbound))
         {
             match inbound {
-                Inbound::Message(delivery) => group.admit(delivery, admission, clock),
+                Inbound::Message(delivery) => {
+                    group.admit(delivery, admission, clock, arrivals);
+                }
                 Inbound::Replay(replay) => group.put_back(replay, clock),
             }
         }
@@ -110,11 +119,14 @@ impl Group {
     }
 
     /// A group of what comes while the log is full: nothing of it is stored.
-    pub fn refused(waiting: impl Iterator<Item = Inbound>) -> Self {
+    pub fn refused(waiting: impl Iterator<Item = Inbound>, arrivals: &mut Arrivals) -> Self {
         let mut group = Self { progress: Progress::DiskFull, ..Self::default() };
         for inbound in waiting {
             match inbound {
-                Inbound::Message(delivery) => group.deliveries.push(delivery),
+                Inbound::Message(delivery) => {
+                    arrivals.pass(&delivery);
+                    group.deliveries.push(delivery);
+                }
                 Inbound::Replay(replay) => group.replays.push(replay),
             }
         }
@@ -133,7 +145,10 @@ impl Group {
             Progress::Begun => {
                 Step::StoreLetters { messages: self.messages(), rejected: &self.rejected }
             }
-            Progress::LettersStored => Step::Commit { readings: self.readings.drain(..) },
+            Progress::LettersStored => Step::Commit {
+                readings: self.readings.drain(..),
+                receipts: std::mem::take(&mut self.receipts),
+            },
             Progress::Committed => Step::Acknowledge {
                 deliveries: &self.deliveries,
                 replays: self.replays.drain(..),
@@ -163,34 +178,53 @@ impl Group {
         self.deliveries.len() + self.replays.len()
     }
 
-    fn admit(&mut self, delivery: Delivery, admission: &Admission, clock: TimeOfDay) {
+    fn admit(
+        &mut self,
+        delivery: Delivery,
+        admission: &Admission,
+        clock: TimeOfDay,
+        arrivals: &mut Arrivals,
+    ) {
         let received_at = delivery.received_at;
+        // Without a mapping nothing needs one.
+        let arrival = admission.mapped.is_some().then(|| arrivals.arrive(&delivery));
+        let arrived_at = arrival.as_ref().map_or(received_at, |arrival| arrival.time);
+        let mut times = 0;
+        let mut timed = Vec::new();
         let payload: &[u8] = &delivery.payload;
         let mut parts = Vec::new();
         let mut rest: Option<(Stage, Tally)> = None;
         let mut bad = BadElements::default();
         let accepted_before = self.accepted;
-        let mut take =
-            |part: Part<'_>, outcome: Result<Record, Rejection>| match outcome.and_then(fitting) {
-                Ok(record) => {
-                    self.accepted += 1;
-                    self.readings.push((received_at, record));
+        let fitting = |Admitted { record, by_arrival }| {
+            fitting(record).map(|record| Admitted { record, by_arrival })
+        };
+        let mut take = |part: Part<'_>, outcome: Result<Admitted, Rejection>| match outcome
+            .and_then(fitting)
+        {
+            Ok(Admitted { record, by_arrival }) => {
+                if let (true, Part::Whole(index)) = (by_arrival, part) {
+                    times = times.max(index.unwrap_or(0) + 1);
+                    timed.push(self.readings.len());
                 }
-                Err(rejection) => {
-                    let (reason, stage) = (rejection.reason, rejection.reason.stage());
-                    self.rejected.add(reason);
-                    match part {
-                        Part::Whole(index) => bad.add(index, rejection),
-                        Part::Text(raw) if parts.len() < LETTERS_A_MESSAGE => {
-                            let reason = explain(rejection, raw);
-                            parts.push(RejectedPart { range: place(payload, raw), stage, reason });
-                        }
-                        Part::Text(_) => {
-                            rest.get_or_insert((stage, Tally::default())).1.add(reason);
-                        }
+                self.accepted += 1;
+                self.readings.push((received_at, record));
+            }
+            Err(rejection) => {
+                let (reason, stage) = (rejection.reason, rejection.reason.stage());
+                self.rejected.add(reason);
+                match part {
+                    Part::Whole(index) => bad.add(index, rejection),
+                    Part::Text(raw) if parts.len() < LETTERS_A_MESSAGE => {
+                        let reason = explain(rejection, raw);
+                        parts.push(RejectedPart { range: place(payload, raw), stage, reason });
+                    }
+                    Part::Text(_) => {
+                        rest.get_or_insert((stage, Tally::default())).1.add(reason);
                     }
                 }
-            };
+            }
+        };
         // Of what is cut off too little is there to be looked at.
         let cut = (delivery.omitted > 0).then(|| payload.len() + delivery.omitted);
         let too_long = cut.and_then(|bytes| admission.too_long(bytes));
@@ -202,7 +236,7 @@ impl Group {
             (None, None) => {
                 let Delivery { topic, is_retained, .. } = &delivery;
                 let is_retained = *is_retained;
-                let message = Message { topic, payload, is_retained, received_at };
+                let message = Message { topic, payload, is_retained, received_at: arrived_at };
                 admission.receive(message, clock, take)
             }
             (Some(fault), _) => {
@@ -228,10 +262,23 @@ impl Group {
             let reason = sum_up(&rest, payload);
             parts.push(RejectedPart { range: 0..payload.len(), stage, reason });
         }
+        if let Some(arrival) = &arrival {
+            if !timed.is_empty() {
+                let receipt = arrivals.receipt(&delivery, arrival);
+                self.receipts.extend(timed.into_iter().map(|at| (at, receipt)));
+            }
+            if !parts.is_empty() {
+                times = times.max(most_elements(payload));
+            }
+            if times > 0 {
+                arrivals.give(arrival, times);
+            }
+        }
         if !parts.is_empty() {
             self.refused_bytes += payload.len().min(PAYLOAD_MAX_BYTES);
             let is_unmatched = whose == Whose::Unmatched;
-            self.refused.push(Refused { of: self.deliveries.len(), parts, is_unmatched });
+            let of = self.deliveries.len();
+            self.refused.push(Refused { of, received_at: arrived_at, parts, is_unmatched });
         }
         self.deliveries.push(delivery);
     }
@@ -257,11 +304,16 @@ impl Group {
 
 impl Refused {
     fn message<'g>(&'g self, deliveries: &'g [Delivery]) -> RejectedMessage<'g> {
-        let Delivery { received_at, topic, payload, .. } = &deliveries[self.of];
-        let Self { parts, is_unmatched, .. } = self;
+        let Delivery { topic, payload, .. } = &deliveries[self.of];
+        let Self { received_at, parts, is_unmatched, .. } = self;
         let (received_at, is_unmatched) = (*received_at, *is_unmatched);
         RejectedMessage { received_at, topic, payload, parts, is_unmatched }
     }
+}
+
+/// No mapping makes more readings of a message: what it goes through is held apart by commas or lines.
+fn most_elements(payload: &[u8]) -> usize {
+    1 + memchr::memchr2_iter(b',', b'\n', payload).count()
 }
 
 fn size(inbound: &Inbound) -> usize {

@@ -8,6 +8,7 @@ use crate::intake::mapped::MappedTally;
 use crate::intake::queue::{Delivery, Replay};
 use crate::telemetry::Record;
 use crate::telemetry::rejection::Tally;
+use crate::wal::Receipt;
 
 /// What is to be done next.
 pub enum Step<'g> {
@@ -23,6 +24,8 @@ pub enum Step<'g> {
     Commit {
         /// With the time of their receipt.
         readings: vec::Drain<'g, (Timestamp, Record)>,
+        /// Of those that have the time of their arrival: which they are, and by which receipt.
+        receipts: Vec<(usize, Receipt)>,
     },
     /// Everything is durable: acknowledge the deliveries in their order, and answer the replays.
     Acknowledge {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::base::settings::Sources;
-use crate::intake::queue::AckToken;
+use crate::intake::queue::{AckToken, Packet};
 use crate::telemetry::admit::MappedTopics;
 use crate::telemetry::mapping::{Mappings, OwnTopics};
 use crate::telemetry::validate::Rules;
@@ -30,6 +30,7 @@ fn delivery(position: u16, payload: impl Into<Bytes>) -> Inbound {
         is_retained: false,
         omitted: 0,
         received_at: Timestamp::from_micros(i64::from(position)).unwrap(),
+        packet: None,
         ack: AckToken { epoch: 1, position: Some(position.into()) },
         budget: None,
     })
@@ -42,7 +43,12 @@ fn replay() -> Inbound {
 }
 
 fn gather(inbound: Vec<Inbound>) -> Group {
-    Group::gather(&mut inbound.into_iter().peekable(), &admission(), clock())
+    Group::gather(
+        &mut inbound.into_iter().peekable(),
+        &admission(),
+        clock(),
+        &mut Arrivals::default(),
+    )
 }
 
 /// What a group asked for, in its order.
@@ -73,7 +79,7 @@ fn carry_out(mut group: Group, outcomes: &[Outcome]) -> Asked {
                     asked.letters.extend(message.parts.iter().map(letter));
                 }
             }
-            Step::Commit { readings } => {
+            Step::Commit { readings, .. } => {
                 asked.steps.push("commit");
                 asked.readings = readings.count();
             }
@@ -133,7 +139,7 @@ fn a_full_disk_gives_the_whole_group_up_and_writes_no_more_of_it() {
 #[test]
 fn while_the_log_is_full_nothing_is_stored() {
     let inbound = vec![delivery(1, GOOD), replay(), delivery(2, "{")];
-    let asked = carry_out(Group::refused(inbound.into_iter()), &[]);
+    let asked = carry_out(Group::refused(inbound.into_iter(), &mut Arrivals::default()), &[]);
     assert_eq!((asked.steps, asked.told), (vec!["give up"], vec![1, 2]));
 }
 
@@ -156,7 +162,11 @@ fn a_group_ends_before_its_bytes_do_and_a_larger_message_comes_alone() {
     let mut waiting = (0..).zip(inbound).map(|(id, p)| delivery(id, p)).peekable();
     let mut groups = Vec::new();
     while waiting.peek().is_some() {
-        groups.push(Group::gather(&mut waiting, &admission, clock()).deliveries.len());
+        groups.push(
+            Group::gather(&mut waiting, &admission, clock(), &mut Arrivals::default())
+                .deliveries
+                .len(),
+        );
     }
     // The topics count as well.
     assert_eq!(groups, [2, 1, 1, 1]);
@@ -212,7 +222,12 @@ fn a_mapped_message_is_one_letter_and_its_good_elements_are_records() {
         delivery(8, "{}"),
         delivery(9, ""),
     ];
-    let mut group = Group::gather(&mut inbound.into_iter().peekable(), &admission, clock());
+    let mut group = Group::gather(
+        &mut inbound.into_iter().peekable(),
+        &admission,
+        clock(),
+        &mut Arrivals::default(),
+    );
     let Step::StoreLetters { messages, .. } = group.step() else { panic!("no letters") };
     let told: Vec<_> = messages
         .iter()
@@ -222,7 +237,7 @@ fn a_mapped_message_is_one_letter_and_its_good_elements_are_records() {
     let reason = &messages[0].parts[0].reason;
     assert!(reason.starts_with("elements 1, 3: mapping \"m\", field \"a\""), "{reason}");
     group.heard(Outcome::Durable);
-    let Step::Commit { readings } = group.step() else { panic!("no records") };
+    let Step::Commit { readings, .. } = group.step() else { panic!("no records") };
     assert_eq!(
         readings.map(|(_, record)| record.device_id().to_owned()).collect::<Vec<_>>(),
         ["7", "7"]
@@ -246,7 +261,11 @@ fn a_flood_of_rejected_readings_is_cut_into_small_groups() {
         .peekable();
     let mut groups = Vec::new();
     while waiting.peek().is_some() {
-        groups.push(Group::gather(&mut waiting, &admission(), clock()).deliveries.len());
+        groups.push(
+            Group::gather(&mut waiting, &admission(), clock(), &mut Arrivals::default())
+                .deliveries
+                .len(),
+        );
     }
     assert_eq!(groups, [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 9, 9, 2]);
 }
@@ -304,4 +323,84 @@ proptest! {
         let told: Vec<u64> = told.into_iter().map(u64::from).collect();
         prop_assert_eq!(asked.told, told);
     }
+}
+
+const BY_ARRIVAL: &str = "
+[[default.mapping]]
+name = \"arrival\"
+topic = \"a/{d}\"
+each = \"[*]\"
+device = \"{d}\"
+time = { path = \"t\", format = \"s\", fallback = \"received\" }
+fields = { a = { max = 9 } }
+";
+
+fn by_arrival(id: u16, is_again: bool, payload: &str) -> Inbound {
+    let Inbound::Message(mut delivery) = delivery(id, payload.to_owned()) else { unreachable!() };
+    delivery.topic = "a/d".into();
+    delivery.packet = Some(Packet { id, is_again, session: 0 });
+    Inbound::Message(delivery)
+}
+
+/// The times of the readings that a group brings into the log, and the receipts beside them.
+fn appended(inbound: Vec<Inbound>, arrivals: &mut Arrivals) -> (Vec<i64>, Vec<(usize, u16, i64)>) {
+    let mut from = Sources::new(BTreeMap::new(), BY_ARRIVAL);
+    let mappings = Mappings::read(&mut from);
+    from.finish().unwrap();
+    let mapped = MappedTopics { mappings, own: OwnTopics::new(&["telemetry/#".to_owned()]) };
+    let admission = Admission { mapped: Some(Arc::new(mapped)), ..admission() };
+    let mut inbound = inbound.into_iter().peekable();
+    let mut group = Group::gather(&mut inbound, &admission, clock(), arrivals);
+    loop {
+        match group.step() {
+            Step::StoreLetters { .. } => {}
+            Step::Commit { readings, receipts } => {
+                let times = readings.map(|(_, record)| record.timestamp().as_micros()).collect();
+                let receipt = |(at, receipt): (usize, Receipt)| {
+                    (at, receipt.packet_id, receipt.time.as_micros())
+                };
+                return (times, receipts.into_iter().map(receipt).collect());
+            }
+            _ => return Default::default(),
+        }
+        group.heard(Outcome::Durable);
+    }
+}
+
+#[test]
+fn readings_by_arrival_go_into_the_log_with_the_receipt_of_their_message() {
+    let mut arrivals = Arrivals::default();
+    let first = || {
+        vec![
+            by_arrival(7, false, r#"[{"a":1},{"a":2,"t":1759667696},{"a":3}]"#),
+            delivery(8, GOOD),
+            by_arrival(9, false, r#"[{"a":1}]"#),
+        ]
+    };
+    let (times, receipts) = appended(first(), &mut arrivals);
+    let own = 1_759_667_696_000_000;
+    assert_eq!((times[0], times[1], times[2]), (7, own, 9));
+    // The first that is free behind it.
+    assert_eq!(times[4], 10);
+    assert_eq!(receipts, [(0, 7, 7), (2, 7, 7), (4, 9, 10)]);
+    let again = vec![
+        by_arrival(7, true, r#"[{"a":1},{"a":2,"t":1759667696},{"a":3}]"#),
+        by_arrival(9, true, r#"[{"a":1}]"#),
+    ];
+    let (times, receipts) = appended(again, &mut arrivals);
+    assert_eq!(times, [7, own, 9, 10]);
+    assert_eq!(receipts, [(0, 7, 7), (2, 7, 7), (3, 9, 10)]);
+}
+
+#[test]
+fn a_message_that_is_kept_as_a_letter_keeps_the_times_that_its_readings_may_get() {
+    let mut arrivals = Arrivals::default();
+    // Only the second is good, and the last two are known when the letter is replayed.
+    appended(vec![by_arrival(1, false, r#"[{"a":10},{"a":2},{"a":10},{"a":10}]"#)], &mut arrivals);
+    let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
+    assert_eq!(times, [5]);
+    // One that is left to the broker ends what its packet id stood for.
+    Group::refused(vec![by_arrival(2, false, r#"[{"a":1}]"#)].into_iter(), &mut arrivals);
+    let (times, _) = appended(vec![by_arrival(2, true, r#"[{"a":1}]"#)], &mut arrivals);
+    assert_eq!(times, [6]);
 }

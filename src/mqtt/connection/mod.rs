@@ -23,6 +23,9 @@ use codec::{ConnAck, Identity, Malformed};
 /// Longest wait for the broker to take what is written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait for the broker to close a connection that we have left.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Room for what is read at once; a burst of half a millisecond fits.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -133,6 +136,21 @@ impl Connection {
             Ok(written) => written.map_err(|error| lost(&error)),
             Err(_) => Err(Loss::new("the broker does not take what is written to it")),
         }
+    }
+
+    /// Whether the broker closes the connection in order, which it does once it has read a DISCONNECT.
+    pub(super) async fn is_ended_by_broker(&mut self) -> bool {
+        let end = async {
+            loop {
+                match self.read().await {
+                    Ok(0) => return true,
+                    // What it sends meanwhile it sends again.
+                    Ok(_) => self.inbox.clear(),
+                    Err(_) => return false,
+                }
+            }
+        };
+        timeout(END_TIMEOUT, end).await.unwrap_or(false)
     }
 
     /// Introduces us to the broker; its answer. Can be dropped only with the connection.

@@ -22,12 +22,28 @@ impl Session {
 
     pub(super) fn room_changed(&mut self, room: Room, now: Duration, commands: &mut Vec<Command>) {
         self.room = room;
-        match (&self.phase, &self.room) {
-            (Phase::Connected(_), Room::Full(_)) if !self.is_stopping => self.leave(now, commands),
-            (Phase::Full, Room::Open) => {
-                commands.push(Command::Report(Change::Returning));
+        self.reconsider(Change::Returning, now, commands);
+    }
+
+    pub(super) fn clock_changed(
+        &mut self,
+        is_wrong: bool,
+        now: Duration,
+        commands: &mut Vec<Command>,
+    ) {
+        self.clock_is_wrong = is_wrong;
+        self.reconsider(Change::ClockIsRight, now, commands);
+    }
+
+    /// Leaves the broker if there is a reason to, or returns if there is none any more.
+    fn reconsider(&mut self, returning: Change, now: Duration, commands: &mut Vec<Command>) {
+        match (&self.phase, self.may_connect()) {
+            (Phase::Connected(_), false) if !self.is_stopping => self.leave(now, commands),
+            (Phase::Away, true) => {
+                commands.push(Command::Report(returning));
                 self.connect(commands);
             }
+            (Phase::Away, false) => self.show(commands),
             _ => {}
         }
     }
@@ -47,12 +63,12 @@ impl Session {
                 *until = now;
                 self.elapsed(now, commands);
             }
-            Phase::Full | Phase::Connecting | Phase::Ended => {}
+            Phase::Away | Phase::Connecting | Phase::Ended => {}
         }
     }
 
     pub(super) fn leave(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let pause = if self.room == Room::Open { AFTER_FULL } else { Duration::ZERO };
+        let pause = if self.may_connect() { AFTER_FULL } else { Duration::ZERO };
         self.leave_for(pause, now, commands);
     }
 
@@ -67,8 +83,11 @@ impl Session {
         if link.has_worked(now) {
             self.backoff.reset();
         }
+        let has_answered_all = link.order.is_empty() && !self.may_come_again;
         self.takeover.ended_otherwise();
-        commands.extend([Command::Send(Sent::Disconnect), Command::Close]);
+        let close =
+            if self.is_stopping && has_answered_all { Command::Part } else { Command::Close };
+        commands.extend([Command::Send(Sent::Disconnect), close]);
         if self.is_stopping {
             return self.end(commands);
         }

@@ -18,6 +18,7 @@ impl Session {
             Event::Received(packet) => self.packet(packet, now, commands),
             Event::Lost(loss) => self.lost(loss, now, commands),
             Event::Room(room) => self.room_changed(room, now, commands),
+            Event::Clock { is_wrong } => self.clock_changed(is_wrong, now, commands),
             Event::Settled(settled) => self.settled(&settled, now, commands),
             Event::IntakeDone => {
                 if self.is_stopping {
@@ -42,20 +43,22 @@ impl Session {
         self.last_error = None;
         let session_lost = !session_present && (again || self.terms.has_history);
         commands.push(Command::Report(Change::Connected { again, session_present, session_lost }));
+        self.may_come_again = session_present && (again || !self.terms.is_settled);
         let held_before = self.held_before.take();
         if !session_present {
+            self.sessions += 1;
             self.received.forget();
             self.held = Filters::default();
         } else if let Some(held) = held_before {
             self.hold(held, commands);
         }
         let mut link = Link::new(now, self.random.fork());
-        if self.room == Room::Open {
+        if self.may_connect() {
             let Self { terms: Terms { topics, .. }, held, .. } = self;
             link.subscribing.connected(&mut Ask { wanted: topics, held, now, commands });
         }
         self.phase = Phase::Connected(Box::new(link));
-        if self.room == Room::Open {
+        if self.may_connect() {
             self.show(commands);
         } else {
             self.leave(now, commands);
@@ -99,13 +102,17 @@ impl Session {
 
     pub(super) fn elapsed(&mut self, now: Duration, commands: &mut Vec<Command>) {
         match &mut self.phase {
-            Phase::Pausing(until) if now >= *until => match &self.room {
-                Room::Open => self.connect(commands),
-                Room::Full(reason) => {
-                    commands.push(Command::Report(Change::StayingAway(reason.clone())));
-                    self.phase = Phase::Full;
+            Phase::Pausing(until) if now >= *until => {
+                if self.may_connect() {
+                    return self.connect(commands);
                 }
-            },
+                commands.push(Command::Report(match &self.room {
+                    Room::Full(reason) => Change::StayingAway(reason.clone()),
+                    Room::Open => Change::WrongClock,
+                }));
+                self.phase = Phase::Away;
+                self.show(commands);
+            }
             Phase::Connected(link) => {
                 match link.pings.elapsed(now) {
                     Due::Nothing => {}
@@ -120,7 +127,7 @@ impl Session {
                 let held = &mut self.held;
                 link.subscribing.elapsed(&mut Ask { wanted, held, now, commands });
             }
-            Phase::Pausing(_) | Phase::Full | Phase::Connecting | Phase::Ended => {}
+            Phase::Pausing(_) | Phase::Away | Phase::Connecting | Phase::Ended => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::exactly_once;
 use super::exchange::{Change, Command};
 use super::state::{Phase, Session};
-use crate::intake::queue::{AckToken, Settled};
+use crate::intake::queue::{AckToken, Packet, Settled};
 use crate::mqtt::packet::{Answer, Publish, Qos, Sent};
 
 impl Session {
@@ -15,6 +15,8 @@ impl Session {
         if self.is_stopping {
             return;
         }
+        // What was sent before comes before all that is new (MQTT 3.1.1, 4.6).
+        self.may_come_again &= publish.dup || publish.qos == Qos::AtMostOnce;
         let position = match publish.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce(packet_id) => {
@@ -33,7 +35,14 @@ impl Session {
                 Some(link.order.push(Answer::PubRec(packet_id), false))
             }
         };
-        commands.push(Command::Forward { publish, ack: AckToken { epoch: self.epoch, position } });
+        let packet = match publish.qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce(id) | Qos::ExactlyOnce(id) => {
+                Some(Packet { id, is_again: publish.dup, session: self.sessions })
+            }
+        };
+        let ack = AckToken { epoch: self.epoch, position };
+        commands.push(Command::Forward { publish, packet, ack });
     }
 
     pub(super) fn settled(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::filters::Filters;
-use crate::intake::queue::{AckToken, Settled};
+use crate::intake::queue::{AckToken, Packet, Settled};
 use crate::mqtt::packet::{Publish, Received, Sent};
 use crate::wal::Room;
 
@@ -21,6 +21,11 @@ pub enum Event {
     Lost(Loss),
     /// Whether the log takes records has changed, or why not.
     Room(Room),
+    /// The time of day is plainly wrong now, or is not any more, and messages get it.
+    Clock {
+        /// It is.
+        is_wrong: bool,
+    },
     /// Deliveries were dealt with.
     Settled(Vec<Settled>),
     /// The intake has dealt with all it was given; it is told after [`Command::CloseQueue`].
@@ -46,11 +51,16 @@ pub enum Command {
     Forward {
         /// The message.
         publish: Publish,
+        /// What it was delivered by; `None` with QoS 0.
+        packet: Option<Packet>,
         /// What it is acknowledged by.
         ack: AckToken,
     },
     /// Close the connection, or give up the attempt at one; no event comes of it.
     Close,
+    /// The same after all that was taken is acknowledged, also before this connection: if the broker closes
+    /// it, too, it has heard that, and will deliver nothing of it again.
+    Part,
     /// Nothing more will be forwarded: let the intake end.
     CloseQueue,
     /// Make these durable, to be handed to the next process.
@@ -68,6 +78,8 @@ pub enum Command {
 pub enum State {
     /// No connection.
     Disconnected,
+    /// The same, because the clock is plainly wrong.
+    WrongClock,
     /// Connected, and these filters are not granted.
     Unsubscribed(Vec<String>),
     /// Connected, and every filter is granted.
@@ -131,6 +143,10 @@ pub enum Change {
     NarrowWindow(u64),
     /// The log is full, for this reason: we stay away from the broker.
     StayingAway(String),
+    /// The clock is plainly wrong, and messages would get its time: we stay away from the broker.
+    WrongClock,
+    /// The clock is right: we connect.
+    ClockIsRight,
     /// The log has room again: we return.
     Returning,
     /// Certificates or secrets have changed: we leave and return.
@@ -150,7 +166,7 @@ pub enum Change {
 }
 
 /// The earlier of two deadlines.
-pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+pub(in crate::mqtt) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

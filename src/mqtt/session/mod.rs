@@ -10,7 +10,7 @@
 //! it is acknowledged and the connection is left, because the broker delivers again only on another.
 //!
 //! **Being away.** While the log is full we stay away from the broker: its persistent session is the
-//! overflow. A connection that broke is tried again after pauses that grow; one that worked starts
+//! overflow. The same while the clock is plainly wrong, if messages get the time of their arrival. A connection that broke is tried again after pauses that grow; one that worked starts
 //! them over.
 //!
 //! **Stopping.** Nothing more is forwarded, but what was is still acknowledged: the connection is
@@ -29,6 +29,7 @@ mod subscribing;
 #[cfg(test)]
 mod tests;
 
+pub(super) use exchange::earlier;
 pub use exchange::{Change, Command, Event, Loss, State};
 pub use filters::{Filters, SHARED};
 pub use link::KEEP_ALIVE;

@@ -22,6 +22,11 @@ struct PendingAnswer {
 }
 
 impl Order {
+    /// Whether all have left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Adds an answer; returns its position.
     pub(super) fn push(&mut self, answer: Answer, is_due: bool) -> u64 {
         self.pending.push_back(PendingAnswer { answer, is_due });

@@ -22,6 +22,9 @@ pub struct Terms {
     pub has_history: bool,
     /// What that process has left by [`Command::Remember`].
     pub remembered: Filters,
+    /// Whether it has left the broker with nothing that could be delivered again, see
+    /// [`Command::Part`].
+    pub is_settled: bool,
 }
 
 /// The session with the broker, across connections.
@@ -30,8 +33,14 @@ pub struct Session {
     pub(super) terms: Terms,
     /// Of the present connection, or of the last.
     pub(super) epoch: u64,
+    /// The broker may deliver something again that was taken before the present connection.
+    pub(super) may_come_again: bool,
+    /// How often the broker has begun the session anew.
+    pub(super) sessions: u64,
     pub(super) phase: Phase,
     pub(super) room: Room,
+    /// The times of arrival that messages would get are none.
+    pub(super) clock_is_wrong: bool,
     pub(super) is_stopping: bool,
     pub(super) has_been_connected: bool,
     /// What the session at the broker has.
@@ -51,8 +60,8 @@ pub struct Session {
 pub(super) enum Phase {
     /// Until then there is no connection.
     Pausing(Duration),
-    /// There is none until the log has room.
-    Full,
+    /// There is none until the log has room, and the clock is right.
+    Away,
     Connecting,
     Connected(Box<Link>),
     Ended,
@@ -67,8 +76,11 @@ impl Session {
             held_before: None,
             terms,
             epoch: 0,
+            may_come_again: true,
+            sessions: 0,
             phase: Phase::Pausing(now),
             room,
+            clock_is_wrong: false,
             is_stopping: false,
             has_been_connected: false,
             received: ExactlyOnce::default(),
@@ -86,8 +98,13 @@ impl Session {
         match &self.phase {
             Phase::Pausing(until) => Some(*until),
             Phase::Connected(link) => link.deadline(),
-            Phase::Full | Phase::Connecting | Phase::Ended => None,
+            Phase::Away | Phase::Connecting | Phase::Ended => None,
         }
+    }
+
+    /// Whether there is no reason to stay away from the broker.
+    pub(super) fn may_connect(&self) -> bool {
+        self.room == Room::Open && !self.clock_is_wrong
     }
 
     pub(super) fn hold(&mut self, held: Filters, commands: &mut Vec<Command>) {
@@ -103,6 +120,8 @@ impl Session {
                 missing if missing.is_empty() => State::Connected,
                 missing => State::Unsubscribed(missing),
             }
+        } else if self.clock_is_wrong {
+            State::WrongClock
         } else {
             State::Disconnected
         };

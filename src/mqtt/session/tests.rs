@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::away::AFTER_FULL;
 use super::state::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::*;
-use crate::intake::queue::{AckToken, Settled};
+use crate::intake::queue::{AckToken, Packet, Settled};
 use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
 use crate::wal::Room;
 
@@ -23,6 +23,7 @@ impl Bench {
             topics: vec!["a/#".into(), "b".into()],
             has_history: false,
             remembered: Filters::default(),
+            is_settled: false,
         })
     }
 
@@ -116,7 +117,7 @@ fn has(commands: &[Command], is: impl Fn(&Command) -> bool) -> bool {
 
 fn leaves(commands: &[Command]) -> bool {
     sent(commands).last() == Some(&Sent::Disconnect)
-        && has(commands, |command| matches!(command, Command::Close))
+        && has(commands, |command| matches!(command, Command::Close | Command::Part))
 }
 
 fn connects(commands: &[Command]) -> bool {
@@ -380,7 +381,7 @@ fn a_session_that_the_broker_may_have_made_unnoticed_is_asked_for_every_filter()
     });
     let remembered = remembered.expect("nothing is sure any more, before the CONNECT");
     let topics = vec!["a/#".into(), "b".into()];
-    let mut bench = Bench::with(Terms { topics, has_history: true, remembered });
+    let mut bench = Bench::with(Terms { topics, has_history: true, remembered, is_settled: false });
     bench.on(Event::Elapsed);
     assert_eq!(sent(&bench.connect(true)), [subscribe(1, &["a/#", "b"])]);
 }
@@ -399,7 +400,8 @@ fn a_broker_that_was_not_reached_is_asked_for_nothing_again() {
 fn a_shared_subscription_is_asked_for_at_each_connection() {
     let topics = vec!["$share/g/a/#".into(), "b".into()];
     let remembered = Filters::default();
-    let mut bench = Bench::with(Terms { topics, has_history: false, remembered });
+    let mut bench =
+        Bench::with(Terms { topics, has_history: false, remembered, is_settled: false });
     bench.on(Event::Elapsed);
     bench.connect(false);
     bench.grant(1, &[Granted::Yes; 2]);
@@ -425,7 +427,7 @@ fn what_an_earlier_process_was_granted_and_is_not_wanted_any_more_is_unsubscribe
     });
     let topics = vec!["a/#".into(), "c".into()];
     let remembered = remembered.expect("what was granted is remembered");
-    let mut bench = Bench::with(Terms { topics, has_history: true, remembered });
+    let mut bench = Bench::with(Terms { topics, has_history: true, remembered, is_settled: false });
     bench.on(Event::Elapsed);
     let commands = bench.connect(true);
     let unsubscribe = Sent::Unsubscribe { packet_id: 1, filters: vec!["b".into()] };
@@ -485,7 +487,7 @@ impl Outside {
                     assert!(self.stored.contains(&number), "acknowledged and not stored");
                 }
                 Command::Forward { ack, .. } => self.forwarded.push_back((ack, self.next)),
-                Command::Close => self.is_connected = false,
+                Command::Close | Command::Part => self.is_connected = false,
                 _ => {}
             }
         }
@@ -579,4 +581,87 @@ fn renewed_secrets_are_heeded_at_once_and_what_was_not_acknowledged_comes_again(
     bench.connect(true);
     bench.on(Event::StopAsked);
     assert!(bench.on(Event::Renewed).is_empty());
+}
+
+#[test]
+fn while_the_clock_is_wrong_there_is_no_connection_and_it_comes_by_itself() {
+    let mut bench = Bench::new();
+    let clock = |is_wrong| Event::Clock { is_wrong };
+    assert!(bench.on(clock(true)).is_empty());
+    let commands = bench.on(Event::Elapsed);
+    assert!(!connects(&commands));
+    assert!(has(&commands, |one| matches!(one, Command::Report(Change::WrongClock))));
+    assert_eq!(shows(&commands), Some(&State::WrongClock));
+    // Room in the log is no reason to come.
+    assert!(!connects(&bench.on(full())));
+    assert!(!connects(&bench.on(Event::Room(Room::Open))));
+    let commands = bench.on(clock(false));
+    assert!(has(&commands, |one| matches!(one, Command::Report(Change::ClockIsRight))));
+    assert!(connects(&commands));
+    bench.connect(false);
+    let commands = bench.on(clock(true));
+    assert!(leaves_at_once(&commands), "{commands:?}");
+    assert_eq!(shows(&commands), Some(&State::WrongClock));
+    assert!(connects(&bench.on(clock(false))));
+    // It may have become wrong meanwhile.
+    bench.on(clock(true));
+    assert!(leaves_at_once(&bench.connect(true)));
+}
+
+fn leaves_at_once(commands: &[Command]) -> bool {
+    sent(commands).contains(&Sent::Disconnect)
+        && has(commands, |one| matches!(one, Command::Report(Change::WrongClock)))
+}
+
+#[test]
+fn a_delivery_says_its_packet_whether_it_is_a_repeat_and_of_which_session() {
+    let mut bench = Bench::connected();
+    let packet = |commands: Vec<Command>| match &commands[..] {
+        [Command::Forward { packet, .. }] => *packet,
+        _ => panic!("{commands:?}"),
+    };
+    let of = |id, is_again, session| Some(Packet { id, is_again, session });
+    assert_eq!(packet(bench.publish(Qos::AtMostOnce, false)), None);
+    assert_eq!(packet(bench.publish(Qos::AtLeastOnce(7), false)), of(7, false, 1));
+    bench.lose();
+    bench.reconnect();
+    assert_eq!(packet(bench.publish(Qos::AtLeastOnce(7), true)), of(7, true, 1));
+    assert_eq!(packet(bench.publish(Qos::ExactlyOnce(8), true)), of(8, true, 1));
+    bench.lose();
+    bench.elapse();
+    bench.connect(false);
+    assert_eq!(packet(bench.publish(Qos::AtLeastOnce(7), true)), of(7, true, 2));
+}
+
+#[test]
+fn a_stop_after_which_nothing_comes_again_is_told_from_one_that_leaves_something() {
+    for stores in [true, false] {
+        let mut bench = Bench::connected();
+        let ack = bench.deliver(Qos::AtLeastOnce(7));
+        bench.on(Event::StopAsked);
+        if stores {
+            bench.store(&[ack]);
+        }
+        let commands = bench.on(Event::IntakeDone);
+        assert!(leaves(&commands) && ends(&commands), "{commands:?}");
+        assert_eq!(has(&commands, |one| matches!(one, Command::Part)), stores);
+    }
+    // What an earlier connection has brought may come again until something new has come.
+    for is_new in [false, true] {
+        let mut bench = Bench::connected();
+        let ack = bench.deliver(Qos::AtLeastOnce(7));
+        bench.store(&[ack]);
+        bench.lose();
+        bench.reconnect();
+        if is_new {
+            let ack = bench.deliver(Qos::AtLeastOnce(8));
+            bench.store(&[ack]);
+        }
+        bench.on(Event::StopAsked);
+        let commands = bench.on(Event::IntakeDone);
+        assert_eq!(has(&commands, |one| matches!(one, Command::Part)), is_new);
+    }
+    // To leave for a while is no end.
+    let mut bench = Bench::connected();
+    assert!(!has(&bench.on(full()), |one| matches!(one, Command::Part)));
 }

@@ -101,6 +101,9 @@ pub(super) fn of(status: &Snapshot, moment: Moment) -> (Level, String) {
 /// Why none come in, or some do not.
 fn no_readings(broker: &Broker) -> String {
     let since = duration(broker.since.for_seconds);
+    if let Some(reason) = broker.reason {
+        return format!("Away from the broker for {since}: {reason}.");
+    }
     if broker.missing_filters.is_empty() {
         return format!("Broker unreachable for {since}: no readings come in.");
     }

@@ -35,6 +35,7 @@ fn well() -> Snapshot {
         broker: Broker {
             state: "connected",
             missing_filters: Vec::new(),
+            reason: None,
             since: since(9_000),
             last_message_seconds: Some(0.2),
             qos0_messages: 0,

@@ -2,7 +2,7 @@
 
 use rocket::figment::value::{Dict, Value};
 
-use super::compiled::{Mapping, One, Piece, Template, Time};
+use super::compiled::{Mapping, One, Piece, Retained, Template, Time};
 use super::field::{Field, MOST_PATHS, is_name, name_fault};
 use super::format::{Format, MANY};
 use super::keys::{Keys, literals, texts};
@@ -38,14 +38,15 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
     let extra = reader.extra(&mut keys, one.is_some());
     let missing = read_missing(&mut keys);
     let table_name = read_table(&mut keys);
-    let takes_retained = match keys.text("retained") {
-        Some("store") => true,
-        Some("skip") => false,
+    let retained = match keys.text("retained") {
+        Some("store") => Retained::Store,
+        Some("skip") => Retained::Skip,
         Some(other) => {
             keys.mistake(format_args!("retained: expected store or skip, found \"{other}\""));
-            false
+            Retained::Skip
         }
-        None => !matches!(time, Time::Received),
+        None if matches!(time, Time::Received) => Retained::Skip,
+        None => Retained::StoreTimed,
     };
     let fields = keys.value("fields");
     let by_name = one.is_some() || format.is_text();
@@ -86,7 +87,7 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
         extra,
         missing,
         table: table_name,
-        takes_retained,
+        retained,
     }
 }
 

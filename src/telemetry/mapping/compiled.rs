@@ -79,6 +79,19 @@ pub(super) struct Extra {
     pub(super) column: u16,
 }
 
+/// What becomes of messages that the broker had kept for whoever subscribes. They come again with each
+/// subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retained {
+    /// They are stored.
+    Store,
+    /// They are left alone.
+    Skip,
+    /// Readings with a time of their own are stored: they are the same row each time. That of the arrival
+    /// would say nothing, and another thing each time.
+    StoreTimed,
+}
+
 /// One mapping, compiled.
 #[derive(Clone, Debug)]
 pub struct Mapping {
@@ -99,8 +112,8 @@ pub struct Mapping {
     pub(super) missing: Vec<Literal>,
     /// Its name; the shape is that of all mappings into it.
     pub(super) table: String,
-    /// Whether messages that the broker had kept are stored.
-    pub(super) takes_retained: bool,
+    /// What becomes of messages that the broker had kept.
+    pub(super) retained: Retained,
 }
 
 impl Mapping {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::compiled::Mapping;
+use super::compiled::{Mapping, Retained};
 use super::dispatch::Candidate;
 use super::format::{self, Document, Fault};
 use super::found::{Found, View};
@@ -63,6 +63,8 @@ pub enum Ignored {
     Except,
     /// The broker had kept it.
     Retained,
+    /// The broker had kept it, and no time of its own is in it.
+    RetainedWithoutTime,
     /// It has no bytes: a retained message was cleared.
     Empty,
     /// It is a value that has no column.
@@ -85,6 +87,9 @@ impl fmt::Display for Ignored {
         f.write_str(match self {
             Self::Except => "`except` matches the topic",
             Self::Retained => "it is a retained message, which this mapping skips",
+            Self::RetainedWithoutTime => {
+                "it is a retained message without a time of its own, and when it arrives says nothing"
+            }
             Self::Empty => "it is empty, as a retained message that was cleared",
             Self::UnknownName => "it is a value that none of the fields is called after",
         })
@@ -107,6 +112,7 @@ impl fmt::Display for Pass {
             Self::Has(path) => write!(f, "`has` does not hold: {path} is not there"),
             Self::NoContainer(each) => write!(f, "`each` finds nothing: {each} is not there"),
             Self::NoField => f.write_str("none of its fields is there"),
+            Self::RetainedWithoutTime => f.write_str("it is retained, and has no time of its own"),
             Self::UnknownName(name) => write!(f, "no field is called after {name:?}"),
         }
     }
@@ -196,6 +202,7 @@ impl Mappings {
             table: &self.tables[candidate.mapping],
             filter: candidate.filter,
             topic: message.topic,
+            wants_time: message.is_retained && mapping.retained == Retained::StoreTimed,
             around,
             is_by_arrival: document.is_by_arrival,
         };
@@ -204,6 +211,7 @@ impl Mappings {
                 // What cannot be read may well have been the mapping's.
                 (Some((_, (reason, what))), _) => Refusal::Unreadable(*reason, what.to_string()),
                 (None, Pass::UnknownName(_)) => Refusal::Ignored(Ignored::UnknownName),
+                (None, Pass::RetainedWithoutTime) => Refusal::Ignored(Ignored::RetainedWithoutTime),
                 (None, pass) => Refusal::NotIts(pass.to_string()),
             }
         })
@@ -215,7 +223,7 @@ fn left_alone(mapping: &Mapping, message: Message<'_>) -> Option<Ignored> {
         Some(Ignored::Except)
     } else if message.payload.is_empty() {
         Some(Ignored::Empty)
-    } else if message.is_retained && !mapping.takes_retained {
+    } else if message.is_retained && mapping.retained == Retained::Skip {
         Some(Ignored::Retained)
     } else {
         None

@@ -8,7 +8,7 @@ use super::path::Path;
 use super::read::Reader;
 use crate::base::time::Timestamp;
 use crate::telemetry::rejection::{Reason, Rejection};
-use crate::telemetry::validate::{check_device_id, check_timestamp};
+use crate::telemetry::validate::{TimeOfDay, check_device_id, check_timestamp};
 
 impl<'a> Reader<'a> {
     pub(super) fn device_id(&self, view: &View<'_, '_>) -> Result<String, Rejection> {
@@ -21,12 +21,17 @@ impl<'a> Reader<'a> {
         Ok(id.into_owned())
     }
 
-    /// The time, and the path that has it; none if it is that of the arrival.
+    /// The time, and the path that has it; none if it is that of the arrival. Elements get it a microsecond
+    /// apart: several may be of one device. What becomes of a message depends on nothing but that time, so
+    /// that it is the same when the message is delivered again.
     pub(super) fn timestamp(
         &self,
         view: &View<'_, '_>,
     ) -> Result<(Timestamp, Option<&'a Path>), Rejection> {
-        let arrival = (self.around.received_at, None);
+        let received_at = self.around.received_at;
+        let index = view.place.map_or(0, |place| place.index);
+        let micros = received_at.as_micros().saturating_add(i64::try_from(index).unwrap_or(0));
+        let arrival = (Timestamp::from_micros(micros).unwrap_or(received_at), None);
         let Time::Payload { paths, slots, format, or_received } = &self.mapping.time else {
             return Ok(arrival);
         };
@@ -36,7 +41,8 @@ impl<'a> Reader<'a> {
                 return Err((Reason::MissingField, "it is not there".to_owned()));
             };
             let time = format.read(raw).map_err(|what| (Reason::InvalidTimestamp, what))?;
-            check_timestamp(time, self.around.rules, self.around.clock)
+            let clock = if *or_received { TimeOfDay::at(received_at) } else { self.around.clock };
+            check_timestamp(time, self.around.rules, clock)
                 .map_err(|fault| (fault.reason, fault.message.into_owned()))?;
             Ok((time, Some(&paths[at])))
         };

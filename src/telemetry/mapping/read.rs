@@ -35,6 +35,8 @@ pub(super) struct Reader<'a> {
     /// Of the mapping, the one that matches the topic.
     pub(super) filter: usize,
     pub(super) topic: &'a str,
+    /// Readings without a time of their own are left alone.
+    pub(super) wants_time: bool,
     pub(super) around: Surroundings<'a>,
     /// Whether the message tells its times by when it was received.
     pub(super) is_by_arrival: bool,
@@ -75,11 +77,20 @@ pub(super) enum Pass {
     NoField,
     /// `field` names none of the fields.
     UnknownName(String),
+    /// It has no time of its own, and the broker had kept the message.
+    RetainedWithoutTime,
 }
 
 impl<'a> Reader<'a> {
     /// What becomes of the message or the element that `view` shows.
     pub(super) fn read(&self, view: &View<'_, '_>) -> Result<Result<Made<'a>, Rejection>, Pass> {
+        match self.read_any(view)? {
+            Ok(made) if made.by_arrival && self.wants_time => Err(Pass::RetainedWithoutTime),
+            outcome => Ok(outcome),
+        }
+    }
+
+    fn read_any(&self, view: &View<'_, '_>) -> Result<Result<Made<'a>, Rejection>, Pass> {
         self.conditions(view, true)?;
         let Some(one) = &self.mapping.one else {
             // What stands beside the elements is in none of them.

@@ -165,6 +165,12 @@ impl Mappings {
         self.list.is_empty()
     }
 
+    /// Whether a reading of one of them can get the time of its arrival.
+    #[must_use]
+    pub fn use_arrival(&self) -> bool {
+        self.list.iter().any(Mapping::uses_arrival)
+    }
+
     /// The tables that they fill, in the order of their names.
     #[must_use]
     pub fn tables(&self) -> Vec<&Arc<TableShape>> {

@@ -292,7 +292,50 @@ fn what_a_mapping_leaves_alone_is_ignored() {
         mappings.decide(message, &rules(), TimeOfDay::at(received_at), |_, _| {})
     };
     assert!(matches!(retained("a/sensor/humidity/state", "1"), Fate::Ignored(..)));
-    assert!(matches!(retained("zigbee2mqtt/a", r#"{"battery":1}"#), Fate::Taken(0)));
+    // Each of its copies would get a time of its own.
+    assert!(matches!(
+        retained("zigbee2mqtt/a", r#"{"battery":1}"#),
+        Fate::Ignored(_, super::Ignored::RetainedWithoutTime)
+    ));
+    let timed = r#"{"battery":1,"last_seen":"2025-10-05T12:34:56Z"}"#;
+    assert!(matches!(retained("zigbee2mqtt/a", timed), Fate::Taken(0)));
+}
+
+#[test]
+fn elements_get_times_of_arrival_that_lie_a_microsecond_apart() {
+    let mappings = compiled(&with("each = \"[*]\"\nfields = [\"a\"]")).unwrap();
+    let (_, outcomes) = decide(&mappings, "t/d", br#"[{"a":1},{"b":1},{"a":2}]"#);
+    let times: Vec<i64> = outcomes
+        .into_iter()
+        .map(|(_, outcome)| {
+            let mapped = outcome.unwrap();
+            assert!(mapped.by_arrival);
+            mapped.reading.timestamp.as_micros() - received_at().as_micros()
+        })
+        .collect();
+    assert_eq!(times, [0, 2]);
+}
+
+#[test]
+fn of_what_falls_back_to_its_arrival_the_time_of_that_alone_decides() {
+    let toml = with("fields = [\"a\"]")
+        .replace("\"received\"", "{ path = \"t\", fallback = \"received\" }");
+    let mappings = compiled(&toml).unwrap();
+    let by_arrival = |clock: &str| {
+        let mut by_arrival = None;
+        let payload = br#"{"a":1,"t":"2030-01-03T00:00:00Z"}"#;
+        let (topic, received_at) = ("t/d", received_at());
+        let message = Message { topic, payload, is_retained: false, received_at };
+        let clock = TimeOfDay::at(Timestamp::from_rfc3339(clock).unwrap());
+        mappings.decide(message, &rules(), clock, |_, outcome| {
+            by_arrival = outcome.ok().map(|mapped| mapped.by_arrival);
+        });
+        by_arrival
+    };
+    // Whenever it is looked at again, as after a restart.
+    assert_eq!(by_arrival("2030-01-01T00:00:00Z"), Some(true));
+    assert_eq!(by_arrival("2030-01-03T00:00:00Z"), Some(true));
+    assert_eq!(by_arrival("1970-01-01T00:00:00Z"), Some(true));
 }
 
 const HEAD: &str =
@@ -304,11 +347,11 @@ fn with(rest: &str) -> String {
 
 fn rows_of(rest: &str, payload: &str) -> Vec<String> {
     let mappings = compiled(&with(rest)).unwrap();
-    let cut = |row: String| {
-        row.replace(
-            r#""table":"telemetry","device_id":"d","timestamp":"2030-01-01T00:00:00Z","#,
-            "",
-        )
+    // Each element has a time of its own.
+    let head = r#""table":"telemetry","device_id":"d","timestamp":"2030-01-01T00:00:00"#;
+    let cut = |row: String| match row.split_once(head) {
+        Some((before, after)) => format!("{before}{}", after.split_once("Z\",").unwrap().1),
+        None => row,
     };
     rows(&mappings, "t/d", payload).into_iter().map(cut).collect()
 }

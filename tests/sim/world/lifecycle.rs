@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iot_ingestor::flusher::plan::Plan;
+use iot_ingestor::intake::arrivals::Arrivals;
 use iot_ingestor::mqtt::session::Terms;
+use iot_ingestor::wal::LeftReceipts;
 use iot_ingestor::wal::Offset;
 use iot_ingestor::wal::contract::Storage;
-use iot_ingestor::wal::log::open;
+use iot_ingestor::wal::log::open_with_receipts;
 
-use super::state::{Process, World};
+use super::state::{Process, TOPICS, World};
 use crate::disk::RetriesSyncs;
 use crate::flusher::{Flusher, lost_in};
 use crate::intake::Intake;
@@ -39,9 +41,14 @@ impl World<'_> {
             _ => Box::new(self.disk.clone()),
         };
         let clock = Arc::new(self.clock.clone());
-        let opened = open(storage, clock, self.limits, &self.shared.metrics);
+        let are_needed = !self.is_settled;
+        let metrics = &self.shared.metrics;
+        let opened = open_with_receipts(storage, clock, self.limits, metrics, are_needed);
         self.trace.note(Happened::Started, self.starts, u64::from(opened.is_ok()));
-        let Ok((writer, log)) = opened else { return Ok(()) };
+        let Ok((writer, log, mut left)) = opened else { return Ok(()) };
+        if self.mutant == Some(Mutant::ReceiptsNotReadBack) {
+            left = LeftReceipts::default();
+        }
         let (flushed, next) = (log.flushed(), *log.committed().borrow());
         // What the disk does not read now the next process takes for lost.
         let Ok(found) = log.read(flushed, next) else { return Ok(()) };
@@ -49,16 +56,17 @@ impl World<'_> {
         let found: BTreeMap<Offset, u64> = found.collect();
         self.ledger.reopened(flushed, next, &found, &lost_in(&log))?;
         let terms = Terms {
-            topics: vec!["telemetry/#".to_owned()],
+            topics: TOPICS.map(str::to_owned).to_vec(),
             has_history: self.starts > 1,
             remembered: self.remembered.clone(),
+            is_settled: self.is_settled,
         };
         let room = log.room().borrow().clone();
         let random = || fastrand::Rng::with_seed(self.starts);
         let plan = Plan::new(&self.settings, flushed, random());
         self.process = Some(Process {
             source: Source::new(terms, room, random(), self.now),
-            intake: Intake::new(writer),
+            intake: Intake::new(writer, Arrivals::after(left)),
             flusher: Flusher::new(plan, flushed, self.database_known),
             log,
             replays: Vec::new(),

@@ -1,10 +1,11 @@
 //! An operator who puts letters back while everything runs.
 
 use iot_ingestor::intake::queue::{Inbound, Replay, Replayed};
+use iot_ingestor::telemetry::Record;
 use tokio::sync::oneshot;
 
 use super::state::World;
-use crate::publisher::reading;
+use crate::publisher::{arrived, reading};
 use crate::schedule::Dice;
 use crate::trace::Happened;
 
@@ -17,7 +18,10 @@ impl World<'_> {
         let Some(number) = self.letters.any_database(dice.below(100)) else { return };
         let (done, outcome) = oneshot::channel();
         self.trace.note(Happened::PutBack, number, 0);
-        let readings = vec![reading(number).into()];
+        let arrival = self.database.arrival_of(number);
+        let record = arrival
+            .map_or_else(|| Record::from(reading(number)), |time| arrived(number, time).into());
+        let readings = vec![record];
         process.intake.queue.push_back(Inbound::Replay(Replay { readings, is_new: false, done }));
         process.replays.push((number, outcome));
     }

@@ -1,6 +1,7 @@
 //! All that there is in the simulated world.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use iot_ingestor::base::metrics::Metrics;
@@ -9,7 +10,8 @@ use iot_ingestor::base::time::ManualClock;
 use iot_ingestor::flusher::Settings;
 use iot_ingestor::intake::queue::Replayed;
 use iot_ingestor::mqtt::session::Filters;
-use iot_ingestor::telemetry::admit::Admission;
+use iot_ingestor::telemetry::admit::{Admission, MappedTopics};
+use iot_ingestor::telemetry::mapping::{Mappings, OwnTopics};
 use iot_ingestor::telemetry::validate::Rules;
 use iot_ingestor::wal::engine::memory::MemoryStorage;
 use iot_ingestor::wal::{Limits, Log, Offset};
@@ -24,7 +26,7 @@ use crate::kept::MessageId;
 use crate::ledger::{Ledger, Stored, Violation};
 use crate::letters::Letters;
 use crate::mutants::Mutant;
-use crate::publisher::{self, clock};
+use crate::publisher::{self, MAPPINGS, clock};
 use crate::schedule::{Decision, Dice};
 use crate::source::{self, Source};
 use crate::trace::{Happened, Trace};
@@ -38,10 +40,18 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new() -> Self {
         let rules = Rules::read(&mut Sources::new(BTreeMap::new(), ""));
-        let admission = Admission { max_payload_bytes: 4_096, rules, mapped: None };
+        let mut from = Sources::new(BTreeMap::new(), MAPPINGS);
+        let mappings = Mappings::read(&mut from);
+        from.finish().unwrap();
+        let own = OwnTopics::new(&[TOPICS[0].to_owned()]);
+        let mapped = Some(Arc::new(MappedTopics { mappings, own }));
+        let admission = Admission { max_payload_bytes: 4_096, rules, mapped };
         Self { metrics: Metrics::new().unwrap(), admission }
     }
 }
+
+/// What is subscribed to.
+pub(super) const TOPICS: [&str; 2] = ["telemetry/#", "arrival/+"];
 
 pub(super) struct World<'s> {
     pub(super) shared: &'s Shared,
@@ -60,6 +70,8 @@ pub(super) struct World<'s> {
     pub(super) letters: Letters,
     pub(super) ledger: Ledger,
     pub(super) remembered: Filters,
+    /// The last process has left the broker in order.
+    pub(super) is_settled: bool,
     /// Which database has what was confirmed, in a file.
     pub(super) database_known: Option<u64>,
     /// From where on the log of the last process had records.
@@ -112,6 +124,12 @@ impl<'s> World<'s> {
         };
         let mut letters = Letters::default();
         letters.evicts_database = mutant == Some(Mutant::EvictedLettersOfTheDatabase);
+        let may_forget = limits.max_bytes < u64::MAX
+            || faults.iter().any(|fault| {
+                fault.is_damage() || matches!(fault, Fault::DiskFull | Fault::FailSync)
+            });
+        let mut database = Database::default();
+        database.one_time_each = !may_forget;
         Self {
             shared,
             mutant,
@@ -123,12 +141,13 @@ impl<'s> World<'s> {
             settings,
             limits,
             broker: Broker::default(),
-            database: Database::default(),
+            database,
             disk: MemoryStorage::default(),
             disk_is_full: false,
             letters,
             ledger: Ledger::default(),
             remembered: Filters::default(),
+            is_settled: false,
             database_known: None,
             retained_before: 0,
             starts: 0,
@@ -156,7 +175,9 @@ impl<'s> World<'s> {
         });
         let qos = dice.pick(&[0, 1, 1, 1, 2]);
         self.trace.note(Happened::Published, message as u64, u64::from(qos));
-        self.broker.publish(message, qos, dice.one_in(20), dice.one_in(5));
+        // What is kept and has no time of its own is left alone.
+        let is_kept = dice.one_in(20) && !self.ledger.messages[message].by_arrival;
+        self.broker.publish(message, qos, is_kept, dice.one_in(5));
     }
 
     pub(super) fn acknowledge(
@@ -185,6 +206,7 @@ impl<'s> World<'s> {
             queue_has_room,
             intake_is_idle,
             remembered: &mut self.remembered,
+            is_settled: &mut self.is_settled,
             log: &process.log,
             trace: &mut self.trace,
             now: self.now,

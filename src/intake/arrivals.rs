@@ -1,0 +1,242 @@
+//! Times of arrival: each message has one of its own, and the same one when it is delivered again.
+//!
+//! Two messages of one device with one time would be one row. So a time is that of the clock, or a
+//! microsecond after the last one that was given, whatever the clock does.
+//!
+//! A message that the broker has not heard acknowledged comes again, after the connection or this process
+//! broke: with the same packet id, and marked as a repeat. Its [`Receipt`], in memory or in the log, says
+//! which time it had, and the table's key then sees the same row. Its content must be the same, too: a
+//! packet id is used again for other messages. Only the newest receipt of a packet id counts, and none
+//! after the broker has begun a session anew, whose repeats are its own.
+//!
+//! Pure: no clock, no log.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use super::queue::{Delivery, Packet};
+use crate::base::time::Timestamp;
+use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
+
+/// The times that were given.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    /// The last one, in microseconds.
+    newest: Option<i64>,
+    /// The session at the broker that the receipts belong to.
+    session: u64,
+    /// By packet id.
+    receipts: HashMap<u16, Receipt>,
+}
+
+/// What a delivery has got.
+pub(super) struct Arrival {
+    pub(super) time: Timestamp,
+    /// Of an earlier delivery of the same message.
+    again: Option<Receipt>,
+}
+
+impl Arrivals {
+    /// Goes on where an earlier process has ended, by what it has left in the log.
+    #[must_use]
+    pub fn after(left: LeftReceipts) -> Self {
+        let newest = left.newest.map(Timestamp::as_micros);
+        let mut arrivals = Self { newest, ..Self::default() };
+        for receipt in left.receipts.into_iter().filter(Receipt::is_of_packet) {
+            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(receipt);
+            // In one commit they stand by table, and times only grow.
+            if receipt.time > known.time {
+                *known = receipt;
+            }
+        }
+        arrivals
+    }
+
+    /// The time of a message that comes in. It is given once [`Self::give`] says so.
+    pub(super) fn arrive(&mut self, delivery: &Delivery) -> Arrival {
+        let again = self.pass(delivery).filter(|receipt| receipt.hash == hash(delivery));
+        let clock = delivery.received_at.as_micros();
+        let micros = self.newest.map_or(clock, |newest| clock.max(newest.saturating_add(1)));
+        let fresh = Timestamp::from_micros(micros).unwrap_or(delivery.received_at);
+        Arrival { time: again.map_or(fresh, |receipt| receipt.time), again }
+    }
+
+    /// Takes note of a delivery, whether anything becomes of it or not; the receipt of its packet id, if
+    /// it can be meant.
+    pub(super) fn pass(&mut self, delivery: &Delivery) -> Option<Receipt> {
+        let Packet { id, is_again, session } = delivery.packet?;
+        if session != self.session {
+            self.session = session;
+            self.receipts.clear();
+        }
+        if is_again {
+            return self.receipts.get(&id).copied();
+        }
+        self.receipts.remove(&id);
+        None
+    }
+
+    /// So many times from that of `arrival` on, a microsecond apart, belong to its message.
+    pub(super) fn give(&mut self, arrival: &Arrival, times: usize) {
+        let more = i64::try_from(times).unwrap_or(i64::MAX).saturating_sub(1);
+        let last = arrival.time.as_micros().saturating_add(more);
+        self.newest = self.newest.max(Some(last));
+    }
+
+    /// The receipt of a message of which readings have got their times by `arrival`.
+    pub(super) fn receipt(&mut self, delivery: &Delivery, arrival: &Arrival) -> Receipt {
+        let time = arrival.time;
+        let Some(Packet { id, .. }) = delivery.packet else {
+            return Receipt { packet_id: NO_PACKET, hash: 0, time };
+        };
+        let receipt =
+            arrival.again.unwrap_or_else(|| Receipt { packet_id: id, hash: hash(delivery), time });
+        self.receipts.insert(id, receipt);
+        receipt
+    }
+}
+
+/// Of what a delivery says, and to which topic. It is on the disk: it must stay as it is.
+fn hash(delivery: &Delivery) -> u64 {
+    let Delivery { topic, payload, omitted, .. } = delivery;
+    let digest = Sha256::new()
+        .chain_update((topic.len() as u64).to_le_bytes())
+        .chain_update(topic.as_bytes())
+        .chain_update((*omitted as u64).to_le_bytes())
+        .chain_update(payload)
+        .finalize();
+    digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::intake::queue::AckToken;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    fn delivery(packet: Option<Packet>, payload: &str, micros: i64) -> Delivery {
+        Delivery {
+            topic: "t/d".into(),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            is_retained: false,
+            omitted: 0,
+            received_at: at(micros),
+            packet,
+            ack: AckToken { epoch: 1, position: None },
+            budget: None,
+        }
+    }
+
+    fn packet(id: u16, is_again: bool) -> Option<Packet> {
+        Some(Packet { id, is_again, session: 0 })
+    }
+
+    /// A message of so many readings; its time.
+    fn take(arrivals: &mut Arrivals, delivery: &Delivery, times: usize) -> (i64, Receipt) {
+        let arrival = arrivals.arrive(delivery);
+        arrivals.give(&arrival, times);
+        (arrival.time.as_micros(), arrivals.receipt(delivery, &arrival))
+    }
+
+    #[test]
+    fn a_time_is_that_of_the_clock_or_the_next_that_is_free() {
+        let mut arrivals = Arrivals::default();
+        let mut time = |micros, times| take(&mut arrivals, &delivery(None, "x", micros), times).0;
+        assert_eq!(time(100, 1), 100);
+        assert_eq!(time(100, 3), 101);
+        assert_eq!(time(100, 1), 104);
+        // A clock that is set back.
+        assert_eq!(time(50, 1), 105);
+        assert_eq!(time(1_000, 1), 1_000);
+    }
+
+    #[test]
+    fn a_repeat_has_the_time_that_its_message_had_and_no_other_message_has_it() {
+        let mut arrivals = Arrivals::default();
+        let first = take(&mut arrivals, &delivery(packet(7, false), "21", 100), 2);
+        assert_eq!(take(&mut arrivals, &delivery(packet(7, true), "21", 900), 2), first);
+        assert_eq!(take(&mut arrivals, &delivery(packet(7, true), "21", 950), 2), first);
+        for (other, expected) in [
+            (delivery(packet(7, true), "22", 901), 901),
+            (delivery(packet(7, true), "22", 902), 901),
+            (delivery(packet(8, true), "22", 902), 902),
+            // The packet id is used for another message, which says the same.
+            (delivery(packet(7, false), "22", 903), 903),
+            (delivery(packet(7, true), "22", 904), 903),
+            (delivery(packet(7, true), "21", 905), 905),
+        ] {
+            assert_eq!(take(&mut arrivals, &other, 1).0, expected, "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_which_nothing_is_stored_ends_what_its_packet_id_stood_for() {
+        let mut arrivals = Arrivals::default();
+        take(&mut arrivals, &delivery(packet(7, false), "21", 100), 1);
+        arrivals.pass(&delivery(packet(7, false), "21", 200));
+        assert_eq!(take(&mut arrivals, &delivery(packet(7, true), "21", 300), 1).0, 300);
+    }
+
+    #[test]
+    fn a_session_that_is_new_has_no_repeats_of_an_earlier_one() {
+        let mut arrivals = Arrivals::default();
+        take(&mut arrivals, &delivery(packet(7, false), "21", 100), 1);
+        let of_new =
+            |micros| delivery(Some(Packet { id: 7, is_again: true, session: 1 }), "21", micros);
+        assert_eq!(take(&mut arrivals, &of_new(200), 1).0, 200);
+        assert_eq!(take(&mut arrivals, &of_new(300), 1).0, 200);
+    }
+
+    #[test]
+    fn the_next_process_goes_on_by_what_the_log_has() {
+        let mut arrivals = Arrivals::default();
+        let old = take(&mut arrivals, &delivery(packet(7, false), "20", 90), 1).1;
+        let one = take(&mut arrivals, &delivery(packet(7, false), "21", 100), 3).1;
+        let none = take(&mut arrivals, &delivery(None, "21", 100), 1).1;
+        assert_eq!((none.packet_id, none.time), (NO_PACKET, at(103)));
+        let left = LeftReceipts { receipts: vec![one, old, none], newest: Some(at(103)) };
+        let mut next = Arrivals::after(left);
+        assert_eq!(take(&mut next, &delivery(packet(7, true), "20", 95), 1).0, 104);
+        assert_eq!(take(&mut next, &delivery(packet(7, true), "20", 95), 1).0, 104);
+        let left = LeftReceipts { receipts: vec![one, old, none], newest: Some(at(103)) };
+        assert_eq!(
+            take(&mut Arrivals::after(left), &delivery(packet(7, true), "21", 900), 3).1,
+            one
+        );
+    }
+
+    #[test]
+    fn the_hash_stays_what_it_is_on_disks() {
+        assert_eq!(hash(&delivery(None, "21.5", 0)), GOLDEN_HASH);
+        let cut = Delivery { omitted: 1, ..delivery(None, "21.5", 0) };
+        assert_ne!(hash(&cut), GOLDEN_HASH);
+    }
+
+    const GOLDEN_HASH: u64 = 0xdcc9_0b8c_a2be_d69b;
+
+    proptest! {
+        #[test]
+        fn whatever_the_clock_does_no_time_is_given_twice(
+            steps in proptest::collection::vec((0..2_000_i64, 1..5_usize, 0..4_u16, any::<bool>()), 1..200),
+        ) {
+            let mut arrivals = Arrivals::default();
+            let mut given = std::collections::BTreeMap::new();
+            for (number, (micros, times, id, is_again)) in steps.into_iter().enumerate() {
+                // A repeat is of the message that the packet id stood for last, or of one that never came.
+                let payload = number.to_string();
+                let packet = (id > 0).then_some(Packet { id, is_again, session: 0 });
+                let (time, _) = take(&mut arrivals, &delivery(packet, &payload, micros), times);
+                for time in time..time + i64::try_from(times).unwrap() {
+                    prop_assert_eq!(given.insert(time, number), None);
+                }
+            }
+        }
+    }
+}
