@@ -134,6 +134,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a delivery has it")]
     fn packet(id: u16, is_again: bool) -> Option<Packet> {
         Some(Packet { id, is_again, session: 0 })
     }

@@ -214,7 +214,9 @@ impl Source {
                     }
                     self.unsettled += 1;
                     if around.mutant == Some(Mutant::RepeatTakenForNew) {
-                        packet.iter_mut().for_each(|packet| packet.is_again = false);
+                        for packet in &mut packet {
+                            packet.is_again = false;
+                        }
                     }
                     around.trace.note(Happened::Forwarded, ack.epoch, ack.position.unwrap_or(0));
                     around.queue.push_back(Inbound::Message(Delivery {

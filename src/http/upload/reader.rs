@@ -13,7 +13,7 @@ use crate::http::error::ApiError;
 use crate::http::query::bad;
 use crate::http::tables::Table;
 use crate::telemetry::Record;
-use crate::telemetry::admit::{Admission, Part, Whose};
+use crate::telemetry::admit::{Admission, Admitted, Part, Whose};
 use crate::telemetry::mapping::{BUILT_IN_TABLE, Column, GivenTable, Message};
 use crate::telemetry::rejection::{Reason, Rejection};
 use crate::telemetry::topic::Topic;
@@ -221,6 +221,15 @@ fn table_named_in(text: &[u8]) -> Option<String> {
     Some(named.table)
 }
 
+/// What is posted arrives when somebody posts it, and again when it is posted again: it needs a time of its own.
+fn with_own_time(admitted: Admitted) -> Result<Record, Rejection> {
+    if admitted.by_arrival {
+        let what = "it has no time of its own, and the time at which it is posted is not that of its measurement";
+        return Err(Rejection::new(Reason::MissingField, what));
+    }
+    Ok(admitted.record)
+}
+
 /// Has the mappings read a message.
 fn receive(
     admission: &Admission,
@@ -232,12 +241,13 @@ fn receive(
     let message = Message { topic, payload, is_retained: false, received_at: clock.now() };
     let (mut stored, mut rejected) = (0, 0);
     let whose = admission.receive(message, clock, |_: Part<'_>, outcome| {
+        let outcome = outcome.and_then(with_own_time);
         if outcome.is_ok() {
             stored += 1;
         } else {
             rejected += 1;
         }
-        feed.take(outcome.map(|admitted| admitted.record));
+        feed.take(outcome);
     });
     match whose {
         Whose::Mapping(at) => feed.note(at, [stored, rejected, 0]),

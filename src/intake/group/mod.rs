@@ -190,7 +190,7 @@ impl Group {
         let arrival = admission.mapped.is_some().then(|| arrivals.arrive(&delivery));
         let arrived_at = arrival.as_ref().map_or(received_at, |arrival| arrival.time);
         let mut times = 0;
-        let mut timed = Vec::new();
+        let mut by_arrival_at = Vec::new();
         let payload: &[u8] = &delivery.payload;
         let mut parts = Vec::new();
         let mut rest: Option<(Stage, Tally)> = None;
@@ -205,7 +205,7 @@ impl Group {
             Ok(Admitted { record, by_arrival }) => {
                 if let (true, Part::Whole(index)) = (by_arrival, part) {
                     times = times.max(index.unwrap_or(0) + 1);
-                    timed.push(self.readings.len());
+                    by_arrival_at.push(self.readings.len());
                 }
                 self.accepted += 1;
                 self.readings.push((received_at, record));
@@ -263,9 +263,9 @@ impl Group {
             parts.push(RejectedPart { range: 0..payload.len(), stage, reason });
         }
         if let Some(arrival) = &arrival {
-            if !timed.is_empty() {
+            if !by_arrival_at.is_empty() {
                 let receipt = arrivals.receipt(&delivery, arrival);
-                self.receipts.extend(timed.into_iter().map(|at| (at, receipt)));
+                self.receipts.extend(by_arrival_at.into_iter().map(|at| (at, receipt)));
             }
             if !parts.is_empty() {
                 times = times.max(most_elements(payload));

@@ -29,6 +29,10 @@ pub struct Terms {
 
 /// The session with the broker, across connections.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that changes by itself"
+)]
 pub struct Session {
     pub(super) terms: Terms,
     /// Of the present connection, or of the last.
