@@ -250,7 +250,7 @@ fn rows_of_tables_and_messages_of_topics_go_where_they_belong() {
     assert_eq!(named, ["a", "c", "e"]);
     assert_eq!(
         (&rows[0]["label"], &rows[1]["extra"], &rows[2]["power"]),
-        (&json!("ü"), &json!({"x": 1}), &json!(20.0))
+        (&json!("ü"), &json!({"x": 1}), &json!(20))
     );
     let metrics = site.ingestor.metrics();
     assert_eq!(metrics.get("ingestor_mapping_total{mapping=\"meter\",outcome=\"stored\"}"), 1);

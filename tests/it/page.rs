@@ -220,19 +220,6 @@ fn dead_letters_are_replayed_and_deleted_and_writing_is_paused_through_the_page(
     let browser = site.browser(WIDE);
     unlock(&browser);
     assert_eq!(browser.run("return localStorage.length + document.cookie.length"), 0);
-    // A file takes the token along, which a link could not.
-    browser.click("#devices button");
-    browser.await_text("#device-count", |text| text == "3 readings");
-    browser.run(
-        "window.saved = null; const make = URL.createObjectURL; \
-         URL.createObjectURL = (blob) => { blob.text().then((text) => (window.saved = text)); return make(blob); }",
-    );
-    browser.click("#device-csv");
-    let csv = eventually("the file is there", || {
-        browser.run("return window.saved").as_str().map(str::to_owned)
-    });
-    assert!(csv.starts_with("device_id,timestamp,") && csv.lines().count() == 4, "{csv}");
-    browser.click("#device .close");
     browser.await_text("#letters-count", |text| text == "2");
     browser.await_text("#letters li:nth-child(2) .payload", |text| text == MARKUP);
     browser.await_text("#letters li:first-child .reason", |text| text.contains("150"));
@@ -333,6 +320,19 @@ fn a_page_that_wants_a_token_asks_for_it_once_a_session_and_shows_nothing_before
     await_light(&browser, "database", "Storing", "ok");
     assert_eq!(browser.text(is_asked), None);
     assert_eq!(browser.run("return localStorage.length + document.cookie.length"), 0);
+    // A file takes the token along, which a link could not.
+    browser.click("#devices button");
+    browser.await_text("#device-count", |text| text == "3 readings");
+    browser.run(
+        "window.saved = null; const make = URL.createObjectURL; \
+         URL.createObjectURL = (blob) => { blob.text().then((text) => (window.saved = text)); return make(blob); }",
+    );
+    browser.click("#device-csv");
+    let csv = eventually("the file is there", || {
+        browser.run("return window.saved").as_str().map(str::to_owned)
+    });
+    assert!(csv.starts_with("device_id,timestamp,") && csv.lines().count() == 4, "{csv}");
+    browser.click("#device .close");
     browser.run("sessionStorage.clear()");
     browser.open(&site.url);
     // The admin token is one, too.

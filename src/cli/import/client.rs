@@ -95,10 +95,22 @@ impl Client {
     /// # Errors
     /// If there is none: whether the body was taken is unknown then, and sending it again is right.
     pub(super) fn post(&mut self, content_type: &str, body: &[u8]) -> io::Result<Answer> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.connect()?,
-        };
+        if let Some(stream) = self.stream.take()
+            && let Ok(answer) = self.post_on(stream, content_type, body)
+        {
+            return Ok(answer);
+        }
+        // A service closes what was silent for a while, as after a wait for room.
+        let stream = self.connect()?;
+        self.post_on(stream, content_type, body)
+    }
+
+    fn post_on(
+        &mut self,
+        mut stream: Box<dyn Stream>,
+        content_type: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
         let (target, host, token, length) = (&self.target, &self.host, &self.token, body.len());
         let head = format!(
             "POST {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\

@@ -204,6 +204,7 @@ fn send(
             }
             Ok(answer) if answer.status == 503 => {
                 silent_since = None;
+                tally.has_answer = true;
                 if !std::mem::replace(&mut is_told, true) {
                     tally.clear_line();
                     complain(&format!("waiting: {}", sentence(&answer.body)));
@@ -217,7 +218,7 @@ fn send(
             // A service that restarts is waited for, but not one that was never there.
             Err(error) => {
                 let since = *silent_since.get_or_insert_with(Instant::now);
-                if tally.readings() == 0 || since.elapsed() > PATIENCE {
+                if !tally.has_answer || since.elapsed() > PATIENCE {
                     return Err(Failure::Silent(client.host().to_owned(), error));
                 }
                 if !std::mem::replace(&mut is_told, true) {
@@ -253,6 +254,8 @@ struct Tally {
     known: Option<u64>,
     rejected: u64,
     named: usize,
+    /// Whether the service has answered at all.
+    has_answer: bool,
     /// Whether a line stands on the terminal that is to be written over.
     has_line: bool,
 }
@@ -269,6 +272,7 @@ impl Tally {
             known,
             rejected: 0,
             named: 0,
+            has_answer: false,
             has_line: false,
         }
     }
@@ -278,6 +282,7 @@ impl Tally {
     }
 
     fn add(&mut self, answer: Uploaded, read: u64) {
+        self.has_answer = true;
         let before = self.readings();
         for Rejected { index, reason } in answer.rejected {
             self.named += 1;
@@ -347,12 +352,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let good = r#"{"accepted":1,"known":0,"rejected":[],"rejected_total":0}"#;
         let server = std::thread::spawn(move || {
-            let full = "HTTP/1.1 503 x\r\nretry-after: 0\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            let full = "HTTP/1.1 503 x\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
             let done = format!(
                 "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{good}",
                 good.len()
             );
-            for answer in [&done, full, "", &done] {
+            for answer in [full, "", &done, &done] {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut sent = Vec::new();
                 while !sent.ends_with(b"\n{}") {
