@@ -213,7 +213,12 @@ impl Group {
         self.all.merge(&other.all, None);
         self.topics.extend(other.topics);
         self.topics.sort();
-        self.is_guess &= other.is_guess;
+        let is_seen_to_differ = |at: usize| {
+            let values: BTreeSet<_> =
+                self.topics.iter().map(|topic| topic.split('/').nth(at)).collect();
+            self.levels[at] == Level::Device && values.len() > 1
+        };
+        self.is_guess &= !(0..self.levels.len()).any(is_seen_to_differ);
     }
 
     /// The filter as a mapping has it.
