@@ -213,10 +213,10 @@ impl Source {
                         (self.epoch, self.unsettled, self.has_given_up) = (ack.epoch, 0, false);
                     }
                     self.unsettled += 1;
-                    if around.mutant == Some(Mutant::RepeatTakenForNew) {
-                        for packet in &mut packet {
-                            packet.is_again = false;
-                        }
+                    if around.mutant == Some(Mutant::RepeatTakenForNew)
+                        && let Some(packet) = &mut packet
+                    {
+                        packet.is_again = false;
                     }
                     around.trace.note(Happened::Forwarded, ack.epoch, ack.position.unwrap_or(0));
                     around.queue.push_back(Inbound::Message(Delivery {
