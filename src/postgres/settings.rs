@@ -262,7 +262,8 @@ mod tests {
                 "DATABASE_CONNECT_TIMEOUT_SECS",
                 "PARTITION_DAYS",
                 "PARTITION_AHEAD_DAYS",
-                "RETENTION_DAYS"
+                "RETENTION_DAYS",
+                "REINDEX_CLOSED"
             ]
         );
         assert!(!format!("{shown:?}").contains("hunter2"));
