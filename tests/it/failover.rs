@@ -26,7 +26,7 @@ fn sent_again(ingestor: &Ingestor, lost: u64) {
     let lines = ingestor.log_of(SENT_AGAIN);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["records"], resent);
-    let recovered = ingestor.log_of("log opened")[0]["pending_records"].as_u64().unwrap();
+    let recovered = ingestor.await_log_of("log opened")[0]["pending_records"].as_u64().unwrap();
     books::must_balance(&metrics, recovered + resent);
     assert_eq!(metrics.get("ingestor_dead_letters"), 0);
 }

@@ -149,6 +149,6 @@ fn a_right_that_is_missing_is_an_internal_error_whose_reason_is_in_the_log_alone
     assert!(answer.head.to_lowercase().contains("content-type: application/json"), "{answer:?}");
     let told = serde_json::json!({"error": "internal error; the reason is in the server's log"});
     assert_eq!(answer.json(), told);
-    let reason = ingestor.log_of("a request failed").pop().unwrap()["reason"].to_string();
+    let reason = ingestor.await_log_of("a request failed")[0]["reason"].to_string();
     assert!(reason.contains("permission denied for table telemetry"), "{reason}");
 }
