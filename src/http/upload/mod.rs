@@ -40,6 +40,9 @@ use reader::{Kind, Reader};
 /// Bodies that are read at once.
 const BODIES: usize = 4;
 
+/// Of a topic: the head of a request has no room for more, as each may take twelve bytes.
+const TOPIC_MAX_CHARS: usize = 512;
+
 /// How long a client may send nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -167,7 +170,7 @@ struct Query {
     table: Option<String>,
     /// Each line of NDJSON, or else the whole body, goes through the mappings as a message that was published to
     /// this topic.
-    #[param(required = false, value_type = String, min_length = 1, max_length = 4096, example = "telemetry/import")]
+    #[param(required = false, value_type = String, min_length = 1, max_length = 512, example = "telemetry/import")]
     topic: Option<String>,
     /// Say how many of the readings the table has already.
     #[param(required = false, default = false)]
@@ -180,6 +183,9 @@ impl Query {
         let (table, topic) = (text("table"), text("topic"));
         if table.is_some() && topic.is_some() {
             return Err(bad("table", "cannot be combined with `topic`; drop one"));
+        }
+        if topic.as_ref().is_some_and(|topic| topic.chars().count() > TOPIC_MAX_CHARS) {
+            return Err(bad("topic", "must have at most 512 characters"));
         }
         let count_known = parameters.flag("count_known")?.unwrap_or(false);
         Ok(Self { table, topic, count_known })
