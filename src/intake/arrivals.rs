@@ -1,13 +1,15 @@
 //! Times of arrival: each message has one of its own, and the same one when it is delivered again.
 //!
 //! Two messages of one device with one time would be one row. So a time is that of the clock, or a
-//! microsecond after the last one that was given, whatever the clock does.
+//! microsecond after the last one that was given, also if the clock is set back. But a clock that was an
+//! hour ahead, and is set right, is believed: else all that comes would have times of the future for ever.
 //!
 //! A message that the broker has not heard acknowledged comes again, after the connection or this process
 //! broke: with the same packet id, and marked as a repeat. Its [`Receipt`], in memory or in the log, says
 //! which time it had, and the table's key then sees the same row. Its content must be the same, too: a
-//! packet id is used again for other messages. Only the newest receipt of a packet id counts, and none
-//! after the broker has begun a session anew, whose repeats are its own.
+//! packet id is used again for other messages. Only the newest receipt of a packet id counts, none whose
+//! acknowledgement the broker is known to have heard, and none after it has begun a session anew, whose
+//! repeats are its own.
 //!
 //! Pure: no clock, no log.
 
@@ -15,19 +17,33 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use super::queue::{Delivery, Packet};
+use super::queue::{Delivery, Heard, Packet};
 use crate::base::time::Timestamp;
 use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
+
+/// Times that are further ahead of the clock were given by one that was wrong. Microseconds.
+const LEAP: i64 = 60 * 60 * 1_000_000;
 
 /// The times that were given.
 #[derive(Debug, Default)]
 pub struct Arrivals {
     /// The last one, in microseconds.
     newest: Option<i64>,
+    /// The last one before it leapt ahead.
+    before_leap: Option<i64>,
+    /// Whether the clock was found to be set back by as much, and nobody has been told.
+    is_set_back: bool,
     /// The session at the broker that the receipts belong to.
     session: u64,
     /// By packet id.
-    receipts: HashMap<u16, Receipt>,
+    receipts: HashMap<u16, Known>,
+}
+
+/// A receipt, and the delivery that it was given to last.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    receipt: Receipt,
+    delivered: Heard,
 }
 
 /// What a delivery has got.
@@ -44,10 +60,11 @@ impl Arrivals {
         let newest = left.newest.map(Timestamp::as_micros);
         let mut arrivals = Self { newest, ..Self::default() };
         for receipt in left.receipts.into_iter().filter(Receipt::is_of_packet) {
-            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(receipt);
+            let new = Known { receipt, delivered: Heard::default() };
+            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(new);
             // In one commit they stand by table, and times only grow.
-            if receipt.time > known.time {
-                *known = receipt;
+            if receipt.time > known.receipt.time {
+                *known = new;
             }
         }
         arrivals
@@ -57,6 +74,10 @@ impl Arrivals {
     pub(super) fn arrive(&mut self, delivery: &Delivery) -> Arrival {
         let again = self.pass(delivery).filter(|receipt| receipt.hash == hash(delivery));
         let clock = delivery.received_at.as_micros();
+        if self.newest.is_some_and(|newest| newest.saturating_sub(clock) > LEAP) {
+            self.newest = self.before_leap.filter(|before| before.saturating_sub(clock) <= LEAP);
+            self.is_set_back = true;
+        }
         let micros = self.newest.map_or(clock, |newest| clock.max(newest.saturating_add(1)));
         let fresh = Timestamp::from_micros(micros).unwrap_or(delivery.received_at);
         Arrival { time: again.map_or(fresh, |receipt| receipt.time), again }
@@ -65,26 +86,30 @@ impl Arrivals {
     /// Takes note of a delivery, whether anything becomes of it or not; the receipt of its packet id, if
     /// it can be meant.
     pub(super) fn pass(&mut self, delivery: &Delivery) -> Option<Receipt> {
-        let Packet { id, is_again, session } = delivery.packet?;
+        let Packet { id, is_again, session, heard } = delivery.packet?;
         if session != self.session {
             self.session = session;
             self.receipts.clear();
         }
-        if is_again {
-            return self.receipts.get(&id).copied();
+        let known = if is_again { self.receipts.get(&id) } else { None };
+        let meant = known.filter(|known| known.delivered >= heard).map(|known| known.receipt);
+        if meant.is_none() {
+            self.receipts.remove(&id);
         }
-        self.receipts.remove(&id);
-        None
+        meant
     }
 
     /// So many times from that of `arrival` on, a microsecond apart, belong to its message.
     pub(super) fn give(&mut self, arrival: &Arrival, times: usize) {
         let more = i64::try_from(times).unwrap_or(i64::MAX).saturating_sub(1);
         let last = arrival.time.as_micros().saturating_add(more);
+        if self.newest.is_some_and(|newest| last.saturating_sub(newest) > LEAP) {
+            self.before_leap = self.newest;
+        }
         self.newest = self.newest.max(Some(last));
     }
 
-    /// The receipt of a message of which readings have got their times by `arrival`.
+    /// The receipt of a message that has got times by `arrival`.
     pub(super) fn receipt(&mut self, delivery: &Delivery, arrival: &Arrival) -> Receipt {
         let time = arrival.time;
         let Some(Packet { id, .. }) = delivery.packet else {
@@ -92,8 +117,16 @@ impl Arrivals {
         };
         let receipt =
             arrival.again.unwrap_or_else(|| Receipt { packet_id: id, hash: hash(delivery), time });
-        self.receipts.insert(id, receipt);
+        let position = delivery.ack.position.unwrap_or(0);
+        let delivered = Heard { epoch: delivery.ack.epoch, below: position };
+        self.receipts.insert(id, Known { receipt, delivered });
         receipt
+    }
+
+    /// Whether times that were given were found to be of a clock that was far ahead, since this was asked
+    /// last.
+    pub(super) fn take_set_back(&mut self) -> bool {
+        std::mem::take(&mut self.is_set_back)
     }
 }
 
@@ -136,7 +169,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "as a delivery has it")]
     fn packet(id: u16, is_again: bool) -> Option<Packet> {
-        Some(Packet { id, is_again, session: 0 })
+        Some(Packet { id, is_again, session: 0, heard: Heard::default() })
     }
 
     /// A message of so many readings; its time.
@@ -189,10 +222,56 @@ mod tests {
     fn a_session_that_is_new_has_no_repeats_of_an_earlier_one() {
         let mut arrivals = Arrivals::default();
         take(&mut arrivals, &delivery(packet(7, false), "21", 100), 1);
-        let of_new =
-            |micros| delivery(Some(Packet { id: 7, is_again: true, session: 1 }), "21", micros);
+        let of_new = |micros| {
+            let packet = packet(7, true).map(|packet| Packet { session: 1, ..packet });
+            delivery(packet, "21", micros)
+        };
         assert_eq!(take(&mut arrivals, &of_new(200), 1).0, 200);
         assert_eq!(take(&mut arrivals, &of_new(300), 1).0, 200);
+    }
+
+    #[test]
+    fn a_message_whose_acknowledgement_the_broker_has_heard_does_not_come_again() {
+        let told = |below, is_again, position, micros| {
+            let heard = Heard { epoch: 1, below };
+            let packet = packet(7, is_again).map(|packet| Packet { heard, ..packet });
+            let ack = AckToken { epoch: 1, position: Some(position) };
+            Delivery { ack, ..delivery(packet, "21", micros) }
+        };
+        let mut arrivals = Arrivals::default();
+        take(&mut arrivals, &told(0, false, 4, 100), 1);
+        // Not yet, so it is the same.
+        assert_eq!(take(&mut arrivals, &told(4, true, 5, 200), 1).0, 100);
+        assert_eq!(take(&mut arrivals, &told(5, true, 6, 300), 1).0, 100);
+        // Another one, the same in all, of which only the repeat has come.
+        assert_eq!(take(&mut arrivals, &told(7, true, 7, 400), 1).0, 400);
+        // What an earlier process has left is heard once anything is.
+        let receipts = vec![take(&mut arrivals, &told(7, true, 7, 500), 1).1];
+        let left = || LeftReceipts { receipts: receipts.clone(), newest: Some(at(400)) };
+        assert_eq!(take(&mut Arrivals::after(left()), &told(0, true, 0, 900), 1).0, 900);
+        let mut next = Arrivals::after(left());
+        let unheard = delivery(packet(7, true), "21", 900);
+        assert_eq!(take(&mut next, &unheard, 1).0, 400);
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_and_is_set_right_is_believed() {
+        const FAR: i64 = 1_000_000_000_000;
+        let mut arrivals = Arrivals::default();
+        let time =
+            |arrivals: &mut Arrivals, micros| take(arrivals, &delivery(None, "x", micros), 1).0;
+        assert_eq!(time(&mut arrivals, 100), 100);
+        assert_eq!(time(&mut arrivals, FAR), FAR);
+        assert!(!arrivals.take_set_back());
+        // None of before is given twice.
+        assert_eq!(time(&mut arrivals, 50), 101);
+        assert!(arrivals.take_set_back() && !arrivals.take_set_back());
+        assert_eq!(time(&mut arrivals, 50), 102);
+        // Nor does it last for ever by the log.
+        let left = LeftReceipts { receipts: Vec::new(), newest: Some(at(FAR)) };
+        assert_eq!(time(&mut Arrivals::after(left), 200), 200);
+        let left = LeftReceipts { receipts: Vec::new(), newest: Some(at(LEAP + 200)) };
+        assert_eq!(time(&mut Arrivals::after(left), 200), LEAP + 201);
     }
 
     #[test]
@@ -224,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_clock_does_no_time_is_given_twice(
+        fn whatever_the_clock_does_within_an_hour_no_time_is_given_twice(
             steps in proptest::collection::vec((0..2_000_i64, 1..5_usize, 0..4_u16, any::<bool>()), 1..200),
         ) {
             let mut arrivals = Arrivals::default();
@@ -232,7 +311,7 @@ mod tests {
             for (number, (micros, times, id, is_again)) in steps.into_iter().enumerate() {
                 // A repeat is of the message that the packet id stood for last, or of one that never came.
                 let payload = number.to_string();
-                let packet = (id > 0).then_some(Packet { id, is_again, session: 0 });
+                let packet = packet(id, is_again).filter(|_| id > 0);
                 let (time, _) = take(&mut arrivals, &delivery(packet, &payload, micros), times);
                 for time in time..time + i64::try_from(times).unwrap() {
                     prop_assert_eq!(given.insert(time, number), None);

@@ -96,6 +96,11 @@ impl Intake {
                     // Nothing is acknowledged: the source leaves the broker, which keeps it all.
                     Group::refused(waiting.by_ref(), &mut self.arrivals)
                 };
+                if self.arrivals.take_set_back() {
+                    tracing::warn!(
+                        "the clock was more than an hour ahead, and is set back: times of arrival follow it again; readings that came meanwhile keep theirs"
+                    );
+                }
                 self.settle(group, &mut |mapped, admission| {
                     report_refusals(&mut notices, admission, mapped, started.elapsed());
                 })?;

@@ -200,6 +200,9 @@ impl Source {
                 self.metrics.redeliveries.inc();
             }
         }
+        if let (Received::Pong, Some(live)) = (&packet, &mut self.live) {
+            live.pongs_due = live.pongs_due.saturating_sub(1);
+        }
         self.hear(Event::Received(packet));
     }
 
@@ -260,7 +263,7 @@ impl Source {
                     self.connect().await;
                 }
                 Command::Close => self.close().await,
-                Command::Part => self.part().await,
+                Command::Settle => self.settle().await,
                 Command::CloseQueue => self.inlet.close(),
                 Command::Remember(filters) => self.remembered.store(filters),
                 Command::Show(State::Disconnected) => {
@@ -298,6 +301,9 @@ impl Source {
         if let Sent::Answer(Answer::PubAck(_) | Answer::PubRec(_)) = &packet {
             self.metrics.acks.inc();
         }
+        if packet == Sent::Ping {
+            live.pongs_due += 1;
+        }
         if let Err(loss) = live.connection.queue(packet) {
             tracing::error!(error = loss.error, "a packet for the broker cannot be written");
         }
@@ -311,16 +317,16 @@ impl Source {
         }
     }
 
-    /// As [`Self::close`]; remembers it if the broker has heard all that was said.
-    async fn part(&mut self) {
-        let connection = self.live.as_mut().map(|live| &mut live.connection);
-        if let (Some(_), Some(connection)) = (self.next_look, connection)
-            && connection.flush().await.is_ok()
-            && connection.is_ended_by_broker().await
+    /// Remembers it if the broker has heard all that was said: it answers a ping behind that.
+    async fn settle(&mut self) {
+        let Some(live) = self.live.as_mut().filter(|_| self.next_look.is_some()) else { return };
+        let pongs = live.pongs_due + 1;
+        if live.connection.queue(Sent::Ping).is_ok()
+            && live.connection.flush().await.is_ok()
+            && live.connection.has_pongs(pongs).await
         {
             self.remembered.note_settled(true);
         }
-        self.close().await;
     }
 
     async fn connect(&mut self) {

@@ -23,7 +23,9 @@ pub enum Received {
     },
     /// The answer to an UNSUBSCRIBE.
     UnsubAck(u16),
-    /// Anything else that wants no answer: that of a ping, and those to messages that we never send.
+    /// The answer to a ping.
+    Pong,
+    /// An answer to a message of QoS 1, or the last to one of QoS 2, which we never send.
     Other,
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Remembered {
     client_id: String,
     filters: Filters,
     is_settled: bool,
+    /// Whether the file says the same.
+    is_stored: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,6 +47,7 @@ impl Remembered {
             client_id: settings.client_id.clone(),
             filters: Filters::default(),
             is_settled: false,
+            is_stored: true,
         };
         remembered.load();
         remembered
@@ -84,18 +87,25 @@ impl Remembered {
     /// Makes `filters` durable.
     pub(super) fn store(&mut self, filters: Filters) {
         self.filters = filters;
-        self.write();
+        self.is_stored = self.write();
     }
 
     /// Makes it durable whether something may be delivered again.
     pub(super) fn note_settled(&mut self, is_settled: bool) {
-        if self.is_settled != is_settled {
-            self.is_settled = is_settled;
-            self.write();
+        if self.is_settled == is_settled && self.is_stored {
+            return;
+        }
+        self.is_settled = is_settled;
+        self.is_stored = self.write();
+        // What the file says instead must not be believed: without it, something may be delivered again. No
+        // room is needed for that.
+        if !self.is_stored && !is_settled {
+            self.is_stored = fs::remove_file(&self.path).is_ok();
         }
     }
 
-    fn write(&self) {
+    /// Whether that could be done.
+    fn write(&self) -> bool {
         let content = Content {
             broker: self.broker.clone(),
             client_id: self.client_id.clone(),
@@ -103,9 +113,11 @@ impl Remembered {
             is_settled: self.is_settled,
         };
         let stored = serde_json::to_vec(&content).map_err(io::Error::from);
-        if let Err(error) = stored.and_then(|text| replace(&self.path, &text)) {
-            self.complain(&error, "write");
+        let stored = stored.and_then(|text| replace(&self.path, &text));
+        if let Err(error) = &stored {
+            self.complain(error, "write");
         }
+        stored.is_ok()
     }
 
     fn complain(&self, error: &io::Error, what: &str) {

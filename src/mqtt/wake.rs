@@ -20,6 +20,8 @@ use crate::wal::Room;
 pub(super) struct Live {
     pub(super) connection: Connection,
     pub(super) coalescing: Coalescing,
+    /// Pings that are not answered yet.
+    pub(super) pongs_due: u32,
     /// How many renewals of certificates and secrets it heeds.
     renewals: u64,
 }
@@ -27,7 +29,7 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(opened: Opened) -> Self {
         let Opened { connection, renewals, .. } = opened;
-        Self { connection, coalescing: Coalescing::default(), renewals }
+        Self { connection, coalescing: Coalescing::default(), pongs_due: 0, renewals }
     }
 }
 

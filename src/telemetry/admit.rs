@@ -125,6 +125,12 @@ impl Admission {
         has_reading
     }
 
+    /// Whether a reading may get the time of its arrival.
+    #[must_use]
+    pub fn uses_arrival(&self) -> bool {
+        self.mapped.as_ref().is_some_and(|mapped| mapped.mappings.use_arrival())
+    }
+
     /// What the mapping of this index is called.
     #[must_use]
     pub fn mapping_name(&self, at: usize) -> &str {

@@ -189,7 +189,7 @@ impl Broker {
         let Some(connection) = &mut self.connection else { return Ok(None) };
         match connection.from_client.pop_front() {
             None | Some(FromClient::Packet(Sent::Ping)) => {
-                connection.to_client.push_back(ToClient::Packet(Received::Other));
+                connection.to_client.push_back(ToClient::Packet(Received::Pong));
             }
             Some(FromClient::Connect) => {
                 connection.is_accepted = true;

@@ -234,11 +234,7 @@ impl Source {
                     self.is_open = false;
                     acknowledged.extend(around.broker.client_has_closed()?);
                 }
-                Command::Part => {
-                    self.is_open = false;
-                    *around.is_settled = around.broker.is_open();
-                    acknowledged.extend(around.broker.client_has_closed()?);
-                }
+                Command::Settle => *around.is_settled = around.broker.is_open(),
                 Command::CloseQueue => self.queue_is_closed = true,
                 Command::Remember(filters) => *around.remembered = filters,
                 Command::Show(_) | Command::Report(_) => {}

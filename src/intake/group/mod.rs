@@ -41,6 +41,10 @@ pub const GROUP_MESSAGES: usize = 4_096;
 /// Most bytes of topics and payloads in one group: bounds its memory. A larger message comes alone.
 pub const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
+/// Good readings at which a group ends: a message that is compressed may bring very many, and bytes do not
+/// tell that. More than messages of the built-in shape bring in [`GROUP_BYTES`].
+pub const GROUP_READINGS: usize = 65_536;
+
 /// Rejected readings at which a group ends: they take longer than good ones, and behind a flood of
 /// them good ones wait.
 pub const GROUP_REJECTED: u64 = 50_000;
@@ -186,8 +190,8 @@ impl Group {
         arrivals: &mut Arrivals,
     ) {
         let received_at = delivery.received_at;
-        // Without a mapping nothing needs one.
-        let arrival = admission.mapped.is_some().then(|| arrivals.arrive(&delivery));
+        // Without such a mapping nothing needs one.
+        let arrival = admission.uses_arrival().then(|| arrivals.arrive(&delivery));
         let arrived_at = arrival.as_ref().map_or(received_at, |arrival| arrival.time);
         let mut times = 0;
         let mut by_arrival_at = Vec::new();
@@ -263,14 +267,14 @@ impl Group {
             parts.push(RejectedPart { range: 0..payload.len(), stage, reason });
         }
         if let Some(arrival) = &arrival {
-            if !by_arrival_at.is_empty() {
-                let receipt = arrivals.receipt(&delivery, arrival);
-                self.receipts.extend(by_arrival_at.into_iter().map(|at| (at, receipt)));
-            }
-            if !parts.is_empty() {
+            // What is cut off is never replayed.
+            let is_whole = payload.len() <= PAYLOAD_MAX_BYTES && delivery.omitted == 0;
+            if !parts.is_empty() && is_whole && admission.uses_arrival() {
                 times = times.max(most_elements(payload));
             }
             if times > 0 {
+                let receipt = arrivals.receipt(&delivery, arrival);
+                self.receipts.extend(by_arrival_at.into_iter().map(|at| (at, receipt)));
                 arrivals.give(arrival, times);
             }
         }
@@ -295,10 +299,12 @@ impl Group {
         self.refused.iter().map(|refused| refused.message(&self.deliveries)).collect()
     }
 
-    /// Whether enough is in it that is slow to decode and long to write.
+    /// Whether enough is in it that is slow to decode, long to write, or large.
     fn is_laden(&self) -> bool {
         let rejected = self.rejected.total();
-        rejected >= GROUP_REJECTED || self.refused_bytes >= GROUP_REFUSED_BYTES
+        rejected >= GROUP_REJECTED
+            || self.refused_bytes >= GROUP_REFUSED_BYTES
+            || self.readings.len() >= GROUP_READINGS
     }
 }
 
@@ -311,9 +317,15 @@ impl Refused {
     }
 }
 
-/// No mapping makes more readings of a message: what it goes through is held apart by commas or lines.
+/// How many readings a mapping of a later configuration makes of a message, at most: in a text, what it goes
+/// through is held apart by commas or lines. It is bounded, as each takes a microsecond of everybody's time.
 fn most_elements(payload: &[u8]) -> usize {
-    1 + memchr::memchr2_iter(b',', b'\n', payload).count()
+    const MOST: usize = 1_000;
+    if std::str::from_utf8(payload).is_err() {
+        // Of binary formats, and of what is packed, nothing tells without reading it.
+        return MOST;
+    }
+    (1 + memchr::memchr3_iter(b',', b'\n', b'\r', payload).count()).min(MOST)
 }
 
 fn size(inbound: &Inbound) -> usize {

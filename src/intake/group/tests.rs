@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::base::settings::Sources;
-use crate::intake::queue::{AckToken, Packet};
+use crate::intake::queue::{AckToken, Heard, Packet};
 use crate::telemetry::admit::MappedTopics;
 use crate::telemetry::mapping::{Mappings, OwnTopics};
 use crate::telemetry::validate::Rules;
@@ -325,6 +325,26 @@ proptest! {
     }
 }
 
+#[test]
+fn a_group_ends_once_it_has_many_readings_however_few_bytes_brought_them() {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let row = r#"{"a":1},"#.repeat(30_000);
+    std::io::Write::write_all(&mut packed, format!("[{}]", row.trim_end_matches(',')).as_bytes())
+        .unwrap();
+    let packed = packed.finish().unwrap();
+    assert!(packed.len() < 2_000, "{} bytes", packed.len());
+    let messages = (1..=9).map(|id| {
+        let Inbound::Message(delivery) = delivery(id, packed.clone()) else { unreachable!() };
+        Inbound::Message(Delivery { topic: "a/d".into(), ..delivery })
+    });
+    let admission = mapped();
+    let mut messages = messages.collect::<Vec<_>>().into_iter().peekable();
+    let mut arrivals = Arrivals::default();
+    let group = Group::gather(&mut messages, &admission, clock(), &mut arrivals);
+    assert_eq!((group.len(), group.readings.len()), (3, 90_000));
+    assert_eq!(messages.count(), 6);
+}
+
 const BY_ARRIVAL: &str = "
 [[default.mapping]]
 name = \"arrival\"
@@ -338,17 +358,21 @@ fields = { a = { max = 9 } }
 fn by_arrival(id: u16, is_again: bool, payload: &str) -> Inbound {
     let Inbound::Message(mut delivery) = delivery(id, payload.to_owned()) else { unreachable!() };
     delivery.topic = "a/d".into();
-    delivery.packet = Some(Packet { id, is_again, session: 0 });
+    delivery.packet = Some(Packet { id, is_again, session: 0, heard: Heard::default() });
     Inbound::Message(delivery)
 }
 
-/// The times of the readings that a group brings into the log, and the receipts beside them.
-fn appended(inbound: Vec<Inbound>, arrivals: &mut Arrivals) -> (Vec<i64>, Vec<(usize, u16, i64)>) {
+fn mapped() -> Admission {
     let mut from = Sources::new(BTreeMap::new(), BY_ARRIVAL);
     let mappings = Mappings::read(&mut from);
     from.finish().unwrap();
     let mapped = MappedTopics { mappings, own: OwnTopics::new(&["telemetry/#".to_owned()]) };
-    let admission = Admission { mapped: Some(Arc::new(mapped)), ..admission() };
+    Admission { mapped: Some(Arc::new(mapped)), ..admission() }
+}
+
+/// The times of the readings that a group brings into the log, and the receipts beside them.
+fn appended(inbound: Vec<Inbound>, arrivals: &mut Arrivals) -> (Vec<i64>, Vec<(usize, u16, i64)>) {
+    let admission = mapped();
     let mut inbound = inbound.into_iter().peekable();
     let mut group = Group::gather(&mut inbound, &admission, clock(), arrivals);
     loop {
@@ -399,8 +423,23 @@ fn a_message_that_is_kept_as_a_letter_keeps_the_times_that_its_readings_may_get(
     appended(vec![by_arrival(1, false, r#"[{"a":10},{"a":2},{"a":10},{"a":10}]"#)], &mut arrivals);
     let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
     assert_eq!(times, [5]);
+    // One that comes again, and is kept again, keeps the same.
+    let bad = |is_again| vec![by_arrival(3, is_again, r#"[{"a":10}]"#)];
+    appended(bad(false), &mut arrivals);
+    appended(bad(true), &mut arrivals);
+    let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
+    assert_eq!(times, [7]);
+    // Of what no text tells how many readings it may be, many; of what cannot be replayed, none.
+    let unreadable = |bytes: usize| {
+        let Inbound::Message(delivery) = by_arrival(4, false, "") else { unreachable!() };
+        vec![Inbound::Message(Delivery { payload: vec![0xff; bytes].into(), ..delivery })]
+    };
+    appended(unreadable(5), &mut arrivals);
+    appended(unreadable(PAYLOAD_MAX_BYTES + 1), &mut arrivals);
+    let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
+    assert_eq!(times, [1_008]);
     // One that is left to the broker ends what its packet id stood for.
     Group::refused(vec![by_arrival(2, false, r#"[{"a":1}]"#)].into_iter(), &mut arrivals);
     let (times, _) = appended(vec![by_arrival(2, true, r#"[{"a":1}]"#)], &mut arrivals);
-    assert_eq!(times, [6]);
+    assert_eq!(times, [1_009]);
 }

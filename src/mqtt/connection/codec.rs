@@ -97,7 +97,8 @@ pub(super) fn decode(bytes: &mut BytesMut) -> Result<Received, Malformed> {
         Packet::PubRel(packet) => Received::PubRel(packet.pkid),
         Packet::PubRec(packet) => Received::PubRec(packet.pkid),
         Packet::UnsubAck(packet) => Received::UnsubAck(packet.pkid),
-        Packet::PingResp | Packet::PubAck(_) | Packet::PubComp(_) => Received::Other,
+        Packet::PingResp => Received::Pong,
+        Packet::PubAck(_) | Packet::PubComp(_) => Received::Other,
         _ => return Err(Malformed::new("a packet that no broker sends here")),
     })
 }

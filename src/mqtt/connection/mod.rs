@@ -23,8 +23,8 @@ use codec::{ConnAck, Identity, Malformed};
 /// Longest wait for the broker to take what is written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the broker to close a connection that we have left.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for the answer to the last ping.
+const PONG_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Room for what is read at once; a burst of half a millisecond fits.
 const READ_BYTES: usize = 16 * 1024;
@@ -138,19 +138,21 @@ impl Connection {
         }
     }
 
-    /// Whether the broker closes the connection in order, which it does once it has read a DISCONNECT.
-    pub(super) async fn is_ended_by_broker(&mut self) -> bool {
-        let end = async {
+    /// Whether so many pings are answered soon. What comes beside is passed over: it is not acknowledged, and
+    /// comes again.
+    pub(super) async fn has_pongs(&mut self, mut pongs: u32) -> bool {
+        let wait = async {
             loop {
-                match self.read().await {
-                    Ok(0) => return true,
-                    // What it sends meanwhile it sends again.
-                    Ok(_) => self.inbox.clear(),
-                    Err(_) => return false,
+                while let Some(packet) = self.next().ok()? {
+                    pongs -= u32::from(packet == Received::Pong);
+                    if pongs == 0 {
+                        return Some(());
+                    }
                 }
+                self.read().await.ok().filter(|bytes| *bytes > 0)?;
             }
         };
-        timeout(END_TIMEOUT, end).await.unwrap_or(false)
+        matches!(timeout(PONG_TIMEOUT, wait).await, Ok(Some(())))
     }
 
     /// Introduces us to the broker; its answer. Can be dropped only with the connection.

@@ -85,9 +85,10 @@ impl Session {
         }
         let has_answered_all = link.order.is_empty() && !self.may_come_again;
         self.takeover.ended_otherwise();
-        let close =
-            if self.is_stopping && has_answered_all { Command::Part } else { Command::Close };
-        commands.extend([Command::Send(Sent::Disconnect), close]);
+        if self.is_stopping && has_answered_all {
+            commands.push(Command::Settle);
+        }
+        commands.extend([Command::Send(Sent::Disconnect), Command::Close]);
         if self.is_stopping {
             return self.end(commands);
         }

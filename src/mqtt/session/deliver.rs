@@ -38,7 +38,8 @@ impl Session {
         let packet = match publish.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce(id) | Qos::ExactlyOnce(id) => {
-                Some(Packet { id, is_again: publish.dup, session: self.sessions })
+                let Self { sessions: session, heard, .. } = *self;
+                Some(Packet { id, is_again: publish.dup, session, heard })
             }
         };
         let ack = AckToken { epoch: self.epoch, position };

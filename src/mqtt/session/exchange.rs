@@ -58,9 +58,9 @@ pub enum Command {
     },
     /// Close the connection, or give up the attempt at one; no event comes of it.
     Close,
-    /// The same after all that was taken is acknowledged, also before this connection: if the broker closes
-    /// it, too, it has heard that, and will deliver nothing of it again.
-    Part,
+    /// We leave for good, and all that was taken is acknowledged, also before this connection: find out whether
+    /// the broker has heard that, so that it delivers nothing of it again.
+    Settle,
     /// Nothing more will be forwarded: let the intake end.
     CloseQueue,
     /// Make these durable, to be handed to the next process.

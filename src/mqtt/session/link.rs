@@ -1,6 +1,6 @@
 //! One connection, from its CONNACK to its end. Nothing of it outlives it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::exactly_once::Content;
@@ -58,6 +58,8 @@ pub(super) struct Pings {
     next: Duration,
     /// A ping was sent, and nothing has come in since.
     is_unanswered: bool,
+    /// How many answers had left before each ping that was not answered itself.
+    sent: VecDeque<u64>,
 }
 
 /// What the time that has passed asks for.
@@ -71,7 +73,7 @@ pub(super) enum Due {
 
 impl Pings {
     fn new(now: Duration) -> Self {
-        Self { next: now + KEEP_ALIVE, is_unanswered: false }
+        Self { next: now + KEEP_ALIVE, is_unanswered: false, sent: VecDeque::new() }
     }
 
     /// Something came in, or could not have been seen.
@@ -79,7 +81,14 @@ impl Pings {
         self.is_unanswered = false;
     }
 
-    pub(super) fn elapsed(&mut self, now: Duration) -> Due {
+    /// The oldest ping is answered; so many answers had left before it, which the broker has read by now, as it
+    /// reads in order.
+    pub(super) fn answered(&mut self) -> Option<u64> {
+        self.sent.pop_front()
+    }
+
+    /// So many answers have `left`.
+    pub(super) fn elapsed(&mut self, now: Duration, left: u64) -> Due {
         if now < self.next {
             return Due::Nothing;
         }
@@ -88,6 +97,7 @@ impl Pings {
         }
         self.next = now + KEEP_ALIVE;
         self.is_unanswered = true;
+        self.sent.push_back(left);
         Due::Ping
     }
 }

@@ -7,6 +7,7 @@ use super::exchange::{Command, State};
 use super::filters::Filters;
 use super::link::Link;
 use crate::base::retry::Backoff;
+use crate::intake::queue::Heard;
 use crate::mqtt::diagnosis::Takeover;
 use crate::wal::Room;
 
@@ -23,7 +24,7 @@ pub struct Terms {
     /// What that process has left by [`Command::Remember`].
     pub remembered: Filters,
     /// Whether it has left the broker with nothing that could be delivered again, see
-    /// [`Command::Part`].
+    /// [`Command::Settle`].
     pub is_settled: bool,
 }
 
@@ -41,6 +42,8 @@ pub struct Session {
     pub(super) may_come_again: bool,
     /// How often the broker has begun the session anew.
     pub(super) sessions: u64,
+    /// What it is known to have heard acknowledged.
+    pub(super) heard: Heard,
     pub(super) phase: Phase,
     pub(super) room: Room,
     /// The times of arrival that messages would get are none.
@@ -82,6 +85,7 @@ impl Session {
             epoch: 0,
             may_come_again: true,
             sessions: 0,
+            heard: Heard::default(),
             phase: Phase::Pausing(now),
             room,
             clock_is_wrong: false,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::away::AFTER_FULL;
 use super::state::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::*;
-use crate::intake::queue::{AckToken, Packet, Settled};
+use crate::intake::queue::{AckToken, Heard, Packet, Settled};
 use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
 use crate::wal::Room;
 
@@ -117,7 +117,7 @@ fn has(commands: &[Command], is: impl Fn(&Command) -> bool) -> bool {
 
 fn leaves(commands: &[Command]) -> bool {
     sent(commands).last() == Some(&Sent::Disconnect)
-        && has(commands, |command| matches!(command, Command::Close | Command::Part))
+        && has(commands, |command| matches!(command, Command::Close))
 }
 
 fn connects(commands: &[Command]) -> bool {
@@ -487,7 +487,7 @@ impl Outside {
                     assert!(self.stored.contains(&number), "acknowledged and not stored");
                 }
                 Command::Forward { ack, .. } => self.forwarded.push_back((ack, self.next)),
-                Command::Close | Command::Part => self.is_connected = false,
+                Command::Close => self.is_connected = false,
                 _ => {}
             }
         }
@@ -620,7 +620,8 @@ fn a_delivery_says_its_packet_whether_it_is_a_repeat_and_of_which_session() {
         [Command::Forward { packet, .. }] => *packet,
         _ => panic!("{commands:?}"),
     };
-    let of = |id, is_again, session| Some(Packet { id, is_again, session });
+    let of =
+        |id, is_again, session| Some(Packet { id, is_again, session, heard: Heard::default() });
     assert_eq!(packet(bench.publish(Qos::AtMostOnce, false)), None);
     assert_eq!(packet(bench.publish(Qos::AtLeastOnce(7), false)), of(7, false, 1));
     bench.lose();
@@ -634,6 +635,31 @@ fn a_delivery_says_its_packet_whether_it_is_a_repeat_and_of_which_session() {
 }
 
 #[test]
+fn what_left_before_a_ping_that_is_answered_is_heard_and_a_later_ping_says_nothing_of_an_earlier_one()
+ {
+    let mut bench = Bench::connected();
+    let heard = |bench: &mut Bench| match &bench.publish(Qos::AtLeastOnce(99), false)[..] {
+        [Command::Forward { packet: Some(packet), .. }] => packet.heard,
+        commands => panic!("{commands:?}"),
+    };
+    let pong = |bench: &mut Bench| bench.on(Event::Received(Received::Pong));
+    let acks = [7, 8].map(|id| bench.deliver(Qos::AtLeastOnce(id)));
+    bench.store(&acks[..1]);
+    let epoch = acks[0].epoch;
+    assert_eq!(sent(&bench.elapse()), [Sent::Ping]);
+    bench.store(&acks[1..]);
+    assert_eq!(heard(&mut bench), Heard::default());
+    // Alive, if not by an answer.
+    assert_eq!(sent(&bench.elapse()), [Sent::Ping]);
+    pong(&mut bench);
+    assert_eq!(heard(&mut bench), Heard { epoch, below: 1 });
+    pong(&mut bench);
+    assert_eq!(heard(&mut bench), Heard { epoch, below: 2 });
+    pong(&mut bench);
+    assert_eq!(heard(&mut bench), Heard { epoch, below: 2 });
+}
+
+#[test]
 fn a_stop_after_which_nothing_comes_again_is_told_from_one_that_leaves_something() {
     for stores in [true, false] {
         let mut bench = Bench::connected();
@@ -644,7 +670,7 @@ fn a_stop_after_which_nothing_comes_again_is_told_from_one_that_leaves_something
         }
         let commands = bench.on(Event::IntakeDone);
         assert!(leaves(&commands) && ends(&commands), "{commands:?}");
-        assert_eq!(has(&commands, |one| matches!(one, Command::Part)), stores);
+        assert_eq!(has(&commands, |one| matches!(one, Command::Settle)), stores);
     }
     // What an earlier connection has brought may come again until something new has come.
     for is_new in [false, true] {
@@ -659,9 +685,9 @@ fn a_stop_after_which_nothing_comes_again_is_told_from_one_that_leaves_something
         }
         bench.on(Event::StopAsked);
         let commands = bench.on(Event::IntakeDone);
-        assert_eq!(has(&commands, |one| matches!(one, Command::Part)), is_new);
+        assert_eq!(has(&commands, |one| matches!(one, Command::Settle)), is_new);
     }
     // To leave for a while is no end.
     let mut bench = Bench::connected();
-    assert!(!has(&bench.on(full()), |one| matches!(one, Command::Part)));
+    assert!(!has(&bench.on(full()), |one| matches!(one, Command::Settle)));
 }
