@@ -69,8 +69,8 @@ impl<'r> FromRequest<'r> for Exchange {
 pub(super) struct Download {
     pieces: mpsc::Receiver<Piece>,
     is_whole: bool,
-    /// Told, when nothing more will be sent, whether it is whole.
-    when_over: Option<Box<dyn FnOnce(bool) + Send>>,
+    /// Called when nothing more will be sent.
+    when_over: Option<Box<dyn FnOnce() + Send>>,
     _maker: AbortOnDropHandle<()>,
 }
 
@@ -109,15 +109,9 @@ impl Download {
         Self { pieces, is_whole: false, when_over: None, _maker: maker }
     }
 
-    /// Has `call` told, when nothing more will be sent, whether it is whole.
-    pub(super) fn when_over(&mut self, call: impl FnOnce(bool) + Send + 'static) {
+    /// Has `call` called when nothing more will be sent.
+    pub(super) fn when_over(&mut self, call: impl FnOnce() + Send + 'static) {
         self.when_over = Some(Box::new(call));
-    }
-
-    fn tell(&mut self) {
-        if let Some(call) = self.when_over.take() {
-            call(self.is_whole);
-        }
     }
 }
 
@@ -138,11 +132,7 @@ impl Body for Download {
                 self.is_whole = true;
                 None
             }
-            None => {
-                // Before its connection is closed.
-                self.tell();
-                Some(Err(io::Error::other("the answer was broken off")))
-            }
+            None => Some(Err(io::Error::other("the answer was broken off"))),
         })
     }
 
@@ -153,7 +143,9 @@ impl Body for Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        self.tell();
+        if let Some(call) = self.when_over.take() {
+            call();
+        }
     }
 }
 
@@ -193,12 +185,12 @@ mod tests {
             }
             told.send(sent).ok();
         });
-        download.when_over(move |is_whole| {
-            over.send(is_whole).ok();
+        download.when_over(move || {
+            over.send(()).ok();
         });
         tokio::task::yield_now().await;
         drop(download);
-        assert!(!ended.await.unwrap());
+        assert_eq!(ended.await, Ok(()));
         // It may have been dropped before it could tell.
         if let Ok(sent) = heard.await {
             assert!(sent <= WAITING_PIECES, "{sent}");

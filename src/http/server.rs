@@ -79,8 +79,8 @@ pub(super) struct Server {
 /// A connection, as seen by whoever may have to close it.
 struct Connection {
     activity: Mutex<Activity>,
-    /// Whether an answer on it is not whole.
-    is_broken_off: Arc<AtomicBool>,
+    /// Whether its answer is made while it is sent.
+    has_download: Arc<AtomicBool>,
     close: CancellationToken,
 }
 
@@ -154,7 +154,7 @@ impl Server {
                     }
                     let connection = Arc::new(Connection {
                         activity: Mutex::new(Activity::Opened(Instant::now())),
-                        is_broken_off: Arc::default(),
+                        has_download: Arc::default(),
                         close: CancellationToken::new(),
                     });
                     let serving = self.serve(stream, remote, Arc::clone(&connection), stop.clone());
@@ -217,27 +217,31 @@ impl Server {
             let open = Arc::clone(&asked);
             async move {
                 let mut answer = dispatcher.answer(remote, request).await;
-                if is_crowded.load(Ordering::Relaxed) {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
+                let mut closes = is_crowded.load(Ordering::Relaxed);
                 match answer.body_mut() {
                     Either::Left(_) => open.set(Activity::Answered(Instant::now())),
-                    Either::Right(download) => download.when_over(move |is_whole| {
-                        open.set(Activity::Answered(Instant::now()));
-                        open.is_broken_off.fetch_or(!is_whole, Ordering::Relaxed);
-                    }),
+                    // The last one on its connection, the end of which tells whether it is whole, see `wire`.
+                    Either::Right(download) => {
+                        closes = true;
+                        open.has_download.store(true, Ordering::Relaxed);
+                        download.when_over(move || open.set(Activity::Answered(Instant::now())));
+                    }
+                }
+                if closes {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer)
             }
         });
         async move {
             let greeted = tokio::select! {
-                greeted = greet(stream, tls, &open.is_broken_off) => greeted,
+                greeted = greet(stream, tls, &open.has_download) => greeted,
                 () = close.cancelled() => return,
             };
             let Some(stream) = greeted else { return };
-            let connection =
-                connections.serve_connection(TokioIo::new(JsonErrors::new(stream)), service);
+            let has_download = Arc::clone(&open.has_download);
+            let connection = connections
+                .serve_connection(TokioIo::new(JsonErrors::new(stream, has_download)), service);
             tokio::pin!(connection);
             let outcome = tokio::select! {
                 outcome = &mut connection => outcome,
@@ -281,10 +285,10 @@ async fn refuse(mut stream: TcpStream) {
 async fn greet(
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
-    is_broken_off: &Arc<AtomicBool>,
+    has_download: &Arc<AtomicBool>,
 ) -> Option<Stream> {
     let Some(tls) = tls else {
-        return Some(Stream::Plain(Plain::new(stream, Arc::clone(is_broken_off))));
+        return Some(Stream::Plain(Plain::new(stream, Arc::clone(has_download))));
     };
     let handshake = TlsAcceptor::from(tls.config()).accept(stream);
     match tokio::time::timeout(HANDSHAKE, handshake).await {

@@ -2,7 +2,8 @@
 //!
 //! hyper answers what it cannot read as HTTP by itself, before any handler of ours is asked, and
 //! without a body. Every error of this service is `{"error":"…"}`, so such an answer is replaced on its
-//! way out. None of our own looks like one: they all have a body.
+//! way out. None of our own looks like one: they all have a body. What a download says is not looked at: it is
+//! the last answer of its connection.
 
 use std::io;
 use std::pin::Pin;
@@ -23,25 +24,25 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A connection without TLS. To a client of HTTP/1.0 its end is the end of the answer, so that one that is
-/// broken off is reset; TLS has an end of its own.
+/// A connection without TLS. To a client of HTTP/1.0 its end is the end of the answer, so that one with a
+/// download that is broken off, whoever breaks it off, is reset; TLS has an end of its own.
 pub(super) struct Plain {
     stream: TcpStream,
-    is_broken_off: Arc<AtomicBool>,
+    has_download: Arc<AtomicBool>,
     /// Whether all that was to be written was, and was said to be all.
     is_ended: bool,
 }
 
 impl Plain {
-    /// `is_broken_off` tells, at the end, whether an answer is not whole.
-    pub(super) fn new(stream: TcpStream, is_broken_off: Arc<AtomicBool>) -> Self {
-        Self { stream, is_broken_off, is_ended: false }
+    /// `has_download` tells, at the end, whether there was a download.
+    pub(super) fn new(stream: TcpStream, has_download: Arc<AtomicBool>) -> Self {
+        Self { stream, has_download, is_ended: false }
     }
 }
 
 impl Drop for Plain {
     fn drop(&mut self) {
-        if !self.is_ended && self.is_broken_off.load(Ordering::Relaxed) {
+        if !self.is_ended && self.has_download.load(Ordering::Relaxed) {
             // Of a connection that has ended already there is nothing to reset.
             rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).ok();
         }
@@ -94,13 +95,15 @@ impl AsyncWrite for Stream {
 /// A connection on which hyper's own refusals have a body.
 pub(super) struct JsonErrors<S> {
     stream: S,
+    has_download: Arc<AtomicBool>,
     /// What is written in place of what hyper wrote, and how much of it already is.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl<S> JsonErrors<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, instead: None }
+    /// `has_download` tells whether a download has begun.
+    pub(super) fn new(stream: S, has_download: Arc<AtomicBool>) -> Self {
+        Self { stream, has_download, instead: None }
     }
 }
 
@@ -122,7 +125,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for JsonErrors<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.instead.is_none() {
-            let Some(refusal) = refusal(bytes) else {
+            let is_ours = this.has_download.load(Ordering::Relaxed);
+            let Some(refusal) = refusal(bytes).filter(|_| !is_ours) else {
                 return Pin::new(&mut this.stream).poll_write(context, bytes);
             };
             this.instead = Some((refusal, 0));
@@ -192,11 +196,13 @@ mod tests {
         let hypers = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
                       content-length: 0\r\ndate: x\r\n\r\n";
         let ours = "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}";
-        for (sent, is_replaced) in [(hypers, true), (ours, false)] {
+        for (sent, has_download, is_replaced) in
+            [(hypers, false, true), (hypers, true, false), (ours, false, false)]
+        {
             // So small that it takes many writes.
             let (near, mut far) = tokio::io::duplex(7);
             let writing = tokio::spawn(async move {
-                let mut stream = JsonErrors::new(near);
+                let mut stream = JsonErrors::new(near, Arc::new(AtomicBool::new(has_download)));
                 stream.write_all(sent.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             });
