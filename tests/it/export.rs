@@ -181,6 +181,22 @@ fn devices_come_as_a_file_too() {
     }
     let named = site.file("/api/v1/devices?format=csv&name_contains=DEVICE-12", "*/*");
     assert_eq!(named.body.lines().count(), 1 + 111);
+
+    // Those whose rows are gone, more than are asked for at once, end no file.
+    let before = site.file("/api/v1/devices", "text/csv").body;
+    site.postgres.execute(
+        "insert into telemetry_devices select 'a-' || n from generate_series(1, 2500) as n",
+    );
+    assert!(site.file("/api/v1/devices", "text/csv").body == before);
+    // By age all of them are put in order at once.
+    site.postgres.execute(
+        "insert into telemetry_devices select 'b-' || n from generate_series(1, 20000) as n",
+    );
+    let refused = site.ingestor.get("/api/v1/devices?newest_first=true&format=csv");
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.error().contains("`newest_first`"), "{refused:?}");
+    let some = site.file("/api/v1/devices?newest_first=true&format=csv&limit=20000", "*/*").body;
+    assert_eq!(some.lines().count(), 1 + 2_500);
 }
 
 #[test]

@@ -8,12 +8,15 @@ use super::{File, Turns};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::exchange::{Download, Exchange};
-use crate::http::query::Parameters;
+use crate::http::query::{Parameters, bad};
 use crate::http::selection::Selection;
 use crate::postgres::{DeviceFilter, StoredReading};
 
 /// Devices that are asked for at once.
 const PAGE: u32 = 1_000;
+
+/// Devices that are put in the order of their age, which takes all of them at once.
+const MOST_BY_AGE: u32 = 20_000;
 
 /// Answers with what `parameters` ask for, as a file.
 pub(in crate::http) async fn devices(
@@ -34,32 +37,41 @@ pub(in crate::http) async fn devices(
     let rows = Rows::new(format, "last_seen", shown);
     let turn = turns.take()?;
     // By age their order changes all the time: then all come at once.
-    let size = if filter.newest_first { limit } else { PAGE };
+    let size = if filter.newest_first { MOST_BY_AGE } else { PAGE };
+    let query = turn.query().await;
     let first = state.database.devices(&relation, &filter, offset, size.min(limit)).await;
+    drop(query);
     let first = first.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
+    if filter.newest_first && limit > size && first.total.rows > u64::from(offset) + u64::from(size)
+    {
+        let problem = format!(
+            "gives no more than {size} devices in a file, and these are more; set `limit` to at most that, or leave it out"
+        );
+        return Err(bad("newest_first", &problem));
+    }
     let database = state.database.clone();
     exchange.answer_with(Download::start(move |pieces| async move {
         let mut left = limit;
-        let mut page = first.latest;
+        let mut page = first;
         let mut sent: HashSet<String> = HashSet::new();
         let Ok(header) = rows.header() else { return };
         if pieces.send(header).await.is_err() {
             return;
         }
         loop {
-            let count = u32::try_from(page.len()).unwrap_or(u32::MAX);
-            let is_last = filter.newest_first || count < size.min(left);
+            let is_last =
+                filter.newest_first || page.passed < size.min(left);
             // A name that is new moves those behind it, and the last ones come again.
-            page.retain(|reading: &StoredReading| !sent.contains(&reading.device_id));
-            sent = page.iter().map(|reading| reading.device_id.clone()).collect();
-            for piece in rows.pieces(page) {
+            page.latest.retain(|reading: &StoredReading| !sent.contains(&reading.device_id));
+            sent = page.latest.iter().map(|reading| reading.device_id.clone()).collect();
+            for piece in rows.pieces(page.latest) {
                 let Ok(piece) = piece else { return };
                 if pieces.send(piece).await.is_err() {
                     return;
                 }
             }
-            left = left.saturating_sub(count);
-            offset = offset.saturating_add(count);
+            left = left.saturating_sub(page.passed);
+            offset = offset.saturating_add(page.passed);
             if is_last || left == 0 {
                 return pieces.end().await;
             }
@@ -67,7 +79,7 @@ pub(in crate::http) async fn devices(
             let next = database.devices(&relation, &filter, offset, size.min(left)).await;
             drop(query);
             page = match next {
-                Ok(next) => next.latest,
+                Ok(next) => next,
                 Err(failure) => {
                     tracing::warn!(
                         %failure,

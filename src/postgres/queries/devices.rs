@@ -45,6 +45,9 @@ impl DeviceFilter {
 pub struct DevicePage {
     /// No more than were asked for.
     pub latest: Vec<StoredReading>,
+    /// How many names it goes past: those of which the table has no row any more are passed by. Where they
+    /// are fewer than were asked for there are no more.
+    pub passed: u32,
     /// Devices that match, on this page or off it.
     pub total: Total,
 }
@@ -111,13 +114,17 @@ impl Database {
             }
             session.end().await?;
             lease.keep();
-            Ok(DevicePage { latest: page.latest, total: page.total })
+            Ok(DevicePage { latest: page.latest, passed: page.passed, total: page.total })
         });
         match page.await {
             Ok(page) => Ok(page),
             Err(failure) => Err(self.explained(failure, relation).await),
         }
     }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 struct Query<'q> {
@@ -130,6 +137,7 @@ struct Query<'q> {
 
 struct Page {
     latest: Vec<StoredReading>,
+    passed: u32,
     total: Total,
     /// Whether there are devices that the list lacks.
     has_strangers: bool,
@@ -137,8 +145,8 @@ struct Page {
 
 impl Page {
     fn of(all: Vec<StoredReading>, total: Total, offset: u32, limit: u32) -> Self {
-        let latest = all.into_iter().skip(offset as usize).take(limit as usize).collect();
-        Self { latest, total, has_strangers: false }
+        let latest: Vec<_> = all.into_iter().skip(offset as usize).take(limit as usize).collect();
+        Self { passed: count(latest.len()), latest, total, has_strangers: false }
     }
 }
 
@@ -149,11 +157,12 @@ impl Query<'_> {
             return self.of_short_list(offset, limit).await;
         }
         let names = self.names(offset, limit).await?;
+        let passed = count(names.len());
         let places: HashMap<&str, usize> =
             names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
         let mut latest = latest_of(self.session, self.relation, self.newest, names.clone()).await?;
         latest.sort_by_key(|reading| places.get(reading.device_id.as_str()).copied());
-        Ok(Page { latest, total, has_strangers: false })
+        Ok(Page { latest, passed, total, has_strangers: false })
     }
 
     /// Most often the newest rows have them all. Else it takes all names: those of few devices are looked

@@ -51,6 +51,15 @@ impl StoredReading {
         Cursor { ts: self.ts, device_id: self.device_id.clone() }
     }
 
+    /// About what it takes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        let row = match &self.values {
+            StoredValues::Fields(_) => 0,
+            StoredValues::Row(text) => text.len(),
+        };
+        size_of::<Self>() + self.device_id.len() + row
+    }
+
     pub(super) fn ts(&self) -> Instant {
         self.ts
     }

@@ -5,8 +5,8 @@
 //! PostgreSQL from cleaning up nothing. A row never changes its place, so none is missed or comes twice; one
 //! that is stored meanwhile may come or not.
 //!
-//! A page has as many rows as come in good time, so that a slow disk sees small pages, and no page comes near
-//! the time that a query may take.
+//! A page has as many rows as come in good time and are not too long, so that a slow disk sees small pages, no
+//! page comes near the time that a query may take, and none takes much memory.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -77,7 +77,7 @@ impl Database {
                 if let Some(last) = readings.last() {
                     *position = Position::After(last.cursor());
                 }
-                pace.took(began.elapsed());
+                pace.took(began.elapsed(), readings.iter().map(StoredReading::bytes).sum());
                 Ok(readings)
             }
             Err(failure) => {
@@ -96,10 +96,12 @@ struct Pace {
     rows: u32,
 }
 
-/// Pages of so many rows take no more memory than a few MiB, and hardly a round trip each.
+/// A page has hardly a round trip to it.
 const MOST_ROWS: u32 = 16_384;
-const FIRST_ROWS: u32 = 1_024;
+const FIRST_ROWS: u32 = 256;
 const FEWEST_ROWS: u32 = 16;
+/// What the rows of a page are not to be longer than, if they are as long as those of the one before.
+const LONG_BYTES: usize = 2 * 1024 * 1024;
 /// Pages are halved above this, and doubled below a quarter of it.
 const LONG: Duration = Duration::from_millis(600);
 
@@ -110,11 +112,13 @@ impl Default for Pace {
 }
 
 impl Pace {
-    fn took(&mut self, time: Duration) {
-        if time > LONG {
+    /// A page of `bytes` has taken `time`.
+    fn took(&mut self, time: Duration, bytes: usize) {
+        let most = if bytes > LONG_BYTES / 2 { self.rows } else { MOST_ROWS };
+        if time > LONG || bytes > LONG_BYTES {
             self.rows = (self.rows / 2).max(FEWEST_ROWS);
         } else if time < LONG / 4 {
-            self.rows = (self.rows * 2).min(MOST_ROWS);
+            self.rows = (self.rows * 2).min(most);
         }
     }
 
@@ -131,13 +135,17 @@ mod tests {
     fn pages_grow_while_they_are_fast_and_shrink_while_they_are_slow_within_bounds() {
         let mut pace = Pace::default();
         for _ in 0..20 {
-            pace.took(Duration::from_millis(10));
+            pace.took(Duration::from_millis(10), 1_000);
         }
         assert_eq!(pace.rows, MOST_ROWS);
-        pace.took(LONG / 2);
+        pace.took(LONG / 2, 1_000);
         assert_eq!(pace.rows, MOST_ROWS);
-        pace.took(LONG * 2);
+        pace.took(LONG * 2, 1_000);
         assert_eq!(pace.rows, MOST_ROWS / 2);
+        pace.took(Duration::ZERO, LONG_BYTES + 1);
+        assert_eq!(pace.rows, MOST_ROWS / 4);
+        pace.took(Duration::ZERO, LONG_BYTES);
+        assert_eq!(pace.rows, MOST_ROWS / 4);
         for _ in 0..20 {
             pace.timed_out();
         }
