@@ -8,4 +8,5 @@ mod process;
 pub mod retry;
 pub mod settings;
 pub mod signals;
+pub(crate) mod text;
 pub mod time;

@@ -188,6 +188,12 @@ impl Health {
         self.database.state() == UP
     }
 
+    /// Whether the database failed the flusher when it was last used.
+    #[must_use]
+    pub fn is_database_down(&self) -> bool {
+        self.database.state() == DOWN
+    }
+
     /// Whether the process is about to end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {

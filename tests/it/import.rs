@@ -305,19 +305,22 @@ fn a_full_log_says_when_to_come_back_and_an_import_does() {
         readings(sent..sent + 30_000).iter().map(|reading| reading.payload() + "\n").collect();
     std::fs::write(&file, more).unwrap();
     let file = file.display().to_string();
+    let said_meanwhile = site.service.dir().join("import.log");
     let import = std::thread::scope(|scope| {
-        let address = site.ingestor.address();
+        let (address, said) = (site.ingestor.address(), &said_meanwhile);
         let waiting = scope.spawn(move || {
             // As soon as it has been refused, there is room again.
             eventually("the import is refused", || {
-                let headers = format!("Authorization: Bearer {TOKEN}\r\n");
-                let wal = http::request_with(address, "GET", "/admin/wal", &headers).ok()?.json();
-                (wal["full"] == true).then_some(())
+                let said = std::fs::read_to_string(said).unwrap_or_default();
+                said.contains("waiting: the log is full").then_some(())
             });
             let headers = format!("Authorization: Bearer {TOKEN}\r\n");
             http::request_with(address, "POST", "/admin/flusher/resume", &headers).unwrap().status
         });
-        let import = site.import(&[&file]);
+        let service = site.service.clone().set("HTTP_ADDR", site.ingestor.address());
+        let script = "exec \"$0\" import \"$1\" 2> \"$2\"";
+        let log = said_meanwhile.display().to_string();
+        let import = service.run("sh", &["-c", script, INGESTOR, &file, &log]);
         assert_eq!(waiting.join().unwrap(), 200);
         import
     });

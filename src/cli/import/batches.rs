@@ -1,7 +1,7 @@
-//! Cuts a file into bodies that a service takes as one group each: lines of NDJSON, or records of CSV behind
+//! Cuts a file into bodies of about what a service commits as one group: lines of NDJSON, or records of CSV behind
 //! their header.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read as _};
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -21,10 +21,15 @@ impl Format {
     }
 }
 
-/// Records of a body: what the service puts into its log in one go, so that all of them are there or none.
+/// Records of a body: about what the service puts into its log in one go.
 const RECORDS: usize = 2_000;
 /// Bytes of a body, likewise, but for its last record.
 const BYTES: usize = 768 * 1024;
+
+/// Bytes of a line; the service takes none that is nearly as long.
+const LINE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+const TOO_LONG: &str =
+    "a line of it has more than 16 MiB, which no reading has; is it NDJSON or CSV?";
 
 /// The bodies of a file.
 pub(super) struct Batches<R> {
@@ -49,7 +54,9 @@ impl<R: BufRead> Batches<R> {
         let mut batches = Self { input, format, header: Vec::new(), read: 0 };
         if format == Format::Csv {
             let mut header = Vec::new();
-            batches.read_record(&mut header)?;
+            while batches.read_record(&mut header)? > 0 && header.trim_ascii().is_empty() {
+                header.clear();
+            }
             batches.header = header;
         }
         Ok(batches)
@@ -86,8 +93,11 @@ impl<R: BufRead> Batches<R> {
         let mut quotes = Quotes::default();
         loop {
             let from = out.len();
-            let read = self.input.read_until(b'\n', out)?;
+            let read = (&mut self.input).take(LINE_MAX_BYTES).read_until(b'\n', out)?;
             self.read += read as u64;
+            if read as u64 == LINE_MAX_BYTES && !out.ends_with(b"\n") {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, TOO_LONG));
+            }
             let is_open = self.format == Format::Csv && quotes.are_open_behind(&out[from..]);
             // A quote that is never closed would swallow the whole file: the service says so then.
             if read == 0 || !is_open || out.len() - before > BYTES {
@@ -176,6 +186,16 @@ mod tests {
         let whole: Vec<_> = whole.into_records().map(|record| record.unwrap().len()).collect();
         assert_eq!(read, whole);
         assert_eq!(all("a,b\n", None).1, [""; 0]);
+        assert_eq!(all("\r\n \na,b\n1,2\n", None).1, ["a,b\n1,2\n"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+        let endless = io::BufReader::new(io::repeat(b'x'));
+        let error = Batches::new(endless, Some(Format::Ndjson)).unwrap().next().unwrap_err();
+        assert!(error.to_string().contains("16 MiB"), "{error}");
+        let endless = io::BufReader::new(io::repeat(b','));
+        assert!(Batches::new(endless, Some(Format::Csv)).is_err());
     }
 
     #[test]

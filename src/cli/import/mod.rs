@@ -1,8 +1,8 @@
 //! `ingestor import`: puts a file into a running service, by its HTTP.
 //!
-//! A body is what the service commits as one group, so it is taken as a whole or not at all, and one that was
-//! not answered is sent again. The unique key makes one row of a reading that comes twice, so a whole file can be
-//! sent again, too: what the table has already is counted as known.
+//! A body is about what the service commits as one group; one that was not answered is sent again as a whole, of
+//! which a part may be in the log already. The unique key makes one row of a reading that comes twice, so a whole
+//! file can be sent again, too: what the table has already is counted as known.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 

@@ -1,12 +1,12 @@
 //! Lines as they are written.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::object::{HEAD, Letter, Message, Object};
+use crate::base::text::cut;
 use crate::dead_letters::letter::{
     NewDeadLetter, PAYLOAD_MAX_BYTES, REASON_MAX_BYTES, RejectedMessage, RejectedPart,
     TOPIC_MAX_BYTES,
@@ -164,14 +164,4 @@ fn distinct(parts: &[RejectedPart]) -> Vec<&RejectedPart> {
         }
     }
     distinct
-}
-
-/// `text`, or its start with an ellipsis.
-fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
-    if text.len() <= max_bytes {
-        return text.into();
-    }
-    let most = max_bytes - '…'.len_utf8();
-    let ends = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= most);
-    format!("{}…", &text[..ends.last().unwrap_or_default()]).into()
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::base::text::cut;
+use crate::dead_letters::REASON_MAX_BYTES;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::intake::fitting;
@@ -92,15 +94,16 @@ impl<'s> Feed<'s> {
             }
             Err(rejection) => {
                 self.tally.add(rejection.reason);
-                self.pass(rejection.message.into_owned());
+                self.pass(&rejection.message);
             }
         }
     }
 
     /// The next reading is stored nowhere, for a reason that is no fault of it.
-    pub(super) fn pass(&mut self, reason: String) {
+    pub(super) fn pass(&mut self, reason: &str) {
         self.answer.rejected_total += 1;
         if self.answer.rejected.len() < LISTED {
+            let reason = cut(reason, REASON_MAX_BYTES).into_owned();
             self.answer.rejected.push(Rejected { index: self.next_index, reason });
         }
         self.next_index += 1;
@@ -143,21 +146,31 @@ impl<'s> Feed<'s> {
                 *all = all.zip(known).map(|(all, known)| all + known);
             }
         }
+        self.count(true);
+        Ok(())
+    }
+
+    /// Counts what came of the readings since the last time; those that are good only if they are stored.
+    fn count(&mut self, is_stored: bool) {
         let metrics = &self.state.metrics;
         for (reason, count) in std::mem::take(&mut self.tally).counts() {
             metrics.rejected(reason.as_str(), count);
         }
         let admission = &self.state.inlet.admission;
-        for (mapping, counts) in self.mapped.drain() {
-            for (outcome, count) in ["stored", "rejected", "ignored"].into_iter().zip(counts) {
+        for (mapping, [stored, rejected, ignored]) in self.mapped.drain() {
+            let stored = if is_stored { stored } else { 0 };
+            let counts = [("stored", stored), ("rejected", rejected), ("ignored", ignored)];
+            for (outcome, count) in counts {
                 metrics.mapped(admission.mapping_name(mapping), outcome, count);
             }
         }
-        Ok(())
     }
 
     async fn known(&self, group: &[Record]) -> Option<u64> {
         self.answer.known?.0?;
+        if self.state.health.is_database_down() {
+            return None;
+        }
         let mut tables: HashMap<&str, Vec<&Record>> = HashMap::new();
         for record in group {
             tables.entry(record.table()).or_default().push(record);
@@ -173,8 +186,8 @@ impl<'s> Feed<'s> {
     }
 
     /// The answer, once all is committed.
-    pub(super) fn finish(self) -> Uploaded {
-        self.answer
+    pub(super) fn finish(mut self) -> Uploaded {
+        std::mem::take(&mut self.answer)
     }
 
     /// Behind an error: how much of the body is stored all the same.
@@ -183,6 +196,13 @@ impl<'s> Feed<'s> {
             0 => "none of it is stored".to_owned(),
             accepted => format!("{accepted} readings before that are stored"),
         }
+    }
+}
+
+impl Drop for Feed<'_> {
+    fn drop(&mut self) {
+        // Of a body that is broken off, or that the log has no room for.
+        self.count(false);
     }
 }
 

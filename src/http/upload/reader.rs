@@ -36,7 +36,7 @@ pub(super) struct Reader<'s> {
     body: Body,
     target: Target,
     /// Those that were looked up by the lines that name them.
-    tables: HashMap<String, Option<GivenTable>>,
+    tables: HashMap<String, GivenTable>,
 }
 
 enum Body {
@@ -154,10 +154,12 @@ impl<'s> Reader<'s> {
                         }
                         (Piece::Text(text), Target::Any) => {
                             if let Some(name) = table_named_in(text) {
-                                let table = tables
-                                    .entry(name)
-                                    .or_insert_with_key(|name| state.tables.find(name).map(given));
-                                return take(match table {
+                                if let Some(table) = state.tables.find(&name)
+                                    && !tables.contains_key(&name)
+                                {
+                                    tables.insert(name.clone(), given(table));
+                                }
+                                return take(match tables.get(&name) {
                                     Some(table) => table.of_json(text, &admission.rules, clock),
                                     None => Err(unknown_table()),
                                 });
@@ -253,9 +255,9 @@ fn receive(
         Whose::Mapping(at) => feed.note(at, [stored, rejected, 0]),
         Whose::LeftAlone(at) => {
             feed.note(at, [0, 0, 1]);
-            feed.pass(format!("mapping \"{}\" leaves it alone", admission.mapping_name(at)));
+            feed.pass(&format!("mapping \"{}\" leaves it alone", admission.mapping_name(at)));
         }
-        Whose::Dropped => feed.pass("no mapping takes it".to_owned()),
+        Whose::Dropped => feed.pass("no mapping takes it"),
         Whose::BuiltIn | Whose::Unmatched => {}
     }
 }

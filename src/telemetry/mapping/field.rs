@@ -17,11 +17,12 @@ const TEXT_BYTES: usize = 256;
 const TEXT_MAX_BYTES: usize = 1_024;
 
 /// Columns that are the service's, PostgreSQL's, or keys of an answer of the API.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 13] = [
     "device_id",
     "ts",
     "created_at",
     "timestamp",
+    "last_seen",
     EXTRA_COLUMN,
     "tableoid",
     "ctid",
