@@ -340,3 +340,48 @@ fn without_a_number_of_days_nothing_is_ever_removed() {
     Publisher::connect(broker.port).publish_readings(0..10);
     eventually_eq("they are stored", &20, || postgres.count());
 }
+
+#[test]
+fn what_only_looks_like_a_table_of_a_mapping_and_what_inherits_from_one_loses_nothing() {
+    const MAPPINGS: &str = r#"
+[[default.mapping]]
+name   = "plug"
+topic  = "plug/{device}"
+device = "{device}"
+time   = { path = "t", format = "s" }
+table  = "plugs"
+fields = ["watts"]
+[[default.mapping]]
+name   = "pump"
+topic  = "pump/{device}"
+device = "{device}"
+time   = { path = "t", format = "s" }
+table  = "pumps"
+fields = ["litres"]
+"#;
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(
+        "create table elsewhere (device_id text not null, ts timestamptz not null, watts float8);
+         create view plugs as select * from elsewhere;
+         create table pumps (device_id text not null, ts timestamptz not null, litres float8,
+             created_at timestamptz not null default now(), unique (device_id, ts));
+         create table archive () inherits (pumps);",
+    );
+    for (table, old) in [("elsewhere", 10), ("pumps", 10), ("archive", 90)] {
+        postgres.execute(&format!(
+            "insert into {table} (device_id, ts) select 'a', now() - interval '31 days' - interval '1 s' * n
+             from generate_series(1, {old}) as n;
+             insert into {table} (device_id, ts) select 'a', now() - interval '1 s' * n
+             from generate_series(1, 90) as n"
+        ));
+    }
+    postgres.execute("update pumps set created_at = ts");
+    let service = service(&postgres, &broker);
+    std::fs::write(service.dir().join("Rocket.toml"), MAPPINGS).unwrap();
+    let mut ingestor = service.start();
+    ingestor.await_listening();
+    await_run(&ingestor);
+    let counts = ["elsewhere", "only pumps", "archive"]
+        .map(|table| postgres.value(&format!("select count(*) from {table}")));
+    assert_eq!(counts, [100, 90, 180]);
+}

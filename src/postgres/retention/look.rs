@@ -9,6 +9,8 @@ use crate::postgres::partitions::{
     BOUNDS, DAY, FIRST, FROM_MICROS, LAST, Range, SETTINGS, TO_MICROS,
 };
 use crate::postgres::session::Session;
+use crate::postgres::table::quoted;
+use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// A table with fewer rows is counted, one with more is estimated.
 const COUNTED_UP_TO: i64 = 10_000;
@@ -29,8 +31,20 @@ const TABLE: &str = "
             select sum(greatest(leaf.reltuples, 0))
             from pg_partition_tree(pg_class.oid) join pg_class as leaf on leaf.oid = relid
             where isleaf
-        ))::bigint
-    from pg_class where oid = to_regclass($1)";
+        ))::bigint,
+        relkind = 'r' and relhassubclass
+    from pg_class
+    where oid = to_regclass($1) and relkind in ('r', 'p') and (not $2 or exists (
+        select from pg_index
+        where indrelid = pg_class.oid
+            and indisunique and indisvalid and indpred is null and indexprs is null
+            and indnkeyatts = 2
+            and 2 = (
+                select count(*) from pg_attribute
+                where attrelid = indrelid and attnum in (indkey[0], indkey[1])
+                    and attname in ('device_id', 'ts')
+            )
+    ))";
 const IS_HYPERTABLE: &str = "
     select exists (
         select from timescaledb_information.hypertables
@@ -65,8 +79,9 @@ pub(super) enum Kind {
     Hypertable { old: Vec<String>, all: usize },
     /// `all` that hold or held rows and are not of the future.
     Partitioned { old: plan::Partitions, all: usize, rows: Rows },
-    /// Or divided in another way.
-    Plain { rows: Rows },
+    /// Or divided in another way. `source` stands for its own rows in a statement: tables that inherit from it
+    /// are their maker's.
+    Plain { rows: Rows, source: String },
 }
 
 /// Those that have to be deleted one by one.
@@ -90,25 +105,28 @@ impl Look {
             Kind::Partitioned { old, all, rows: swept } => {
                 plan::are_too_many(old.whole.len(), *all).or_else(|| rows(swept))
             }
-            Kind::Plain { rows: all } => rows(all),
+            Kind::Plain { rows: all, .. } => rows(all),
         }
     }
 }
 
-/// Looks at the table with this name, quoted, within the transaction of the caller. Nothing if there is none.
+/// Looks at `table` within the transaction of the caller. Nothing if there is none, as a view is none; one that
+/// a mapping fills has the key of those, or it is another's yet.
 pub(super) async fn look(
     session: &mut Session,
-    name: &str,
+    table: &str,
     days: u32,
 ) -> Result<Option<Look>, Failure> {
+    let name = &*quoted(table);
     session.run(SETTINGS.to_owned()).await?;
-    let table: Option<(i64, bool, bool, bool, i64)> = sqlx::query_as(TABLE)
+    let found: Option<(i64, bool, bool, bool, i64, bool)> = sqlx::query_as(TABLE)
         .bind(name)
+        .bind(table != BUILT_IN_TABLE)
         .persistent(false)
         .fetch_optional(session.connection())
         .await
         .map_err(Failure::of_statement)?;
-    let Some((now, is_partitioned, has_timescale, has_arrival, estimate)) = table else {
+    let Some((now, is_partitioned, has_timescale, has_arrival, estimate, has_heirs)) = found else {
         return Ok(None);
     };
     let cutoff = now - i64::from(days) * DAY;
@@ -131,7 +149,9 @@ pub(super) async fn look(
         let rows = rows(session, name, &swept, cutoff, estimate).await?;
         Kind::Partitioned { old, all: plan::in_use(&parts, now), rows }
     } else {
-        Kind::Plain { rows: rows(session, name, &[name], cutoff, estimate).await? }
+        let source = if has_heirs { format!("only {name}") } else { name.to_owned() };
+        let rows = rows(session, &source, &[&source], cutoff, estimate).await?;
+        Kind::Plain { rows, source }
     };
     Ok(Some(Look { name: name.to_owned(), now, cutoff, has_arrival, kind }))
 }

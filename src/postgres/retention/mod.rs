@@ -19,7 +19,6 @@ use super::failure::{Failure, within};
 use super::session::Scope;
 use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::base::time::Timestamp;
-use crate::postgres::table::quoted;
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 use look::{Look, look};
 use plan::{Clocks, HeldUp};
@@ -170,7 +169,7 @@ impl Database {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         session.set_scope(Scope::Transaction);
         session.begin(limit).await?;
-        let found = look(&mut session, &quoted(table), days).await?;
+        let found = look(&mut session, table, days).await?;
         session.end().await?;
         Ok(found)
     }

@@ -67,8 +67,8 @@ pub(super) async fn remove(
                 work.sweep(&part.name).await?;
             }
         }
-        Kind::Plain { rows } if rows.old == 0 => {}
-        Kind::Plain { .. } => work.sweep(&look.name).await?,
+        Kind::Plain { rows, .. } if rows.old == 0 => {}
+        Kind::Plain { source, .. } => work.sweep(source).await?,
     }
     Ok(work.removed)
 }

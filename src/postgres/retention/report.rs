@@ -73,7 +73,7 @@ impl Look {
                 let whole = whole.map(|part| (part.name, Some(unsigned(part.bytes)))).collect();
                 (TableKind::Partitioned, whole, all, Some(rows))
             }
-            Kind::Plain { rows } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
+            Kind::Plain { rows, .. } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
         };
         let rows_exact = rows.is_none_or(|rows| rows.old < plan::more_than_a_third(rows.all));
         Due {
