@@ -19,12 +19,20 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 /// A partition is closed when its range ended so long ago: late readings have come by then.
 const LATE: i64 = 24 * 60 * 60 * 1_000_000;
 
+/// One for all ingestors of a database: "iot-clsd" in ASCII.
+const LOCK: i64 = 0x696f_742d_636c_7364;
+
 /// Partition and key of what has ended first and is not done, and how many bytes its indexes take.
 type Found = (String, String, i64);
 
 impl Database {
     /// One of them; whether there may be more.
     pub(super) async fn reindex_closed(&self) -> Result<bool, Failure> {
+        // The work itself is in no transaction, so that this one, which holds nothing else, is there for the lock.
+        let (mut turn, _) = self.writes.server().connect(&[]).await?;
+        if !within(LOOK_LIMIT * 2, take(&mut turn)).await? {
+            return Ok(false);
+        }
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         let Some((part, key, before)) = within(LOOK_LIMIT * 2, find(&mut session)).await? else {
             return Ok(false);
@@ -46,6 +54,20 @@ impl Database {
         );
         Ok(true)
     }
+}
+
+/// Whether it is this ingestor's to go on, until the end of the session.
+async fn take(turn: &mut Session) -> Result<bool, Failure> {
+    turn.set_scope(Scope::Transaction);
+    turn.begin(LOOK_LIMIT).await?;
+    turn.run("select set_config('idle_in_transaction_session_timeout', '0', true)".to_owned())
+        .await?;
+    sqlx::query_scalar("select pg_try_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .persistent(false)
+        .fetch_one(turn.connection())
+        .await
+        .map_err(Failure::of_statement)
 }
 
 async fn find(session: &mut Session) -> Result<Option<Found>, Failure> {

@@ -2,7 +2,8 @@
 //!
 //! A migration that was put off ([`super::schema`]) is tried again, the names of devices are
 //! gathered from rows that were there before their list was ([`backfill`]), partitions are made ahead
-//! ([`super::partitions`]), and the indexes of closed ones built anew ([`closed`]). All of it can be broken off at any time and goes on where it was.
+//! ([`super::partitions`]), and the indexes of closed ones built anew ([`closed`]), which takes as long as it takes
+//! and holds up nothing else. All of it can be broken off at any time and goes on where it was.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -17,6 +18,8 @@ use backfill::Backfill;
 
 /// Until the next look, unless something happens before.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Closed partitions are looked for so often, once all are done.
+const CLOSED_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Partitions are looked after so often,
 const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
 /// or that soon where it failed.
@@ -25,8 +28,13 @@ const PARTITIONS_AGAIN: Duration = Duration::from_secs(60);
 impl Database {
     /// Does it, without end. An outage is the flusher's to report: what fails here is tried again.
     pub async fn upkeep(self) {
+        let (table, closed) = (self.clone(), self);
+        tokio::join!(table.look_after_table(), closed.look_after_closed());
+    }
+
+    async fn look_after_table(self) {
         let mut backfill = Backfill::default();
-        let (mut partitions_at, mut closed_at) = (Instant::now(), Instant::now());
+        let mut partitions_at = Instant::now();
         loop {
             tokio::select! {
                 () = self.tasks.woken() => {}
@@ -40,23 +48,25 @@ impl Database {
                 partitions_at = Instant::now() + self.look_after_partitions().await;
             }
             backfill.run(&self).await;
-            if self.reindexes_closed && Instant::now() >= closed_at {
-                closed_at = Instant::now() + self.look_after_closed().await;
-            }
         }
     }
 
-    /// How long closed partitions need no looking after.
-    async fn look_after_closed(&self) -> Duration {
-        match self.reindex_closed().await {
-            Ok(true) => Duration::ZERO,
-            Ok(false) => PARTITIONS_EVERY,
-            Err(failure) => {
-                tracing::warn!(
-                    %failure,
-                    "the indexes of a closed partition could not be built anew: it is tried again in an hour"
-                );
-                PARTITIONS_EVERY
+    async fn look_after_closed(self) {
+        if !self.reindexes_closed {
+            return;
+        }
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            if self.tasks.is_prepared() {
+                match self.reindex_closed().await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(failure) => tracing::warn!(
+                        %failure,
+                        "the indexes of a closed partition could not be built anew: it is tried again in an hour"
+                    ),
+                }
+                tokio::time::sleep(CLOSED_EVERY).await;
             }
         }
     }
