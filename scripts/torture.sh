@@ -17,6 +17,7 @@ CASES=(
     'slow       slow::as_shipped_               1'
     'broker     torture::broker::              40'
     'process    torture::process::             30'
+    'ingestors  torture::ingestors::           20'
     'model      wal::model_tests::the_log_ 100000'
     'sim        whatever_happens_         1000000'
     'fuzz       torture::fuzz::           1000000'
@@ -42,6 +43,8 @@ it also fills and breaks filesystems.
             slow        a database at the end of a thin line, or with a slow table, at the sizes as shipped
             broker      restarted, killed, cut off, taken over, too large, narrow
             process     SIGSTOP, a second instance, no more memory, a clock that jumps
+            ingestors   three with filters of their own, two that both take everything, one of them
+                        killed at random; and what the second way costs
             model       the log against a model, in memory and (a hundredth as often) on disk
             sim         the deciders, joined, against models of broker, disk and database, in simulated
                         time; a failure also prints the shortest schedule that still fails

@@ -18,6 +18,7 @@ mod disk;
 mod forgetful;
 mod fuzz;
 mod gate;
+mod ingestors;
 mod io_errors;
 mod kills;
 mod letters;
