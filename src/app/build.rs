@@ -17,6 +17,7 @@ use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::intake::arrivals::Arrivals;
 use crate::intake::queue::Inbound;
+use crate::intake::seen::Seen;
 use crate::mqtt;
 use crate::postgres::Database;
 use crate::status::health::Health;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) control: Arc<Control>,
     pub(super) admission: Admission,
+    pub(super) seen: Seen,
     pub(super) deliveries: mpsc::Sender<Inbound>,
     pub(super) inbound: mpsc::Receiver<Inbound>,
 }
@@ -82,6 +84,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
             rules: config.rules.clone(),
             mapped: mapped(config),
         },
+        seen: Seen::of(&config.mappings),
         deliveries,
         inbound,
         metrics,

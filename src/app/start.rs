@@ -78,6 +78,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         acks: source.acks(),
         admission: shared.admission,
         arrivals: shared.arrivals,
+        seen: shared.seen,
         metrics: metrics.clone(),
         activity: intake_activity.clone(),
     };
@@ -154,6 +155,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         database: shared.database.clone(),
         description: Description::of(&tables),
         tables,
+        seen: shared.seen.clone(),
         refresh: housekeeping::refresh(log, history, metrics, &shared.database, output),
         access: Arc::new(Access::new(config.http.tokens.clone(), metrics.clone())),
         log: log.clone(),

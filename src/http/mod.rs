@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::metrics::Metrics;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
+use crate::intake::seen::Seen;
 use crate::postgres::Database;
 use crate::status::health::Health;
 use crate::status::history::History;
@@ -96,6 +97,8 @@ pub struct AppState {
     pub database: Database,
     /// The tables that can be asked for.
     pub tables: Arc<Tables>,
+    /// What mappings have done.
+    pub seen: Seen,
     /// The OpenAPI document of them.
     pub description: Description,
     /// Brings gauges that are only worth computing when somebody looks up to date; called before

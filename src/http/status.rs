@@ -39,6 +39,7 @@ pub(super) fn status(
         log: &state.log,
         flusher: &state.flusher,
         metrics: &state.metrics,
+        seen: &state.seen,
         findings: &state.database.findings(),
         instance: &state.instance,
         admin_enabled: state.access.is_admin_enabled(),

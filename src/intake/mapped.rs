@@ -3,17 +3,48 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::newest::{NewestTopics, beginning};
 use crate::dead_letters::RejectedPart;
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 
 /// Reasons of one message that are told, and elements that are named for each.
 const MOST_LISTED: usize = 100;
 
+/// As much is shown of a reason.
+const REASON_MAX_BYTES: usize = 300;
+
 /// What became of what mappings have taken or left alone.
 #[derive(Debug, Default)]
 pub struct MappedTally {
-    outcomes: Vec<(usize, [u64; OUTCOMES.len()])>,
+    taken: Vec<(usize, Taken)>,
     refusals: Vec<(Refused, u64)>,
+    /// Topics that no mapping takes.
+    pub(super) unmapped: NewestTopics<()>,
+}
+
+/// What became of what one mapping has taken or left alone.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// How often each of [`OUTCOMES`].
+    pub(super) counts: [u64; OUTCOMES.len()],
+    /// Messages that it has taken.
+    pub(super) messages: u64,
+    /// Those of them that came with QoS 0.
+    pub(super) qos0_messages: u64,
+    /// Why the last one was rejected that was.
+    pub(super) last_reason: Option<String>,
+}
+
+/// A message that a mapping has taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TakenMessage<'r> {
+    /// Readings that are good.
+    pub(super) stored: u64,
+    /// Those that are not.
+    pub(super) rejected: u64,
+    pub(super) is_qos0: bool,
+    /// What is wrong with the last of them.
+    pub(super) last_reason: Option<&'r str>,
 }
 
 /// What can become of it: readings for the first two, messages for the last.
@@ -23,11 +54,30 @@ const OUTCOMES: [&str; 3] = ["stored", "rejected", "ignored"];
 pub(super) type Refused = (Option<usize>, Reason);
 
 impl MappedTally {
-    pub(super) fn add(&mut self, mapping: usize, counts: [u64; OUTCOMES.len()]) {
-        match self.outcomes.iter_mut().find(|(other, _)| *other == mapping) {
-            Some((_, all)) => all.iter_mut().zip(counts).for_each(|(all, count)| *all += count),
-            None => self.outcomes.push((mapping, counts)),
+    /// A message was taken by `mapping`, which made so many readings of it and rejected so many.
+    pub(super) fn take(&mut self, mapping: usize, message: TakenMessage<'_>) {
+        let taken = self.of(mapping);
+        taken.counts[0] += message.stored;
+        taken.counts[1] += message.rejected;
+        taken.messages += 1;
+        taken.qos0_messages += u64::from(message.is_qos0);
+        if let Some(reason) = message.last_reason {
+            taken.last_reason = Some(beginning(reason, REASON_MAX_BYTES).to_owned());
         }
+    }
+
+    /// A message was left alone by `mapping`.
+    pub(super) fn leave(&mut self, mapping: usize) {
+        self.of(mapping).counts[2] += 1;
+    }
+
+    fn of(&mut self, mapping: usize) -> &mut Taken {
+        let known = self.taken.iter().position(|(other, _)| *other == mapping);
+        let at = known.unwrap_or(self.taken.len());
+        if known.is_none() {
+            self.taken.push((mapping, Taken::default()));
+        }
+        &mut self.taken[at].1
     }
 
     pub(super) fn refuse(&mut self, refused: Refused, count: u64) {
@@ -37,10 +87,20 @@ impl MappedTally {
         }
     }
 
+    /// The index of each mapping, and what became of what it has taken or left alone.
+    pub(super) fn taken(&self) -> impl Iterator<Item = (usize, &Taken)> {
+        self.taken.iter().map(|(mapping, taken)| (*mapping, taken))
+    }
+
+    /// Whether no mapping has anything to do with the group.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.unmapped.is_empty()
+    }
+
     /// The index of each mapping, an outcome, and how often.
     pub fn counts(&self) -> impl Iterator<Item = (usize, &'static str, u64)> {
-        self.outcomes.iter().flat_map(|(mapping, counts)| {
-            let all = OUTCOMES.into_iter().zip(*counts);
+        self.taken.iter().flat_map(|(mapping, taken)| {
+            let all = OUTCOMES.into_iter().zip(taken.counts);
             all.filter(|(_, count)| *count > 0).map(|(outcome, count)| (*mapping, outcome, count))
         })
     }
@@ -108,6 +168,11 @@ impl BadElements {
         }
     }
 
+    /// What was found wrong last, of what is told.
+    pub(super) fn last_reason(&self) -> Option<&str> {
+        self.reasons.last().map(|(_, what, _)| what.as_str())
+    }
+
     /// The letter of the message, if anything is wrong with it.
     pub(super) fn into_part(self, payload: &[u8]) -> Option<RejectedPart> {
         let stage = self.reasons.first()?.0;
@@ -144,9 +209,10 @@ mod tests {
     #[test]
     fn outcomes_are_counted_by_mapping() {
         let mut tally = MappedTally::default();
-        tally.add(1, [2, 1, 0]);
-        tally.add(0, [0, 0, 1]);
-        tally.add(1, [1, 0, 0]);
+        let message = |stored, rejected| TakenMessage { stored, rejected, ..Default::default() };
+        tally.take(1, message(2, 1));
+        tally.leave(0);
+        tally.take(1, message(1, 0));
         let counts: Vec<_> = tally.counts().collect();
         assert_eq!(counts, [(1, "stored", 3), (1, "rejected", 1), (0, "ignored", 1)]);
     }

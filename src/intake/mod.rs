@@ -14,8 +14,10 @@ pub mod arrivals;
 pub mod group;
 mod linger;
 mod mapped;
+mod newest;
 pub mod queue;
 mod refusal;
+pub mod seen;
 mod settings;
 mod thread;
 

@@ -16,6 +16,7 @@ use super::group::{GROUP_MESSAGES, Group, Outcome, Step};
 use super::linger::Linger;
 use super::mapped::{MappedTally, Notices};
 use super::queue::{Acks, Inbound, Replayed};
+use super::seen::Seen;
 use crate::base::activity::Activity;
 use crate::base::metrics::Metrics;
 use crate::base::time::Timestamp;
@@ -60,6 +61,8 @@ pub struct Intake {
     pub admission: Admission,
     /// The times of arrival that were given.
     pub arrivals: Arrivals,
+    /// What mappings have done, for whoever looks.
+    pub seen: Seen,
     /// Counters.
     pub metrics: Metrics,
     /// Shows the watchdog that the intake is not stuck.
@@ -145,6 +148,7 @@ impl Intake {
                     for (at, outcome, count) in mapped.counts() {
                         self.metrics.mapped(self.admission.mapping_name(at), outcome, count);
                     }
+                    self.seen.note(mapped);
                     refused(mapped, &self.admission);
                     for replay in replays {
                         // An operator who has gone needs no answer.

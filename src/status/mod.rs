@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod history;
+mod mappings;
 mod parts;
 mod snapshot;
 mod summary;

@@ -9,10 +9,12 @@ use utoipa::ToSchema;
 
 use super::health::Health;
 use super::history::History;
+use super::mappings::{self, MappingSeen, TopicSeen};
 use super::parts::{Broker, Database, Disk, Latencies, Level, Log, Rates, Since};
 use crate::base::metrics::Metrics;
 use crate::base::time::Timestamp;
 use crate::flusher::{self, Control};
+use crate::intake::seen::Seen;
 use crate::telemetry::validate::TimeOfDay;
 use crate::wal::{self, Room};
 
@@ -80,6 +82,14 @@ pub(crate) struct Snapshot {
     /// Whether an admin token is configured.
     #[schema(example = true)]
     pub(super) admin_enabled: bool,
+    /// The mappings of the configuration, in their order; left out if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<MappingSeen>, required = false)]
+    pub(super) mappings: Option<Vec<MappingSeen>>,
+    /// The newest topics that no mapping takes, the newest first; left out if there are no mappings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<TopicSeen>, required = false)]
+    pub(super) unmapped_topics: Option<Vec<TopicSeen>>,
 }
 
 /// Whom a snapshot is taken of.
@@ -89,6 +99,7 @@ pub(crate) struct Parts<'p> {
     pub(crate) log: &'p wal::Log,
     pub(crate) flusher: &'p Control,
     pub(crate) metrics: &'p Metrics,
+    pub(crate) seen: &'p Seen,
     /// Which of several ingestors this is.
     pub(crate) instance: &'p str,
     /// What keeps the database from keeping what it confirms.
@@ -101,7 +112,8 @@ impl Snapshot {
     /// Takes it; what to say of it in words is left open.
     pub(super) fn take(parts: &Parts<'_>) -> Self {
         let Parts { health, history, log, flusher, metrics, .. } = *parts;
-        let Parts { instance, findings, admin_enabled, .. } = *parts;
+        let Parts { instance, findings, admin_enabled, seen, .. } = *parts;
+        let mappings = mappings::seen(seen);
         let (report, ages) = (health.report(), health.ages());
         let (waiting, flushing) = (log.stats(), flusher.status());
         let now = Timestamp::now();
@@ -163,6 +175,8 @@ impl Snapshot {
             drained_in_seconds: trend.drained_in,
             dead_letters: metrics.dead_letters.get().unsigned_abs(),
             admin_enabled,
+            unmapped_topics: mappings.is_some().then(|| mappings::unmapped(seen)),
+            mappings,
         }
     }
 }

@@ -7,6 +7,8 @@ use crate::harness::{
     skip_without,
 };
 
+mod mappings;
+
 const TOKEN: &str = "correct-horse-battery";
 const WIDE: (u32, u32) = (1280, 900);
 

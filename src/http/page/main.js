@@ -3,6 +3,7 @@
 import { refreshAdmin, setStatus } from "./admin.js";
 import { listen, refreshDevices, setClock, tell, tellAges } from "./devices.js";
 import { Live } from "./live.js";
+import { showMappings } from "./mappings.js";
 import { showSilence, showStatus } from "./now.js";
 import { askForToken, isLocked } from "./reader.js";
 import { ask, Refused } from "./server.js";
@@ -34,6 +35,7 @@ async function refreshNow() {
     return false;
   }
   showStatus(status);
+  showMappings(status);
   setClock(status);
   // After a long silence this page's own clock may have slept too.
   if (answered !== null && Date.now() - answered > 30 * SECOND) live.forget();

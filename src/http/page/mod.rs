@@ -30,6 +30,8 @@ const ASSETS: &[(&str, ContentType, &str)] = &[
     ("icon.svg", ContentType::SVG, include_str!("icon.svg")),
     ("live.js", ContentType::JavaScript, include_str!("live.js")),
     ("main.js", ContentType::JavaScript, include_str!("main.js")),
+    ("mappings.css", ContentType::CSS, include_str!("mappings.css")),
+    ("mappings.js", ContentType::JavaScript, include_str!("mappings.js")),
     ("now.js", ContentType::JavaScript, include_str!("now.js")),
     ("page.css", ContentType::CSS, include_str!("page.css")),
     ("reader.js", ContentType::JavaScript, include_str!("reader.js")),

@@ -23,7 +23,7 @@ use std::iter::Peekable;
 
 pub use self::step::{Outcome, Step};
 use super::arrivals::Arrivals;
-use super::mapped::{BadElements, MappedTally};
+use super::mapped::{BadElements, MappedTally, TakenMessage};
 use super::queue::{Delivery, Inbound, Replay};
 use super::refusal::{explain, fitting, place, sum_up};
 use crate::base::time::Timestamp;
@@ -251,11 +251,17 @@ impl Group {
         };
         match whose {
             Whose::Mapping(at) => {
-                let accepted = self.accepted - accepted_before;
-                self.mapped.add(at, [accepted, bad.tally.total(), 0]);
+                let message = TakenMessage {
+                    stored: self.accepted - accepted_before,
+                    rejected: bad.tally.total(),
+                    is_qos0: delivery.ack.position.is_none(),
+                    last_reason: bad.last_reason(),
+                };
+                self.mapped.take(at, message);
             }
-            Whose::LeftAlone(at) => self.mapped.add(at, [0, 0, 1]),
-            Whose::BuiltIn | Whose::Unmatched | Whose::Dropped => {}
+            Whose::LeftAlone(at) => self.mapped.leave(at),
+            Whose::Unmatched | Whose::Dropped => self.mapped.unmapped.add(&delivery.topic, 1, ()),
+            Whose::BuiltIn => {}
         }
         let mapping = if let Whose::Mapping(at) = whose { Some(at) } else { None };
         for (reason, count) in bad.tally.counts() {

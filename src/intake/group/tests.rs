@@ -247,6 +247,12 @@ fn a_mapped_message_is_one_letter_and_its_good_elements_are_records() {
     assert_eq!(deliveries.len(), 3);
     let counts: Vec<_> = mapped.counts().collect();
     assert_eq!(counts, [(0, "stored", 2), (0, "rejected", 2), (0, "ignored", 1)]);
+    let topics: Vec<_> = mapped.unmapped.iter().collect();
+    assert_eq!(topics, [("telemetry/8", 1, ())]);
+    let (_, taken) = mapped.taken().next().unwrap();
+    assert_eq!((taken.messages, taken.qos0_messages), (1, 0));
+    let reason = taken.last_reason.as_ref().unwrap();
+    assert!(reason.starts_with("mapping \"m\", field \"a\""), "{reason}");
     let refusals: Vec<_> = mapped.refusals().collect();
     assert_eq!(refusals, [((Some(0), Reason::ValueOutOfRange), 2), ((None, Reason::NoMapping), 1)]);
 }

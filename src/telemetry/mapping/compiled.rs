@@ -126,6 +126,11 @@ impl Mapping {
         }
     }
 
+    /// Its topic filters, as they are written in the file.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.filters.iter().map(|filter| filter.text.as_str())
+    }
+
     /// What it subscribes to.
     pub fn subscriptions(&self) -> impl Iterator<Item = &str> {
         self.filters.iter().map(|filter| filter.subscription.as_str())

@@ -1,0 +1,212 @@
+//! What mappings have been seen to do since the start, and the newest topics that none takes: for whoever
+//! looks, and nothing that anything relies on.
+
+#![expect(clippy::disallowed_methods, reason = "it dates what it is told")]
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::mapped::MappedTally;
+use super::newest::NewestTopics;
+use crate::telemetry::mapping::{Mapping, Mappings};
+
+/// Shared by the intake, which notes, and whoever looks. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mappings: Vec<Entry>,
+    unmapped: NewestTopics<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    counts: SeenMapping,
+    last_message: Option<Instant>,
+    last_rejected: Option<Instant>,
+}
+
+/// A mapping, and what became of what it has taken since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SeenMapping {
+    /// As the configuration calls it.
+    pub name: String,
+    /// Its topic filters, as they are written there.
+    pub topics: Vec<String>,
+    /// The table that it fills.
+    pub table: String,
+    /// Whether a reading of it can get the time of its arrival.
+    pub by_arrival: bool,
+    /// Messages that it has taken.
+    pub messages: u64,
+    /// Those of them that came with `QoS` 0.
+    pub qos0_messages: u64,
+    /// Readings that it has made of them.
+    pub stored: u64,
+    /// Readings, or whole messages, that are dead letters.
+    pub rejected: u64,
+    /// Messages that it leaves alone.
+    pub ignored: u64,
+    /// Why the last one was rejected.
+    pub last_reason: Option<String>,
+    /// Since the last message that it has taken.
+    pub last_message: Option<Duration>,
+    /// Since it has rejected one.
+    pub last_rejected: Option<Duration>,
+}
+
+/// A topic that no mapping takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenTopic {
+    /// Its beginning, if it is long.
+    pub topic: String,
+    /// Messages, as long as it is among the newest.
+    pub messages: u64,
+    /// Since the last of them.
+    pub age: Duration,
+}
+
+impl Seen {
+    /// Nothing yet, of these mappings.
+    #[must_use]
+    pub fn of(mappings: &Mappings) -> Self {
+        let entry = |mapping: &Mapping| Entry {
+            counts: SeenMapping {
+                name: mapping.name.clone(),
+                topics: mapping.topics().map(str::to_owned).collect(),
+                table: mapping.table().to_owned(),
+                by_arrival: mapping.uses_arrival(),
+                ..SeenMapping::default()
+            },
+            last_message: None,
+            last_rejected: None,
+        };
+        let mappings = mappings.list.iter().map(entry).collect();
+        let state = State { mappings, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Takes note of a group that is settled.
+    pub(super) fn note(&self, tally: &MappedTally) {
+        if tally.is_empty() {
+            return;
+        }
+        let (now, mut state) = (Instant::now(), self.lock());
+        for (at, taken) in tally.taken() {
+            let Some(entry) = state.mappings.get_mut(at) else { continue };
+            let [stored, rejected, ignored] = taken.counts;
+            entry.counts.messages += taken.messages;
+            entry.counts.qos0_messages += taken.qos0_messages;
+            entry.counts.stored += stored;
+            entry.counts.rejected += rejected;
+            entry.counts.ignored += ignored;
+            if taken.messages > 0 {
+                entry.last_message = Some(now);
+            }
+            if let Some(reason) = &taken.last_reason {
+                entry.counts.last_reason = Some(reason.clone());
+                entry.last_rejected = Some(now);
+            }
+        }
+        for (topic, messages, ()) in tally.unmapped.iter() {
+            state.unmapped.add(topic, messages, now);
+        }
+    }
+
+    /// The mappings, in the order of the file.
+    #[must_use]
+    pub fn mappings(&self) -> Vec<SeenMapping> {
+        let (now, state) = (Instant::now(), self.lock());
+        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
+        let dated = |entry: &Entry| SeenMapping {
+            last_message: since(entry.last_message),
+            last_rejected: since(entry.last_rejected),
+            ..entry.counts.clone()
+        };
+        state.mappings.iter().map(dated).collect()
+    }
+
+    /// The newest topics that no mapping takes, the newest first.
+    #[must_use]
+    pub fn unmapped(&self) -> Vec<SeenTopic> {
+        let (now, state) = (Instant::now(), self.lock());
+        let seen = |(topic, messages, then): (&str, u64, Instant)| SeenTopic {
+            topic: topic.to_owned(),
+            messages,
+            age: now.saturating_duration_since(then),
+        };
+        let mut all: Vec<_> = state.unmapped.iter().map(seen).collect();
+        all.reverse();
+        all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::settings::Sources;
+    use crate::intake::mapped::TakenMessage;
+
+    const MAPPINGS: &str = r#"
+        [[default.mapping]]
+        name = "one"
+        topic = ["a/{d}", "$share/g/b/{d...}"]
+        device = "{d}"
+        time = "received"
+        table = "ones"
+        fields = ["x"]
+        [[default.mapping]]
+        name = "other"
+        topic = "c/{d}"
+        device = "{d}"
+        time = { path = "t" }
+        fields = ["y"]
+    "#;
+
+    #[test]
+    fn what_groups_tell_adds_up_and_the_last_reason_stays() {
+        let mut sources = Sources::new(BTreeMap::new(), MAPPINGS);
+        let seen = Seen::of(&Mappings::read(&mut sources));
+        sources.finish().unwrap();
+        seen.note(&MappedTally::default());
+        let mut tally = MappedTally::default();
+        let last_reason = Some("hot");
+        tally.take(0, TakenMessage { stored: 3, rejected: 1, is_qos0: true, last_reason });
+        tally.leave(1);
+        tally.unmapped.add("new", 1, ());
+        seen.note(&tally);
+        let mut tally = MappedTally::default();
+        tally.take(0, TakenMessage { stored: 1, ..TakenMessage::default() });
+        tally.unmapped.add("newer", 1, ());
+        seen.note(&tally);
+        let [one, other] = <[_; 2]>::try_from(seen.mappings()).unwrap();
+        assert!(one.last_message.is_some() && one.last_rejected.is_some());
+        let expected = SeenMapping {
+            name: "one".to_owned(),
+            topics: ["a/{d}", "$share/g/b/{d...}"].map(str::to_owned).to_vec(),
+            table: "ones".to_owned(),
+            by_arrival: true,
+            messages: 2,
+            qos0_messages: 1,
+            stored: 4,
+            rejected: 1,
+            ignored: 0,
+            last_reason: Some("hot".to_owned()),
+            ..one.clone()
+        };
+        assert_eq!(one, expected);
+        let left = (other.messages, other.ignored, other.last_message, other.by_arrival);
+        assert_eq!(left, (0, 1, None, false));
+        let topics: Vec<_> = seen.unmapped().into_iter().map(|seen| seen.topic).collect();
+        assert_eq!(topics, ["newer", "new"]);
+    }
+}
