@@ -8,7 +8,7 @@ source scripts/lib.sh
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/demo.sh [--seconds N] [--rate R] [--outage]
+Usage: scripts/demo.sh [--seconds N] [--rate R] [--outage] [--mapping NAME]
 
 Installs PostgreSQL and Mosquitto if they are missing (Debian, Ubuntu), builds the release binaries,
 starts private servers on free ports, and runs the simulator and the ingestor against them.
@@ -17,24 +17,32 @@ starts private servers on free ports, and runs the simulator and the ingestor ag
   --rate R      messages per second, or `max` for as many as are accepted (default 2500)
   --outage      kill PostgreSQL in the middle third of the time, then start it again
                 (without --seconds: 60 seconds)
+  --mapping NAME
+                devices that publish in their own shape, which a recipe of deploy/mappings maps: zigbee2mqtt,
+                tasmota, esphome, the-things-stack, chirpstack, shelly-gen2, … (`simulator --help` has all)
   --help        this text
 
 Ctrl-C ends it in order, a second one at once. Exits 1 if a reading was lost.
 TEXT
 }
 
-SECONDS_WANTED='' RATE=2500 OUTAGE=''
+SECONDS_WANTED='' RATE=2500 OUTAGE='' MAPPING='' TABLES=(telemetry)
 
 read_arguments() {
     while (($# > 0)); do
         case $1 in
-            --seconds | --rate)
+            --seconds | --rate | --mapping)
                 (($# > 1)) || bad_usage "$1 needs a value"
-                if [[ $1 == --seconds ]]; then SECONDS_WANTED=$2; else RATE=$2; fi
+                case $1 in
+                    --seconds) SECONDS_WANTED=$2 ;;
+                    --rate) RATE=$2 ;;
+                    --mapping) MAPPING=$2 ;;
+                esac
                 shift
                 ;;
             --seconds=*) SECONDS_WANTED=${1#*=} ;;
             --rate=*) RATE=${1#*=} ;;
+            --mapping=*) MAPPING=${1#*=} ;;
             --outage) OUTAGE=wanted ;;
             *) other_argument "$1" ;;
         esac
@@ -44,12 +52,28 @@ read_arguments() {
         bad_usage "--seconds: expected a whole number from 1, found '$SECONDS_WANTED'"
     [[ $RATE == max || $RATE =~ ^[1-9][0-9]{0,5}$ ]] ||
         bad_usage "--rate: expected 1 to 999999 or max, found '$RATE'"
+    [[ -z $MAPPING ]] || find_recipe
     if [[ -n $OUTAGE && -z $SECONDS_WANTED ]]; then
         SECONDS_WANTED=60
     fi
     if [[ -n $OUTAGE ]] && ((SECONDS_WANTED < 3)); then
         bad_usage "--outage needs at least 3 seconds"
     fi
+}
+
+# By the names that the simulator has for it.
+find_recipe() {
+    case $MAPPING in
+        zigbee) MAPPING=zigbee2mqtt ;;
+        lorawan) MAPPING=the-things-stack ;;
+        shelly) MAPPING=shelly-gen2 ;;
+    esac
+    [[ $MAPPING =~ ^[a-z0-9-]+$ && -e deploy/mappings/$MAPPING.toml ]] ||
+        bad_usage "--mapping: there is no recipe '$MAPPING' in deploy/mappings"
+    local table
+    while read -r table; do
+        TABLES+=("$table")
+    done < <(sed -n 's/^table *= *"\([a-z0-9_]*\)".*/\1/p' "deploy/mappings/$MAPPING.toml" | grep -vx telemetry | sort -u)
 }
 
 prepare() {
@@ -86,7 +110,7 @@ clean_env() {
         case $name in
             MQTT_* | DATABASE_* | HTTP_ADDR | BATCH_* | FLUSH_* | CHANNEL_* | WAL_* | DEAD_LETTER_* | \
                 ADMIN_TOKEN* | VALIDATE_* | SHUTDOWN_* | LOG_FORMAT | ROCKET_* | NUM_DEVICES | \
-                PUBLISH_INTERVAL_MS | INVALID_RATIO | MESSAGE_COUNT | MAX_INFLIGHT | PROGRESS_*)
+                PUBLISH_INTERVAL_MS | INVALID_RATIO | SIMULATE | MESSAGE_COUNT | MAX_INFLIGHT | PROGRESS_*)
                 unset+=(-u "$name")
                 ;;
         esac
@@ -96,7 +120,9 @@ clean_env() {
 
 start_ingestor() {
     mkdir "$WORK_DIR/wal"
-    start_child INGESTOR_PID ingestor '' TERM "${clean_env[@]}" DATABASE_URL="$DATABASE_URL" \
+    local mapping=()
+    [[ -z $MAPPING ]] || mapping=(ROCKET_CONFIG="$PWD/deploy/mappings/$MAPPING.toml")
+    start_child INGESTOR_PID ingestor '' TERM "${clean_env[@]}" "${mapping[@]}" DATABASE_URL="$DATABASE_URL" \
         MQTT_BROKER=127.0.0.1 MQTT_PORT="$MQTT_PORT" MQTT_CLIENT_ID=iot-demo \
         HTTP_ADDR="127.0.0.1:$HTTP_PORT" WAL_DIR="$WORK_DIR/wal" "$BIN_DIR/ingestor"
 }
@@ -121,6 +147,10 @@ start_simulator() {
     else
         load=(NUM_DEVICES="$RATE" PUBLISH_INTERVAL_MS=1000 MAX_INFLIGHT=1000)
         say "publishing $(with_commas "$RATE") msg/s: as many devices, a message a second each"
+    fi
+    if [[ -n $MAPPING ]]; then
+        load+=(SIMULATE="$MAPPING")
+        say "  in the shape of deploy/mappings/$MAPPING.toml, each message a row of ${TABLES[-1]}"
     fi
     split=yes start_child SIMULATOR_PID simulator '' TERM "${clean_env[@]}" MQTT_BROKER=127.0.0.1 \
         MQTT_PORT="$MQTT_PORT" PROGRESS_INTERVAL_MS=100 "${load[@]}" "$BIN_DIR/simulator"
@@ -274,8 +304,9 @@ drain() {
 }
 
 show_answers() {
-    local path
-    for path in '/api/v1/telemetry?limit=2' '/api/v1/devices?limit=1'; do
+    local path table="table=${TABLES[-1]}&"
+    [[ -n $MAPPING ]] || table=''
+    for path in "/api/v1/telemetry?${table}limit=2" "/api/v1/devices?${table}limit=1"; do
         say "\$ curl 'http://127.0.0.1:$HTTP_PORT$path'"
         # An answer that fails is to be seen, the comparison below still stands.
         say "$(http_get "$HTTP_PORT" "$path" 2>&1 || true)"
@@ -289,9 +320,11 @@ stop_ingestor() {
 }
 
 compare() {
-    local stored lost
+    local stored=0 lost table
     await_postgres
-    stored=$(query iotdb 'select count(*) from telemetry')
+    for table in "${TABLES[@]}"; do
+        stored=$((stored + $(query iotdb "select count(*) from \"$table\"")))
+    done
     lost=$((PUBLISHED - stored))
     say "published $(with_commas "$PUBLISHED") · stored $(with_commas "$stored") · lost $(with_commas "$lost")"
     if ((lost != 0)); then

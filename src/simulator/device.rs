@@ -41,6 +41,8 @@ pub(super) struct Device {
     drift: f64,
     battery: f64,
     charging: bool,
+    /// Smallest difference between two of its times, in microseconds.
+    resolution: i64,
 }
 
 /// What distinguishes a device; drawn from its number, so that it is the same in every run.
@@ -70,8 +72,21 @@ impl Device {
             drift: 0.8 * bell(rng),
             battery: between(rng, character.low, character.high),
             charging: false,
+            resolution: 1,
             character,
         }
+    }
+
+    /// The same, with a clock that gives no time between multiples of so many microseconds.
+    pub(super) fn with_resolution(mut self, resolution: i64) -> Self {
+        self.resolution = resolution;
+        self.last = self.as_told(self.last);
+        self
+    }
+
+    fn as_told(&self, time: Timestamp) -> Timestamp {
+        let micros = time.as_micros().div_euclid(self.resolution) * self.resolution;
+        Timestamp::from_micros(micros).unwrap_or(time)
     }
 
     pub(super) fn id(&self) -> &str {
@@ -82,10 +97,11 @@ impl Device {
         &self.topic
     }
 
-    /// Measures at `now`, or a microsecond after the last time if the clock has not moved since:
-    /// no device ever gives two readings the same timestamp.
+    /// Measures at `now`, or a step of its clock after the last time if that has not moved since: no
+    /// device ever gives two readings the same timestamp.
     pub(super) fn measure(&mut self, now: Timestamp, rng: &mut Rng) -> Sample {
-        let soonest = Timestamp::from_micros(self.last.as_micros().saturating_add(1));
+        let soonest = Timestamp::from_micros(self.last.as_micros().saturating_add(self.resolution));
+        let now = self.as_told(now);
         let timestamp = soonest.map_or(now, |soonest| soonest.max(now));
         let elapsed = timestamp.seconds_since(self.last);
         self.last = timestamp;

@@ -11,11 +11,16 @@ use crate::base::time::Timestamp;
 use super::device::Device;
 use super::encode::{Encoder, Flaw};
 use super::settings::Settings;
+use super::shapes::{Identity, Shape};
 
 /// Devices take turns at equal distances, so that a fleet's load is even whatever its size.
 pub(super) struct Fleet {
     devices: Vec<Device>,
+    /// `None`: the contract's.
+    shape: Option<&'static Shape>,
     next: usize,
+    /// How often all devices have had their turn.
+    rounds: u64,
     invalid_ratio: f64,
     encoder: Encoder,
     rng: Rng,
@@ -25,9 +30,14 @@ impl Fleet {
     pub(super) fn new(settings: &Settings) -> Self {
         let mut rng = Rng::new();
         let now = Timestamp::now();
+        let resolution = settings.shape.map_or(1, |shape| shape.resolution);
         Self {
-            devices: (1..=settings.devices).map(|n| Device::new(n, now, &mut rng)).collect(),
+            devices: (1..=settings.devices)
+                .map(|n| Device::new(n, now, &mut rng).with_resolution(resolution))
+                .collect(),
+            shape: settings.shape,
             next: 0,
+            rounds: 0,
             invalid_ratio: settings.invalid_ratio,
             encoder: Encoder::new(),
             rng,
@@ -38,9 +48,19 @@ impl Fleet {
     pub(super) fn publish(&mut self) -> Publish {
         let turn = self.next;
         self.next = (turn + 1) % self.devices.len();
+        let messages = self.rounds;
+        self.rounds += u64::from(self.next == 0);
         let device = &mut self.devices[turn];
         let sample = device.measure(Timestamp::now(), &mut self.rng);
-        let payload = if self.rng.f64() < self.invalid_ratio {
+        let is_invalid = self.rng.f64() < self.invalid_ratio;
+        if let Some(shape) = self.shape {
+            let number = u32::try_from(turn + 1).unwrap_or(u32::MAX);
+            let identity = Identity { id: device.id(), number, messages };
+            let (topic, payload) = shape.write(&identity, sample);
+            let payload = if is_invalid { Shape::spoil(&payload) } else { payload };
+            return Publish::new(topic, QoS::AtLeastOnce, payload);
+        }
+        let payload = if is_invalid {
             let flaw = Flaw::ALL[self.rng.usize(..Flaw::ALL.len())];
             self.encoder.spoil(device.id(), sample, flaw)
         } else {

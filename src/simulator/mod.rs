@@ -19,6 +19,7 @@ mod fleet;
 mod progress;
 mod publisher;
 mod settings;
+mod shapes;
 
 pub use settings::{SETTINGS, Settings, help};
 

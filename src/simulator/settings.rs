@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::shapes::{Shape, names};
 use crate::base::settings::{self, Secret, Setting, Sources};
 use crate::mqtt::Tls;
 
@@ -23,6 +24,11 @@ pub const SETTINGS: &[Setting] = &[
         "1000",
         "milliseconds between two messages of a device; 0: as fast as the broker accepts",
     ),
+    Setting::new(
+        "SIMULATE",
+        "",
+        "messages in the shape of a recipe of deploy/mappings, each of which is a row of it; unset: the built-in shape",
+    ),
     Setting::new("INVALID_RATIO", "0", "share of invalid messages, from 0 to 1"),
     Setting::new("MESSAGE_COUNT", "0", "messages to publish; 0: until stopped"),
     Setting::new("MAX_INFLIGHT", "100", "messages sent and not yet acknowledged"),
@@ -39,8 +45,10 @@ pub const SETTINGS: &[Setting] = &[
 pub fn help() -> String {
     format!(
         "Environment variables (an empty one counts as not set):\n{}\n\
+         SIMULATE takes {}.\n\n\
          Exit codes: 0 finished or stopped by a signal, 64 bad configuration, 1 other failure.",
-        settings::help(SETTINGS)
+        settings::help(SETTINGS),
+        names()
     )
 }
 
@@ -59,6 +67,8 @@ pub struct Settings {
     pub devices: u32,
     /// Between two messages of one device; zero: as fast as the broker accepts.
     pub interval: Duration,
+    /// What devices publish; `None`: the built-in shape.
+    pub(super) shape: Option<&'static Shape>,
     /// Share of messages that are invalid, 0 to 1.
     pub invalid_ratio: f64,
     /// How many messages to publish; `None`: until stopped.
@@ -80,6 +90,7 @@ impl Settings {
             tls: tls(from),
             devices: from.number("NUM_DEVICES", 10, 1..=1_000_000),
             interval: Duration::from_millis(from.number("PUBLISH_INTERVAL_MS", 1_000, MILLIS)),
+            shape: shape(from),
             invalid_ratio: invalid_ratio(from),
             message_count: Some(from.number("MESSAGE_COUNT", 0, 0..=u64::MAX))
                 .filter(|count| *count > 0),
@@ -101,6 +112,15 @@ fn invalid_ratio(from: &mut Sources) -> f64 {
     }
     from.mistake(format!("INVALID_RATIO: expected a number from 0 to 1, found `{ratio}`"));
     0.0
+}
+
+fn shape(from: &mut Sources) -> Option<&'static Shape> {
+    let name = from.optional::<String>("SIMULATE", "a name")?;
+    let shape = Shape::find(&name);
+    if shape.is_none() {
+        from.mistake(format!("SIMULATE: expected one of {}, found `{name}`", names()));
+    }
+    shape
 }
 
 fn login(from: &mut Sources) -> Option<(String, Secret)> {
@@ -147,6 +167,7 @@ mod tests {
             ("MQTT_PORT", "0"),
             ("NUM_DEVICES", "none"),
             ("INVALID_RATIO", "NaN"),
+            ("SIMULATE", "toaster"),
             ("MAX_INFLIGHT", "65536"),
             ("MQTT_PASSWORD", "hunter2"),
             ("MQTT_CA_FILE", "/nowhere/ca.pem"),
