@@ -12,7 +12,9 @@ use crate::base::settings::{Mistakes, Sources};
 use crate::base::time::Timestamp;
 use crate::mqtt;
 use crate::telemetry::admit::Admission;
-use crate::telemetry::mapping::{Explanation, Fate, Mappings, Message, OwnTopics, Unmatched};
+use crate::telemetry::mapping::{
+    Explanation, Fate, MappedReading, Mappings, Message, OwnTopics, Unmatched,
+};
 use crate::telemetry::validate::{Rules, TimeOfDay};
 
 mod report;
@@ -91,6 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
             is_retained: false,
             qos: None,
             received_at: None,
+            is_reading: false,
         })
         .map(|()| true),
         _ => read_samples(arguments.file.as_deref().unwrap_or("-"), &mut check),
@@ -124,6 +127,15 @@ impl Checker {
                 "the payload has {} bytes, {max_payload_bytes} are allowed",
                 sample.payload.len()
             ));
+            return report;
+        }
+        if sample.is_reading {
+            match MappedReading::from_json(&sample.payload) {
+                Some(reading) => report.stored(&reading),
+                None => self.admission.admit(&sample.payload, clock, |_, outcome| {
+                    report.built_in(outcome);
+                }),
+            }
             return report;
         }
         let Explanation { fate, refused, readings, ignored } =

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::base::output::complain;
 use crate::base::time::Timestamp;
+use crate::telemetry::rejection::Stage;
 
 /// A message that somebody has seen.
 pub(super) struct Sample {
@@ -18,6 +19,8 @@ pub(super) struct Sample {
     /// As it was delivered, if that is known.
     pub(super) qos: Option<u8>,
     pub(super) received_at: Option<Timestamp>,
+    /// Whether it is what the database has refused: a reading that was acknowledged, and no message.
+    pub(super) is_reading: bool,
 }
 
 /// Reads a file of messages, or standard input; returns whether all of it could be understood.
@@ -103,6 +106,8 @@ struct Line<'d> {
     qos: Option<u8>,
     #[serde(default, alias = "tst")]
     received_at: Option<String>,
+    #[serde(default)]
+    stage: Option<String>,
 }
 
 impl Line<'_> {
@@ -123,6 +128,7 @@ impl Line<'_> {
             is_retained: self.retain == 1,
             qos: self.qos,
             received_at: self.received_at.as_deref().and_then(time),
+            is_reading: self.stage.as_deref() == Some(Stage::Database.as_str()),
         })
     }
 }

@@ -111,6 +111,7 @@ fn observe(arguments: &Arguments, settings: mqtt::Settings, observed: &mut Obser
             is_retained: publish.retain,
             qos: None,
             received_at: None,
+            is_reading: false,
         };
         observed.add(&sample, Timestamp::now());
         if told.elapsed() >= PROGRESS_EVERY {

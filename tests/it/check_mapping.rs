@@ -128,11 +128,18 @@ fn lines_of_mosquitto_sub_and_an_answer_of_dead_letters_are_read() {
     let letters = serde_json::json!({"dead_letters": [
         {"id": 1, "received_at": "2025-10-05T12:34:56Z", "topic": "tele/x/y", "stage": "decode", "reason": "r",
          "payload": "eyJiYXR0ZXJ5Ijo3fQ==", "payload_encoding": "base64"},
-    ], "total": 1, "next": null});
+        // What the database has refused is a row of its table, whatever the mappings are now.
+        {"id": 2, "received_at": "2025-10-05T12:34:56Z", "topic": "", "stage": "database", "reason": "r",
+         "payload": r#"{"table":"gone","device_id":"d","timestamp":"2025-10-05T12:34:56Z","power":1.5}"#,
+         "payload_encoding": "utf8"},
+    ], "total": 2, "next": null});
     let pretty = serde_json::to_string_pretty(&letters).unwrap();
     let checked = check(MAPPING, &["check-mapping", "--json", "-"], &pretty);
     assert_eq!(checked.code, Some(0), "{}", checked.complaints);
     assert!(checked.text.contains("2025-10-05T12:34:56Z"), "{}", checked.text);
+    let told: Value = serde_json::from_str(checked.text.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(told["readings"][0]["table"], "gone", "{told}");
+    assert_eq!((&told["outcome"], &told["mapping"]), (&"stored".into(), &Value::Null));
     let checked = check(MAPPING, &["check-mapping", "-"], "not a line\n");
     assert_eq!(checked.code, Some(1));
     assert!(checked.complaints.contains("line 1"), "{}", checked.complaints);

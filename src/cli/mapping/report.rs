@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::telemetry::Reading;
-use crate::telemetry::mapping::{Explained, Mapped};
+use crate::telemetry::mapping::{Explained, Mapped, MappedReading};
 use crate::telemetry::rejection::Rejection;
 
 /// What became of a message.
@@ -65,6 +65,12 @@ impl<'s> Report<'s> {
             table,
             sources,
         });
+    }
+
+    /// Adds what says itself where it belongs.
+    pub(super) fn stored(&mut self, reading: &MappedReading) {
+        let table = reading.table.name.clone();
+        self.row(Row { index: None, outcome: Ok(json!(reading)), table, sources: Vec::new() });
     }
 
     /// Adds what the built-in shape has made.
