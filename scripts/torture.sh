@@ -22,6 +22,7 @@ CASES=(
     'sim        whatever_happens_         1000000'
     'fuzz       torture::fuzz::           1000000'
     'soak       torture::soak::               600'
+    'pending    mapped::backlog::         1000000'
     'machine    torture::machine::             20'
 )
 
@@ -50,6 +51,7 @@ it also fills and breaks filesystems.
                         time; a failure also prints the shortest schedule that still fails
             fuzz        mutations of the corpora of tests/fuzz
             soak        all faults at random; --count is in seconds
+            pending     a configuration that changes in front of a long backlog; --count is its records
             machine     a machine in QEMU that is killed, its disk forgetting what was not flushed, and
                         the control without syncs; Debian on x86-64 only
   --count   how often each case is tried; by default so often that all of it takes an hour
@@ -94,7 +96,7 @@ nextest() {
     local filter=$1 target=(--test it)
     shift
     case $filter in
-        torture::* | slow::*) ;;
+        torture::* | slow::* | mapped::*) ;;
         whatever_happens_) target=(--test sim) ;;
         *) target=(--lib) ;;
     esac
@@ -135,6 +137,9 @@ run_case() {
                 ${SEED:+"TORTURE_SEED=$SEED"}
             ;;
         slow) nextest "$filter" && row 'as slow as that' 2 ;;
+        pending)
+            nextest "$filter" MAPPED_PENDING="$count" && row 'records pending, mappings changed' "$count"
+            ;;
         soak) nextest "$filter" TORTURE_SOAK_SECONDS="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;
         *) nextest "$filter" TORTURE_COUNT="$count" ${SEED:+"TORTURE_SEED=$SEED"} ;;
     esac

@@ -6,6 +6,8 @@ use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq,
 };
 
+mod backlog;
+mod corrected;
 mod faults;
 
 const TOKEN: &str = "correct horse battery staple";
