@@ -15,7 +15,8 @@ const RECORDS: u64 = 1_000_000;
 
 pub(crate) fn run(plan: &Plan) -> Findings {
     let records = plan.scaled(RECORDS);
-    let filled = fill(records);
+    let publish = |port| load::publish_arrays(port, 0..records);
+    let filled = fill(records, |service| service, publish);
     let readings: Vec<Reading> = (0..records).map(load::sample).collect();
     let mut postgres = Postgres::prepare(Fsync::On);
     postgres.launch();
@@ -24,7 +25,7 @@ pub(crate) fn run(plan: &Plan) -> Findings {
     let (ours, bare) = plan.alternate(
         || {
             empty();
-            ours(&postgres, &filled, records)
+            drain(&postgres, &filled, records, "telemetry")
         },
         || {
             empty();
@@ -43,12 +44,16 @@ pub(crate) fn run(plan: &Plan) -> Findings {
 }
 
 /// A service that has so many records in its log, and does not run.
-fn fill(records: u64) -> Service {
+pub(crate) fn fill(
+    records: u64,
+    configure: impl FnOnce(Service) -> Service,
+    publish: impl FnOnce(u16),
+) -> Service {
     let broker = Mosquitto::start();
-    let service = Service::new(&ingest::no_database(), broker.port);
+    let service = configure(Service::new(&ingest::no_database(), broker.port));
     let mut ingestor = service.start();
     ingestor.await_ready();
-    load::publish_arrays(broker.port, 0..records);
+    publish(broker.port);
     load::await_counter(&mut ingestor, "ingestor_valid_messages_total", records);
     ingestor.stop();
     service
@@ -59,14 +64,15 @@ fn per_second(records: u64, elapsed: Duration) -> f64 {
     records as f64 / elapsed.as_secs_f64()
 }
 
-/// From the start of the process to the last row.
-fn ours(postgres: &Postgres, filled: &Service, records: u64) -> f64 {
+/// Rows a second from the start of the process to the last row.
+pub(crate) fn drain(postgres: &Postgres, filled: &Service, records: u64, table: &str) -> f64 {
     let service = Service::new(&postgres.url(), ports::free());
     copy(&filled.wal_dir(), &service.wal_dir());
     let started = Instant::now();
     let mut ingestor = service.start();
     load::await_counter(&mut ingestor, "ingestor_db_inserts_total", records);
     let elapsed = started.elapsed();
-    assert_eq!(postgres.count() as u64, records);
+    let rows = postgres.value(&format!("select count(*) from {table}"));
+    assert_eq!(rows, records.cast_signed());
     per_second(records, elapsed)
 }

@@ -25,6 +25,7 @@ mod latency;
 mod live;
 mod load;
 mod machine;
+mod mapped;
 mod plan;
 mod plots;
 mod proxy;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         let findings = match measurement {
             Measurement::Ingest => ingest::run(&plan),
             Measurement::Drain => drain::run(&plan),
+            Measurement::Mapped => mapped::run(&plan),
             Measurement::Live => live::run(&plan),
             Measurement::Latency => latency::run(&plan),
             Measurement::Backlog => backlog::run(&plan),

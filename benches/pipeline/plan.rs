@@ -33,6 +33,8 @@ pub(crate) enum Measurement {
     Ingest,
     /// The log into PostgreSQL, against a loop of inserts
     Drain,
+    /// Rows of a mapping out of the log, against readings of the built-in shape
+    Mapped,
     /// A publisher at full speed into the table, against a subscriber without a database
     Live,
     /// Publish to PUBACK and to visible row, at 2,000 messages a second
@@ -48,6 +50,7 @@ impl Measurement {
         match self {
             Self::Ingest => "ingest",
             Self::Drain => "drain",
+            Self::Mapped => "mapped",
             Self::Live => "live",
             Self::Latency => "latency",
             Self::Backlog => "backlog",
