@@ -70,6 +70,7 @@ password() { keep "$1" || random_secret | put "$1"; }
 make_passwords() {
     password postgres-password
     password grafana-password
+    password dashboard-password
     password admin-token
     make_database_login
 }

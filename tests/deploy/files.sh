@@ -8,6 +8,7 @@ source scripts/lib.sh
 source tests/deploy/lib.sh
 
 DASHBOARD=deploy/grafana/dashboard.json
+TABLES=deploy/grafana/tables.json
 ALERTS=deploy/prometheus/alerts.yml
 
 main() {
@@ -100,6 +101,15 @@ main() {
         | length == (unique | length)'
     local uid
     uid=$(awk '$1 == "uid:" { print $2 }' deploy/grafana/provisioning/datasources/prometheus.yml)
+    must 'its data source is the one provided' dashboard "all(.. | .datasource?.uid? // empty; . == \"$uid\")"
+    holds
+
+    rule 'so is the one on the tables, whose data source is the database'
+    DASHBOARD=$TABLES
+    must 'ids are unique' dashboard '[.panels[].id] | length == (unique | length)'
+    must 'each panel asks something' dashboard 'all(.panels[]; .title != "" and (.targets | length) > 0 and all(.targets[]; .rawSql != ""))'
+    must 'it has its variables' dashboard '[.templating.list[].name] == ["table", "field", "device"]'
+    uid=$(awk '$1 == "uid:" { print $2 }' deploy/grafana/provisioning/datasources/postgres.yml)
     must 'its data source is the one provided' dashboard "all(.. | .datasource?.uid? // empty; . == \"$uid\")"
     holds
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 set -eu
-for file in "$GF_SECURITY_ADMIN_PASSWORD__FILE" "$GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH" \
+for file in "$GF_SECURITY_ADMIN_PASSWORD__FILE" /run/secrets/dashboard-password "$GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH" \
     /etc/grafana/provisioning/datasources/*.yml /etc/grafana/provisioning/dashboards/*.yml; do
     cat "$file" >/dev/null
 done
