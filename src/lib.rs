@@ -46,5 +46,6 @@ pub mod base;
 pub mod cli;
 pub mod dead_letters;
 pub mod http;
+pub mod recent;
 pub mod simulator;
 pub mod status;

@@ -11,6 +11,7 @@ use crate::base::signals::{Hangups, StopSignals};
 mod build;
 pub mod config;
 mod housekeeping;
+mod last_values;
 pub mod logging;
 mod reload;
 mod stall_timer;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::{Shared, build};
 use super::config::Config;
 use super::housekeeping;
+use super::last_values::LastValuesAgain;
 use super::reload::Reload;
 use super::supervisor::Supervisor;
 use super::watchdog;
@@ -18,6 +19,7 @@ use crate::flusher::{self, Flusher};
 use crate::http::{self, Access, AppState, Description, Inlet, Replayer, Tables};
 use crate::intake::Intake;
 use crate::mqtt::{Source, SourceParts};
+use crate::recent::Recent;
 use crate::status::health::Health;
 use crate::wal::Log;
 
@@ -48,7 +50,9 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         tracing::warn!("{warning}");
     }
     let shared = build(&config)?;
-    let http = http::serve(&config.http, http_state(&config, &shared, output)).await?;
+    let state = http_state(&config, &shared, output);
+    let last_values = LastValuesAgain::of(&state);
+    let http = http::serve(&config.http, state).await?;
     let Shared { metrics, health, log, dead_letters, .. } = shared;
 
     let mut supervisor = Supervisor::default();
@@ -118,6 +122,8 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     let flusher = flusher.run(stop_flusher.clone());
     supervisor.task(FLUSHER, async { flusher.await.map_err(Into::into) });
 
+    supervisor.task("last values of devices", last_values.run());
+
     let maintenance = Activity::default();
     let work = housekeeping::run(log.clone(), Arc::clone(&health), maintenance.clone());
     supervisor.task("housekeeping", work);
@@ -153,6 +159,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         health: Arc::clone(health),
         history: Arc::clone(history),
         database: shared.database.clone(),
+        recent: Recent::new(log.clone()),
         description: Description::of(&tables),
         tables,
         seen: shared.seen.clone(),

@@ -1,5 +1,11 @@
 //! `GET /api/v1/devices`: each device's latest reading, by name or by age.
+//!
+//! The database knows all devices, and the service the last value of each, which may not be in the table yet.
+//! So of a page of the table those values are newer where there are such, and devices of which there is
+//! nothing in the table come in between. Without an answer from the database the last values are shown alone.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rocket::serde::json::Json;
@@ -15,8 +21,10 @@ use super::export::{self, Accepted, Answered};
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::selection::{Selection, Wanted};
+use super::together::{Partial, as_stored, patiently};
 use crate::base::time::Timestamp;
-use crate::postgres::{DeviceFilter, StoredReading};
+use crate::postgres::{DeviceFilter, DevicePage, Failure, Relation, StoredReading, Total};
+use crate::recent::{DevicesAsk, LogRow};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![devices]
@@ -36,7 +44,7 @@ pub(super) fn routes() -> Vec<Route> {
         ),
         (
             status = 503,
-            description = "The database does not answer, or has no table yet.",
+            description = "The database does not answer, or has no table yet, and no device is remembered.",
             body = super::error::Body,
             example = json!({"error": "the database does not answer; try again in a moment"}),
         ),
@@ -59,12 +67,121 @@ pub(super) async fn devices(
     let Query { limit, offset, name_contains, newest_first } = Query::read(&parameters)?;
     let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = DeviceFilter { name_contains, newest_first };
-    let page = state.database.devices(&relation, &filter, offset, limit).await;
-    let page = page.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
+    let asked = Asked { relation, filter, offset, limit };
+    let page = page(state, &asked).await?;
     let data = page.latest.into_iter().map(|reading| item(reading, shown.as_ref())).collect();
     let total_exact = (!page.total.exact).then_some(false);
-    let total = page.total.rows;
-    Ok(Answered::Page(Json(Answer { data, total, total_exact, limit, offset })))
+    Ok(Answered::Page(Json(Answer {
+        data,
+        total: page.total.rows,
+        total_exact,
+        limit,
+        offset,
+        partial: page.partial.is_some(),
+        complete_from: page.partial,
+    })))
+}
+
+struct Asked {
+    relation: Relation,
+    filter: DeviceFilter,
+    offset: u32,
+    limit: u32,
+}
+
+struct Page {
+    latest: Vec<StoredReading>,
+    total: Total,
+    partial: Option<Partial>,
+}
+
+async fn page(state: &AppState, asked: &Asked) -> Result<Page, ApiError> {
+    let table = asked.relation.name();
+    let is_down = state.health.is_database_down();
+    let broken = |error| ApiError::internal(&error);
+    // First the log, then the table: what is flushed meanwhile is in both.
+    let waiting = state.recent.waiting(table, |name| asked.filter.matches(name)).await;
+    let (waiting, is_all) = waiting.map_err(broken)?;
+    let failure = match patiently(is_down, of_table(state, asked, waiting, is_all)).await {
+        Ok(page) => return Ok(page),
+        Err(failure) => failure,
+    };
+    if !ApiError::is_outage(&failure) {
+        return Err(ApiError::of_query(state, &failure, "name_contains"));
+    }
+    let filter = asked.filter.clone();
+    let ask = DevicesAsk {
+        table: table.to_owned(),
+        matches: move |name: &str| filter.matches(name),
+        newest_first: asked.filter.newest_first,
+        offset: asked.offset as usize,
+        limit: asked.limit as usize,
+    };
+    let (rows, total) = state.recent.devices(ask).await.map_err(broken)?;
+    if total == 0 && state.recent.latest().devices(table, |_| true).is_empty() {
+        return Err(ApiError::of_query(state, &failure, "name_contains"));
+    }
+    let latest = rows.into_iter().map(|row| as_stored(&asked.relation, row)).collect();
+    let complete_from = state.recent.complete_from(table, None);
+    let partial = Some(Partial { complete_from });
+    Ok(Page { latest, total: Total::of(total), partial })
+}
+
+/// The page of the table, with the last values of those devices of which something waits.
+async fn of_table(
+    state: &AppState,
+    Asked { relation, filter, offset, limit }: &Asked,
+    waiting: Vec<LogRow>,
+    is_all: bool,
+) -> Result<Page, Failure> {
+    let (offset, limit) = (*offset, *limit);
+    let database = &state.database;
+    if waiting.is_empty() {
+        let DevicePage { latest, total, .. } =
+            database.devices(relation, filter, offset, limit).await?;
+        return Ok(Page { latest, total, partial: None });
+    }
+    let names: Vec<&str> = waiting.iter().map(|row| &*row.key.device_id).collect();
+    let has = database.has_devices(relation, &names).await?;
+    let new = has.iter().filter(|has| !**has).count();
+    let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+    // By name only a new device moves others. By age every one does, so all before the page are read.
+    let before = if filter.newest_first { 0 } else { offset.saturating_sub(count) };
+    let most = limit.saturating_add(offset - before).saturating_add(count);
+    let page = database.devices(relation, filter, before, most).await?;
+    let DevicePage { latest, passed, total } = page;
+    let mut all: BTreeMap<String, StoredReading> =
+        latest.into_iter().map(|reading| (reading.device_id.clone(), reading)).collect();
+    let bounds = all.first_key_value().zip(all.last_key_value());
+    let bounds = bounds.map(|((first, _), (last, _))| (first.clone(), last.clone()));
+    let is_end = passed < most;
+    for (row, has) in waiting.into_iter().zip(has) {
+        let name = row.key.device_id.to_string();
+        let newer =
+            |stored: &StoredReading| stored.compare(row.key.timestamp, &row.key.device_id).is_lt();
+        let is_on_page = match all.get(&name) {
+            Some(stored) => newer(stored),
+            // Else it is on another page: what is in the table stands where the table has it.
+            None => {
+                filter.newest_first
+                    || !has && (is_end || bounds.as_ref().is_some_and(|(_, last)| name <= *last))
+            }
+        };
+        if is_on_page {
+            all.insert(name, as_stored(relation, row));
+        }
+    }
+    let mut latest: Vec<StoredReading> = all.into_values().collect();
+    if filter.newest_first {
+        latest.sort_by_cached_key(|reading| {
+            (Reverse(reading.cursor().place().0), reading.device_id.clone())
+        });
+    }
+    let skipped = (offset - before) as usize;
+    let latest = latest.into_iter().skip(skipped).take(limit as usize).collect();
+    let total = Total::of(if total.exact { total.rows + new as u64 } else { u64::MAX });
+    let total = Total { exact: total.exact && is_all, ..total };
+    Ok(Page { latest, total, partial: None })
 }
 
 /// The parameters that there are.
@@ -117,6 +234,15 @@ pub(super) struct Answer {
     /// The `offset` of the request.
     #[schema(example = 0)]
     offset: u32,
+    /// Whether devices or their latest readings may be missing, because the database does not answer and
+    /// what the service remembers is shown.
+    #[schema(example = false)]
+    partial: bool,
+    /// If `partial`: no device is missing of which this service has received a reading from this time on;
+    /// null if nothing is certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, example = "2025-10-05T12:34:56Z")]
+    complete_from: Option<Partial>,
 }
 
 /// A device and its latest reading.

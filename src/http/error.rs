@@ -71,6 +71,13 @@ impl ApiError {
         Self::unavailable("the database does not answer; try again in a moment")
     }
 
+    /// Whether the database does not answer, or has no table yet, rather than refuse what it is asked.
+    pub(super) fn is_outage(failure: &Failure) -> bool {
+        let is_refusal = failure.is_configuration() || matches!(failure, Failure::Refused(_));
+        let is_answer = failure.is_untranslatable() || failure.is_mismatch() || is_refusal;
+        failure.is_missing_table() || !is_answer
+    }
+
     /// A 503 that says no more than this.
     pub(super) fn unavailable(problem: &'static str) -> Self {
         Self::Unavailable(Cow::Borrowed(problem))

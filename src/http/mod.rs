@@ -21,6 +21,8 @@
 //! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
 //! the page, which is for a browser, is in it nowhere.
 //!
+//! What is acknowledged can be read, in the table or not: `together` puts table and log together.
+//!
 //! Connections, and what bounds them, are in `server` and `connection_limits`, who may ask in `access`.
 //! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
 //! say which server it is.
@@ -39,6 +41,7 @@ use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::intake::seen::Seen;
 use crate::postgres::Database;
+use crate::recent::Recent;
 use crate::status::health::Health;
 use crate::status::history::History;
 use crate::wal::Log;
@@ -69,6 +72,7 @@ mod status;
 mod tables;
 mod telemetry;
 mod tls;
+mod together;
 mod upload;
 mod wire;
 
@@ -95,6 +99,8 @@ pub struct AppState {
     pub history: Arc<History>,
     /// Where telemetry and devices are read.
     pub database: Database,
+    /// What they read from the log.
+    pub recent: Arc<Recent>,
     /// The tables that can be asked for.
     pub tables: Arc<Tables>,
     /// What mappings have done.

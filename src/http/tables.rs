@@ -14,6 +14,7 @@ use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
 use super::query::RawQuery;
+use crate::postgres::Relation;
 use crate::telemetry::fields::FIELDS;
 use crate::telemetry::mapping::{BUILT_IN_TABLE, ColumnOutline, Kind, Mappings, TableOutline};
 
@@ -72,6 +73,12 @@ impl Tables {
         Self(others)
     }
 
+    /// How each of them is read as a whole.
+    #[must_use]
+    pub fn relations(&self) -> Vec<Relation> {
+        self.0.iter().map(Table::relation).collect()
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Table> {
         self.0.iter().find(|table| table.name == name)
     }
@@ -107,6 +114,11 @@ impl Table {
     /// Whether a row of it is a reading of the built-in shape and nothing else.
     pub(super) fn is_built_in(&self) -> bool {
         self.name == BUILT_IN_TABLE && self.mappings.is_empty()
+    }
+
+    /// How its rows are read if all of their columns are asked for.
+    pub(super) fn relation(&self) -> Relation {
+        if self.is_built_in() { Relation::built_in() } else { Relation::whole(&self.name) }
     }
 
     pub(super) fn column(&self, name: &str) -> Option<&ColumnOutline> {

@@ -1,4 +1,4 @@
-//! `GET /api/v1/telemetry`: readings, newest first, by offset or by cursor.
+//! `GET /api/v1/telemetry`: readings of table and log, newest first, by offset or by cursor.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::export::{self, Accepted, Answered};
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::selection::{Selection, Wanted};
+use super::together::{self, Partial, Question};
 use crate::base::time::Timestamp;
 use crate::postgres::{Cursor, Position, StoredReading, TelemetryFilter};
 
@@ -24,7 +25,9 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// Readings, newest first
 ///
-/// Pages are reached by `offset` or, at a cost that does not grow with depth, by `cursor`.
+/// Pages are reached by `offset` or, at a cost that does not grow with depth, by `cursor`. A reading is there
+/// as soon as it is acknowledged, whether it is in the database yet or not. While the database does not answer,
+/// what waits in the log is shown, and `partial` is true.
 #[utoipa::path(
     get,
     tag = "data",
@@ -38,7 +41,7 @@ pub(super) fn routes() -> Vec<Route> {
         ),
         (
             status = 503,
-            description = "The database does not answer, or has no table yet.",
+            description = "The database does not answer, or has no table yet, and the log has nothing to answer with.",
             body = super::error::Body,
             example = json!({"error": "the database does not answer; try again in a moment"}),
         ),
@@ -62,8 +65,7 @@ pub(super) async fn telemetry(
     let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = TelemetryFilter { device_id, start, end };
     let position = cursor.map_or(Position::Offset(offset), Position::After);
-    let page = state.database.telemetry(&relation, &filter, &position, limit).await;
-    let page = page.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
+    let page = together::telemetry(state, &Question { relation, filter, position, limit }).await?;
     Ok(Answered::Page(Json(Answer {
         data: page.readings.into_iter().map(|reading| item(reading, shown.as_ref())).collect(),
         total: page.total.rows,
@@ -71,6 +73,8 @@ pub(super) async fn telemetry(
         limit,
         offset,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
+        partial: page.partial.is_some(),
+        complete_from: page.partial,
     })))
 }
 
@@ -136,6 +140,14 @@ pub(super) struct Answer {
     /// The `cursor` of the next page; null at the end.
     #[schema(required, example = json!(null))]
     next_cursor: Option<String>,
+    /// Whether readings may be missing, because the database does not answer and the log alone was asked.
+    #[schema(example = false)]
+    partial: bool,
+    /// If `partial`: the time from which on nothing is missing that this service has received; null if nothing
+    /// is certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, example = "2025-10-05T12:34:56Z")]
+    complete_from: Option<Partial>,
 }
 
 /// One measurement of one device.

@@ -73,8 +73,8 @@ pub use connection_string::ConnectionString;
 pub(crate) use examine::{Examination, Rights};
 pub use failure::Failure;
 pub use queries::{
-    Cursor, DeviceFilter, DevicePage, InvalidCursor, Position, Relation, StoredColumn,
-    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetryPage, Total, Walk,
+    Cursor, DeviceFilter, DevicePage, InvalidCursor, LogKey, Position, Relation, StoredColumn,
+    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total, Walk,
 };
 pub use reindex::{IndexProgress, index_plan};
 pub use reshape::Reshape;

@@ -45,6 +45,8 @@ pub(super) enum Scope {
     Statement,
     /// All that comes between [`Session::begin`] and [`Session::end`].
     Transaction,
+    /// The same, in which every statement sees what the first one saw.
+    Snapshot,
 }
 
 impl Session {
@@ -96,7 +98,7 @@ impl Session {
     }
 
     fn has_transaction(&self) -> bool {
-        self.scope == Scope::Transaction || !self.is_ours
+        self.scope != Scope::Statement || !self.is_ours
     }
 
     /// To be asked only between [`Self::begin`] and [`Self::end`].
@@ -112,7 +114,11 @@ impl Session {
     /// Makes ready for statements, none of which PostgreSQL lets run for longer than `limit`.
     pub(super) async fn begin(&mut self, limit: Duration) -> Result<(), Failure> {
         if self.has_transaction() {
-            return self.run(format!("begin; {}", self.local_settings(limit))).await;
+            let begin = match self.scope {
+                Scope::Snapshot => "begin isolation level repeatable read read only",
+                Scope::Statement | Scope::Transaction => "begin",
+            };
+            return self.run(format!("{begin}; {}", self.local_settings(limit))).await;
         }
         if self.limit == Some(limit) {
             return Ok(());

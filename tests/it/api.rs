@@ -327,7 +327,7 @@ fn start_and_end_are_inclusive_and_of_any_offset() {
     let body = api.get("/api/v1/telemetry?device_id=c");
     assert_eq!(
         body.to_string(),
-        r#"{"data":[{"battery":3.0,"device_id":"c","humidity":2.0,"temperature":1.0,"timestamp":"2025-06-01T12:00:00.000001Z"}],"limit":100,"next_cursor":null,"offset":0,"total":1,"total_exact":true}"#
+        r#"{"data":[{"battery":3.0,"device_id":"c","humidity":2.0,"temperature":1.0,"timestamp":"2025-06-01T12:00:00.000001Z"}],"limit":100,"next_cursor":null,"offset":0,"partial":false,"total":1,"total_exact":true}"#
     );
 }
 
@@ -336,7 +336,7 @@ fn devices_are_shown_with_their_latest_reading() {
     let api = Api::start();
     assert_eq!(
         api.get("/api/v1/devices").to_string(),
-        r#"{"data":[],"limit":100,"offset":0,"total":0}"#
+        r#"{"data":[],"limit":100,"offset":0,"partial":false,"total":0}"#
     );
     // The latest by its own time, not by its arrival.
     api.postgres.execute(
@@ -348,7 +348,7 @@ fn devices_are_shown_with_their_latest_reading() {
     let body = api.get("/api/v1/devices?limit=2&offset=3");
     assert_eq!(
         body.to_string(),
-        r#"{"data":[{"battery":50.0,"device_id":"device-004","humidity":4.0,"last_seen":"2025-06-01T00:00:05Z","temperature":5.0},{"battery":50.0,"device_id":"device-005","humidity":5.0,"last_seen":"2025-06-01T00:00:05Z","temperature":5.0}],"limit":2,"offset":3,"total":250}"#
+        r#"{"data":[{"battery":50.0,"device_id":"device-004","humidity":4.0,"last_seen":"2025-06-01T00:00:05Z","temperature":5.0},{"battery":50.0,"device_id":"device-005","humidity":5.0,"last_seen":"2025-06-01T00:00:05Z","temperature":5.0}],"limit":2,"offset":3,"partial":false,"total":250}"#
     );
     let names: Vec<String> = [0, 100, 200]
         .iter()

@@ -40,6 +40,7 @@ mod log_output;
 mod mapped;
 mod neighbours;
 mod openapi;
+mod outage;
 mod page;
 mod partitions;
 mod path;

@@ -18,6 +18,21 @@ pub struct Cursor {
     pub(super) device_id: String,
 }
 
+impl Cursor {
+    /// The time that it names in microseconds since the Unix epoch, the nearest there is, and the device.
+    #[must_use]
+    pub fn place(&self) -> (i64, &str) {
+        let micros = match self.ts.unix_micros() {
+            Some(micros) => {
+                i64::try_from(micros).unwrap_or(if micros < 0 { i64::MIN } else { i64::MAX })
+            }
+            None if self.ts == Instant::INFINITY => i64::MAX,
+            None => i64::MIN,
+        };
+        (micros, &self.device_id)
+    }
+}
+
 const INFINITY: &str = "infinity";
 const MINUS_INFINITY: &str = "-infinity";
 

@@ -34,7 +34,8 @@ pub struct DeviceFilter {
 
 impl DeviceFilter {
     /// As PostgreSQL finds it, capitals of rare alphabets aside.
-    fn matches(&self, device_id: &str) -> bool {
+    #[must_use]
+    pub fn matches(&self, device_id: &str) -> bool {
         let part = self.name_contains.as_ref().map(|part| part.to_lowercase());
         part.is_none_or(|part| device_id.to_lowercase().contains(&part))
     }

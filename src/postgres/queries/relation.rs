@@ -36,6 +36,12 @@ impl Relation {
         &self.name
     }
 
+    /// Whether whole rows are read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// The columns without which it cannot be read.
     pub(super) fn needed(&self) -> &'static [&'static str] {
         if self.is_whole { &COLUMNS[..2] } else { &COLUMNS }

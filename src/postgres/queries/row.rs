@@ -1,5 +1,7 @@
 //! A row of the table, whoever has put it in, and whatever the types of its columns.
 
+use std::cmp::Ordering;
+
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 
@@ -46,8 +48,21 @@ impl StoredReading {
 }
 
 impl StoredReading {
+    /// As the table will have it.
+    #[must_use]
+    pub fn of_log(device_id: String, timestamp: Timestamp, values: StoredValues) -> Self {
+        Self { device_id, timestamp: Some(timestamp), values, ts: timestamp.into() }
+    }
+
+    /// The newest come last, and those of one moment by device.
+    #[must_use]
+    pub fn compare(&self, timestamp: Timestamp, device_id: &str) -> Ordering {
+        self.ts.cmp(&timestamp.into()).then_with(|| self.device_id.as_str().cmp(device_id))
+    }
+
     /// Its place.
-    pub(super) fn cursor(&self) -> Cursor {
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
         Cursor { ts: self.ts, device_id: self.device_id.clone() }
     }
 

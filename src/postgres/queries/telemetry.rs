@@ -3,13 +3,14 @@
 use sqlx::{Postgres, QueryBuilder};
 
 use super::cursor::Cursor;
+use super::in_table::{LogKey, which_are_known};
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::window::{Window, windows};
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant;
-use crate::postgres::session::Session;
+use crate::postgres::session::{Scope, Session};
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// Rows up to which a total is counted.
@@ -48,25 +49,27 @@ pub struct Total {
 
 impl Total {
     /// Of what was counted up to one more than [`TOTAL_EXACT_UP_TO`].
-    pub(super) fn of(counted: u64) -> Self {
+    #[must_use]
+    pub fn of(counted: u64) -> Self {
         let most = u64::from(TOTAL_EXACT_UP_TO);
         Self { rows: counted.min(most), exact: counted <= most }
     }
 }
 
-/// Readings, newest first.
+/// Readings of the table, newest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TelemetryPage {
+pub struct TelemetrySlice {
     /// No more than were asked for.
     pub readings: Vec<StoredReading>,
-    /// Of the whole filter.
-    pub total: Total,
-    /// Where the next page begins; `None` at the end.
-    pub next: Option<Cursor>,
+    /// Rows that match the whole filter, up to one more than [`TOTAL_EXACT_UP_TO`].
+    pub counted: u64,
+    /// Which of the keys are in the table, in their order; `None` if that makes no difference.
+    pub known: Option<Vec<bool>>,
 }
 
 impl Database {
-    /// Up to `limit` readings of `relation` from `position` on.
+    /// Up to `most` readings of `relation` from `position` on, beside readings of the log that match
+    /// the same filter and are named by `keys`.
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
@@ -75,18 +78,19 @@ impl Database {
         relation: &Relation,
         filter: &TelemetryFilter,
         position: &Position,
-        limit: u32,
-    ) -> Result<TelemetryPage, Failure> {
-        let page = within(QUERY_TIMEOUT, async {
+        most: u32,
+        keys: &[LogKey<'_>],
+    ) -> Result<TelemetrySlice, Failure> {
+        let slice = within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
+            // A row must not come in between, or else it is counted twice or not at all.
+            session.set_scope(if keys.is_empty() { Scope::Statement } else { Scope::Snapshot });
             session.begin(QUERY_LIMIT).await?;
             let known = self.tables.of(relation.name());
             let asked = Asked { relation, filter, newest: known.newest.get() };
-            // One more than asked for tells whether there is a next page.
-            let mut readings = page(session, asked, position, limit + 1).await?;
-            let has_next = readings.len() > limit as usize;
-            readings.truncate(limit as usize);
+            let readings = page(session, asked, position, most).await?;
+            let has_next = readings.len() >= most as usize;
             if let (Position::Offset(0), Some(first)) = (position, readings.first())
                 && *filter == TelemetryFilter::default()
             {
@@ -94,7 +98,7 @@ impl Database {
             }
             // Counted after the page, on the same connection, so that it is not less than what
             // the page shows; and only if the page does not tell already.
-            let total = match position {
+            let counted = match position {
                 Position::Offset(skipped)
                     if !has_next && (*skipped == 0 || !readings.is_empty()) =>
                 {
@@ -102,13 +106,20 @@ impl Database {
                 }
                 _ => total(session, asked).await?,
             };
+            let is_skipping = matches!(position, Position::Offset(skipped) if *skipped > 0);
+            let is_needed = is_skipping || counted <= u64::from(TOTAL_EXACT_UP_TO);
+            let known = if is_needed && !keys.is_empty() {
+                Some(which_are_known(session, relation, keys).await?)
+            } else {
+                None
+            };
             session.end().await?;
+            session.set_scope(Scope::Statement);
             lease.keep();
-            let next = readings.last().filter(|_| has_next).map(StoredReading::cursor);
-            Ok(TelemetryPage { readings, total: Total::of(total), next })
+            Ok(TelemetrySlice { readings, counted, known })
         });
-        match page.await {
-            Ok(page) => Ok(page),
+        match slice.await {
+            Ok(slice) => Ok(slice),
             Err(failure) => Err(self.explained(failure, relation).await),
         }
     }

@@ -83,6 +83,7 @@ impl Shared {
     /// Deletes generations that end at or below `trimmed`, or sets them aside if damaged. One that
     /// cannot be deleted stays, and is tried again with the next.
     pub(super) fn drop_trimmed(&self, trimmed: Offset) {
+        lock(&self.stretches).trim(trimmed);
         loop {
             let done = {
                 let mut state = lock(&self.state);

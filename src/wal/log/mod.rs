@@ -26,13 +26,16 @@
 //!
 //! Locks, always taken in this order: `end` (for a commit or a roll), `opening` (while a generation
 //! is opened), `state` (short, never across I/O on blocks), `positions` (while they are written down).
+//! `stretches` is held alone, and never for longer than it takes to copy a chunk of them.
 
 mod ages;
 mod batch;
 mod damage;
 mod generations;
 mod handle;
+mod latest;
 mod open;
+mod outline;
 mod reader;
 mod receipts;
 mod retention;
@@ -40,12 +43,16 @@ mod rewind;
 mod room;
 mod state;
 mod stats;
+mod stretches;
 mod writer;
 
 pub use batch::Batch;
 pub use handle::{Log, Rewound};
+pub use latest::{Last, LastValues, Latest};
 pub use open::{open, open_with_receipts};
+pub use outline::Piece;
 pub use receipts::LeftReceipts;
 pub use state::{Limits, Room};
 pub use stats::{GenerationStats, Stats};
+pub use stretches::Gone;
 pub use writer::Writer;

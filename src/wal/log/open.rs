@@ -9,9 +9,11 @@ use tokio::sync::watch;
 use super::ages::{Ages, Now};
 use super::damage::report_lost;
 use super::handle::Log;
+use super::latest::Latest;
 use super::receipts::{LeftReceipts, Places};
 use super::retention::Retention;
 use super::state::{End, Generation, Limits, Room, Shared, State, lock};
+use super::stretches::Stretches;
 use super::writer::Writer;
 use crate::base::metrics::Metrics;
 use crate::base::time::Clock;
@@ -130,6 +132,7 @@ fn open_shared(
     let oldest = generations.first_key_value().map_or(next, |(first, _)| *first);
     let retention = Retention::new(limits.retain, oldest, flushed, clock.monotonic());
     let (open, tail) = (Vec::new(), Tail::default());
+    let stretches = Stretches::new(retention.trimmed(), next);
     let ages = Ages::new(next, Now::of(&*clock));
     let state = State { generations, open, flushed, retention, tail, oldest: None, ages };
     let shared = Arc::new(Shared {
@@ -140,6 +143,8 @@ fn open_shared(
         end: Mutex::new(End { active, first: next, next }),
         opening: Mutex::new(()),
         state: Mutex::new(state),
+        stretches: Mutex::new(stretches),
+        latest: Latest::default(),
         positions: Mutex::new(Positions { committed: next, flushed }),
         committed: watch::Sender::new(next),
         room: watch::Sender::new(Room::Open),

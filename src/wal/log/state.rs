@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::ages::Ages;
+use super::latest::Latest;
 use super::retention::Retention;
+use super::stretches::Stretches;
 use crate::base::metrics::Metrics;
 use crate::base::time::{Clock, Timestamp};
 use crate::wal::contract::{self, Active, Positions, Quarantined, Storage, Unreadable};
@@ -57,6 +59,8 @@ pub(super) struct Shared {
     /// Held while a generation is opened.
     pub(super) opening: Mutex<()>,
     pub(super) state: Mutex<State>,
+    pub(super) stretches: Mutex<Stretches>,
+    pub(super) latest: Latest,
     pub(super) positions: Mutex<Positions>,
     pub(super) committed: watch::Sender<Offset>,
     pub(super) room: watch::Sender<Room>,

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::ages::Now;
 use super::receipts::Places;
 use super::state::{Shared, lock};
+use super::stretches::Stretch;
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
 use crate::wal::contract::Active;
@@ -119,8 +120,7 @@ impl Writer {
         let mut readings = self.readings.drain(..);
         let mut received_at = self.received_at.drain(..);
         let mut receipts = self.receipts.as_slice();
-        let now = Now::of(&*shared.clock);
-        let mut state = lock(&shared.state);
+        let mut blocks = Vec::with_capacity(cuts.len());
         for count in cuts {
             // That of the first; the others came with it, or soon after.
             let Some(first_received_at) = received_at.next() else { break };
@@ -136,6 +136,16 @@ impl Writer {
                 receipts = behind;
             }
             end.next = block.end();
+            blocks.push(block);
+        }
+        {
+            let mut stretches = lock(&shared.stretches);
+            blocks.iter().filter_map(Stretch::of).for_each(|stretch| stretches.push(stretch));
+        }
+        blocks.iter().flat_map(|block| &block.readings).for_each(|one| shared.latest.offer(one));
+        let now = Now::of(&*shared.clock);
+        let mut state = lock(&shared.state);
+        for block in blocks {
             state.ages.written(block.first, block.received_at, now);
             state.tail.push(block);
         }

@@ -1,0 +1,383 @@
+//! Table and log as one: what is acknowledged can be read, whether it is in the table yet or not.
+//!
+//! The log is asked first and the table then. So a reading that is flushed meanwhile is found in both, and
+//! in neither never. Where both have it, it is told by its device and time, and the table's row counts; what a
+//! row of a mapping lacks there, and the log brings, is filled up, as it will be in the table.
+//!
+//! By cursor a page begins at a place in the order, which is the same in both. By offset it begins behind a
+//! number of rows: as many rows of the table are read before it as the log has rows, and then both are
+//! counted off together.
+//!
+//! Without an answer from the database the log alone is asked, including what it still has of what was
+//! flushed.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::AppState;
+use super::error::ApiError;
+use crate::base::time::Timestamp;
+use crate::postgres::{
+    Cursor, Failure, LogKey, Position, Relation, StoredReading, StoredValues, TOTAL_EXACT_UP_TO,
+    TelemetryFilter, TelemetrySlice, Total,
+};
+use crate::recent::{Ask, Found, From, LogRow, RowValues};
+use crate::telemetry::mapping::Cell;
+
+/// Longest wait for a database that has failed the flusher: it may be back, or refuse rows alone.
+const PATIENCE_WHILE_DOWN: Duration = Duration::from_millis(300);
+
+/// A page of table and log.
+pub(super) struct Page {
+    /// Newest first.
+    pub(super) readings: Vec<StoredReading>,
+    pub(super) total: Total,
+    pub(super) next: Option<Cursor>,
+    /// Set if something may be missing.
+    pub(super) partial: Option<Partial>,
+}
+
+/// Something may be missing. In JSON it is the time, or null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct Partial {
+    /// But not from this time on; `None` if nothing is certain.
+    pub(super) complete_from: Option<Timestamp>,
+}
+
+/// What is asked for.
+pub(super) struct Question {
+    pub(super) relation: Relation,
+    pub(super) filter: TelemetryFilter,
+    pub(super) position: Position,
+    pub(super) limit: u32,
+}
+
+pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page, ApiError> {
+    let ask = Arc::new(asked.of_log());
+    let is_down = state.health.is_database_down();
+    let from = if is_down { From::Retained } else { From::Flushed };
+    let flushed = state.recent.flushed();
+    let find = |from| state.recent.find(&ask, from);
+    let broken = |error| ApiError::internal(&error);
+    let found = find(from).await.map_err(broken)?;
+    let failure = match of_table(state, asked, &found, is_down).await {
+        Ok(slice) => {
+            if asked.is_whole() && matches!(asked.position, Position::Offset(0)) {
+                let newest = slice.readings.first().map(|reading| reading.timestamp);
+                if newest != Some(None) {
+                    state.recent.note_newest(asked.relation.name(), newest.flatten(), flushed);
+                }
+            }
+            let unread = found.unread;
+            let mut page = merged(asked, slice, found);
+            page.partial = unread.map(|unread| Partial { complete_from: unread.after() });
+            return Ok(page);
+        }
+        Err(failure) => failure,
+    };
+    if !ApiError::is_outage(&failure) {
+        return Err(ApiError::of_query(state, &failure, "device_id"));
+    }
+    let found = match from {
+        From::Retained => found,
+        From::Flushed => find(From::Retained).await.map_err(broken)?,
+    };
+    if !found.has_table {
+        return Err(ApiError::of_query(state, &failure, "device_id"));
+    }
+    let complete_from = state.recent.complete_from(asked.relation.name(), found.unread);
+    let mut page = of_log(asked, found);
+    page.partial = Some(Partial { complete_from });
+    Ok(page)
+}
+
+async fn of_table(
+    state: &AppState,
+    asked: &Question,
+    found: &Found,
+    is_down: bool,
+) -> Result<TelemetrySlice, Failure> {
+    let keys: Vec<LogKey<'_>> =
+        found.keys.iter().map(|key| (&*key.device_id, key.timestamp)).collect();
+    let (position, most) = asked.of_table(found.rows.len());
+    let slice = state.database.telemetry(&asked.relation, &asked.filter, &position, most, &keys);
+    patiently(is_down, slice).await
+}
+
+/// What the database answers, for which a while is waited if it is known to be down.
+pub(super) async fn patiently<T>(
+    is_down: bool,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    if !is_down {
+        return answer.await;
+    }
+    match tokio::time::timeout(PATIENCE_WHILE_DOWN, answer).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::TimedOut { reason: "the database is down".to_owned() }),
+    }
+}
+
+impl Question {
+    /// Whether no filter is set.
+    fn is_whole(&self) -> bool {
+        self.filter == TelemetryFilter::default()
+    }
+
+    fn of_log(&self) -> Ask {
+        let TelemetryFilter { device_id, start, end } = self.filter.clone();
+        let (skipped, behind) = match &self.position {
+            Position::Offset(skipped) => (*skipped as usize, None),
+            Position::After(cursor) => {
+                let (micros, device_id) = cursor.place();
+                (0, Some((micros, device_id.to_owned())))
+            }
+        };
+        Ask {
+            table: self.relation.name().to_owned(),
+            device_id,
+            start,
+            end,
+            behind,
+            // One more tells whether there is a next page.
+            wanted: skipped + self.limit as usize + 1,
+            counted: TOTAL_EXACT_UP_TO as usize + 1,
+        }
+    }
+
+    /// Where to begin in the table if the log has so many rows, and how many to read.
+    fn of_table(&self, log_rows: usize) -> (Position, u32) {
+        let most = self.limit.saturating_add(1);
+        match &self.position {
+            Position::After(cursor) => (Position::After(cursor.clone()), most),
+            Position::Offset(skipped) => {
+                let before = skipped.saturating_sub(u32::try_from(log_rows).unwrap_or(u32::MAX));
+                (Position::Offset(before), most.saturating_add(skipped - before))
+            }
+        }
+    }
+
+    fn page(&self, mut readings: Vec<StoredReading>, total: Total) -> Page {
+        let has_next = readings.len() > self.limit as usize;
+        readings.truncate(self.limit as usize);
+        let next = readings.last().filter(|_| has_next).map(StoredReading::cursor);
+        Page { readings, total, next, partial: None }
+    }
+
+    fn stored(&self, row: LogRow) -> StoredReading {
+        as_stored(&self.relation, row)
+    }
+}
+
+/// The row as the table will have it.
+pub(super) fn as_stored(relation: &Relation, row: LogRow) -> StoredReading {
+    let values = match row.values {
+        RowValues::Fields(values) if !relation.is_whole() => StoredValues::Fields(values),
+        RowValues::Row(text) => StoredValues::Row(text.into()),
+        values => StoredValues::Row(json(&values.cells())),
+    };
+    StoredReading::of_log(row.key.device_id.to_string(), row.key.timestamp, values)
+}
+
+/// The page of the log alone.
+fn of_log(asked: &Question, found: Found) -> Page {
+    let skipped = match asked.position {
+        Position::Offset(skipped) => skipped as usize,
+        Position::After(_) => 0,
+    };
+    let total = total(found.keys.len() as u64, &found);
+    let rows = found.rows.into_iter().skip(skipped);
+    asked.page(rows.map(|row| asked.stored(row)).collect(), total)
+}
+
+/// Of so many rows, and more if not all were counted.
+fn total(counted: u64, found: &Found) -> Total {
+    let total = Total::of(if found.is_plenty { u64::MAX } else { counted });
+    Total { exact: total.exact && found.is_counted, ..total }
+}
+
+/// The page of both.
+fn merged(asked: &Question, slice: TelemetrySlice, found: Found) -> Page {
+    let (before, most) = asked.of_table(found.rows.len());
+    let to_skip = match (&asked.position, before) {
+        (Position::Offset(skipped), Position::Offset(before)) => (skipped - before) as usize,
+        _ => 0,
+    };
+    let known = slice.known.unwrap_or_default();
+    let new = found.keys.len() - known.iter().filter(|known| **known).count();
+    let total = total(slice.counted.saturating_add(new as u64), &found);
+    let mut of_table = slice.readings.into_iter().peekable();
+    let mut of_log = found.rows.into_iter().enumerate().peekable();
+    let mut readings = Vec::new();
+    while readings.len() < most as usize {
+        let order = match (of_table.peek(), of_log.peek()) {
+            (Some(stored), Some((_, row))) => stored.compare(row.key.timestamp, &row.key.device_id),
+            (Some(_), None) => Ordering::Greater,
+            (None, Some(_)) => Ordering::Less,
+            (None, None) => break,
+        };
+        let stored = if order.is_ge() { of_table.next() } else { None };
+        let row = if order.is_le() { of_log.next() } else { None };
+        match (stored, row) {
+            (Some(stored), Some((_, row))) => readings.push(filled(stored, row)),
+            (Some(stored), None) => readings.push(stored),
+            // One that is in the table stands before what was read of it.
+            (None, Some((at, row))) if known.get(at) != Some(&true) => {
+                readings.push(asked.stored(row));
+            }
+            (None, _) => {}
+        }
+    }
+    asked.page(readings.into_iter().skip(to_skip).collect(), total)
+}
+
+/// The row of the table, with what it lacks and the log brings.
+fn filled(mut stored: StoredReading, row: LogRow) -> StoredReading {
+    let (StoredValues::Row(text), RowValues::Cells(cells)) = (&stored.values, row.values) else {
+        return stored;
+    };
+    let Ok(object) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {
+        return stored;
+    };
+    let is_there = |name: &str| object.get(name).is_some_and(|value| value.get() != "null");
+    let cells: Vec<_> = cells.into_iter().filter(|(name, _)| !is_there(name)).collect();
+    if cells.is_empty() {
+        return stored;
+    }
+    let brought = json(&cells);
+    let brought: BTreeMap<String, &RawValue> = serde_json::from_str(&brought).unwrap_or_default();
+    let object: BTreeMap<_, _> = object.into_iter().chain(brought).collect();
+    let text = serde_json::to_string(&object).unwrap_or_else(|_| text.clone());
+    stored.values = StoredValues::Row(text);
+    stored
+}
+
+/// Cells as PostgreSQL writes a row.
+fn json(cells: &[(String, Cell)]) -> String {
+    let object: BTreeMap<&str, &Cell> =
+        cells.iter().map(|(name, cell)| (name.as_str(), cell)).collect();
+    serde_json::to_string(&object).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::recent::Key;
+
+    type Place = (i64, &'static str);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millis(second * 1_000).unwrap()
+    }
+
+    fn asked(position: Position, limit: u32) -> Question {
+        let (relation, filter) = (Relation::built_in(), TelemetryFilter::default());
+        Question { relation, filter, position, limit }
+    }
+
+    /// What the log answers that has these.
+    fn found(asked: &Question, log: &BTreeSet<Place>) -> Found {
+        let ask = asked.of_log();
+        let key =
+            |(second, device): &Place| Key { timestamp: at(*second), device_id: (*device).into() };
+        let behind = |place: &&Place| ask.is_behind(at(place.0), place.1);
+        let row = |place| LogRow { key: key(place), values: RowValues::Fields([1.0; 3]) };
+        let rows: Vec<_> = log.iter().rev().filter(behind).take(ask.wanted).map(row).collect();
+        let mut keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+        let rest: Vec<Key> = log.iter().map(key).filter(|key| !keys.contains(key)).collect();
+        keys.extend(rest);
+        Found { rows, keys, is_counted: true, ..Found::default() }
+    }
+
+    /// What the table answers that has these.
+    fn slice(asked: &Question, table: &BTreeSet<Place>, found: &Found) -> TelemetrySlice {
+        let (position, most) = asked.of_table(found.rows.len());
+        let stored = |(second, device): &Place| {
+            let values = StoredValues::Fields([2.0; 3]);
+            StoredReading::of_log((*device).to_owned(), at(*second), values)
+        };
+        let (skipped, behind) = match &position {
+            Position::Offset(skipped) => (*skipped as usize, None),
+            Position::After(cursor) => (0, Some(cursor.place())),
+        };
+        let is_behind = |(second, device): &&Place| {
+            behind.is_none_or(|behind| (at(*second).as_micros(), *device) < behind)
+        };
+        let rows = table.iter().rev().filter(is_behind).skip(skipped).take(most as usize);
+        let is_known = |key: &Key| {
+            table
+                .iter()
+                .any(|(second, device)| at(*second) == key.timestamp && **device == *key.device_id)
+        };
+        TelemetrySlice {
+            readings: rows.map(stored).collect(),
+            counted: table.len() as u64,
+            known: Some(found.keys.iter().map(is_known).collect()),
+        }
+    }
+
+    fn places() -> impl Strategy<Value = BTreeSet<Place>> {
+        let device = prop_oneof![Just("a"), Just("b"), Just("c")];
+        prop::collection::btree_set((0_i64..12, device), 0..25)
+    }
+
+    proptest! {
+        #[test]
+        fn pages_of_both_show_each_reading_once_and_the_tables_where_both_have_it(
+            table in places(),
+            log in places(),
+            limit in 1_u32..9,
+            by_offset: bool,
+        ) {
+            let mut seen = Vec::new();
+            let mut position = Position::Offset(0);
+            loop {
+                let asked = asked(position, limit);
+                let found = found(&asked, &log);
+                let slice = slice(&asked, &table, &found);
+                let page = merged(&asked, slice, found);
+                prop_assert_eq!(page.total.rows, table.union(&log).count() as u64);
+                prop_assert!(page.readings.len() <= limit as usize);
+                let shown = |reading: &StoredReading| {
+                    let second = reading.cursor().place().0 / 1_000_000;
+                    let is_tables = reading.values == StoredValues::Fields([2.0; 3]);
+                    (second, reading.device_id.clone(), is_tables)
+                };
+                seen.extend(page.readings.iter().map(shown));
+                position = match page.next {
+                    None => break,
+                    Some(_) if by_offset => Position::Offset(u32::try_from(seen.len()).unwrap()),
+                    Some(cursor) => Position::After(cursor),
+                };
+            }
+            // A union is in order, and not to be walked backwards.
+            let union: BTreeSet<Place> = table.union(&log).copied().collect();
+            let expected: Vec<_> = union.iter().rev().map(|place| {
+                (place.0, place.1.to_owned(), table.contains(place))
+            }).collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_table_is_filled_up_where_it_has_nothing() {
+        let values = StoredValues::Row(r#"{"power":1.5,"count":null}"#.to_owned());
+        let stored = StoredReading::of_log("a".to_owned(), at(1), values);
+        let cells = [("power", 9), ("count", 7), ("level", 3)];
+        let cells = cells.map(|(name, value)| (name.to_owned(), Cell::Int(value)));
+        let key = Key { timestamp: at(1), device_id: "a".into() };
+        let row = LogRow { key, values: RowValues::Cells(cells.to_vec()) };
+        let expected = StoredValues::Row(r#"{"count":7,"level":3,"power":1.5}"#.to_owned());
+        assert_eq!(filled(stored, row).values, expected);
+    }
+}

@@ -1,0 +1,90 @@
+//! What of the log is in the table already.
+//!
+//! Each key is looked up by itself: a join would be planned by a guess at how many there are.
+
+use chrono::{DateTime, Utc};
+use sqlx::AssertSqlSafe;
+
+use super::relation::Relation;
+use crate::base::time::Timestamp;
+use crate::postgres::failure::{Failure, within};
+use crate::postgres::session::Session;
+use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
+
+/// What names a reading that the log has: its device and its time.
+pub type LogKey<'k> = (&'k str, Timestamp);
+
+/// Which of `keys` are in the table, in their order.
+pub(super) async fn which_are_known(
+    session: &mut Session,
+    relation: &Relation,
+    keys: &[LogKey<'_>],
+) -> Result<Vec<bool>, Failure> {
+    let source = relation.source();
+    let (device_ids, times): (Vec<&str>, Vec<DateTime<Utc>>) =
+        keys.iter().map(|(device_id, at)| (*device_id, DateTime::from(*at))).unzip();
+    let sql = format!(
+        "select key.place from unnest($1::text[], $2::timestamptz[])
+            with ordinality as key (device_id, ts, place)
+        cross join lateral (
+            select from {source}
+            where telemetry.device_id = key.device_id and telemetry.ts = key.ts
+            limit 1
+        ) as stored"
+    );
+    let places = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(device_ids)
+        .bind(times)
+        .persistent(session.keeps_statements())
+        .fetch_all(session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+    Ok(marked(&places, keys.len()))
+}
+
+impl Database {
+    /// Which of `names` have rows in `relation`, in their order.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
+    pub async fn has_devices(
+        &self,
+        relation: &Relation,
+        names: &[&str],
+    ) -> Result<Vec<bool>, Failure> {
+        within(QUERY_TIMEOUT, async {
+            let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let source = relation.source();
+            let sql = format!(
+                "select name.place from unnest($1::text[]) with ordinality as name (device_id, place)
+                cross join lateral (
+                    select from {source} where telemetry.device_id = name.device_id limit 1
+                ) as stored"
+            );
+            let places: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
+                .bind(names)
+                .persistent(session.keeps_statements())
+                .fetch_all(session.connection())
+                .await
+                .map_err(Failure::of_statement)?;
+            session.end().await?;
+            lease.keep();
+            Ok(marked(&places, names.len()))
+        })
+        .await
+    }
+}
+
+/// Which of `count` places, counted from 1, are among these.
+fn marked(places: &[i64], count: usize) -> Vec<bool> {
+    let mut marked = vec![false; count];
+    for place in places {
+        let at = usize::try_from(place - 1).ok();
+        if let Some(mark) = at.and_then(|at| marked.get_mut(at)) {
+            *mark = true;
+        }
+    }
+    marked
+}

@@ -1,0 +1,63 @@
+//! Which readings are wanted.
+
+use std::sync::Arc;
+
+use crate::base::time::Timestamp;
+use crate::telemetry::Record;
+
+/// What names a reading.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// When the device measured.
+    pub timestamp: Timestamp,
+    /// Whose it is.
+    pub device_id: Arc<str>,
+}
+
+/// Which readings, and how many; all that is set must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Of this table.
+    pub table: String,
+    /// Of this device alone.
+    pub device_id: Option<String>,
+    /// Not measured before.
+    pub start: Option<Timestamp>,
+    /// Not measured after.
+    pub end: Option<Timestamp>,
+    /// Behind this place in "newest first", in microseconds since the Unix epoch and by device. It bounds
+    /// what is returned, and not what is counted.
+    pub behind: Option<(i64, String)>,
+    /// How many of the newest are returned.
+    pub wanted: usize,
+    /// How many are counted.
+    pub counted: usize,
+}
+
+impl Ask {
+    /// Whether `record` is to be counted.
+    pub(super) fn matches(&self, record: &Record) -> bool {
+        let at = record.timestamp();
+        record.table() == self.table
+            && self.device_id.as_ref().is_none_or(|id| id == record.device_id())
+            && self.start.is_none_or(|start| at >= start)
+            && self.end.is_none_or(|end| at <= end)
+    }
+
+    /// Whether every record of the table matches.
+    pub(super) fn is_whole(&self) -> bool {
+        self.device_id.is_none() && self.start.is_none() && self.end.is_none()
+    }
+
+    /// Whether a reading of that time and device may be returned.
+    #[must_use]
+    pub fn is_behind(&self, at: Timestamp, device_id: &str) -> bool {
+        let behind = self.behind.as_ref();
+        behind.is_none_or(|(micros, id)| (at.as_micros(), device_id) < (*micros, id.as_str()))
+    }
+
+    /// Whether one of the times from `oldest` to `newest` is asked for.
+    pub(super) fn overlaps(&self, oldest: Timestamp, newest: Timestamp) -> bool {
+        self.start.is_none_or(|start| newest >= start) && self.end.is_none_or(|end| oldest <= end)
+    }
+}

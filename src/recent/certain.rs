@@ -1,0 +1,110 @@
+//! From when on the log has everything.
+//!
+//! Readings carry the times of their devices, so that a reading is in the log says nothing of older or newer
+//! ones: what was measured later may have been received, flushed and trimmed earlier. What can be vouched for
+//! is this: every reading that this service has received is in the log, unless it was trimmed. So if the
+//! latest time among all that was trimmed is known, everything measured after it is in the log.
+//!
+//! Of what this process has trimmed, the log knows that. Of what earlier ones have, the database knows it:
+//! when its newest row was seen, everything that was flushed until then was no newer. After a start during an
+//! outage nobody knows, and nothing is certain. A reading that is dated ahead moves the time ahead for all:
+//! too late a time is a true answer, too early a one is not. What others write into the table beside this
+//! service is vouched for by nobody while the database is away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::ask::Ask;
+use super::scan::{Found, From, Unread, scan};
+use crate::base::time::Timestamp;
+use crate::wal::{Log, Offset, WalError};
+
+/// Questions that are answered at once: each may take a processor for as long as it is answered.
+const AT_ONCE: usize = 2;
+
+/// Answers from the log.
+pub struct Recent {
+    pub(super) log: Log,
+    pub(super) places: Semaphore,
+    tables: Mutex<HashMap<String, Seen>>,
+}
+
+/// The newest row of a table.
+#[derive(Clone, Copy)]
+struct Seen {
+    newest: Option<Timestamp>,
+    /// Everything below was in the table, or in the dead letters.
+    flushed: Offset,
+}
+
+/// Why the log gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RecentError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The search broke off.
+    #[error("the search in the log broke off")]
+    BrokenOff,
+}
+
+impl Recent {
+    /// Of this log.
+    #[must_use]
+    pub fn new(log: Log) -> Arc<Self> {
+        let (places, tables) = (Semaphore::new(AT_ONCE), Mutex::default());
+        Arc::new(Self { log, places, tables })
+    }
+
+    /// Every record below is in the database, or in the dead letters.
+    #[must_use]
+    pub fn flushed(&self) -> Offset {
+        self.log.flushed()
+    }
+
+    /// What the log has. At once, if everything that it is asked for was flushed.
+    ///
+    /// # Errors
+    /// See [`RecentError`].
+    pub async fn find(&self, ask: &Arc<Ask>, from: From) -> Result<Found, RecentError> {
+        let is_empty = from == From::Flushed && self.flushed() >= *self.log.committed().borrow();
+        if is_empty {
+            return Ok(Found { is_counted: true, ..Found::default() });
+        }
+        let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
+        let (log, ask) = (self.log.clone(), Arc::clone(ask));
+        let found = tokio::task::spawn_blocking(move || scan(&log, &ask, from)).await;
+        Ok(found.map_err(|_| RecentError::BrokenOff)??)
+    }
+
+    /// The newest row of `table` has this time, and everything below `flushed` was in it by then.
+    pub fn note_newest(&self, table: &str, newest: Option<Timestamp>, flushed: Offset) {
+        let unknown_below = self.log.gone().unknown_below;
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is trimmed since then is known, so the first one that covers the rest says the most.
+        let does = |seen: &Seen| seen.flushed >= unknown_below;
+        if flushed >= unknown_below && !tables.get(table).is_some_and(does) {
+            tables.insert(table.to_owned(), Seen { newest, flushed });
+        }
+    }
+
+    /// From when on nothing of `table` is missing in an answer from the log alone, of which that was not read.
+    /// To be asked after the log was read. `None` if nothing is certain.
+    #[must_use]
+    pub fn complete_from(&self, table: &str, unread: Option<Unread>) -> Option<Timestamp> {
+        let seen = *self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(table)?;
+        let gone = self.log.gone();
+        if seen.flushed < gone.unknown_below {
+            return None;
+        }
+        let unread = match unread {
+            Some(unread) => Some(unread.newest?),
+            None => None,
+        };
+        let newest = seen.newest.max(gone.newest).max(unread);
+        let after = newest.map(|newest| newest.as_micros().saturating_add(1));
+        after.map_or(Some(Timestamp::UNIX_EPOCH), Timestamp::from_micros)
+    }
+}

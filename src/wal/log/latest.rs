@@ -1,0 +1,245 @@
+//! The last value of each device, in memory.
+//!
+//! It is fed with what is committed, and with what is read back after a start; the newest by the device's own
+//! time stays, whatever the order. Past [`MOST`] devices, or the bytes that so many may take, those go that
+//! have been silent for longest. It is in parts with a lock each, so that who looks at all devices keeps
+//! nobody waiting for longer than a part takes: a fraction of a millisecond.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use crate::base::time::Timestamp;
+use crate::telemetry::Record;
+use crate::telemetry::fields::Values;
+use crate::telemetry::mapping::{Cell, TableShape};
+
+/// Devices that are kept.
+const MOST: usize = 200_000;
+const PARTS: usize = 64;
+const MOST_BYTES: usize = MOST * 200;
+/// What a device takes beside its name and the values of a mapping.
+const DEVICE_BYTES: usize = 160;
+
+/// The newest reading of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Last {
+    /// When the device measured.
+    pub timestamp: Timestamp,
+    /// What it measured.
+    pub values: LastValues,
+}
+
+/// What the newest reading of a device has beside device and time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LastValues {
+    /// The fields of the built-in shape.
+    Fields(Values),
+    /// The columns of a mapping, by index.
+    Cells(Arc<TableShape>, Box<[(u16, Cell)]>),
+    /// A row of the table, as a JSON object.
+    Row(Box<str>),
+}
+
+impl LastValues {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Fields(_) => 0,
+            Self::Cells(_, cells) => {
+                let text = |cell: &Cell| match cell {
+                    Cell::Text(text) | Cell::Json(text) => text.len(),
+                    _ => 0,
+                };
+                cells.iter().map(|(_, cell)| size_of::<(u16, Cell)>() + text(cell)).sum()
+            }
+            Self::Row(text) => text.len(),
+        }
+    }
+}
+
+/// The last value of each device of each table.
+pub struct Latest {
+    parts: Vec<Mutex<Part>>,
+    has_evicted: AtomicBool,
+}
+
+#[derive(Default)]
+struct Part {
+    tables: Vec<Table>,
+    devices: usize,
+    bytes: usize,
+}
+
+struct Table {
+    name: Box<str>,
+    devices: LruCache<Arc<str>, Last>,
+    /// That of the last row, which the next one shares: each block that is read back brings its own.
+    shape: Option<Arc<TableShape>>,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
+        Self { parts, has_evicted: AtomicBool::new(false) }
+    }
+}
+
+impl Latest {
+    /// Keeps `record` if its device has none that is newer.
+    pub(super) fn offer(&self, record: &Record) {
+        self.put(record.table(), record.device_id(), record.timestamp(), |table| match record {
+            Record::BuiltIn(reading) => LastValues::Fields(reading.values),
+            Record::Mapped(row) => {
+                let shape = match &table.shape {
+                    Some(shape) if *shape == row.table => Arc::clone(shape),
+                    _ => Arc::clone(table.shape.insert(Arc::clone(&row.table))),
+                };
+                LastValues::Cells(shape, row.cells.clone().into_boxed_slice())
+            }
+        });
+    }
+
+    /// Keeps a row of the table, if its device has none that is as new.
+    pub fn offer_stored(&self, table: &str, device_id: &str, last: Last) {
+        self.put(table, device_id, last.timestamp, |_| last.values);
+    }
+
+    fn put(
+        &self,
+        table: &str,
+        device_id: &str,
+        timestamp: Timestamp,
+        values: impl FnOnce(&mut Table) -> LastValues,
+    ) {
+        let mut part = lock(self.part(device_id));
+        let part = &mut *part;
+        let at = part.tables.iter().position(|known| *known.name == *table);
+        let at = at.unwrap_or_else(|| {
+            part.tables.push(Table {
+                name: table.into(),
+                devices: LruCache::unbounded(),
+                shape: None,
+            });
+            part.tables.len() - 1
+        });
+        let table = &mut part.tables[at];
+        let before = table.devices.get_mut(device_id);
+        if before.as_ref().is_some_and(|before| before.timestamp >= timestamp) {
+            return;
+        }
+        let (is_new, bytes) = before.map_or((true, 0), |before| (false, before.values.bytes()));
+        let last = Last { timestamp, values: values(table) };
+        part.bytes += last.values.bytes();
+        part.bytes -= bytes;
+        if is_new {
+            table.devices.put(device_id.into(), last);
+            part.devices += 1;
+            part.bytes += DEVICE_BYTES + device_id.len();
+        } else if let Some(before) = table.devices.get_mut(device_id) {
+            *before = last;
+        }
+        while part.devices > MOST / PARTS || part.bytes > MOST_BYTES / PARTS {
+            if !part.evict() {
+                break;
+            }
+            self.has_evicted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn part(&self, device_id: &str) -> &Mutex<Part> {
+        &self.parts[crc32fast::hash(device_id.as_bytes()) as usize % PARTS]
+    }
+
+    /// The last value of a device.
+    #[must_use]
+    pub fn get(&self, table: &str, device_id: &str) -> Option<Last> {
+        let part = lock(self.part(device_id));
+        let table = part.tables.iter().find(|known| *known.name == *table)?;
+        table.devices.peek(device_id).cloned()
+    }
+
+    /// The devices of `table` whose names match, each with the time of its last value, in no order.
+    #[must_use]
+    pub fn devices(
+        &self,
+        table: &str,
+        matches: impl Fn(&str) -> bool,
+    ) -> Vec<(Arc<str>, Timestamp)> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            let part = lock(part);
+            let Some(table) = part.tables.iter().find(|known| *known.name == *table) else {
+                continue;
+            };
+            let matching = table.devices.iter().filter(|(device_id, _)| matches(device_id));
+            all.extend(matching.map(|(device_id, last)| (Arc::clone(device_id), last.timestamp)));
+        }
+        all
+    }
+
+    /// Whether a device had to go.
+    #[must_use]
+    pub fn has_evicted(&self) -> bool {
+        self.has_evicted.load(Ordering::Relaxed)
+    }
+}
+
+fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    // Last values are worth no second panic.
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Part {
+    /// Lets go of the device that has been silent for longest, in the table that has most.
+    fn evict(&mut self) -> bool {
+        let fullest = self.tables.iter_mut().max_by_key(|table| table.devices.len());
+        let Some((device_id, last)) = fullest.and_then(|table| table.devices.pop_lru()) else {
+            return false;
+        };
+        self.devices -= 1;
+        self.bytes -= DEVICE_BYTES + device_id.len() + last.values.bytes();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Reading;
+
+    fn reading(device_id: &str, second: i64, value: f64) -> Record {
+        let timestamp = Timestamp::from_millis(second * 1_000).unwrap();
+        Record::from(Reading { device_id: device_id.to_owned(), timestamp, values: [value; 3] })
+    }
+
+    #[test]
+    fn the_newest_by_its_own_time_stays_and_of_one_moment_the_first() {
+        let latest = Latest::default();
+        for (second, value) in [(5, 1.0), (3, 2.0), (5, 3.0)] {
+            latest.offer(&reading("a", second, value));
+        }
+        let last = latest.get("telemetry", "a").unwrap();
+        assert_eq!(last.values, LastValues::Fields([1.0; 3]));
+        assert_eq!(latest.get("telemetry", "b"), None);
+        assert_eq!(latest.get("power", "a"), None);
+    }
+
+    #[test]
+    fn past_the_bound_those_go_that_have_been_silent_for_longest() {
+        let latest = Latest::default();
+        latest.offer(&reading("kept", 1, 1.0));
+        for device in 0..MOST + 20_000 {
+            latest.offer(&reading(&format!("device-{device}"), 1, 1.0));
+            if device % 100 == 0 {
+                latest.offer(&reading("kept", 2 + i64::try_from(device).unwrap(), 1.0));
+            }
+        }
+        let devices = latest.devices("telemetry", |_| true).len();
+        assert!((MOST * 9 / 10..=MOST).contains(&devices), "{devices}");
+        assert!(latest.get("telemetry", "kept").is_some() && latest.has_evicted());
+        assert!(latest.get("telemetry", "device-0").is_none());
+        let bytes: usize = latest.parts.iter().map(|part| lock(part).bytes).sum();
+        assert!(bytes <= MOST_BYTES, "{bytes}");
+    }
+}

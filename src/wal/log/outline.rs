@@ -1,0 +1,91 @@
+//! Where in the log is what, for who looks for the newest readings.
+
+use std::cmp::Reverse;
+
+use super::handle::Log;
+use super::latest::Latest;
+use super::state::lock;
+use super::stretches::{Gone, Stretch};
+use crate::base::time::Timestamp;
+use crate::wal::error::WalError;
+use crate::wal::offset::Offset;
+
+/// Records that are read in one go where nothing is known of them.
+const STEP: u64 = 1_024;
+
+/// A part of the log to be read as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The offset of its first record.
+    pub first: Offset,
+    /// One past that of its last.
+    pub end: Offset,
+    /// The earliest and the latest time in it, if they are known.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+impl From<Stretch> for Piece {
+    fn from(Stretch { first, end, oldest, newest }: Stretch) -> Self {
+        Self { first, end, times: Some((oldest, newest)) }
+    }
+}
+
+impl Log {
+    /// The committed log from `from` on in pieces: first those of which something is known, the one with the
+    /// latest time at the head, then the others, the one received last at the head.
+    #[must_use]
+    pub fn pieces(&self, from: Offset) -> Vec<Piece> {
+        let committed = *self.shared.committed.borrow();
+        let (known_from, chunks) = lock(&self.shared.stretches).beyond(from);
+        let known = chunks.iter().flat_map(|chunk| chunk.iter().copied().map(Piece::from));
+        let mut pieces: Vec<Piece> = known
+            .rev()
+            .filter(|piece| piece.end > from)
+            .map(|piece| Piece { first: piece.first.max(from), ..piece })
+            .collect();
+        pieces.sort_by_key(|piece| Reverse(piece.times.map(|(_, newest)| newest)));
+        let mut end = known_from.min(committed);
+        while end > from {
+            let first = end.saturating_sub(STEP).max(from);
+            pieces.push(Piece { first, end, times: None });
+            end = first;
+        }
+        pieces
+    }
+
+    /// The last value of each device, as far as it was committed by this process or found again.
+    #[must_use]
+    pub fn latest(&self) -> &Latest {
+        &self.shared.latest
+    }
+
+    /// Reads a step further back in what earlier processes have left, for what the outline and the last
+    /// values lack of it. Returns whether there is more. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn look_back(&self) -> Result<bool, WalError> {
+        let retained = self.retained();
+        let end = lock(&self.shared.stretches).known_from();
+        if end <= retained {
+            return Ok(false);
+        }
+        let first = end.saturating_sub(STEP).max(retained);
+        let batch = self.read(first, end)?;
+        let mut times: Option<(Timestamp, Timestamp)> = None;
+        for (_, record) in batch.records() {
+            self.shared.latest.offer(record);
+            let at = record.timestamp();
+            times = Some(times.map_or((at, at), |(old, new)| (old.min(at), new.max(at))));
+        }
+        let stretch = times.map(|(oldest, newest)| Stretch { first, end, oldest, newest });
+        lock(&self.shared.stretches).extend_back(first, stretch);
+        Ok(first > retained)
+    }
+
+    /// What is known of readings that were in the log and are not any more.
+    #[must_use]
+    pub fn gone(&self) -> Gone {
+        lock(&self.shared.stretches).gone()
+    }
+}
