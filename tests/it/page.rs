@@ -206,6 +206,36 @@ fn lights_sentence_and_charts_follow_the_database_and_the_ingestor() {
 }
 
 #[test]
+fn devices_and_their_readings_stay_in_an_outage_and_it_is_told_what_may_be_missing() {
+    let Some(mut site) = Site::start() else { return };
+    site.publish_now("sensor-1", 3);
+    let browser = site.browser(WIDE);
+    await_light(&browser, "database", "Storing", "ok");
+    browser.await_text("#devices-count", |text| text == "1");
+    site.postgres.kill();
+    await_light(&browser, "database", "Unreachable", "critical");
+    let now = chrono::Utc::now().timestamp_millis();
+    let mut publisher = Publisher::connect(site.broker.port);
+    for ago in [2_000, 1_000] {
+        publisher.publish("telemetry/new", payload("sensor-2", now - ago, 30.25));
+    }
+    publisher.finish();
+    site.ingestor.await_metric("ingestor_valid_messages_total", 5);
+    browser.await_text("#devices-count", |text| text == "2");
+    browser.await_text("#devices li:first-child .name", |text| text == "sensor-2");
+    browser.await_text("#devices-note", |text| text.starts_with("The database does not answer: "));
+    browser.click("#devices li:first-child button");
+    browser.await_text("#device-count", |text| text == "2 readings");
+    let shown = browser.run("return document.querySelector('#device-chart').chart.data[1]");
+    assert_eq!(shown, serde_json::json!([30.25, 30.25]));
+    browser.await_text("#device-note", |text| text.contains("what is in the ingestor's log"));
+    browser.click("#device .close");
+    site.postgres.launch();
+    await_light(&browser, "database", "Storing", "ok");
+    browser.await_text("#devices-note", str::is_empty);
+}
+
+#[test]
 fn dead_letters_are_replayed_and_deleted_and_writing_is_paused_through_the_page() {
     let Some(mut site) = Site::start() else { return };
     let mut publisher = Publisher::connect(site.broker.port);

@@ -105,10 +105,16 @@ export async function refreshDevices({ isAsked = false } = {}) {
   show(more, page.total > page.data.length && limit < MOST);
   const isCut = page.total > MOST && limit >= MOST;
   tell(
-    page.total > 0
+    page.partial ? `The database does not answer: shown are the last values that the ingestor knows, ${completeness(page)}.`
+    : page.total > 0
       ? isCut ? `The newest ${count(MOST)} are shown: search for the others.` : ""
       : search.value.trim() ? "No device has that in its name." : "No reading is in the database yet.",
   );
+}
+
+/** From when on an answer that is partial has everything. */
+function completeness({ complete_from: from }) {
+  return from === null ? "and some may be missing" : `complete from ${clock(new Date(from), true)} on`;
 }
 
 export function tell(text) {
@@ -216,11 +222,13 @@ async function draw() {
   say(find("#device-count"), "loading…");
   const readings = [];
   let cursor = null;
+  let partial = null;
   try {
     for (let page = 0; page < PAGES_MAX; page++) {
       const answer = await ask(`api/v1/telemetry?${query({ device_id: device, start, limit: 1000, cursor, ...ofTable() })}`);
       if (turn !== opening) return;
       readings.push(...answer.data.filter((reading) => reading.timestamp !== null));
+      if (answer.partial) partial = answer;
       cursor = answer.next_cursor;
       if (cursor === null) break;
     }
@@ -231,6 +239,9 @@ async function draw() {
   readings.reverse();
   const isCut = cursor !== null && readings.length > 0;
   say(find("#device-count"), `${isCut ? "the newest " : ""}${plural(readings.length, "reading")}`);
+  if (partial !== null && problem.textContent === "") {
+    say(problem, `The database does not answer: shown is what is in the ingestor's log, ${completeness(partial)}.`);
+  }
   if (readings.length === 0 && problem.textContent === "") {
     say(problem, `No reading in this time. The last one came ${ago(ageOf(current.last_seen))}.`);
   }

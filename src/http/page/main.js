@@ -51,14 +51,14 @@ function unlessRefused(problem) {
 }
 
 async function showDevices(options) {
-  if (status?.database.state !== "up") {
-    tell("The database is not reachable: devices are shown as they were, and looked for again when it is.");
-    return;
-  }
   try {
     await refreshDevices(options);
   } catch (problem) {
     unlessRefused(problem);
+    if (problem.status === 503 && status?.database.state !== "up") {
+      tell("The database is not reachable: devices are shown as they were, and looked for again when it is.");
+      return;
+    }
     tell(`Devices cannot be shown: ${problem.message}.`);
   }
 }
