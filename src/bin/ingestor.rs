@@ -134,6 +134,7 @@ fn examined(from: Sources) -> Result<Examined, Mistakes> {
     Config::from_sources(from).map(|config| Examined {
         warnings: config.warnings(),
         broker: config.subscriber(),
+        tables: config.mappings.tables().into_iter().map(|table| table.name.clone()).collect(),
         database: config.database,
         log: config.wal,
     })

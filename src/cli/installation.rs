@@ -16,6 +16,9 @@ pub(super) const SECRETS_DIR: &str = "secrets";
 /// Where the service finds its copies of them: `CREDENTIALS` and the name of the file.
 pub(super) const CREDENTIALS: &str = "/run/credentials/iot-ingestor.service/secret_";
 
+/// The user that it runs as.
+const USER: &str = "iot-ingestor";
+
 /// What the unit sets for an installation in [`DIR`].
 const OF_THE_UNIT: [(&str, &str); 2] =
     [("WAL_DIR", "/var/lib/iot-ingestor/wal"), ("ROCKET_CONFIG", "/etc/iot-ingestor/Rocket.toml")];
@@ -45,7 +48,7 @@ pub(super) fn environment_of(dir: &Path, text: &str) -> BTreeMap<String, String>
 }
 
 /// What systemd.exec(5) takes from a file, but for lines that are continued.
-fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
     lines.filter_map(|line| {
         let (name, value) = line.split_once('=')?;
@@ -65,9 +68,29 @@ fn resolved(dir: &Path, value: &str) -> String {
 pub(super) fn found(names: impl IntoIterator<Item = String>) -> Option<PathBuf> {
     let is_set = |name: &String| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let mut names = names.into_iter().chain(["ROCKET_CONFIG".to_owned()]);
-    let is_elsewhere = Path::new("Rocket.toml").exists() || names.any(|name| is_set(&name));
     let dir = Path::new(DIR);
-    (!is_elsewhere && dir.join(SETTINGS_FILE).exists()).then(|| dir.to_owned())
+    (dir.join(SETTINGS_FILE).exists() && !names.any(|name| is_set(&name))).then(|| dir.to_owned())
+}
+
+/// The user that a service runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) id: u32,
+    pub(super) group: u32,
+}
+
+/// That of the service which is installed in `dir`; `None` where that is unknown.
+pub(super) fn service_user(dir: &Path) -> Option<User> {
+    if dir != Path::new(DIR) {
+        return None;
+    }
+    user_of(&std::fs::read_to_string("/etc/passwd").ok()?)
+}
+
+fn user_of(passwd: &str) -> Option<User> {
+    let fields = passwd.lines().find_map(|line| line.strip_prefix(USER)?.strip_prefix(':'))?;
+    let mut fields = fields.split(':').skip(1);
+    Some(User { id: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -89,12 +112,21 @@ mod tests {
     }
 
     #[test]
+    fn the_user_of_the_service_is_the_one_of_that_name() {
+        let passwd = "root:x:0:0::/root:/bin/sh\niot-ingestor-2:x:7:8::/:/bin/sh\n\
+            iot-ingestor:x:998:997:IoT:/var/lib/iot-ingestor:/usr/sbin/nologin\n";
+        assert_eq!(user_of(passwd), Some(User { id: 998, group: 997 }));
+        assert_eq!(user_of("root:x:0:0::/root:/bin/sh\niot-ingestor:x\n"), None);
+    }
+
+    #[test]
     fn what_the_unit_sets_is_what_is_taken_for_it() {
         let unit = include_str!("../../deploy/systemd/iot-ingestor.service");
         for (name, value) in OF_THE_UNIT {
             let value = value.replace("/var/lib", "%S");
             assert!(unit.contains(&format!("Environment={name}={value}\n")), "{name}");
         }
+        assert!(unit.contains(&format!("User={USER}\nGroup={USER}\n")));
         assert!(unit.contains(&format!("EnvironmentFile={DIR}/{SETTINGS_FILE}\n")));
         assert!(unit.contains(&format!("LoadCredential=secret:{DIR}/{SECRETS_DIR}\n")));
     }

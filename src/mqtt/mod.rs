@@ -23,7 +23,7 @@ mod wake;
 
 pub use credentials::Credentials;
 pub use driver::{Source, SourceParts};
-pub(crate) use probe::{Answers, KeepsSessions, probe};
+pub(crate) use probe::{Answers, KeepsSessions, Probe};
 pub(crate) use remembered::was_settled;
 pub use settings::Settings;
 pub(crate) use settings::{SETTINGS, shared_warning};

@@ -5,6 +5,11 @@
 //! matches the filters is sent to a session that the broker forgets with its connection, and the session
 //! that it is to keep has no filter that messages come by. A shared subscription is asked for in a group
 //! of its own, or messages of the service's group would be lost here.
+//!
+//! There are brokers that put the login, or the name in a certificate, in the place of the client id. The
+//! session is then the service's, with what waits in it: to begin it anew, or to add a filter, would harm
+//! it. So the first thing is to come in the way that changes nothing, and to go where there is a session
+//! already.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +29,16 @@ const SUBSCRIBE: u16 = 1;
 
 /// What a broker that takes the login has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answers {
-    /// What became of each filter, in their order; or why that is not known.
-    pub(crate) granted: Result<Vec<(String, Granted)>, String>,
-    /// What became of the session.
-    pub(crate) sessions: KeepsSessions,
+pub(crate) enum Answers {
+    /// Who we say we are does not count: there is a session under a client id that nobody had before.
+    KnowsUs,
+    /// To all that was asked.
+    Asked {
+        /// What became of each filter, in their order; or why that is not known.
+        granted: Result<Vec<(String, Granted)>, String>,
+        /// What became of the session.
+        sessions: KeepsSessions,
+    },
 }
 
 /// Whether a broker keeps a session while its client is away.
@@ -42,40 +52,65 @@ pub(crate) enum KeepsSessions {
     Unknown(String),
 }
 
-/// Asks the broker of `settings` for their filters. Takes a few times the time for connecting at most.
-///
-/// # Errors
-/// Why there is no connection.
-pub(crate) async fn probe(settings: &Settings) -> Result<Answers, String> {
-    let name = format!("doctor-{:08x}", fastrand::u32(..));
-    let client_id = format!("{}-{name}", settings.client_id);
-    let topics = settings.topics.clone();
-    let settings = Settings { client_id, ..settings.clone() };
-    let credentials = Arc::new(Credentials::new(&settings));
-    let dialer = Dialer::new(settings, credentials);
-    let mut forgetting = dialer.clone().forgetting();
+/// Asks the broker of some settings for their filters.
+pub(crate) struct Probe {
+    settings: Settings,
+    /// What the client id has beside that of the service.
+    name: String,
+}
 
-    let opened = forgetting.open().await.map_err(|loss| loss.error)?;
-    let filters = topics.iter().map(|topic| in_own_group(topic, &name)).collect();
-    let granted = ask_for(opened.connection, filters).await.map_err(|loss| loss.error);
-    let granted = granted.map(|granted| topics.iter().cloned().zip(granted).collect());
-
-    let quiet = topics.iter().find_map(|topic| below(topic, &name));
-    let sessions = match comes_again(dialer, quiet).await {
-        Ok(true) => KeepsSessions::Yes,
-        Ok(false) => KeepsSessions::No,
-        Err(loss) => KeepsSessions::Unknown(loss.error),
-    };
-    // The broker forgets the session; if it cannot be reached any more, it has one that nothing comes to.
-    if let Ok(Opened { connection, .. }) = forgetting.open().await {
-        leave(connection).await.ok();
+impl Probe {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let name = format!("doctor-{:08x}", fastrand::u32(..));
+        let client_id = format!("{}-{name}", settings.client_id);
+        Self { settings: Settings { client_id, ..settings.clone() }, name }
     }
-    Ok(Answers { granted, sessions })
+
+    /// Who it says it is.
+    pub(crate) fn client_id(&self) -> &str {
+        &self.settings.client_id
+    }
+
+    /// Takes a few times the time for connecting at most.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub(crate) async fn ask(self) -> Result<Answers, String> {
+        let Self { settings, name } = self;
+        let topics = settings.topics.clone();
+        let credentials = Arc::new(Credentials::new(&settings));
+        let mut dialer = Dialer::new(settings, credentials);
+
+        let first = dialer.open().await.map_err(|loss| loss.error)?;
+        if first.session_present {
+            leave(first.connection).await.ok();
+            return Ok(Answers::KnowsUs);
+        }
+        let quiet = topics.iter().find_map(|topic| below(topic, &name));
+        let sessions = match comes_again(&mut dialer, first.connection, quiet).await {
+            Ok(true) => KeepsSessions::Yes,
+            Ok(false) => KeepsSessions::No,
+            Err(loss) => KeepsSessions::Unknown(loss.error),
+        };
+        // The broker forgets the session with this connection; if it cannot be reached any more, it has one
+        // that nothing comes to.
+        let filters = topics.iter().map(|topic| in_own_group(topic, &name)).collect();
+        let granted = match dialer.forgetting().open().await {
+            Ok(Opened { connection, .. }) => ask_for(connection, filters).await,
+            Err(loss) => Err(loss),
+        };
+        let granted = granted.map_err(|loss| loss.error);
+        let granted = granted.map(|granted| topics.into_iter().zip(granted).collect());
+        Ok(Answers::Asked { granted, sessions })
+    }
 }
 
 /// Whether the broker knows us when we come a second time.
-async fn comes_again(mut dialer: Dialer, quiet: Option<String>) -> Result<bool, Loss> {
-    let first = dialer.open().await?.connection;
+async fn comes_again(
+    dialer: &mut Dialer,
+    first: Connection,
+    quiet: Option<String>,
+) -> Result<bool, Loss> {
     // There are brokers whose sessions begin with their first filter.
     match quiet {
         Some(quiet) => drop(ask_for(first, vec![quiet]).await?),

@@ -112,6 +112,9 @@ fn a_running_service_is_seen_and_not_disturbed() {
         let runs = format!("ok service: it runs (process {pid}), and takes messages in");
         assert!(found.lines().any(|line| line == runs), "{found}");
         assert!(found.contains("ok table: telemetry is there"), "{found}");
+        assert!(found.contains("ok devices: "), "{found}");
+        let is_named = |line: &str| line.starts_with("ok broker: ") && line.contains("-doctor-");
+        assert!(found.lines().any(is_named), "the client id is named: {found}");
         devices.publish_readings(round * 100..(round + 1) * 100);
     }
     postgres.await_count(400);
@@ -149,6 +152,61 @@ fn what_is_broken_is_named_each_for_itself() {
     must_fail_in(&good.clone().set("DATABASE_URL", reader), "table: this role may not insert");
     postgres.execute("alter table telemetry set unlogged");
     must_fail_in(&good, "database settings: the table telemetry is unlogged");
+}
+
+#[test]
+fn what_a_role_may_not_do_with_the_tables_beside_telemetry_is_named() {
+    let (postgres, broker, dir) = (Postgres::start_durable(), Mosquitto::start(), on_disk());
+    let good = Service::new(&postgres.url(), broker.port).set("WAL_DIR", dir.path().display());
+    let mapping = "[[default.mapping]]\nname = \"boilers\"\ntopic = \"boiler/{device}\"\n\
+        device = \"{device}\"\ntime = \"received\"\ntable = \"boiler\"\n\
+        [default.mapping.fields]\nheat = { path = \"heat\" }\n";
+    fs::write(good.dir().join("boilers.toml"), mapping).unwrap();
+    let good = good.clone().set("ROCKET_CONFIG", good.dir().join("boilers.toml").display());
+    let found = text(&doctor(&good));
+    assert!(found.contains("ok mapped table: boiler is not there yet"), "{found}");
+
+    postgres.make_table();
+    postgres.execute("create table boiler (device_id text, ts timestamptz, heat float8)");
+    postgres.execute("create role writer login password 'writer'");
+    postgres.execute("grant select, insert on telemetry, telemetry_devices, boiler to writer");
+    let as_writer = good.clone().set("DATABASE_URL", postgres.url_of("writer", "writer"));
+    must_fail_in(&as_writer, "mapped table: this role may not insert into boiler");
+    postgres.execute("grant update on boiler to writer");
+    let found = text(&doctor(&as_writer));
+    assert!(found.contains("ok mapped table: boiler is there"), "{found}");
+    assert!(found.contains("ok devices: "), "{found}");
+    postgres.execute("revoke insert on telemetry_devices from writer");
+    let output = doctor(&as_writer);
+    let found = text(&output);
+    assert!(found.contains("warning devices: this role may not insert"), "{found}");
+    assert_eq!(output.status.code(), Some(0), "readings are stored all the same: {found}");
+}
+
+#[test]
+fn a_broker_that_takes_every_client_of_a_login_for_the_service_keeps_what_waits_for_it() {
+    let (postgres, dir, plain) = (Postgres::start_durable(), on_disk(), ports::free());
+    let broker = Mosquitto::configured(|port, _| {
+        format!(
+            "listener {port} 127.0.0.1\nuse_username_as_clientid true\nallow_anonymous true\n\
+             listener {plain} 127.0.0.1\n"
+        )
+    });
+    let service = Service::new(&postgres.url(), broker.port)
+        .set("MQTT_USERNAME", "box")
+        .set("MQTT_PASSWORD", "box")
+        .set("WAL_DIR", dir.path().display());
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    ingestor.stop();
+    Publisher::connect(plain).publish_readings(0..50);
+    let output = doctor(&service);
+    let found = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{found}");
+    assert!(found.contains("warning session: the broker keeps one, and takes"), "{found}");
+    let ingestor = service.start();
+    postgres.await_count(50);
+    ingestor.stop();
 }
 
 #[test]

@@ -2,20 +2,22 @@
 
 use super::finding::Finding;
 use crate::mqtt::packet::Granted;
-use crate::mqtt::{Answers, KeepsSessions, Settings, probe};
+use crate::mqtt::{Answers, KeepsSessions, Probe, Settings};
 
 const REACH: &str = "see that it runs, and check MQTT_BROKER, MQTT_PORT, MQTT_USERNAME, MQTT_PASSWORD and the settings of TLS";
 
 /// Asks the broker.
 pub(in crate::cli) async fn examine(settings: &Settings) -> Vec<Finding> {
     let place = format!("{}:{}", settings.broker, settings.port);
-    match probe(settings).await {
-        Err(error) => vec![Finding::fail("broker", format!("{place}: {error}"), REACH)],
+    let probe = Probe::new(settings);
+    let login = settings.login.as_ref();
+    let who = login.map_or("without a login".to_owned(), |(user, _)| format!("as {user}"));
+    let who = format!("{who}, with the client id {}", probe.client_id());
+    match probe.ask().await {
+        Err(error) => {
+            vec![Finding::fail("broker", format!("{place}, asked {who}: {error}"), REACH)]
+        }
         Ok(answers) => {
-            let who = settings
-                .login
-                .as_ref()
-                .map_or("without a login".to_owned(), |(user, _)| format!("as {user}"));
             let mut findings = vec![Finding::ok("broker", format!("{place} lets us in {who}"))];
             findings.extend(of_answers(&answers));
             findings
@@ -24,7 +26,14 @@ pub(in crate::cli) async fn examine(settings: &Settings) -> Vec<Finding> {
 }
 
 fn of_answers(answers: &Answers) -> Vec<Finding> {
-    let mut findings = match &answers.granted {
+    let Answers::Asked { granted, sessions } = answers else {
+        return vec![Finding::warning(
+            "session",
+            "the broker keeps one, and takes each client of this login for the same, so nothing more was asked; a service that runs was interrupted for a moment",
+            "see /health/ready of the service, or let the broker tell clients by their client id",
+        )];
+    };
+    let mut findings = match granted {
         Ok(granted) => {
             granted.iter().map(|(filter, granted)| of_filter(filter, *granted)).collect()
         }
@@ -34,7 +43,7 @@ fn of_answers(answers: &Answers) -> Vec<Finding> {
             "check MQTT_TOPIC, and whether this login may read it",
         )],
     };
-    findings.push(match &answers.sessions {
+    findings.push(match sessions {
         KeepsSessions::Yes => {
             Finding::ok("session", "the broker keeps it while the ingestor is away")
         }

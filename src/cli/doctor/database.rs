@@ -7,14 +7,14 @@ use crate::postgres::{Database, Examination, Rights, Settings};
 /// Clocks that differ by less do no harm.
 const CLOCK_TOLERANCE_SECS: f64 = 60.0;
 
-/// Asks the database.
-pub(in crate::cli) async fn examine(settings: &Settings) -> Vec<Finding> {
+/// Asks the database; `mapped` are the tables that mappings fill.
+pub(in crate::cli) async fn examine(settings: &Settings, mapped: &[String]) -> Vec<Finding> {
     let answer = match Database::new(settings, 1, None) {
-        Ok(database) => database.examine().await,
+        Ok(database) => database.examine(mapped).await,
         Err(failure) => Err(failure),
     };
     match answer {
-        Ok(examination) => of_examination(settings, &examination, Timestamp::now()),
+        Ok(examination) => of_examination(settings, &examination, mapped, Timestamp::now()),
         Err(failure) => vec![Finding::fail(
             "database",
             failure.to_string(),
@@ -23,7 +23,12 @@ pub(in crate::cli) async fn examine(settings: &Settings) -> Vec<Finding> {
     }
 }
 
-fn of_examination(settings: &Settings, found: &Examination, now: Timestamp) -> Vec<Finding> {
+fn of_examination(
+    settings: &Settings,
+    found: &Examination,
+    mapped: &[String],
+    now: Timestamp,
+) -> Vec<Finding> {
     let Examination { version, is_standby, rights, findings, .. } = found;
     let mut all = vec![if *is_standby {
         Finding::fail(
@@ -35,6 +40,8 @@ fn of_examination(settings: &Settings, found: &Examination, now: Timestamp) -> V
         Finding::ok("database", format!("PostgreSQL {version} lets us in at {}", settings.url))
     }];
     all.push(of_rights(*rights));
+    all.extend(of_names(*rights, found.names));
+    all.extend(mapped.iter().zip(&found.mapped).map(|(table, rights)| of_mapped(table, *rights)));
     if findings.is_empty() {
         all.push(Finding::ok("database settings", "what it confirms is on its disk"));
     }
@@ -65,6 +72,53 @@ fn of_rights(rights: Rights) -> Finding {
             NAME,
             "telemetry is not there, and this role may not make it",
             "let the role own the database, or GRANT CREATE ON SCHEMA public TO …",
+        ),
+    }
+}
+
+/// Of the list of devices' names, without which readings are stored all the same.
+fn of_names(of_table: Rights, rights: Rights) -> Option<Finding> {
+    const NAME: &str = "devices";
+    let mend = "GRANT INSERT, SELECT ON telemetry_devices TO …";
+    match (of_table, rights) {
+        // It is made with the table.
+        (Rights::NoTable { .. }, _) | (_, Rights::NoTable { may_make: true }) => None,
+        (_, Rights::Table { are_enough: true }) => {
+            Some(Finding::ok(NAME, "telemetry_devices takes the names of new ones"))
+        }
+        (_, Rights::Table { are_enough: false }) => Some(Finding::warning(
+            NAME,
+            "this role may not insert into telemetry_devices and select from it, so /api/v1/devices lacks new ones",
+            mend,
+        )),
+        (_, Rights::NoTable { may_make: false }) => Some(Finding::warning(
+            NAME,
+            "telemetry_devices is not there, and this role may not make it, so /api/v1/devices walks through the table",
+            "let the role own the database, or GRANT CREATE ON SCHEMA public TO …",
+        )),
+    }
+}
+
+/// Of a table that mappings fill.
+fn of_mapped(table: &str, rights: Rights) -> Finding {
+    const NAME: &str = "mapped table";
+    match rights {
+        Rights::Table { are_enough: true } => Finding::ok(
+            NAME,
+            format!("{table} is there, and this role may insert, select and update"),
+        ),
+        Rights::NoTable { may_make: true } => {
+            Finding::ok(NAME, format!("{table} is not there yet, and the service may make it"))
+        }
+        Rights::Table { are_enough: false } => Finding::fail(
+            NAME,
+            format!("this role may not insert into {table}, select from it and update it"),
+            format!("GRANT INSERT, SELECT, UPDATE ON {table} TO …"),
+        ),
+        Rights::NoTable { may_make: false } => Finding::fail(
+            NAME,
+            format!("{table} is not there, and this role may not make it"),
+            "make it, or GRANT CREATE ON SCHEMA public TO …",
         ),
     }
 }

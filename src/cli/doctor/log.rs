@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, StatVfs};
 
 use super::finding::Finding;
+use crate::cli::installation::User;
 use crate::wal::Settings;
 
 const DIRECTORY: &str = "log directory";
 const ROOM: &str = "room";
 const DISK: &str = "disk";
+
+const ROOT: u32 = 0;
 
 /// Syncs that are timed.
 const SYNCS: usize = 20;
@@ -26,8 +29,8 @@ const SYNCS: usize = 20;
 const SLOW: Duration = Duration::from_millis(100);
 const PAGE: [u8; 4_096] = [0; 4_096];
 
-/// Looks at it.
-pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
+/// Looks at it. It should be `user`'s, or, where that is unknown, be of one user.
+pub(super) fn examine(settings: &Settings, user: Option<User>) -> Vec<Finding> {
     let dir = std::path::absolute(&settings.dir).unwrap_or_else(|_| settings.dir.clone());
     let place = existing(&dir);
     let times = match file_without_a_name(&place).and_then(|file| time_syncs(&file)) {
@@ -40,7 +43,7 @@ pub(super) fn examine(settings: &Settings) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = vec![directory(&dir, &place)];
+    let mut findings = vec![directory(&dir, &place, user)];
     if let Ok(stat) = rustix::fs::statvfs(&place) {
         findings.push(room(settings, &dir, &stat));
     }
@@ -53,7 +56,7 @@ fn existing(dir: &Path) -> PathBuf {
     dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/")).to_owned()
 }
 
-fn directory(dir: &Path, place: &Path) -> Finding {
+fn directory(dir: &Path, place: &Path, user: Option<User>) -> Finding {
     let shown = dir.display();
     if place != dir {
         let what = format!("{shown} is not there yet, and made at the first start");
@@ -66,25 +69,59 @@ fn directory(dir: &Path, place: &Path) -> Finding {
             "run this as root",
         );
     };
-    if let Some(path) = of_another_user(dir, metadata.uid()) {
-        return Finding::fail(
+    let wanted = user.map_or(metadata.uid(), |user| user.id);
+    match first_unusable(dir, wanted) {
+        Ok(None) => Finding::ok(DIRECTORY, shown.to_string()),
+        Ok(Some(path)) => {
+            let owner = user.map_or_else(
+                || format!("--reference={shown}"),
+                |user| format!("{}:{}", user.id, user.group),
+            );
+            Finding::fail(
+                DIRECTORY,
+                format!("{} is not the service's user's to read and to write", path.display()),
+                format!("chown --recursive {owner} {shown} && chmod --recursive u+rwX {shown}"),
+            )
+        }
+        Err(error) => Finding::warning(
             DIRECTORY,
-            format!("{} belongs to another user than {shown}", path.display()),
-            format!("chown --recursive --reference={shown} {shown}"),
-        );
+            format!("not all of {shown} can be looked at: {error}"),
+            "run this as root",
+        ),
     }
-    Finding::ok(DIRECTORY, shown.to_string())
 }
 
-/// What a program that was once run as root has left there.
-fn of_another_user(dir: &Path, user: u32) -> Option<PathBuf> {
-    fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
-        let metadata = entry.metadata().ok()?;
-        if metadata.uid() != user {
-            return Some(entry.path());
+/// What a program that was once run as root, or a copy, has left in `dir` or made of it.
+fn first_unusable(dir: &Path, user: u32) -> io::Result<Option<PathBuf>> {
+    let metadata = match fs::symlink_metadata(dir) {
+        // Trimmed meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        metadata => metadata?,
+    };
+    let needed = if metadata.is_dir() { 0o700 } else { 0o600 };
+    let has_rights = user == ROOT || metadata.mode() & needed == needed;
+    let is_usable = metadata.uid() == user && has_rights;
+    if !(metadata.is_symlink() || is_usable) {
+        return Ok(Some(dir.to_owned()));
+    }
+    if !metadata.is_dir() {
+        return Ok(None);
+    }
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        // Root's, on a disk of its own.
+        let entry = entry?;
+        if entry.file_name() == "lost+found" {
+            continue;
         }
-        if metadata.is_dir() { of_another_user(&entry.path(), user) } else { None }
-    })
+        if let Some(path) = first_unusable(&entry.path(), user)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 fn room(settings: &Settings, dir: &Path, stat: &StatVfs) -> Finding {
@@ -194,7 +231,7 @@ mod tests {
     }
 
     fn lines(settings: &Settings) -> Vec<String> {
-        examine(settings).iter().map(Finding::line).collect()
+        examine(settings, None).iter().map(Finding::line).collect()
     }
 
     #[test]
@@ -215,6 +252,28 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let found = lines(&settings(file.path(), 1 << 22, 0));
         assert!(line_of(&found, DIRECTORY).contains("Not a directory"), "{found:?}");
+    }
+
+    #[test]
+    fn a_log_that_is_not_all_its_users_is_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let (generation, settings) = (dir.path().join("1"), settings(dir.path(), 1 << 22, 0));
+        fs::create_dir(&generation).unwrap();
+        fs::write(generation.join("db"), "").unwrap();
+        let id = fs::metadata(dir.path()).unwrap().uid();
+        let found = |user: Option<User>| {
+            let lines: Vec<_> = examine(&settings, user).iter().map(Finding::line).collect();
+            line_of(&lines, DIRECTORY).to_owned()
+        };
+        assert!(found(None).starts_with("ok "));
+        assert!(found(Some(User { id, group: 0 })).starts_with("ok "));
+        let other = found(Some(User { id: id + 1, group: 7 }));
+        assert!(
+            other.starts_with("FAIL ")
+                && other.contains(&format!("chown --recursive {}:7", id + 1))
+        );
+        assert_eq!(first_unusable(dir.path(), id + 1).unwrap().as_deref(), Some(dir.path()));
+        assert_eq!(first_unusable(&dir.path().join("gone"), id).unwrap(), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::installation;
+use super::installation::{self, User};
 use super::service::Place;
 use crate::base::output::complain;
 use crate::base::settings::{self, Mistakes, Setting, Sources};
@@ -42,8 +42,9 @@ const AFTER_HELP: &str = "\
 Prints a line each: `ok`, `warning` or `FAIL`, what was looked at, what was found, and what mends it. Reads
 the configuration as the service does, and needs the rights to read it: for an installation, run it as root.
 
-A service that runs is not disturbed: the broker is asked under another client id, in a session that it
-forgets afterwards, and the log is not opened. Nothing is written to the database.
+A service that runs is not disturbed: the broker is asked under another client id, which is named, in a session
+that it forgets afterwards, and the log is not opened. A broker that takes all clients of a login for the same
+interrupts the service for a moment, and nothing more is asked of it then. Nothing is written to the database.
 
 Exit codes: 0 nothing fails, 1 something would lose data or keeps the service from working, 64 bad arguments.";
 
@@ -54,6 +55,8 @@ pub struct Examined {
     pub broker: mqtt::Settings,
     /// The database.
     pub database: postgres::Settings,
+    /// The tables that mappings fill.
+    pub tables: Vec<String>,
     /// The log.
     pub log: wal::Settings,
     /// What is allowed and unwise.
@@ -95,8 +98,8 @@ fn examine(
     settings: &[Setting],
     load: impl FnOnce(Sources) -> Result<Examined, Mistakes>,
 ) -> Vec<Finding> {
-    let (environment, whence) = match environment(arguments, settings) {
-        Ok(found) => found,
+    let Installed { environment, whence, user } = match installed(arguments, settings) {
+        Ok(installed) => installed,
         Err(finding) => return vec![finding],
     };
     let sources = || Sources::of(environment.clone());
@@ -121,28 +124,36 @@ fn examine(
     findings.extend(service::examine(&examined.log.dir, Place::read(&mut sources())));
     findings.push(machine::clock(Timestamp::now()));
     findings.extend(machine::secrets(settings, sources()));
-    findings.extend(log::examine(&examined.log));
+    findings.extend(log::examine(&examined.log, user));
     findings.extend(of_servers(&examined));
     findings
 }
 
 const CONFIGURATION: &str = "configuration";
 
-/// The environment that the service has, and where it comes from.
-fn environment(
-    arguments: &Arguments,
-    settings: &[Setting],
-) -> Result<(BTreeMap<String, String>, String), Finding> {
+/// What the service has.
+struct Installed {
+    environment: BTreeMap<String, String>,
+    /// Where that comes from.
+    whence: String,
+    /// Whom it runs as, if that is known.
+    user: Option<User>,
+}
+
+fn installed(arguments: &Arguments, settings: &[Setting]) -> Result<Installed, Finding> {
     let names = settings
         .iter()
         .flat_map(|setting| [setting.name.to_owned(), format!("{}_FILE", setting.name)]);
     let Some(dir) = arguments.dir.clone().or_else(|| installation::found(names)) else {
         let whence = "the environment and Rocket.toml".to_owned();
-        return Ok((settings::environment(), whence));
+        return Ok(Installed { environment: settings::environment(), whence, user: None });
     };
     let whence = dir.join(installation::SETTINGS_FILE).display().to_string();
     match installation::environment(&dir) {
-        Ok(environment) => Ok((environment, whence)),
+        Ok(environment) => {
+            let user = installation::service_user(&dir);
+            Ok(Installed { environment, whence, user })
+        }
         Err(error) => Err(Finding::fail(
             CONFIGURATION,
             format!("{whence}: {error}"),
@@ -160,7 +171,10 @@ fn of_servers(examined: &Examined) -> Vec<Finding> {
         }
     };
     let (mut broker, database) = runtime.block_on(async {
-        tokio::join!(broker::examine(&examined.broker), database::examine(&examined.database))
+        tokio::join!(
+            broker::examine(&examined.broker),
+            database::examine(&examined.database, &examined.tables)
+        )
     });
     broker.extend(database);
     broker

@@ -188,7 +188,7 @@ fn works(examined: &Examined) -> bool {
     };
     let findings = runtime.block_on(async {
         let mut findings = broker::examine(&examined.broker).await;
-        findings.extend(database::examine(&examined.database).await);
+        findings.extend(database::examine(&examined.database, &examined.tables).await);
         findings
     });
     for finding in &findings {
