@@ -1,9 +1,17 @@
 //! `ingestor init`: an installation is asked for, tested and written, and what somebody has written stays.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::harness::{Mosquitto, Postgres, Publisher, Scratch, Service, ports};
 
@@ -101,6 +109,7 @@ fn what_was_said_is_tested_written_for_its_user_alone_and_enough_to_start_with()
         ("secrets", 0o700),
         ("secrets/database-url", 0o600),
         ("secrets/admin-token", 0o600),
+        ("Rocket.toml", 0o640),
     ] {
         assert_eq!(mode(&b.dir().join(name)), expected, "{name}");
     }
@@ -145,6 +154,7 @@ fn what_somebody_has_written_is_changed_with_force_alone_and_the_same_answers_ch
     fs::write(b.dir().join("secrets/database-url"), placeholder).unwrap();
     fs::write(b.dir().join("secrets/admin-token"), format!("{TOKEN}\n")).unwrap();
     b.must_init(&flags);
+    assert!(b.read("ingestor.env").contains(&format!("\nMQTT_PORT={}\n", b.broker.port)));
     assert_eq!(b.read("secrets/database-url"), format!("{url}\n"));
     assert_eq!(b.read("secrets/admin-token"), format!("{TOKEN}\n"));
     let written = snapshot(&b.dir());
@@ -211,4 +221,96 @@ fn what_does_not_work_is_not_written_unless_nobody_wants_it_tested() {
     assert_eq!(b.read("secrets/mqtt-password"), "s3cret\n");
     assert_eq!(b.read("secrets/admin-token"), format!("{TOKEN}\n"));
     assert_eq!(b.read("secrets/database-url"), format!("{wrong}\n"));
+}
+
+#[test]
+fn what_another_version_has_put_there_is_nobodys_whatever_it_says_beside() {
+    let b = Site::new();
+    fs::create_dir_all(b.dir()).unwrap();
+    let set = TEMPLATE.lines().filter(|line| !line.starts_with('#') && line.contains('='));
+    let shipped = set.fold("# Of another version.\n".to_owned(), |text, line| text + line + "\n");
+    fs::write(b.dir().join("ingestor.env"), shipped).unwrap();
+    b.must_init(&["--broker", &b.broker(), "--database", &b.postgres.url(), "--yes"]);
+    let settings = b.read("ingestor.env");
+    assert!(settings.starts_with("# Of another version.\n"), "{settings}");
+    assert!(settings.contains(&format!("\nMQTT_PORT={}\n", b.broker.port)), "{settings}");
+}
+
+#[test]
+fn a_login_and_tls_that_are_not_asked_for_again_go_and_are_named() {
+    let b = Site::new();
+    let (broker, url) = (b.broker(), b.postgres.url());
+    let (password, token) = (b.files.path().join("password"), b.files.path().join("token"));
+    fs::write(&password, "s3cret\n").unwrap();
+    fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let rest = ["--database", &url, "--no-test", "--yes", "--force"];
+    let login = ["--broker-user", "box", "--broker-password-file", password.to_str().unwrap()];
+    let secure = ["--broker", "mqtts://broker.example"];
+    let token_file = ["--admin-token-file", token.to_str().unwrap()];
+    b.must_init(&[&secure[..], &login, &token_file, &rest].concat());
+    assert_eq!(b.read("secrets/admin-token"), format!("{TOKEN}\n"));
+    let authority = "MQTT_CA_FILE=/etc/ssl/certs/ca-certificates.crt\n";
+    let edit = |more: &str| {
+        fs::write(b.dir().join("ingestor.env"), b.read("ingestor.env") + more).unwrap();
+    };
+    edit(authority);
+    edit("DATABASE_URL=postgres://iot:hunter2@db/iotdb\n");
+
+    // The authority is still that of this broker.
+    let said = b.must_init(&[&secure[..], &login, &rest].concat());
+    assert!(said.contains("these go: DATABASE_URL\n"), "{said}");
+    let settings = b.read("ingestor.env");
+    assert!(settings.contains(authority) && !settings.contains("hunter2"), "{settings}");
+
+    let plain = ["--broker", &broker, "--database", &url, "--yes"];
+    b.must_refuse(&plain, 1, "ingestor.env was changed by somebody");
+    let said = b.must_init(&[&plain[..], &["--force"]].concat());
+    let gone = "these go: MQTT_USERNAME, MQTT_PASSWORD_FILE, MQTT_TLS, MQTT_CA_FILE\n";
+    assert!(said.contains(gone), "{said}");
+    let settings = b.read("ingestor.env");
+    for name in ["MQTT_USERNAME", "MQTT_PASSWORD_FILE", "MQTT_TLS", "MQTT_CA_FILE"] {
+        let sets = |line: &str| line.starts_with(&format!("{name}="));
+        assert!(!settings.lines().any(sets), "{name} in {settings}");
+    }
+}
+
+/// `ingestor init` on a terminal of its own, whose other end is the second.
+fn asked(b: &Site, flags: &[&str]) -> (Child, File) {
+    let end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&end).unwrap();
+    unlockpt(&end).unwrap();
+    let name = ptsname(&end, Vec::new()).unwrap();
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
+    let terminal = options.open(OsStr::from_bytes(name.to_bytes())).unwrap();
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", INGESTOR, "init", "--dir", b.dir().to_str().unwrap()]).args(flags);
+    command.env_remove("DATABASE_URL").current_dir(b.files.path());
+    let copy = || Stdio::from(terminal.try_clone().unwrap());
+    let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+    (child, File::from(end))
+}
+
+#[test]
+fn whoever_breaks_off_at_a_secret_question_gets_the_terminal_back_as_it_was() {
+    type BreakOff = fn(&mut File, Pid);
+    let b = Site::new();
+    let interrupt: BreakOff = |terminal, _| terminal.write_all(b"half a secret\x03").unwrap();
+    let terminate: BreakOff = |_, pid| kill_process(pid, Signal::TERM).unwrap();
+    for (break_off, code) in [(interrupt, 130), (terminate, 143)] {
+        let (mut child, mut terminal) = asked(&b, &["--broker", &b.broker()]);
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("Connection string") {
+            let mut bytes = [0; 256];
+            let count = terminal.read(&mut bytes).unwrap();
+            said.extend_from_slice(&bytes[..count]);
+        }
+        let echoes =
+            |terminal: &File| tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+        assert!(!echoes(&terminal), "a secret is not shown");
+        break_off(&mut terminal, Pid::from_child(&child));
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert!(echoes(&terminal));
+        assert!(!b.dir().exists());
+    }
 }

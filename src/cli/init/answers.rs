@@ -1,11 +1,9 @@
 //! What an installation needs to know: from flags, or asked for on a terminal.
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-
 use super::arguments::Arguments;
+use super::terminal::Terminal;
 use crate::base::settings::Secret;
 
 const PLAIN_PORT: u16 = 1_883;
@@ -44,7 +42,7 @@ pub(super) fn gather(arguments: &Arguments, terminal: &Terminal) -> Result<Answe
     });
     let user = match &arguments.broker_user {
         Some(user) => user.clone(),
-        None if arguments.broker.is_none() && terminal.may_ask => {
+        None if arguments.broker.is_none() && terminal.may_ask() => {
             note(terminal.ask("User name at the broker (empty: none)", "", "--broker-user"))
         }
         None => String::new(),
@@ -62,6 +60,11 @@ pub(super) fn gather(arguments: &Arguments, terminal: &Terminal) -> Result<Answe
             "--database or --database-file",
         ),
     });
+    let admin_token = match (&arguments.admin_token, &arguments.admin_token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(file)) => Some(note(content(file))),
+        (None, None) => None,
+    };
     let broker = match broker_of(&broker) {
         Ok(broker) => Some(broker),
         Err(problem) => {
@@ -77,7 +80,7 @@ pub(super) fn gather(arguments: &Arguments, terminal: &Terminal) -> Result<Answe
             broker,
             login: (!user.is_empty()).then(|| (user, Secret::new(password))),
             database_url: Secret::new(url.trim()),
-            admin_token: arguments.admin_token.clone().map(Secret::new),
+            admin_token: admin_token.map(Secret::new),
         }),
         _ => Err(wrong),
     }
@@ -113,68 +116,6 @@ pub(super) fn broker_of(text: &str) -> Result<Broker, String> {
         return Err(wrong());
     }
     Ok(Broker { host: host.to_owned(), port, has_tls })
-}
-
-/// Whoever sits there, if anybody does and wants to be asked.
-pub(super) struct Terminal {
-    may_ask: bool,
-}
-
-impl Terminal {
-    pub(super) fn of(arguments: &Arguments) -> Self {
-        Self { may_ask: !arguments.yes && io::stdin().is_terminal() }
-    }
-
-    pub(super) fn may_ask(&self) -> bool {
-        self.may_ask
-    }
-
-    fn ask(&self, question: &str, default: &str, flag: &str) -> Result<String, String> {
-        if !self.may_ask {
-            return Err(format!("{flag} is needed, since there is nobody to ask"));
-        }
-        let shown = if default.is_empty() { String::new() } else { format!(" [{default}]") };
-        let answer = prompt(&format!("{question}{shown}: ")).map_err(|error| error.to_string())?;
-        Ok(if answer.is_empty() { default.to_owned() } else { answer })
-    }
-
-    /// The same, without the answer on the screen.
-    fn ask_secretly(&self, question: &str, flag: &str) -> Result<String, String> {
-        let stdin = io::stdin();
-        let before = if self.may_ask { tcgetattr(&stdin).ok() } else { None };
-        if let Some(mut silent) = before.clone() {
-            silent.local_modes.remove(LocalModes::ECHO);
-            tcsetattr(&stdin, OptionalActions::Flush, &silent).ok();
-        }
-        let answer = self.ask(question, "", flag);
-        if let Some(before) = before {
-            tcsetattr(&stdin, OptionalActions::Flush, &before).ok();
-            writeln!(io::stderr()).ok();
-        }
-        match answer {
-            Ok(answer) if answer.is_empty() => {
-                Err(format!("{flag} is needed, and the answer is empty"))
-            }
-            answer => answer,
-        }
-    }
-
-    /// Whether the answer is yes; it is no where nobody can be asked.
-    pub(super) fn agrees(&self, question: &str) -> bool {
-        self.may_ask
-            && prompt(&format!("{question} [y/N]: "))
-                .is_ok_and(|answer| matches!(answer.to_lowercase().as_str(), "y" | "yes"))
-    }
-}
-
-/// On standard error, since standard output may be a file.
-fn prompt(text: &str) -> io::Result<String> {
-    let mut error = io::stderr();
-    error.write_all(text.as_bytes())?;
-    error.flush()?;
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
 }
 
 #[cfg(test)]

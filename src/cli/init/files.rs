@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// A file that is to be written.
@@ -11,6 +11,8 @@ pub(super) struct Planned {
     pub(super) path: PathBuf,
     pub(super) content: String,
     pub(super) mode: u32,
+    /// Whose members read it, if that is not the group of whoever writes.
+    pub(super) group: Option<u32>,
 }
 
 /// What stands in `path`; `None` if it is not there.
@@ -40,7 +42,7 @@ pub(super) fn make_dir(dir: &Path, mode: u32) -> Result<(), String> {
 /// # Errors
 /// A line that names it.
 pub(super) fn write(file: &Planned) -> Result<(), String> {
-    let Planned { path, content, mode } = file;
+    let Planned { path, content, mode, group } = file;
     let part = path.with_extension("init-part");
     let written = || {
         fs::remove_file(&part).or_else(|error| match error.kind() {
@@ -49,6 +51,9 @@ pub(super) fn write(file: &Planned) -> Result<(), String> {
         })?;
         let mut options = OpenOptions::new();
         let mut target = options.write(true).create_new(true).mode(*mode).open(&part)?;
+        if let Some(group) = *group {
+            fchown(&target, None, Some(group))?;
+        }
         // Whatever the umask is.
         target.set_permissions(fs::Permissions::from_mode(*mode))?;
         target.write_all(content.as_bytes())?;

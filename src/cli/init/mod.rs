@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::doctor::{Examined, broker, database};
-use super::installation::{self, CREDENTIALS, SECRETS_DIR, SETTINGS_FILE};
+use super::installation::{self, CREDENTIALS, SECRETS_DIR, SETTINGS_FILE, assignments};
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
 
@@ -20,10 +20,12 @@ mod answers;
 mod arguments;
 mod files;
 mod settings_file;
+mod terminal;
 
-use answers::{Answers, Terminal};
+use answers::Answers;
 pub use arguments::Arguments;
 use files::Planned;
+use terminal::Terminal;
 
 /// The settings as they are shipped.
 const TEMPLATE: &str = include_str!("../../../deploy/systemd/ingestor.env");
@@ -33,7 +35,8 @@ const PLACEHOLDER: &str = "CHANGE-ME";
 
 const SETTINGS_MODE: u32 = 0o600;
 const SECRET_MODE: u32 = 0o600;
-const MAPPINGS_MODE: u32 = 0o644;
+/// It may hold a setting that is a secret, and the service reads it.
+const MAPPINGS_MODE: u32 = 0o640;
 const DIR_MODE: u32 = 0o755;
 const SECRETS_DIR_MODE: u32 = 0o700;
 
@@ -74,7 +77,7 @@ fn execute(
     let dir = std::path::absolute(&arguments.dir).map_err(|error| error.to_string())?;
     let (terminal, path) = (Terminal::of(arguments), dir.join(SETTINGS_FILE));
     let there = files::existing(&path)?;
-    let is_somebodys = !arguments.force && there.as_ref().is_some_and(|text| text != TEMPLATE);
+    let is_somebodys = !arguments.force && there.as_deref().is_some_and(is_changed);
     let refusal = || {
         let path = path.display();
         Problem::from(format!("{path} was changed by somebody: change it by hand, or with --force"))
@@ -84,11 +87,16 @@ fn execute(
         return Err(refusal());
     }
     let answers = answers::gather(arguments, &terminal).map_err(Problem::Arguments)?;
-    let settings = changed(there.as_deref().unwrap_or(TEMPLATE), &dir, &answers)?;
+    let before = there.as_deref().unwrap_or(TEMPLATE);
+    let (before, gone) = without(before, &outdated(before, &answers));
+    let settings = changed(&before, &dir, &answers)?;
     if is_somebodys && there.as_ref() != Some(&settings) {
         return Err(refusal());
     }
     let secrets = secrets(&dir, &answers, arguments.force)?;
+    if !gone.is_empty() {
+        say(&format!("of the settings before, these go: {}", gone.join(", ")));
+    }
     let examined = load(would_be(&dir, &settings, &secrets))
         .map_err(|Mistakes(mistakes)| Problem::Arguments(mistakes))?;
     let is_good = arguments.no_test || works(&examined);
@@ -99,6 +107,47 @@ fn execute(
     write(&dir, settings, secrets)?;
     say(&next_steps(&dir));
     Ok(())
+}
+
+/// Whether anything is set otherwise than as it is shipped, whatever is said of it beside.
+fn is_changed(settings: &str) -> bool {
+    !assignments(settings).eq(assignments(TEMPLATE))
+}
+
+/// What would go on to hold for another login or another broker, or beside the file that is written here.
+fn outdated(before: &str, answers: &Answers) -> Vec<&'static str> {
+    let Answers { broker, login, .. } = answers;
+    let was = |name, value: &str| {
+        assignments(before).any(|(candidate, before)| candidate == name && before == value)
+    };
+    let is_same = was("MQTT_BROKER", &broker.host) && was("MQTT_PORT", &broker.port.to_string());
+    let mut names = vec!["DATABASE_URL", "ADMIN_TOKEN", "MQTT_PASSWORD"];
+    if login.is_none() {
+        names.extend(["MQTT_USERNAME", "MQTT_PASSWORD_FILE"]);
+    }
+    if !broker.has_tls {
+        names.push("MQTT_TLS");
+    }
+    if !(broker.has_tls && is_same) {
+        names.extend(["MQTT_CA_FILE", "MQTT_CLIENT_CERT_FILE", "MQTT_CLIENT_KEY_FILE"]);
+    }
+    names
+}
+
+/// `settings` without `names`, and which of these it had.
+fn without(settings: &str, names: &[&'static str]) -> (String, Vec<&'static str>) {
+    let mut gone = Vec::new();
+    let settings =
+        names.iter().fold(settings.to_owned(), |text, name| {
+            match settings_file::unset(&text, name) {
+                Some(text) => {
+                    gone.push(*name);
+                    text
+                }
+                None => text,
+            }
+        });
+    (settings, gone)
 }
 
 fn changed(settings: &str, dir: &Path, answers: &Answers) -> Result<String, Problem> {
@@ -205,15 +254,17 @@ fn write(dir: &Path, settings: String, secrets: Vec<NamedSecret>) -> Result<(), 
         path: dir.join(SECRETS_DIR).join(name),
         content: value + "\n",
         mode: SECRET_MODE,
+        group: None,
     });
     let mut planned: Vec<Planned> = secrets.collect();
     let mappings = dir.join("Rocket.toml");
     if !mappings.exists() {
         let content = MAPPINGS_TEMPLATE.to_owned();
-        planned.push(Planned { path: mappings, content, mode: MAPPINGS_MODE });
+        let group = installation::service_user(dir).map(|user| user.group);
+        planned.push(Planned { path: mappings, content, mode: MAPPINGS_MODE, group });
     }
     let path = dir.join(SETTINGS_FILE);
-    planned.push(Planned { path, content: settings, mode: SETTINGS_MODE });
+    planned.push(Planned { path, content: settings, mode: SETTINGS_MODE, group: None });
     for file in &planned {
         files::write(file)?;
         say(&format!("{} written", file.path.display()));

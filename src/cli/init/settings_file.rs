@@ -11,22 +11,43 @@ pub(super) fn set(text: &str, name: &str, value: &str) -> Result<String, String>
             format!("{name}: a file for systemd cannot hold a line break or a ' in `{value}`")
         })?
     );
-    let is_of_name = |candidate: &str| {
-        candidate
-            .strip_prefix('#')
-            .unwrap_or(candidate)
-            .strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with('='))
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let active = lines.iter().position(|line| name_of(line) == Some(name));
+    let is_shown = |line: &str| {
+        let rest = line.strip_prefix('#').and_then(|line| line.strip_prefix(name));
+        rest.is_some_and(|rest| rest.starts_with('='))
     };
-    let lines: Vec<&str> = text.lines().collect();
-    let active = lines.iter().position(|line| !line.starts_with('#') && is_of_name(line));
-    let at = active.or_else(|| lines.iter().position(|line| is_of_name(line)));
-    let mut lines: Vec<String> = lines.into_iter().map(str::to_owned).collect();
-    match at {
-        Some(at) => lines[at] = line,
-        None => lines.push(line),
-    }
+    let shown = || lines.iter().position(|line| is_shown(line));
+    let at = active.or_else(shown).unwrap_or_else(|| {
+        lines.push(String::new());
+        lines.len() - 1
+    });
+    // Of two lines systemd takes the last.
+    let mut rest = lines.split_off(at + 1);
+    rest.retain(|line| name_of(line) != Some(name));
+    lines[at] = line;
+    lines.append(&mut rest);
     Ok(lines.join("\n") + "\n")
+}
+
+/// `text` without a value of `name`, if it has one.
+pub(super) fn unset(text: &str, name: &str) -> Option<String> {
+    let mut has_any = false;
+    let lines = text.lines().map(|line| {
+        if name_of(line) != Some(name) {
+            return line.to_owned();
+        }
+        has_any = true;
+        format!("#{name}=")
+    });
+    let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+    has_any.then_some(text)
+}
+
+/// The setting that a line sets, if it does.
+fn name_of(line: &str) -> Option<&str> {
+    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    line.split_once('=').map(|(name, _)| name.trim()).filter(is_name)
 }
 
 /// As systemd.exec(5) reads it: in single quotes nothing has a meaning.
@@ -51,6 +72,14 @@ mod tests {
         assert_eq!(twice, set_once.replace("1884", "1885"));
         assert_eq!(set("A=1", "B", "2").unwrap(), "A=1\nB=2\n");
         assert_eq!(set("#A=0\nA=1\n", "A", "2").unwrap(), "#A=0\nA=2\n");
+        assert_eq!(set("A=1\nB=1\n A = 3\n", "A", "2").unwrap(), "A=2\nB=1\n");
+    }
+
+    #[test]
+    fn a_setting_that_is_taken_out_leaves_its_name_and_none_of_its_values() {
+        let text = "B=1\n A = secret\n#A=0\nA=2\nAA=3";
+        assert_eq!(unset(text, "A").unwrap(), "B=1\n#A=\n#A=0\n#A=\nAA=3\n");
+        assert_eq!(unset("#A=0\nAA=3", "A"), None);
     }
 
     #[test]
