@@ -54,11 +54,23 @@ read_arguments() {
     [[ -z $BINARY || -z $UNINSTALL ]] || bad_usage "--binary does not go with --uninstall"
 }
 
+package_status() { dpkg-query --show --showformat='${db:Status-Status}' "$NAME" 2>/dev/null; }
+
+# What a package has installed is its own.
+check_package() {
+    case $(package_status) in
+        '' | not-installed) ;;
+        config-files)
+            [[ -z $UNINSTALL || -f $UNIT ]] ||
+                fail "nothing of this script is here, and what is left is the package's: apt purge $NAME removes it"
+            ;;
+        *) fail "the package $NAME is installed, and what is here is its own: apt remove $NAME first, which leaves settings and data" ;;
+    esac
+}
+
 # Credentials from a directory are read by systemd 251 and newer.
 check_systemd() {
     local version
-    ! dpkg-query --show --showformat='${db:Status-Abbrev}' iot-ingestor 2>/dev/null | grep -q '^ii' ||
-        fail "the package iot-ingestor is installed, which is the same in another place: apt remove iot-ingestor first"
     [[ -d /run/systemd/system ]] || fail "systemd does not run here"
     version=$(systemctl --version | awk 'NR == 1 { print $2 + 0 }')
     ((version >= 251)) || fail "systemd 251 or newer is needed, this is $version"
@@ -123,6 +135,8 @@ install_service() {
     # What the package of Debian installs too, which is another way to the same.
     as_root systemd-sysusers "$PWD/deploy/systemd/sysusers.conf" || fail "the user $NAME could not be made"
     as_root install -d -m 755 "$SETTINGS"
+    # What a package that was here has found of the log, which is in use again.
+    as_root rm -f -- "$STATE/.drained"
     put_new 600 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env"
     put_new 640 Rocket.toml "$SETTINGS/Rocket.toml"
     # Directories, and who may read what.
@@ -189,7 +203,11 @@ say_what_next() {
 }
 
 uninstall() {
-    as_root systemctl disable --now "$NAME" 2>/dev/null || true
+    # A package that was removed has left the link that enables it; without it, it would take the service for
+    # one that somebody has disabled.
+    local how=(disable --now)
+    [[ $(package_status) != config-files ]] || how=(stop)
+    as_root systemctl "${how[@]}" "$NAME" 2>/dev/null || true
     as_root rm -f -- "$UNIT" "$PROGRAM" "$PROGRAM.previous"
     as_root systemctl daemon-reload
     as_root systemctl reset-failed "$NAME" 2>/dev/null || true
@@ -209,6 +227,7 @@ uninstall() {
 main() {
     read_arguments "$@"
     begin iot-install
+    check_package
     check_systemd
     if [[ -n $UNINSTALL ]]; then
         uninstall

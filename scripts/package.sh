@@ -11,20 +11,21 @@ Usage: scripts/package.sh [--target TRIPLE] [--version VERSION] [--binaries DIR]
 
 Makes iot-ingestor_VERSION_ARCH.deb, and beside it the debug symbols as
 iot-ingestor-dbgsym_….ddeb. cargo-deb is installed below target/tools if it is missing; lintian looks at the
-package if it is there.
+package if it is there. What cargo builds is where CARGO_TARGET_DIR says, or in target.
 
   --target TRIPLE    for another machine: aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf, …
   --version VERSION  of the package, such as 0.2.0-1 [default: that of Cargo.toml, revision 1]
   --binaries DIR     of these programs, which are built already
-  --output DIR       where the package goes [default: target/debian]
+  --output DIR       where the package goes [default: debian in the directory of what is built]
   --help             this text
 TEXT
 }
 
+BUILT=${CARGO_TARGET_DIR:-target}
 # What a maintainer's scripts, lintian and copyright say: deploy/debian. What is generated goes here, and
 # Cargo.toml says where each file of the package comes from.
 STAGE=target/package
-TARGET='' VERSION='' BINARIES='' OUTPUT=target/debian
+TARGET='' VERSION='' BINARIES='' OUTPUT=$BUILT/debian
 
 # Debian's name of the machine, and the packages that link and compile for it.
 declare -A LINKERS=(
@@ -70,7 +71,7 @@ check_target() {
 
 build() {
     if [[ -n $BINARIES ]]; then
-        local there="target/${TARGET:+$TARGET/}release"
+        local there="$BUILT/${TARGET:+$TARGET/}release"
         [[ $BINARIES -ef $there ]] || install -D -t "$there" "$BINARIES"/{ingestor,simulator}
         return
     fi
@@ -84,10 +85,10 @@ stage() {
     local date
     rm -rf -- "$STAGE"
     mkdir -p "$STAGE"/{debian,man,completions}
-    target/release/ingestor --write-manual "$STAGE" || fail "the manual could not be written"
-    target/release/simulator --write-manual "$STAGE" || fail "the manual could not be written"
+    "$BUILT/release/ingestor" --write-manual "$STAGE" || fail "the manual could not be written"
+    "$BUILT/release/simulator" --write-manual "$STAGE" || fail "the manual could not be written"
     gzip -9 -n "$STAGE"/man/*
-    cp deploy/debian/{postinst,prerm,postrm} "$STAGE/debian"
+    cp deploy/debian/{preinst,postinst,prerm,postrm} "$STAGE/debian"
     # What a package installs is in /usr.
     sed 's|/usr/local/bin/|/usr/bin/|; s|^# .*scripts/install-service.sh.*|# The ingestor as a system service; settings go into|' \
         deploy/systemd/iot-ingestor.service >"$STAGE/debian/iot-ingestor.service"

@@ -89,9 +89,10 @@ metric() {
 
 metric_is() { [[ $(metric "$1") == "$2" ]]; }
 
-stored() {
-    inside runuser -u postgres -- psql -X -A -t -d iotdb -c 'select count(*) from telemetry'
-}
+stored() { ask 'select count(*) from telemetry'; }
+
+# ask QUERY
+ask() { inside runuser -u postgres -- psql -X -A -t -d iotdb -c "$1"; }
 
 all_is_stored() {
     local stored
@@ -116,6 +117,12 @@ begin_publishing() {
     inside env MESSAGE_COUNT="$1" NUM_DEVICES=100 PUBLISH_INTERVAL_MS=100 RUST_LOG=error \
         /bin-under-test/simulator >"$WORK_DIR/published" 2>"$WORK_DIR/simulator.log" &
     SIMULATOR_PID=$!
+}
+
+# stop_publishing: before its end, in order.
+stop_publishing() {
+    inside pkill -TERM -x simulator
+    end_publishing
 }
 
 end_publishing() {

@@ -24,6 +24,8 @@ installed() { inside dpkg-query --show --showformat='${Version} ${db:Status-Stat
 
 # Somebody's database and broker, which are there already.
 start_servers() {
+    # Or it drops what comes while the service is away for longer than a second of this load.
+    inside cp /src/deploy/mosquitto/limits.conf /etc/mosquitto/conf.d/
     inside systemctl start postgresql mosquitto
     within 30 'PostgreSQL answers' inside runuser -u postgres -- psql -q -c 'select 1'
     inside runuser -u postgres -- psql -q -c "create role iot login password 'a-password'"
@@ -62,8 +64,8 @@ comes_up() {
         iot-ingestor/mappings/tasmota.toml doc/iot-ingestor/copyright doc/iot-ingestor/changelog.Debian.gz; do
         must "$file is there" inside test -s "/usr/share/$file"
     done
-    equal '/etc/iot-ingestor/Rocket.toml /etc/iot-ingestor/ingestor.env' \
-        "$(inside sh -c 'sort /var/lib/dpkg/info/iot-ingestor.conffiles | xargs')" 'settings that dpkg leaves alone'
+    must 'the settings are there to be changed' inside cmp /etc/iot-ingestor/Rocket.toml /usr/share/iot-ingestor/Rocket.toml.example
+    must_fail 'dpkg would ask about settings at an upgrade' inside test -s /var/lib/dpkg/info/iot-ingestor.conffiles
     inside ingestor doctor >"$LOG_DIR/doctor.log" 2>&1 || broken "ingestor doctor: $(cat "$LOG_DIR/doctor.log")"
     must 'it has looked at what is installed' grep -q '^ok configuration: /etc/iot-ingestor/ingestor.env$' "$LOG_DIR/doctor.log"
     must 'it has seen the service' grep -q '^ok service: it runs (process' "$LOG_DIR/doctor.log"
@@ -73,24 +75,32 @@ comes_up() {
 # changes_under_load RULE PACKAGE VERSION: the service is restarted in order, with what waits in its log.
 changes_under_load() {
     rule "$1"
-    local before since pid
+    local before since pid began ended
     stop_postgresql
     publish 500
     within 10 'they wait' at_least_pending 500
-    inside sh -c 'echo "# edited" >>/etc/iot-ingestor/Rocket.toml'
+    inside sh -c 'echo "# edited" | tee -a /etc/iot-ingestor/ingestor.env >>/etc/iot-ingestor/Rocket.toml'
     before=$(settings)
     pid=$(main_pid)
     since=$(($(millis) / 1000))
-    begin_publishing 4000
+    # More than there is time for.
+    begin_publishing 600000
     within 10 'it takes messages in' at_least_pending 800
+    began=$EPOCHREALTIME
     apt install --allow-downgrades "/packages/$2"
+    ended=$EPOCHREALTIME
+    must 'there is load to the end' kill -0 "$SIMULATOR_PID"
     equal "$3 installed" "$(installed)" 'the package'
     must_fail 'it is the old process' test "$pid" == "$(main_pid)"
     must 'the old one has stopped in order' journal_has "$since" '"message":"stopped' >/dev/null
     equal "$before" "$(settings)" 'settings and secrets'
-    end_publishing
+    stop_publishing
     inside systemctl start postgresql
     nothing_is_lost
+    local meanwhile
+    meanwhile=$(ask "select count(*) from telemetry where ts between to_timestamp($began) and to_timestamp($ended)")
+    ((meanwhile > 0)) || broken 'no reading of the time of the exchange is there'
+    say "       $meanwhile readings came in meanwhile"
     holds
 }
 
@@ -100,7 +110,7 @@ settings() { inside sh -c 'cat /etc/iot-ingestor/ingestor.env /etc/iot-ingestor/
 
 # Files of ours, but for what the machine writes about all packages.
 left_over() {
-    inside find / -xdev '(' -path /packages -o -path /proc -o -path /run -o -path /sys -o -path /var/log ')' -prune \
+    inside find / -xdev '(' -path /packages -o -path /src -o -path /proc -o -path /run -o -path /sys -o -path /var/log ')' -prune \
         -o -name '*iot-ingestor*' -print
 }
 
@@ -118,16 +128,102 @@ goes() {
     must 'the log is there' inside test -e /var/lib/iot-ingestor/wal
     holds
 
-    rule 'installed again it brings them into the database, and purged then it leaves nothing'
+    rule 'installed again it brings them into the database'
+    set_up "$1"
+    nothing_is_lost
+    within 30 'nothing waits' metric_is ingestor_wal_pending_records 0
+    holds
+}
+
+# set_up PACKAGE: installs it, and starts the service.
+set_up() {
     apt install "/packages/$1"
     inside systemctl start postgresql
     within 30 'PostgreSQL answers' inside runuser -u postgres -- psql -q -c 'select 1'
     inside ingestor init --broker localhost --database "$DATABASE_URL" --yes >"$LOG_DIR/init.log" 2>&1 ||
         broken "ingestor init: $(cat "$LOG_DIR/init.log")"
     inside systemctl start "$SERVICE"
+}
+
+STATE=/var/lib/iot-ingestor
+
+# What a removal finds of the log.
+look_whether_drained() { inside sh -x /var/lib/dpkg/info/iot-ingestor.prerm remove >"$LOG_DIR/prerm.log" 2>&1; }
+
+# is_drained WHEN: shows how that was found out, if it was not.
+is_drained() { inside test -e "$STATE/.drained" || { show_log prerm && broken "$1"; }; }
+
+knows_what_is_nowhere_else() {
+    rule 'a log counts as drained if nothing waits in it and all of it is known, and until it is used again'
+    look_whether_drained
+    is_drained 'nothing waits'
+    inside systemctl start "$SERVICE"
+    must_fail 'it counts while the service runs' inside test -e "$STATE/.drained"
+    local file
+    for file in elsewhere/db wal/quarantine/00000000000000000000/db wal/dead-letters/unread wal/newer; do
+        inside install -D /etc/hostname "$STATE/$file"
+        look_whether_drained
+        must_fail "it counts with $file" inside test -e "$STATE/.drained"
+        inside rm "$STATE/$file"
+    done
+    inside rmdir "$STATE/elsewhere"
+    look_whether_drained
+    is_drained 'nothing waits again'
+    apt remove iot-ingestor
+    inside touch --date='now + 1 minute' "$STATE/wal/LOCK"
+    inside sh /var/lib/dpkg/info/iot-ingestor.postrm purge >"$LOG_DIR/postrm.log" 2>&1
+    must 'it says what it keeps' grep -q "kept $STATE" "$LOG_DIR/postrm.log"
+    must 'the log is there' inside test -e "$STATE/wal"
+    holds
+}
+
+# install_service ARGUMENT...: without a package.
+install_service() { inside /src/scripts/install-service.sh "$@" >"$LOG_DIR/install.log" 2>&1; }
+
+leaves_the_other_alone() {
+    rule 'package and install-service.sh refuse what the other has installed, and touch nothing of it'
+    set_up "$1"
+    local pid
+    pid=$(main_pid)
+    must_fail 'it takes the place of the package' install_service --binary /bin-under-test/ingestor
+    must_fail 'it removes the package' install_service --uninstall --purge
+    must 'it says why' grep -q 'the package iot-ingestor is installed' "$LOG_DIR/install.log"
+    equal "$pid" "$(main_pid)" 'the process'
+    inside ingestor health --ready >/dev/null
+    apt remove iot-ingestor
+    must 'nothing waited' inside test -e "$STATE/.drained"
+    must_fail 'it removes what the package left' install_service --uninstall --purge
+    must 'the settings are there' inside test -e /etc/iot-ingestor/ingestor.env
+
+    install_service --binary /bin-under-test/ingestor || broken "install-service.sh: $(cat "$LOG_DIR/install.log")"
+    pid=$(main_pid)
+    must_fail 'what the removal found still counts' inside test -e "$STATE/.drained"
+    must_fail 'the package is installed beside it' \
+        inside env DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet install "/packages/$1"
+    apt purge iot-ingestor
+    must 'it says what it keeps' grep -q "kept /etc/iot-ingestor, $STATE and their user" "$LOG_DIR/apt.log"
+    equal "$pid" "$(main_pid)" 'the process of install-service.sh'
+    equal enabled "$(inside systemctl is-enabled "$SERVICE")" 'at boot'
+    publish 50
+    nothing_is_lost
+    within 30 'nothing waits' metric_is ingestor_wal_pending_records 0
+    install_service --uninstall || broken "install-service.sh: $(cat "$LOG_DIR/install.log")"
+    holds
+}
+
+leaves_nothing() {
+    rule 'purged with nothing waiting it leaves nothing, but for a disk that is mounted, which it empties'
+    inside sh -c "rm -r $STATE/* && mount -t tmpfs tmpfs $STATE"
+    set_up "$1"
+    equal enabled "$(inside systemctl is-enabled "$SERVICE")" 'at boot, after install-service.sh was here'
+    publish 50
     nothing_is_lost
     within 30 'nothing waits' metric_is ingestor_wal_pending_records 0
     apt purge iot-ingestor
+    must 'it says so' grep -q "emptied $STATE" "$LOG_DIR/apt.log"
+    equal '' "$(inside find "$STATE" -mindepth 1)" 'what is left on the disk'
+    inside umount "$STATE"
+    inside rmdir "$STATE"
     equal '' "$(left_over)" 'what is left'
     must_fail 'the user is gone' inside id "$SERVICE"
     must_fail 'the service is gone' inside systemctl cat "$SERVICE"
@@ -139,6 +235,7 @@ main() {
     ip link set lo up
     make_machine
     layer "$PACKAGES" "$ROOT/packages"
+    layer "$PWD" "$ROOT/src"
     boot
     start_servers
     local old new
@@ -148,6 +245,9 @@ main() {
         "$new" "$(version_of "$new")"
     changes_under_load 'a rollback does the same' "$old" "$(version_of "$old")"
     goes "$new"
+    knows_what_is_nowhere_else
+    leaves_the_other_alone "$new"
+    leaves_nothing "$new"
     inside systemctl poweroff 2>/dev/null || true
     must 'the machine powers off' await_end "$NSPAWN_PID" 60
 }
