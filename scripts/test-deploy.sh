@@ -33,6 +33,8 @@ TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 [[ $TARGET == /* ]] || TARGET="$PWD/$TARGET"
 TREES="$TARGET/deploy-test"
 FAILED=0 INCAPABLE=0 UNPREPARED=0
+# When the test that runs has to be done (in seconds of this shell), if it has to.
+DEADLINE=''
 
 # What is booted, and what stands in for each image of the compose file. Its C library must not be older
 # than this machine's, or programs built here would not run there.
@@ -82,7 +84,8 @@ made() {
     fi
     say "   making $path (some minutes)…"
     rm -rf -- "$path" "$path.made-of"
-    if ! run_child "${path##*/}" "$@" >"$LOG_DIR/${path##*/}.log" 2>&1; then
+    bound
+    if ! run_child "${path##*/}" "${BOUND[@]}" "$@" >"$LOG_DIR/${path##*/}.log" 2>&1; then
         show_log "${path##*/}"
         return 1
     fi
@@ -132,15 +135,32 @@ packages() {
     rm -rf -- "$PACKAGES"
     mkdir -p "$PACKAGES"
     for revision in 1 2; do
-        scripts/package.sh --binaries "$BIN_DIR" --version "$version-$revision" --output "$PACKAGES" || return
+        bound
+        "${BOUND[@]}" scripts/package.sh --binaries "$BIN_DIR" --version "$version-$revision" --output "$PACKAGES" || return
     done
 }
 
 # --- the tests -----------------------------------------------------------------------------------
 
+# set_deadline TEST: by LIMITS ("files=120 docker=1500"), which .ci/run sets.
+set_deadline() {
+    local limit
+    DEADLINE=''
+    for limit in ${LIMITS:-}; do
+        [[ ${limit%=*} != "$1" ]] || DEADLINE=$((SECONDS + ${limit#*=}))
+    done
+}
+
+# Sets BOUND: what, before a command, ends it at the deadline.
+bound() {
+    BOUND=()
+    [[ -z $DEADLINE ]] || BOUND=(timeout --kill-after=30 "$((DEADLINE > SECONDS ? DEADLINE - SECONDS : 1))")
+}
+
 run_test() {
     local name=$1 status=0 start=$SECONDS reason command=(bash "tests/deploy/$1.sh")
     say "── $name"
+    set_deadline "$name"
     if [[ $name == systemd || $name == package || $name == docker ]]; then
         if ! reason=$(capability "$name"); then
             say "   SKIPPED: $reason"
@@ -157,7 +177,8 @@ run_test() {
         # The whole of it is one process with its descendants, and ends with it.
         command=(bash tests/deploy/contain.sh "tests/deploy/$name.sh")
     fi
-    run_child "$name" "${command[@]}" || status=$?
+    bound
+    run_child "$name" "${BOUND[@]}" "${command[@]}" || status=$?
     case $status in
         0)
             say "   $((SECONDS - start)) s"
