@@ -43,7 +43,7 @@ pub(super) struct Places {
 impl Places {
     /// There are receipts in the block that begins at `first`.
     pub(super) fn add(&mut self, first: Offset, receipts: &[Receipt]) {
-        let count = receipts.iter().filter(|receipt| receipt.is_of_packet()).count();
+        let count = count(receipts);
         if count > 0 {
             self.blocks.push_back((first, count));
             self.total += count;
@@ -98,7 +98,7 @@ impl Shared {
                 at = block.end();
                 newest = newest.max(newest_time(&block));
                 if !block.receipts.is_empty() {
-                    total += block.receipts.len();
+                    total += count(&block.receipts);
                     of_generation.push((block.first, block.receipts.clone()));
                 }
             }
@@ -112,6 +112,11 @@ impl Shared {
         }
         (left, places)
     }
+}
+
+/// How many a broker may ask for again.
+fn count(receipts: &[Receipt]) -> usize {
+    receipts.iter().filter(|receipt| receipt.is_of_packet()).count()
 }
 
 /// The newest time of arrival that is given in a block, if there is one.
