@@ -46,12 +46,12 @@ images() {
 base() { sed -n "s/^ARG $1=//p" "$DOCKERFILE"; }
 
 write() {
-    local service image rust debian digest
-    rust=$(base RUST_TAG) debian=$(base DEBIAN_TAG)
-    rust+=@$(digest "rust:$rust") debian+=@$(digest "debian:$debian")
+    local service image rust digest
+    rust=$(base RUST_TAG)
+    rust+=@$(digest "rust:$rust")
     printf '# Written by scripts/pin-images.sh; run it again to take newer ones.\nservices:\n'
     for service in ingestor simulator; do
-        printf '  %s:\n    build: { args: { RUST_TAG: "%s", DEBIAN_TAG: "%s" } }\n' "$service" "$rust" "$debian"
+        printf '  %s:\n    build: { args: { RUST_TAG: "%s" } }\n' "$service" "$rust"
     done
     while read -r service image; do
         digest=$(digest "$image")
