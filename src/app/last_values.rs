@@ -107,7 +107,7 @@ impl LastValuesAgain {
         for offset in (0..MOST_DEVICES).step_by(DEVICES as usize) {
             let started = Instant::now();
             let page = self.database.devices(relation, &filter, offset, DEVICES).await?;
-            let is_last = page.latest.len() < DEVICES as usize;
+            let is_last = page.passed < DEVICES;
             for reading in page.latest {
                 self.keep(relation, reading);
             }
