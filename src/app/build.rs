@@ -11,7 +11,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 
 use super::config::Config;
-use crate::base::metrics::Metrics;
+use crate::base::metrics::{Metrics, NO_MAPPING};
 use crate::base::time::SystemClock;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
@@ -23,7 +23,7 @@ use crate::postgres::Database;
 use crate::status::health::Health;
 use crate::status::history::History;
 use crate::telemetry::admit::{Admission, MappedTopics};
-use crate::telemetry::mapping::OwnTopics;
+use crate::telemetry::mapping::{OwnTopics, Unmatched};
 use crate::telemetry::rejection::{Reason, Stage};
 use crate::wal::{self, LeftReceipts, Limits, Log, SledStorage, Writer};
 
@@ -57,7 +57,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
     metrics.declare(
         Reason::all().filter(is_needed).map(Reason::as_str),
         Stage::ALL.iter().map(|stage| stage.as_str()),
-        config.mappings.list.iter().map(|mapping| mapping.name.as_str()),
+        mapping_names(config),
     );
     let health = Arc::new(Health::new(metrics.clone()));
     let (writer, log, arrivals) = open_log(config, &metrics)?;
@@ -89,6 +89,13 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         inbound,
         metrics,
     })
+}
+
+/// Whose messages are counted.
+fn mapping_names(config: &Config) -> impl Iterator<Item = &str> {
+    let names = config.mappings.list.iter().map(|mapping| mapping.name.as_str());
+    let drops = !config.mappings.is_empty() && config.mappings.unmatched == Unmatched::Drop;
+    names.chain(drops.then_some(NO_MAPPING))
 }
 
 /// `None` without a mapping: then everything is of the built-in shape.

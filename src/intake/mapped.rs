@@ -20,6 +20,8 @@ pub struct MappedTally {
     refusals: Vec<(Refused, u64)>,
     /// Topics that no mapping takes.
     pub(super) unmapped: NewestTopics<()>,
+    /// Messages that no mapping takes and that are not kept.
+    dropped: u64,
 }
 
 /// What became of what one mapping has taken or left alone.
@@ -69,6 +71,17 @@ impl MappedTally {
     /// A message was left alone by `mapping`.
     pub(super) fn leave(&mut self, mapping: usize) {
         self.of(mapping).counts[2] += 1;
+    }
+
+    /// No mapping has taken a message of this topic; whether it is kept as a dead letter.
+    pub(super) fn pass(&mut self, topic: &str, is_kept: bool) {
+        self.unmapped.add(topic, 1, ());
+        self.dropped += u64::from(!is_kept);
+    }
+
+    /// Messages that no mapping takes and that are not kept.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     fn of(&mut self, mapping: usize) -> &mut Taken {

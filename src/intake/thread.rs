@@ -18,7 +18,7 @@ use super::mapped::{MappedTally, Notices};
 use super::queue::{Acks, Inbound, Replayed};
 use super::seen::Seen;
 use crate::base::activity::Activity;
-use crate::base::metrics::Metrics;
+use crate::base::metrics::{Metrics, NO_MAPPING};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetterError, DeadLetters};
 use crate::telemetry::admit::Admission;
@@ -147,6 +147,9 @@ impl Intake {
                     self.metrics.valid_messages.inc_by(accepted);
                     for (at, outcome, count) in mapped.counts() {
                         self.metrics.mapped(self.admission.mapping_name(at), outcome, count);
+                    }
+                    if mapped.dropped() > 0 {
+                        self.metrics.mapped(NO_MAPPING, "ignored", mapped.dropped());
                     }
                     self.seen.note(mapped);
                     refused(mapped, &self.admission);

@@ -107,6 +107,28 @@ fn what_would_not_be_stored_exits_1_and_says_why() {
 }
 
 #[test]
+fn a_row_that_the_log_does_not_take_is_rejected_and_extra_that_ends_early_says_so() {
+    let with_extra = |max: usize, values: usize, length: usize| {
+        let toml = format!(
+            "[[default.mapping]]\nname = \"m\"\ntopic = \"m/{{d}}\"\ndevice = \"{{d}}\"\ntime = \"received\"\n\
+             extra = {{ path = \"x\", max = {max} }}\nfields = [\"a\"]\n"
+        );
+        let value = "v".repeat(length);
+        let all: serde_json::Map<String, Value> =
+            (0..values).map(|n| (format!("k{n}"), value.clone().into())).collect();
+        let payload = serde_json::json!({"a": 1, "x": all}).to_string();
+        check(&toml, &["check-mapping", "--json", "--topic", "m/a", "--payload", &payload], "")
+    };
+    let early = with_extra(8, 9, 1);
+    let told: Value = serde_json::from_str(&early.text).unwrap();
+    assert_eq!(told["readings"][0]["from"]["extra"], "what is left of x, up to `max`, 8 values");
+    let whole = with_extra(8, 7, 1);
+    assert!(whole.text.contains("\"what is left of x\""), "{}", whole.text);
+    let long = with_extra(64, 64, 100);
+    assert!(long.code == Some(1) && long.text.contains("reading_too_large"), "{}", long.text);
+}
+
+#[test]
 fn lines_of_mosquitto_sub_and_an_answer_of_dead_letters_are_read() {
     let line = |topic: &str, payload: &str| serde_json::json!({"tst": "x", "topic": topic, "qos": 0, "retain": 0, "payload": payload});
     let lines = format!(

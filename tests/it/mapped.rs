@@ -167,6 +167,25 @@ fn rows_lie_in_their_tables_beside_readings_of_the_built_in_shape() {
 }
 
 #[test]
+fn what_no_mapping_takes_and_is_not_kept_is_counted_and_shown() {
+    let setup = Setup::with(&format!("[default]\nunmatched = \"drop\"\n{POWER}"));
+    let mut ingestor = setup.start();
+    let dropped = r#"ingestor_mapping_total{mapping="-",outcome="ignored"}"#;
+    assert_eq!(ingestor.metric(dropped), 0);
+    for _ in 0..3 {
+        setup.publish("plug/a", &json!({"t": EPOCH, "volts": 1}));
+    }
+    setup.publish("plug/a", &json!({"t": EPOCH, "watts": 1}));
+    await_settled(&mut ingestor, 4);
+    assert_eq!(ingestor.metric(dropped), 3);
+    assert_eq!(ingestor.metric("ingestor_dead_letters"), 0);
+    assert_eq!(ingestor.metric("ingestor_invalid_messages_total"), 0);
+    let status = ingestor.get("/api/v1/status").json();
+    let unmapped = &status["unmapped_topics"][0];
+    assert_eq!((&unmapped["topic"], &unmapped["messages"]), (&json!("plug/a"), &json!(3)));
+}
+
+#[test]
 fn a_table_is_made_with_key_and_indexes_and_the_built_in_one_gets_columns_and_may_hold_null() {
     let setup = Setup::with(&[POWER, CLIMATE].concat());
     let ingestor = setup.start();

@@ -15,6 +15,9 @@ use self::builder::Builder;
 pub use self::distribution::Distribution;
 use super::process::Process;
 
+/// What stands for the name of a mapping where none takes a message; no mapping can be called so.
+pub const NO_MAPPING: &str = "-";
+
 /// One field a metric; names and meanings are those of the contract.
 #[expect(missing_docs, reason = "the help text of each metric says it, once")]
 #[derive(Clone)]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::intake::fitting;
 use crate::telemetry::Reading;
 use crate::telemetry::mapping::{Explained, Mapped, MappedReading};
 use crate::telemetry::rejection::Rejection;
@@ -56,6 +57,11 @@ impl<'s> Report<'s> {
 
     /// Adds what a mapping has made.
     pub(super) fn reading(&mut self, Explained { index, outcome, sources }: Explained) {
+        // What the log would not take is no row, whoever has made it.
+        let outcome = outcome.and_then(|mapped| {
+            fitting(mapped.reading.clone().into())?;
+            Ok(mapped)
+        });
         let table = outcome
             .as_ref()
             .map_or_else(|_| String::new(), |mapped: &Mapped| mapped.reading.table.name.clone());

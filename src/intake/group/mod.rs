@@ -260,7 +260,8 @@ impl Group {
                 self.mapped.take(at, message);
             }
             Whose::LeftAlone(at) => self.mapped.leave(at),
-            Whose::Unmatched | Whose::Dropped => self.mapped.unmapped.add(&delivery.topic, 1, ()),
+            Whose::Unmatched => self.mapped.pass(&delivery.topic, true),
+            Whose::Dropped => self.mapped.pass(&delivery.topic, false),
             Whose::BuiltIn => {}
         }
         let mapping = if let Whose::Mapping(at) = whose { Some(at) } else { None };

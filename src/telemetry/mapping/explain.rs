@@ -12,6 +12,7 @@ use super::format;
 use super::path::{Path, Step, quoted};
 use super::read::{Made, Source, Surroundings};
 use super::set::Mappings;
+use super::shape::Cell;
 use crate::telemetry::rejection::Rejection;
 use crate::telemetry::validate::{Rules, TimeOfDay};
 
@@ -104,10 +105,16 @@ fn explained(
             sources.push((mapping.fields[*field].name.clone(), from));
         }
         if let Some(extra) = &mapping.extra {
-            let is_there = made.reading.cells.iter().any(|(column, _)| *column == extra.column);
+            let of_extra = made.reading.cells.iter().find(|(column, _)| *column == extra.column);
+            let is_full = of_extra.is_some_and(|(_, cell)| entries_of(cell) >= extra.max);
             let from = extra.from.as_ref().map_or("the value", |(_, path)| path.text());
-            if is_there {
-                sources.push(("extra".to_owned(), format!("what is left of {from}")));
+            if of_extra.is_some() {
+                let end = if is_full {
+                    format!(", up to `max`, {} values", extra.max)
+                } else {
+                    String::new()
+                };
+                sources.push(("extra".to_owned(), format!("what is left of {from}{end}")));
             }
         }
         sources.sort();
@@ -116,6 +123,12 @@ fn explained(
         Mapped { reading: made.reading, by_arrival: made.by_arrival }
     });
     Explained { index, outcome, sources }
+}
+
+/// How many entries an object has.
+fn entries_of(cell: &Cell) -> usize {
+    let Cell::Json(text) = cell else { return 0 };
+    serde_json::from_str::<Entries<'_>>(text).map_or(0, |Entries(entries)| entries.len())
 }
 
 /// Where the values stand that a mapping looks at for a reading, from the message on.
