@@ -1,9 +1,11 @@
 //! A table that is partitioned by time, and what makes one of a plain one.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
 
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, reading, readings,
+    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq,
+    reading, readings,
 };
 
 const FIRST_RELEASE: &str = include_str!("../../migrations/0001_telemetry.sql");
@@ -231,6 +233,45 @@ fn a_check_that_a_broken_off_run_has_left_costs_no_row_and_the_next_run_goes_on(
     let done = partition(&service, &[]);
     assert!(done.status.success(), "{done:?}");
     postgres.await_count(5_500);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_of_its_steps_loses_nothing_and_is_ended_by_the_next() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    first_release(&postgres);
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    eventually_eq("the migration is applied", &0, || {
+        postgres.value("select count(*) from pg_constraint where conname = 'telemetry_pkey'")
+    });
+    let load = Load::start(broker.port, 500);
+    // Each time a message to the database further.
+    let mut killed = 0;
+    loop {
+        let inject = format!("inject=sendto:signal=KILL:when={}", killed + 1);
+        let traced = ["-f", "-qqq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject];
+        let run = [&traced[..], &[env!("CARGO_BIN_EXE_ingestor"), "schema", "partition"]].concat();
+        let outcome = service.run("strace", &run);
+        if outcome.status.success() {
+            break;
+        }
+        assert!(
+            outcome.status.signal() == Some(9) || outcome.status.code() == Some(137),
+            "{outcome:?}"
+        );
+        load.await_more(20);
+        killed += 1;
+    }
+    assert!(killed >= 10, "killed {killed} times");
+    load.await_more(500);
+    let published = load.stop();
+    let count = usize::try_from(published.end - published.start).unwrap();
+    postgres.await_count(5_000 + count);
+    assert_eq!(ingestor.metric(LETTERS), 0);
+    assert!(partitions(&postgres).len() >= 3, "{:?}", partitions(&postgres));
+    let leftover = "select count(*) from pg_constraint where conname = 'telemetry_partition_bound'";
+    assert_eq!(postgres.value(leftover), 0);
 }
 
 #[test]
