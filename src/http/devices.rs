@@ -5,7 +5,7 @@
 //! nothing in the table come in between. Without an answer from the database the last values are shown alone.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rocket::serde::json::Json;
@@ -97,12 +97,13 @@ struct Page {
 
 async fn page(state: &AppState, asked: &Asked) -> Result<Page, ApiError> {
     let table = asked.relation.name();
-    let is_down = state.health.is_database_down();
+    let is_doubtful = state.health.is_database_doubtful();
     let broken = |error| ApiError::internal(&error);
     // First the log, then the table: what is flushed meanwhile is in both.
     let waiting = state.recent.waiting(table, |name| asked.filter.matches(name)).await;
     let (waiting, is_all) = waiting.map_err(broken)?;
-    let failure = match patiently(is_down, of_table(state, asked, waiting, is_all)).await {
+    let asked_of_table = of_table(state, asked, waiting, is_all);
+    let failure = match patiently(state, is_doubtful, asked_of_table).await {
         Ok(page) => return Ok(page),
         Err(failure) => failure,
     };
@@ -148,37 +149,50 @@ async fn of_table(
     // By name only a new device moves others. By age every one does, so all before the page are read.
     let before = if filter.newest_first { 0 } else { offset.saturating_sub(count) };
     let most = limit.saturating_add(offset - before).saturating_add(count);
-    let page = database.devices(relation, filter, before, most).await?;
-    let DevicePage { latest, passed, total } = page;
-    let mut all: BTreeMap<String, StoredReading> =
-        latest.into_iter().map(|reading| (reading.device_id.clone(), reading)).collect();
-    let bounds = all.first_key_value().zip(all.last_key_value());
-    let bounds = bounds.map(|((first, _), (last, _))| (first.clone(), last.clone()));
+    let DevicePage { latest, mut names, passed, total } =
+        database.devices(relation, filter, before, most).await?;
     let is_end = passed < most;
-    for (row, has) in waiting.into_iter().zip(has) {
-        let name = row.key.device_id.to_string();
-        let newer =
-            |stored: &StoredReading| stored.compare(row.key.timestamp, &row.key.device_id).is_lt();
-        let is_on_page = match all.get(&name) {
-            Some(stored) => newer(stored),
-            // Else it is on another page: what is in the table stands where the table has it.
-            None => {
-                filter.newest_first
-                    || !has && (is_end || bounds.as_ref().is_some_and(|(_, last)| name <= *last))
-            }
-        };
-        if is_on_page {
-            all.insert(name, as_stored(relation, row));
+    let mut waiting: HashMap<String, (LogRow, bool)> = waiting
+        .into_iter()
+        .zip(has)
+        .map(|(row, has)| (row.key.device_id.to_string(), (row, has)))
+        .collect();
+    let mut all: HashMap<String, StoredReading> = HashMap::with_capacity(latest.len() + new);
+    for mut stored in latest {
+        let name = stored.device_id.clone();
+        if let Some((row, _)) = waiting.remove(&name)
+            && stored.compare(row.key.timestamp, &row.key.device_id).is_lt()
+        {
+            stored = as_stored(relation, row);
         }
+        all.insert(name, stored);
     }
-    let mut latest: Vec<StoredReading> = all.into_values().collect();
-    if filter.newest_first {
+    let (skipped, limit) = ((offset - before) as usize, limit as usize);
+    let latest: Vec<StoredReading> = if filter.newest_first {
+        let waiting = waiting.into_values().map(|(row, _)| as_stored(relation, row));
+        let mut latest: Vec<_> = all.into_values().chain(waiting).collect();
         latest.sort_by_cached_key(|reading| {
             (Reverse(reading.cursor().place().0), reading.device_id.clone())
         });
-    }
-    let skipped = (offset - before) as usize;
-    let latest = latest.into_iter().skip(skipped).take(limit as usize).collect();
+        latest.into_iter().skip(skipped).take(limit).collect()
+    } else {
+        // What the table has and is not among these is on another page.
+        waiting.retain(|_, (_, has)| !*has);
+        let last = names.last().cloned();
+        if !waiting.is_empty() {
+            let known: HashSet<&String> = names.iter().collect();
+            let new: Vec<String> =
+                waiting.keys().filter(|name| !known.contains(name)).cloned().collect();
+            names.extend(new);
+            names = database.in_order(relation, &names).await?;
+        }
+        if !is_end {
+            let end = names.iter().position(|name| Some(name) == last.as_ref());
+            names.truncate(end.map_or(0, |end| end + 1));
+        }
+        all.extend(waiting.into_iter().map(|(name, (row, _))| (name, as_stored(relation, row))));
+        names.iter().skip(skipped).take(limit).filter_map(|name| all.remove(name)).collect()
+    };
     let total = Total::of(if total.exact { total.rows + new as u64 } else { u64::MAX });
     let total = Total { exact: total.exact && is_all, ..total };
     Ok(Page { latest, total, partial: None })

@@ -23,14 +23,17 @@ use super::AppState;
 use super::error::ApiError;
 use crate::base::time::Timestamp;
 use crate::postgres::{
-    Cursor, Failure, LogKey, Position, Relation, StoredReading, StoredValues, TOTAL_EXACT_UP_TO,
-    TelemetryFilter, TelemetrySlice, Total,
+    Cursor, Failure, LogKey, Position, QUERY_TIMEOUT, Relation, StoredReading, StoredValues,
+    TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total,
 };
 use crate::recent::{Ask, Found, From, LogRow, RowValues};
 use crate::telemetry::mapping::Cell;
 
-/// Longest wait for a database that has failed the flusher: it may be back, or refuse rows alone.
-const PATIENCE_WHILE_DOWN: Duration = Duration::from_millis(300);
+/// Longest wait for the database, all queries of an answer together: a query that only takes long is ended by
+/// PostgreSQL before that.
+const PATIENCE: Duration = QUERY_TIMEOUT.saturating_sub(Duration::from_millis(50));
+/// Longest wait for one that has failed the flusher or was silent: it may be back, or refuse rows alone.
+const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(300);
 
 /// A page of table and log.
 pub(super) struct Page {
@@ -60,13 +63,13 @@ pub(super) struct Question {
 
 pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page, ApiError> {
     let ask = Arc::new(asked.of_log());
-    let is_down = state.health.is_database_down();
-    let from = if is_down { From::Retained } else { From::Flushed };
+    let is_doubtful = state.health.is_database_doubtful();
+    let from = if is_doubtful { From::Retained } else { From::Flushed };
     let flushed = state.recent.flushed();
     let find = |from| state.recent.find(&ask, from);
     let broken = |error| ApiError::internal(&error);
     let found = find(from).await.map_err(broken)?;
-    let failure = match of_table(state, asked, &found, is_down).await {
+    let failure = match patiently(state, is_doubtful, of_table(state, asked, &found)).await {
         Ok(slice) => {
             if asked.is_whole() && matches!(asked.position, Position::Offset(0)) {
                 let newest = slice.readings.first().map(|reading| reading.timestamp);
@@ -101,27 +104,31 @@ async fn of_table(
     state: &AppState,
     asked: &Question,
     found: &Found,
-    is_down: bool,
 ) -> Result<TelemetrySlice, Failure> {
     let keys: Vec<LogKey<'_>> =
         found.keys.iter().map(|key| (&*key.device_id, key.timestamp)).collect();
     let (position, most) = asked.of_table(found.rows.len());
-    let slice = state.database.telemetry(&asked.relation, &asked.filter, &position, most, &keys);
-    patiently(is_down, slice).await
+    state.database.telemetry(&asked.relation, &asked.filter, &position, most, &keys).await
 }
 
-/// What the database answers, for which a while is waited if it is known to be down.
+/// What the database answers, for which a while is waited.
 pub(super) async fn patiently<T>(
-    is_down: bool,
+    state: &AppState,
+    is_doubtful: bool,
     answer: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    if !is_down {
-        return answer.await;
+    let patience = if is_doubtful { PATIENCE_IN_DOUBT } else { PATIENCE };
+    let outcome = tokio::time::timeout(patience, answer).await;
+    // That it was not waited for long says nothing new.
+    if matches!(outcome, Ok(Ok(_))) {
+        state.health.note_query(true);
+    } else if outcome.is_err() && !is_doubtful {
+        state.health.note_query(false);
     }
-    match tokio::time::timeout(PATIENCE_WHILE_DOWN, answer).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::TimedOut { reason: "the database is down".to_owned() }),
-    }
+    outcome.unwrap_or_else(|_| {
+        let seconds = patience.as_secs_f64();
+        Err(Failure::TimedOut { reason: format!("no answer from the database within {seconds} s") })
+    })
 }
 
 impl Question {

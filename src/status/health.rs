@@ -40,8 +40,13 @@ pub struct Health {
     away: Mutex<Option<&'static str>>,
     wal: Part,
     database: Part,
+    /// When a query had no answer at all and none has had one since.
+    silence: Mutex<Option<Instant>>,
     stopping: AtomicBool,
 }
+
+/// So long after a query had no answer the next ones are not waited for in full.
+const DOUBTED_FOR: Duration = Duration::from_secs(10);
 
 /// How long each part has been in its state.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +110,7 @@ impl Health {
             away: Mutex::default(),
             wal: Part::new(WalState::Ok as u64),
             database: Part::new(UNKNOWN),
+            silence: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -192,6 +198,20 @@ impl Health {
     #[must_use]
     pub fn is_database_down(&self) -> bool {
         self.database.state() == DOWN
+    }
+
+    /// Whether the database failed the flusher when it was last used, or has just left a query without an
+    /// answer: one that hangs is known to the flusher only when its own patience is at an end.
+    #[must_use]
+    pub fn is_database_doubtful(&self) -> bool {
+        let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_database_down() || silence.is_some_and(|at| at.elapsed() < DOUBTED_FOR)
+    }
+
+    /// A query was answered, or was not, however long it was waited for.
+    pub fn note_query(&self, is_answered: bool) {
+        let silence = (!is_answered).then(Instant::now);
+        *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = silence;
     }
 
     /// Whether the process is about to end.

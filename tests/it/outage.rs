@@ -17,7 +17,12 @@ struct Setup {
 
 impl Setup {
     fn start(file: &str) -> Self {
+        Self::start_with(file, |_| ())
+    }
+
+    fn start_with(file: &str, prepare: impl FnOnce(&Postgres)) -> Self {
         let postgres = Postgres::start();
+        prepare(&postgres);
         let broker = Mosquitto::start();
         let service = Service::new(&postgres.url(), broker.port).set("ADMIN_TOKEN", TOKEN);
         let toml = service.dir().join("Mappings.toml");
@@ -177,6 +182,61 @@ fn pages_of_table_and_log_show_each_reading_once_while_it_is_flushed() {
     });
     assert_eq!(seen, all);
     assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 300);
+}
+
+#[test]
+fn where_names_are_compared_as_in_a_language_pages_of_both_show_each_reading_and_device_once() {
+    // In the order of their bytes the capitals come first, and the umlaut last.
+    const NAMES: [&str; 8] = ["B", "D", "a", "b", "c", "e", "Ä", "ä"];
+    let setup = Setup::start_with("", |postgres| {
+        postgres.make_table();
+        for table in ["telemetry", "telemetry_devices"] {
+            postgres.execute(&format!(
+                "alter table {table} alter column device_id type text collate \"und-x-icu\""
+            ));
+        }
+    });
+    let publish = |names: &[&str], seconds: [u64; 2]| {
+        setup.publish_with(names.len() as u64 * 2, |publisher| {
+            for name in names {
+                for second in seconds {
+                    let at = format!("2025-06-01T00:00:0{second}Z");
+                    let reading = serde_json::json!({"device_id": name, "timestamp": at, "temperature": 1, "humidity": 2, "battery": 3});
+                    publisher.publish("telemetry/x", reading.to_string());
+                }
+            }
+            publisher.finish();
+        });
+    };
+    publish(&["a", "B", "c", "Ä"], [1, 2]);
+    setup.postgres.await_count(8);
+    setup.flusher("pause");
+    publish(&["ä", "b", "D", "e"], [1, 2]);
+    publish(&["B", "Ä"], [2, 3]);
+    let mut expected: Vec<(u64, &str)> = NAMES
+        .iter()
+        .flat_map(|name| [(1, *name), (2, *name)])
+        .chain([(3, "B"), (3, "Ä")])
+        .collect();
+    expected.sort_by(|a, b| b.cmp(a));
+    let expected: Vec<String> = expected
+        .iter()
+        .map(|(second, name)| format!("{} {name}", 1_748_736_000_000_000 + second * 1_000_000))
+        .collect();
+    for limit in [1, 2, 3, 5] {
+        let by_cursor = setup.pages(&format!("limit={limit}"), |_, _| ());
+        assert_eq!(by_cursor, expected, "{limit}");
+        let page = |offset| rows(&setup.telemetry(&format!("limit={limit}&offset={offset}")));
+        let by_offset: Vec<String> = (0..expected.len()).step_by(limit).flat_map(page).collect();
+        assert_eq!(by_offset, expected, "{limit}");
+        let devices = |offset| {
+            let body = setup.get(&format!("/api/v1/devices?limit={limit}&offset={offset}"));
+            let name = |row: &Value| row["device_id"].as_str().unwrap().to_owned();
+            body["data"].as_array().unwrap().iter().map(name).collect::<Vec<_>>()
+        };
+        let devices: Vec<String> = (0..NAMES.len()).step_by(limit).flat_map(devices).collect();
+        assert_eq!(devices, ["a", "ä", "Ä", "b", "B", "c", "D", "e"], "{limit}");
+    }
 }
 
 #[test]

@@ -46,6 +46,8 @@ impl DeviceFilter {
 pub struct DevicePage {
     /// No more than were asked for.
     pub latest: Vec<StoredReading>,
+    /// The names that it goes past, in their order, also those without a row.
+    pub names: Vec<String>,
     /// How many names it goes past: those of which the table has no row any more are passed by. Where they
     /// are fewer than were asked for there are no more.
     pub passed: u32,
@@ -115,13 +117,45 @@ impl Database {
             }
             session.end().await?;
             lease.keep();
-            Ok(DevicePage { latest: page.latest, passed: page.passed, total: page.total })
+            let Page { latest, names, total, .. } = page;
+            Ok(DevicePage { latest, passed: count(names.len()), names, total })
         });
         match page.await {
             Ok(page) => Ok(page),
             Err(failure) => Err(self.explained(failure, relation).await),
         }
     }
+}
+
+/// As their names are in `names`.
+fn sort_by_place(latest: &mut [StoredReading], names: &[String]) {
+    let places: HashMap<&str, usize> =
+        names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+    latest.sort_by_key(|reading| places.get(reading.device_id.as_str()).copied());
+}
+
+/// `names` as the list of devices would have them, in whatever order the database compares text.
+pub(super) async fn in_order(
+    session: &mut Session,
+    relation: &Relation,
+    names: &[String],
+) -> Result<Vec<String>, Failure> {
+    // Of two that are compared, that of the column counts.
+    let column = match relation.name() {
+        BUILT_IN_TABLE => "device_id from telemetry_devices".to_owned(),
+        _ => format!("telemetry.device_id::text from {}", relation.source()),
+    };
+    let sql = format!(
+        "select name.device_id from (
+            (select {column} limit 0) union all select unnest($1::text[])
+        ) as name (device_id) order by name.device_id"
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(names)
+        .persistent(session.keeps_statements())
+        .fetch_all(session.connection())
+        .await
+        .map_err(Failure::of_statement)
 }
 
 fn count(length: usize) -> u32 {
@@ -138,7 +172,7 @@ struct Query<'q> {
 
 struct Page {
     latest: Vec<StoredReading>,
-    passed: u32,
+    names: Vec<String>,
     total: Total,
     /// Whether there are devices that the list lacks.
     has_strangers: bool,
@@ -147,7 +181,8 @@ struct Page {
 impl Page {
     fn of(all: Vec<StoredReading>, total: Total, offset: u32, limit: u32) -> Self {
         let latest: Vec<_> = all.into_iter().skip(offset as usize).take(limit as usize).collect();
-        Self { passed: count(latest.len()), latest, total, has_strangers: false }
+        let names = latest.iter().map(|reading| reading.device_id.clone()).collect();
+        Self { latest, names, total, has_strangers: false }
     }
 }
 
@@ -158,12 +193,9 @@ impl Query<'_> {
             return self.of_short_list(offset, limit).await;
         }
         let names = self.names(offset, limit).await?;
-        let passed = count(names.len());
-        let places: HashMap<&str, usize> =
-            names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
         let mut latest = latest_of(self.session, self.relation, self.newest, names.clone()).await?;
-        latest.sort_by_key(|reading| places.get(reading.device_id.as_str()).copied());
-        Ok(Page { latest, passed, total, has_strangers: false })
+        sort_by_place(&mut latest, &names);
+        Ok(Page { latest, names, total, has_strangers: false })
     }
 
     /// Most often the newest rows have them all. Else it takes all names: those of few devices are looked
@@ -198,7 +230,7 @@ impl Query<'_> {
     }
 
     async fn of_short_list(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
-        let names = self.names(0, SHORT_LIST).await?;
+        let mut names = self.names(0, SHORT_LIST).await?;
         let is_empty = names.is_empty() && !self.has_names().await?;
         let rows = if is_empty { MANY_ROWS } else { ROWS_FOR_STRANGERS };
         let mut strangers =
@@ -208,12 +240,17 @@ impl Query<'_> {
         });
         let total = Total::of((names.len() + strangers.len()) as u64);
         let has_strangers = !strangers.is_empty();
-        let mut all = latest_of(self.session, self.relation, self.newest, names).await?;
-        all.append(&mut strangers);
+        let mut all = latest_of(self.session, self.relation, self.newest, names.clone()).await?;
         if self.filter.newest_first {
+            all.append(&mut strangers);
             sort_by_age(&mut all);
         } else {
-            all.sort_by(|a, b| a.device_id.cmp(&b.device_id));
+            if has_strangers {
+                names.extend(strangers.iter().map(|reading| reading.device_id.clone()));
+                names = in_order(self.session, self.relation, &names).await?;
+                all.append(&mut strangers);
+            }
+            sort_by_place(&mut all, &names);
         }
         Ok(Page { has_strangers, ..Page::of(all, total, offset, limit) })
     }

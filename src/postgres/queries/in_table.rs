@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
 
+use super::devices::in_order;
 use super::relation::Relation;
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
@@ -72,6 +73,27 @@ impl Database {
             session.end().await?;
             lease.keep();
             Ok(marked(&places, names.len()))
+        })
+        .await
+    }
+
+    /// `names` in the order of the list of devices of `relation`.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
+    pub async fn in_order(
+        &self,
+        relation: &Relation,
+        names: &[String],
+    ) -> Result<Vec<String>, Failure> {
+        within(QUERY_TIMEOUT, async {
+            let mut lease = self.queries.lease().await?;
+            let session = lease.session();
+            session.begin(QUERY_LIMIT).await?;
+            let names = in_order(session, relation, names).await?;
+            session.end().await?;
+            lease.keep();
+            Ok(names)
         })
         .await
     }

@@ -7,7 +7,7 @@
 //! table that is partitioned it touches no more than it has to.
 //!
 //! - All devices: `ts desc, device_id desc`, from the index on `ts`; readings of one microsecond are
-//!   sorted by device on the way.
+//!   sorted by device on the way, by its bytes.
 //! - One device: `device_id desc, ts desc`, from the unique index. Written as an equality,
 //!   `device_id` would drop out of that order, and for a device that is common, but silent of
 //!   late, the planner would walk the index on `ts` past everything newer; hence `any(array[…])`.

@@ -15,6 +15,9 @@ use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// Rows up to which a total is counted.
 pub const TOTAL_EXACT_UP_TO: u32 = 100_000;
+/// The devices of one moment are in the order of their bytes, as those of the log are, whatever language the
+/// database compares by.
+const BY_BYTES: &str = "telemetry.device_id::text collate \"C\"";
 /// Where counting ends.
 const PAST: i64 = TOTAL_EXACT_UP_TO as i64 + 1;
 
@@ -193,13 +196,13 @@ fn page_of(
     if let Some(Cursor { ts, device_id }) = after {
         // The comparison of rows alone would rule out no partition.
         sql.push(" and telemetry.ts <= ").push_bind(*ts);
-        sql.push(" and (telemetry.ts, telemetry.device_id) < (").push_bind(*ts);
+        sql.push(format!(" and (telemetry.ts, {BY_BYTES}) < (")).push_bind(*ts);
         sql.push(", ").push_bind(device_id.clone()).push(")");
     }
-    sql.push(match filter.device_id {
-        Some(_) => " order by telemetry.device_id desc, telemetry.ts desc",
-        None => " order by telemetry.ts desc, telemetry.device_id desc",
-    });
+    match filter.device_id {
+        Some(_) => sql.push(" order by telemetry.device_id desc, telemetry.ts desc"),
+        None => sql.push(format!(" order by telemetry.ts desc, {BY_BYTES} desc")),
+    };
     sql.push(" limit ").push_bind(limit);
     if to_skip > 0 {
         sql.push(" offset ").push_bind(to_skip);
