@@ -81,16 +81,20 @@ impl Quarantine {
         self.entries().iter().map(|(_, entry)| entry.bytes).sum()
     }
 
-    /// Deletes the oldest damaged generation, but for its report; never one of an unknown version, nor
-    /// one without a report, of which nobody knows what it is. Returns whether there was one.
+    /// Deletes the damaged generation that was written first, whichever was found damaged first, but for its
+    /// report; never one of an unknown version, nor one without a report, of which nobody knows what it is.
+    /// Returns whether there was one.
     pub(in crate::wal) fn evict(&self) -> Result<bool, WalError> {
         let entries = self.entries();
-        let evictable = entries.iter().find_map(|(dir, entry)| {
+        let evictable = entries.iter().filter_map(|(dir, entry)| {
             let report = entry.report.as_ref()?;
             (report.unknown_version.is_none() && dir.join(DATA_FILE).exists())
                 .then_some((dir, report))
         });
-        let Some((dir, report)) = evictable else { return Ok(false) };
+        // Their names are the offsets that they begin with.
+        let Some((dir, report)) = evictable.min_by_key(|(dir, _)| dir.file_name()) else {
+            return Ok(false);
+        };
         tracing::warn!(
             generation = report.id,
             lost_ranges = ?report.lost_ranges,
