@@ -7,9 +7,9 @@
 //! A message that the broker has not heard acknowledged comes again, after the connection or this process
 //! broke: with the same packet id, and marked as a repeat. Its [`Receipt`], in memory or in the log, says
 //! which time it had, and the table's key then sees the same row. Its content must be the same, too: a
-//! packet id is used again for other messages. Only the newest receipt of a packet id counts, none whose
-//! acknowledgement the broker is known to have heard, and none after it has begun a session anew, whose
-//! repeats are its own.
+//! packet id is used again for other messages. Only the newest receipt of a packet id counts, and none after
+//! the broker has begun a session anew, whose repeats are its own. That the broker has heard an acknowledgement
+//! is no reason to forget the receipt: one that is restored to an earlier state has not.
 //!
 //! Pure: no clock, no log.
 
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use super::queue::{Delivery, Heard, Packet};
+use super::queue::{Delivery, Packet};
 use crate::base::time::Timestamp;
 use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
 
@@ -36,14 +36,7 @@ pub struct Arrivals {
     /// The session at the broker that the receipts belong to.
     session: u64,
     /// By packet id.
-    receipts: HashMap<u16, Known>,
-}
-
-/// A receipt, and the delivery that it was given to last.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    receipt: Receipt,
-    delivered: Heard,
+    receipts: HashMap<u16, Receipt>,
 }
 
 /// What a delivery has got.
@@ -60,11 +53,10 @@ impl Arrivals {
         let newest = left.newest.map(Timestamp::as_micros);
         let mut arrivals = Self { newest, ..Self::default() };
         for receipt in left.receipts.into_iter().filter(Receipt::is_of_packet) {
-            let new = Known { receipt, delivered: Heard::default() };
-            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(new);
+            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(receipt);
             // In one commit they stand by table, and times only grow.
-            if receipt.time > known.receipt.time {
-                *known = new;
+            if receipt.time > known.time {
+                *known = receipt;
             }
         }
         arrivals
@@ -86,17 +78,16 @@ impl Arrivals {
     /// Takes note of a delivery, whether anything becomes of it or not; the receipt of its packet id, if
     /// it can be meant.
     pub(super) fn pass(&mut self, delivery: &Delivery) -> Option<Receipt> {
-        let Packet { id, is_again, session, heard } = delivery.packet?;
+        let Packet { id, is_again, session } = delivery.packet?;
         if session != self.session {
             self.session = session;
             self.receipts.clear();
         }
-        let known = if is_again { self.receipts.get(&id) } else { None };
-        let meant = known.filter(|known| known.delivered >= heard).map(|known| known.receipt);
-        if meant.is_none() {
-            self.receipts.remove(&id);
+        if is_again {
+            return self.receipts.get(&id).copied();
         }
-        meant
+        self.receipts.remove(&id);
+        None
     }
 
     /// So many times from that of `arrival` on, a microsecond apart, belong to its message.
@@ -117,9 +108,7 @@ impl Arrivals {
         };
         let receipt =
             arrival.again.unwrap_or_else(|| Receipt { packet_id: id, hash: hash(delivery), time });
-        let position = delivery.ack.position.unwrap_or(0);
-        let delivered = Heard { epoch: delivery.ack.epoch, below: position };
-        self.receipts.insert(id, Known { receipt, delivered });
+        self.receipts.insert(id, receipt);
         receipt
     }
 
@@ -169,7 +158,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "as a delivery has it")]
     fn packet(id: u16, is_again: bool) -> Option<Packet> {
-        Some(Packet { id, is_again, session: 0, heard: Heard::default() })
+        Some(Packet { id, is_again, session: 0 })
     }
 
     /// A message of so many readings; its time.
@@ -228,30 +217,6 @@ mod tests {
         };
         assert_eq!(take(&mut arrivals, &of_new(200), 1).0, 200);
         assert_eq!(take(&mut arrivals, &of_new(300), 1).0, 200);
-    }
-
-    #[test]
-    fn a_message_whose_acknowledgement_the_broker_has_heard_does_not_come_again() {
-        let told = |below, is_again, position, micros| {
-            let heard = Heard { epoch: 1, below };
-            let packet = packet(7, is_again).map(|packet| Packet { heard, ..packet });
-            let ack = AckToken { epoch: 1, position: Some(position) };
-            Delivery { ack, ..delivery(packet, "21", micros) }
-        };
-        let mut arrivals = Arrivals::default();
-        take(&mut arrivals, &told(0, false, 4, 100), 1);
-        // Not yet, so it is the same.
-        assert_eq!(take(&mut arrivals, &told(4, true, 5, 200), 1).0, 100);
-        assert_eq!(take(&mut arrivals, &told(5, true, 6, 300), 1).0, 100);
-        // Another one, the same in all, of which only the repeat has come.
-        assert_eq!(take(&mut arrivals, &told(7, true, 7, 400), 1).0, 400);
-        // What an earlier process has left is heard once anything is.
-        let receipts = vec![take(&mut arrivals, &told(7, true, 7, 500), 1).1];
-        let left = || LeftReceipts { receipts: receipts.clone(), newest: Some(at(400)) };
-        assert_eq!(take(&mut Arrivals::after(left()), &told(0, true, 0, 900), 1).0, 900);
-        let mut next = Arrivals::after(left());
-        let unheard = delivery(packet(7, true), "21", 900);
-        assert_eq!(take(&mut next, &unheard, 1).0, 400);
     }
 
     #[test]

@@ -66,18 +66,6 @@ pub struct Packet {
     pub is_again: bool,
     /// Another one each time that the broker has begun our session anew.
     pub session: u64,
-    /// What the broker is known to have heard acknowledged by now.
-    pub heard: Heard,
-}
-
-/// How far acknowledgements are known to have reached the broker: in all connections before this one, and in
-/// this one all below this position.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Heard {
-    /// The connection's.
-    pub epoch: u64,
-    /// A position of [`AckToken`].
-    pub below: u64,
 }
 
 /// A message received and not yet acknowledged.

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::base::settings::Sources;
-use crate::intake::queue::{AckToken, Heard, Packet};
+use crate::intake::queue::{AckToken, Packet};
 use crate::telemetry::admit::MappedTopics;
 use crate::telemetry::mapping::{Mappings, OwnTopics};
 use crate::telemetry::validate::Rules;
@@ -364,7 +364,7 @@ fields = { a = { max = 9 } }
 fn by_arrival(id: u16, is_again: bool, payload: &str) -> Inbound {
     let Inbound::Message(mut delivery) = delivery(id, payload.to_owned()) else { unreachable!() };
     delivery.topic = "a/d".into();
-    delivery.packet = Some(Packet { id, is_again, session: 0, heard: Heard::default() });
+    delivery.packet = Some(Packet { id, is_again, session: 0 });
     Inbound::Message(delivery)
 }
 

@@ -7,7 +7,6 @@ use super::filters::Filters;
 use super::link::{Due, Link};
 use super::state::{Phase, Session, Terms};
 use super::subscribing::Ask;
-use crate::intake::queue::Heard;
 use crate::mqtt::packet::{Answer, Received, Sent};
 use crate::wal::Room;
 
@@ -85,12 +84,7 @@ impl Session {
                 self.show(commands);
             }
             Received::UnsubAck(packet_id) => link.subscribing.unsuback(&mut ask, packet_id),
-            Received::Pong => {
-                if let Some(below) = link.pings.answered() {
-                    self.heard = Heard { epoch: self.epoch, below };
-                }
-            }
-            Received::Other => {}
+            Received::Pong | Received::Other => {}
         }
         self.answer(commands);
     }
@@ -120,7 +114,7 @@ impl Session {
                 self.show(commands);
             }
             Phase::Connected(link) => {
-                match link.pings.elapsed(now, link.order.left()) {
+                match link.pings.elapsed(now) {
                     Due::Nothing => {}
                     Due::Ping => commands.push(Command::Send(Sent::Ping)),
                     Due::GiveUp => {

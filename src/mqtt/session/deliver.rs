@@ -38,8 +38,7 @@ impl Session {
         let packet = match publish.qos {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce(id) | Qos::ExactlyOnce(id) => {
-                let Self { sessions: session, heard, .. } = *self;
-                Some(Packet { id, is_again: publish.dup, session, heard })
+                Some(Packet { id, is_again: publish.dup, session: self.sessions })
             }
         };
         let ack = AckToken { epoch: self.epoch, position };

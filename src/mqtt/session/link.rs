@@ -1,6 +1,6 @@
 //! One connection, from its CONNACK to its end. Nothing of it outlives it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::exactly_once::Content;
@@ -58,8 +58,6 @@ pub(super) struct Pings {
     next: Duration,
     /// A ping was sent, and nothing has come in since.
     is_unanswered: bool,
-    /// How many answers had left before each ping that was not answered itself.
-    sent: VecDeque<u64>,
 }
 
 /// What the time that has passed asks for.
@@ -73,7 +71,7 @@ pub(super) enum Due {
 
 impl Pings {
     fn new(now: Duration) -> Self {
-        Self { next: now + KEEP_ALIVE, is_unanswered: false, sent: VecDeque::new() }
+        Self { next: now + KEEP_ALIVE, is_unanswered: false }
     }
 
     /// Something came in, or could not have been seen.
@@ -81,14 +79,7 @@ impl Pings {
         self.is_unanswered = false;
     }
 
-    /// The oldest ping is answered; so many answers had left before it, which the broker has read by now, as it
-    /// reads in order.
-    pub(super) fn answered(&mut self) -> Option<u64> {
-        self.sent.pop_front()
-    }
-
-    /// So many answers have `left`.
-    pub(super) fn elapsed(&mut self, now: Duration, left: u64) -> Due {
+    pub(super) fn elapsed(&mut self, now: Duration) -> Due {
         if now < self.next {
             return Due::Nothing;
         }
@@ -97,7 +88,6 @@ impl Pings {
         }
         self.next = now + KEEP_ALIVE;
         self.is_unanswered = true;
-        self.sent.push_back(left);
         Due::Ping
     }
 }

@@ -27,11 +27,6 @@ impl Order {
         self.pending.is_empty()
     }
 
-    /// How many have left: those at all positions below.
-    pub(super) fn left(&self) -> u64 {
-        self.first
-    }
-
     /// Adds an answer; returns its position.
     pub(super) fn push(&mut self, answer: Answer, is_due: bool) -> u64 {
         self.pending.push_back(PendingAnswer { answer, is_due });

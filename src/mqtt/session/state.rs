@@ -7,7 +7,6 @@ use super::exchange::{Command, State};
 use super::filters::Filters;
 use super::link::Link;
 use crate::base::retry::Backoff;
-use crate::intake::queue::Heard;
 use crate::mqtt::diagnosis::Takeover;
 use crate::wal::Room;
 
@@ -42,8 +41,6 @@ pub struct Session {
     pub(super) may_come_again: bool,
     /// How often the broker has begun the session anew.
     pub(super) sessions: u64,
-    /// What it is known to have heard acknowledged.
-    pub(super) heard: Heard,
     pub(super) phase: Phase,
     pub(super) room: Room,
     /// The times of arrival that messages would get are none.
@@ -85,7 +82,6 @@ impl Session {
             epoch: 0,
             may_come_again: true,
             sessions: 0,
-            heard: Heard::default(),
             phase: Phase::Pausing(now),
             room,
             clock_is_wrong: false,

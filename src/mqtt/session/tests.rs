@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::away::AFTER_FULL;
 use super::state::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::*;
-use crate::intake::queue::{AckToken, Heard, Packet, Settled};
+use crate::intake::queue::{AckToken, Packet, Settled};
 use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
 use crate::wal::Room;
 
@@ -620,8 +620,7 @@ fn a_delivery_says_its_packet_whether_it_is_a_repeat_and_of_which_session() {
         [Command::Forward { packet, .. }] => *packet,
         _ => panic!("{commands:?}"),
     };
-    let of =
-        |id, is_again, session| Some(Packet { id, is_again, session, heard: Heard::default() });
+    let of = |id, is_again, session| Some(Packet { id, is_again, session });
     assert_eq!(packet(bench.publish(Qos::AtMostOnce, false)), None);
     assert_eq!(packet(bench.publish(Qos::AtLeastOnce(7), false)), of(7, false, 1));
     bench.lose();
@@ -632,31 +631,6 @@ fn a_delivery_says_its_packet_whether_it_is_a_repeat_and_of_which_session() {
     bench.elapse();
     bench.connect(false);
     assert_eq!(packet(bench.publish(Qos::AtLeastOnce(7), true)), of(7, true, 2));
-}
-
-#[test]
-fn what_left_before_a_ping_that_is_answered_is_heard_and_a_later_ping_says_nothing_of_an_earlier_one()
- {
-    let mut bench = Bench::connected();
-    let heard = |bench: &mut Bench| match &bench.publish(Qos::AtLeastOnce(99), false)[..] {
-        [Command::Forward { packet: Some(packet), .. }] => packet.heard,
-        commands => panic!("{commands:?}"),
-    };
-    let pong = |bench: &mut Bench| bench.on(Event::Received(Received::Pong));
-    let acks = [7, 8].map(|id| bench.deliver(Qos::AtLeastOnce(id)));
-    bench.store(&acks[..1]);
-    let epoch = acks[0].epoch;
-    assert_eq!(sent(&bench.elapse()), [Sent::Ping]);
-    bench.store(&acks[1..]);
-    assert_eq!(heard(&mut bench), Heard::default());
-    // Alive, if not by an answer.
-    assert_eq!(sent(&bench.elapse()), [Sent::Ping]);
-    pong(&mut bench);
-    assert_eq!(heard(&mut bench), Heard { epoch, below: 1 });
-    pong(&mut bench);
-    assert_eq!(heard(&mut bench), Heard { epoch, below: 2 });
-    pong(&mut bench);
-    assert_eq!(heard(&mut bench), Heard { epoch, below: 2 });
 }
 
 #[test]
