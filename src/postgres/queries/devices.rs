@@ -15,7 +15,7 @@ use sqlx::AssertSqlSafe;
 use super::latest::{latest_of, newest_devices, sort_by_age};
 use super::relation::Relation;
 use super::row::StoredReading;
-use super::telemetry::{TOTAL_EXACT_UP_TO, Total};
+use super::total::{TOTAL_EXACT_UP_TO, Total};
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;

@@ -27,6 +27,7 @@ mod relation;
 mod row;
 mod tables;
 mod telemetry;
+mod total;
 mod walk;
 mod window;
 
@@ -37,5 +38,6 @@ pub use in_table::LogKey;
 pub use relation::Relation;
 pub use row::{StoredReading, StoredValues};
 pub(super) use tables::Tables;
-pub use telemetry::{Position, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total};
+pub use telemetry::{Position, TelemetryFilter, TelemetrySlice};
+pub use total::{TOTAL_EXACT_UP_TO, Total};
 pub use walk::Walk;

@@ -6,6 +6,7 @@ use super::cursor::Cursor;
 use super::in_table::{LogKey, which_are_known};
 use super::relation::Relation;
 use super::row::StoredReading;
+use super::total::TOTAL_EXACT_UP_TO;
 use super::window::{Window, windows};
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
@@ -13,8 +14,6 @@ use crate::postgres::instant::Instant;
 use crate::postgres::session::{Scope, Session};
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
-/// Rows up to which a total is counted.
-pub const TOTAL_EXACT_UP_TO: u32 = 100_000;
 /// The devices of one moment are in the order of their bytes, as those of the log are, whatever language the
 /// database compares by.
 const BY_BYTES: &str = "telemetry.device_id::text collate \"C\"";
@@ -39,24 +38,6 @@ pub enum Position {
     Offset(u32),
     /// After the row that the cursor names, at the cost of the first page.
     After(Cursor),
-}
-
-/// How many match, on this page or off it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Total {
-    /// At most [`TOTAL_EXACT_UP_TO`].
-    pub rows: u64,
-    /// Whether there are no more than `rows`.
-    pub exact: bool,
-}
-
-impl Total {
-    /// Of what was counted up to one more than [`TOTAL_EXACT_UP_TO`].
-    #[must_use]
-    pub fn of(counted: u64) -> Self {
-        let most = u64::from(TOTAL_EXACT_UP_TO);
-        Self { rows: counted.min(most), exact: counted <= most }
-    }
 }
 
 /// Readings of the table, newest first.
