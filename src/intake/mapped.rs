@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::newest::{NewestTopics, beginning};
-use crate::dead_letters::RejectedPart;
+use super::newest::NewestTopics;
+use crate::base::text::cut;
+use crate::dead_letters::{REASON_MAX_BYTES, RejectedPart};
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 
 /// Reasons of one message that are told, and elements that are named for each.
 const MOST_LISTED: usize = 100;
-
-/// As much is shown of a reason.
-const REASON_MAX_BYTES: usize = 300;
 
 /// What became of what mappings have taken or left alone.
 #[derive(Debug, Default)]
@@ -64,7 +62,7 @@ impl MappedTally {
         taken.messages += 1;
         taken.qos0_messages += u64::from(message.is_qos0);
         if let Some(reason) = message.last_reason {
-            taken.last_reason = Some(beginning(reason, REASON_MAX_BYTES).to_owned());
+            taken.last_reason = Some(cut(reason, REASON_MAX_BYTES).into_owned());
         }
     }
 

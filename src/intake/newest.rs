@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
+use crate::base::text::cut;
+use crate::dead_letters::TOPIC_MAX_BYTES;
+
 /// More than a person reads at once.
 const MOST: usize = 20;
-
-/// As much of a topic is kept as of a dead letter's.
-const TOPIC_MAX_BYTES: usize = 256;
 
 /// Each once with a count, the newest last; `T` is when that was.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ impl<T> Default for NewestTopics<T> {
 impl<T: Copy> NewestTopics<T> {
     /// `messages` more have come to `topic`.
     pub(super) fn add(&mut self, topic: &str, messages: u64, when: T) {
-        let topic = beginning(topic, TOPIC_MAX_BYTES);
-        let known = self.0.iter().rposition(|(other, ..)| other == topic);
+        let topic = cut(topic, TOPIC_MAX_BYTES);
+        let known = self.0.iter().rposition(|(other, ..)| *other == topic);
         let (topic, before) = match known.and_then(|at| self.0.remove(at)) {
             Some((topic, before, _)) => (topic, before),
-            None => (topic.to_owned(), 0),
+            None => (topic.into_owned(), 0),
         };
         if self.0.len() == MOST {
             self.0.pop_front();
@@ -40,13 +40,6 @@ impl<T: Copy> NewestTopics<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-/// As many whole characters of `text` as fit into so many bytes.
-pub(super) fn beginning(text: &str, bytes: usize) -> &str {
-    let end = bytes.min(text.len());
-    let end = (0..=end).rev().find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -70,7 +63,8 @@ mod tests {
     #[test]
     fn of_a_long_topic_the_beginning_is_kept_in_whole_characters() {
         let mut topics = NewestTopics::default();
-        topics.add(&format!("x{}", "ä".repeat(TOPIC_MAX_BYTES)), 1, ());
-        assert_eq!(topics.iter().next().unwrap().0.len(), TOPIC_MAX_BYTES - 1);
+        topics.add(&"ä".repeat(TOPIC_MAX_BYTES), 1, ());
+        let expected = format!("{}…", "ä".repeat(TOPIC_MAX_BYTES / 2 - 2));
+        assert_eq!(topics.iter().next().unwrap().0, expected);
     }
 }
