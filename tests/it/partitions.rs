@@ -155,17 +155,22 @@ fn first_release(postgres: &Postgres) {
     );
 }
 
-#[test]
-fn a_plain_table_becomes_a_partitioned_one_while_rows_come_in() {
-    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
-    first_release(&postgres);
+/// A service that has migrated such a table.
+fn migrated(postgres: &Postgres, broker: &Mosquitto) -> (Service, Ingestor) {
+    first_release(postgres);
     let service = Service::new(&postgres.url(), broker.port);
     let mut ingestor = service.start();
     ingestor.await_ready();
-    eventually("the migration is applied", || {
-        let keys = "select count(*) from pg_constraint where conname = 'telemetry_pkey'";
-        (postgres.value(keys) == 0).then_some(())
+    eventually_eq("the migration is applied", &0, || {
+        postgres.value("select count(*) from pg_constraint where conname = 'telemetry_pkey'")
     });
+    (service, ingestor)
+}
+
+#[test]
+fn a_plain_table_becomes_a_partitioned_one_while_rows_come_in() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    let (service, ingestor) = migrated(&postgres, &broker);
     let rights = "select (array_agg(acl::text order by acl::text))::text from (
         select unnest(relacl) as acl from pg_class where oid = 'telemetry'::regclass union all
         select unnest(attacl) from pg_attribute where attrelid = 'telemetry'::regclass) as acls";
@@ -238,13 +243,7 @@ fn a_check_that_a_broken_off_run_has_left_costs_no_row_and_the_next_run_goes_on(
 #[test]
 fn a_run_that_is_killed_at_any_of_its_steps_loses_nothing_and_is_ended_by_the_next() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
-    first_release(&postgres);
-    let service = Service::new(&postgres.url(), broker.port);
-    let mut ingestor = service.start();
-    ingestor.await_ready();
-    eventually_eq("the migration is applied", &0, || {
-        postgres.value("select count(*) from pg_constraint where conname = 'telemetry_pkey'")
-    });
+    let (service, ingestor) = migrated(&postgres, &broker);
     let load = Load::start(broker.port, 500);
     // Each time a message to the database further.
     let mut killed = 0;

@@ -248,24 +248,30 @@ fn of_a_hypertable_chunks_are_dropped_by_its_own_function() {
     assert_eq!(ingestor.metric("ingestor_retention_removed_partitions_total"), 8);
 }
 
-#[test]
-fn tables_of_mappings_lose_what_is_old_and_what_holds_one_up_keeps_nothing_from_another() {
-    const MAPPINGS: &str = r#"
+/// Two, of which the first fills `table`, the second `pumps`.
+fn mappings(table: &str) -> String {
+    format!(
+        r#"
 [[default.mapping]]
 name   = "plug"
-topic  = "plug/{device}"
-device = "{device}"
-time   = { path = "t", format = "s" }
-table  = "order"
+topic  = "plug/{{device}}"
+device = "{{device}}"
+time   = {{ path = "t", format = "s" }}
+table  = "{table}"
 fields = ["watts"]
 [[default.mapping]]
 name   = "pump"
-topic  = "pump/{device}"
-device = "{device}"
-time   = { path = "t", format = "s" }
+topic  = "pump/{{device}}"
+device = "{{device}}"
+time   = {{ path = "t", format = "s" }}
 table  = "pumps"
 fields = ["litres"]
-"#;
+"#
+    )
+}
+
+#[test]
+fn tables_of_mappings_lose_what_is_old_and_what_holds_one_up_keeps_nothing_from_another() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     let rows = |table: &str, days: u32, rows: u32| {
         postgres.execute(&format!(
@@ -284,7 +290,7 @@ fields = ["litres"]
     }
     let count = |table: &str| postgres.value(&format!("select count(*) from {table}"));
     let service = service(&postgres, &broker);
-    std::fs::write(service.dir().join("Rocket.toml"), MAPPINGS).unwrap();
+    std::fs::write(service.dir().join("Rocket.toml"), mappings("order")).unwrap();
     let mut ingestor = service.start();
     ingestor.await_ready();
     let report = await_run(&ingestor);
@@ -343,22 +349,6 @@ fn without_a_number_of_days_nothing_is_ever_removed() {
 
 #[test]
 fn what_only_looks_like_a_table_of_a_mapping_and_what_inherits_from_one_loses_nothing() {
-    const MAPPINGS: &str = r#"
-[[default.mapping]]
-name   = "plug"
-topic  = "plug/{device}"
-device = "{device}"
-time   = { path = "t", format = "s" }
-table  = "plugs"
-fields = ["watts"]
-[[default.mapping]]
-name   = "pump"
-topic  = "pump/{device}"
-device = "{device}"
-time   = { path = "t", format = "s" }
-table  = "pumps"
-fields = ["litres"]
-"#;
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(
         "create table elsewhere (device_id text not null, ts timestamptz not null, watts float8);
@@ -377,7 +367,7 @@ fields = ["litres"]
     }
     postgres.execute("update pumps set created_at = ts");
     let service = service(&postgres, &broker);
-    std::fs::write(service.dir().join("Rocket.toml"), MAPPINGS).unwrap();
+    std::fs::write(service.dir().join("Rocket.toml"), mappings("plugs")).unwrap();
     let mut ingestor = service.start();
     ingestor.await_listening();
     await_run(&ingestor);
