@@ -40,7 +40,8 @@ impl Format {
 pub(in crate::http) struct Wanted {
     /// `csv` (RFC 4180) or `ndjson` for all that matches as one file, as `Accept: text/csv` and
     /// `Accept: application/x-ndjson` ask for it; goes before `Accept`. `limit` has no default and no
-    /// maximum then. In CSV, nothing and an empty text are the same.
+    /// maximum then. In CSV, nothing and an empty text are the same. A file has what is in the database: what
+    /// waits in the log is not in it, and while the database is away it is a 503.
     #[param(required = false, value_type = String, format = "file-format", pattern = "^(json|csv|ndjson)$")]
     #[expect(dead_code, reason = "the description of the parameter, which `Accepted` reads")]
     format: Option<String>,
