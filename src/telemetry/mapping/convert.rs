@@ -63,7 +63,8 @@ fn number(text: &str) -> Option<f64> {
 fn float(raw: &Raw<'_>, kind: Kind) -> Result<f64, Unfit> {
     let expected = if kind == Kind::Int { "an integer" } else { "a number" };
     let value = match raw {
-        Raw::Number(text) => number(text),
+        // What JSON takes for one.
+        Raw::Number(text) => text.parse().ok(),
         Raw::Text(text) => number(text),
         _ => None,
     };

@@ -128,12 +128,12 @@ impl Mappings {
         clock: TimeOfDay,
         mut each: impl FnMut(Option<usize>, Result<Mapped, Rejection>),
     ) -> Fate {
-        let mut candidates = Vec::new();
-        self.dispatch.find(message.topic, &mut candidates);
+        let candidates = self.dispatch.find(message.topic);
         if candidates.is_empty() {
             return Fate::NoTopic;
         }
-        let around = Surroundings { rules, clock, received_at: message.received_at };
+        let around =
+            Surroundings { rules, clock, received_at: message.received_at, notes_sources: false };
         let mut refusals = Vec::new();
         for candidate in candidates {
             let outcome = self.ask(candidate, message, around, |index, outcome| {

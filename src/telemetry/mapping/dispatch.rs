@@ -1,6 +1,11 @@
 //! Which filters match a topic: a trie over the levels of all of them.
 
-use super::topic::{Filter, Level};
+use smallvec::SmallVec;
+
+use super::topic::{Filter, Level, split_level};
+
+/// Filters that match a topic: seldom more than one, and found for every message.
+pub(super) type Candidates = SmallVec<[Candidate; 4]>;
 
 /// A filter of a mapping, by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,38 +57,35 @@ impl Dispatch {
         node.end.push(candidate);
     }
 
-    /// Puts the filters that match `topic` into `found`, of each mapping its first, in the order of
-    /// the mappings. What was in it is lost.
-    pub(super) fn find(&self, topic: &str, found: &mut Vec<Candidate>) {
-        found.clear();
+    /// The filters that match `topic`, of each mapping its first, in the order of the mappings.
+    pub(super) fn find(&self, topic: &str) -> Candidates {
+        let mut found = Candidates::new();
         // A topic that the broker makes itself is matched by what names its first level alone.
-        self.root.find(Some(topic), topic.starts_with('$'), found);
+        self.root.find(Some(topic), topic.starts_with('$'), &mut found);
         if found.len() > 1 {
             found.sort_unstable();
             found.dedup_by_key(|candidate| candidate.mapping);
         }
+        found
     }
 }
 
 impl Node {
-    fn find(&self, topic: Option<&str>, is_brokers: bool, found: &mut Vec<Candidate>) {
+    fn find(&self, topic: Option<&str>, is_brokers: bool, found: &mut Candidates) {
         if !is_brokers {
-            found.extend_from_slice(&self.rest);
+            self.rest.iter().for_each(|candidate| found.push(*candidate));
         }
         let Some(topic) = topic else {
-            found.extend_from_slice(&self.end);
+            self.end.iter().for_each(|candidate| found.push(*candidate));
             return;
         };
         if !is_brokers {
-            found.extend_from_slice(&self.some_rest);
+            self.some_rest.iter().for_each(|candidate| found.push(*candidate));
         }
         if self.exactly.is_empty() && self.any.is_none() {
             return;
         }
-        let (level, behind) = match memchr::memchr(b'/', topic.as_bytes()) {
-            Some(at) => (&topic[..at], Some(&topic[at + 1..])),
-            None => (topic, None),
-        };
+        let (level, behind) = split_level(topic);
         if let Ok(at) = self.exactly.binary_search_by(|(text, _)| text.as_str().cmp(level)) {
             self.exactly[at].1.find(behind, false, found);
         }
@@ -175,9 +177,7 @@ mod tests {
     }
 
     fn found(filters: &[&str], topic: &str) -> Vec<usize> {
-        let mut found = Vec::new();
-        dispatch(filters).find(topic, &mut found);
-        found.into_iter().map(|candidate| candidate.mapping).collect()
+        dispatch(filters).find(topic).into_iter().map(|candidate| candidate.mapping).collect()
     }
 
     #[test]
@@ -214,9 +214,7 @@ mod tests {
             let candidate = Candidate { mapping: 0, filter };
             dispatch.add(&Filter::parse(text).unwrap(), candidate);
         }
-        let mut found = Vec::new();
-        dispatch.find("a/b", &mut found);
-        assert_eq!(found, [Candidate { mapping: 0, filter: 0 }]);
+        assert_eq!(dispatch.find("a/b")[..], [Candidate { mapping: 0, filter: 0 }]);
     }
 
     #[test]

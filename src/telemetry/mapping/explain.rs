@@ -47,9 +47,9 @@ impl Mappings {
     /// As [`Self::decide`], with the reasons.
     #[must_use]
     pub fn tell(&self, message: Message<'_>, rules: &Rules, clock: TimeOfDay) -> Explanation {
-        let mut candidates = Vec::new();
-        self.dispatch.find(message.topic, &mut candidates);
-        let around = Surroundings { rules, clock, received_at: message.received_at };
+        let candidates = self.dispatch.find(message.topic);
+        let received_at = message.received_at;
+        let around = Surroundings { rules, clock, received_at, notes_sources: true };
         let mut refusals: Vec<(usize, Refusal)> = Vec::new();
         let mut readings = Vec::new();
         let mut used = Vec::new();

@@ -10,9 +10,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::path::Step;
-use super::value::{Literal, Raw};
+use super::scan::Key;
+use super::value::{Literal, Raw, push_quoted};
 
 /// Deeper than this a value is left out.
 const MOST_LEVELS: usize = 32;
@@ -20,16 +22,18 @@ const MOST_LEVELS: usize = 32;
 /// Longest number that is kept as one: PostgreSQL's numeric has an end.
 const NUMBER_MAX_BYTES: usize = 64;
 
-/// The entries of an object to be.
+/// An object to be.
 pub(super) struct Flat<'a> {
     max: usize,
     missing: &'a [Literal],
-    entries: Vec<(String, String)>,
+    names: Vec<String>,
+    /// The object so far, without its end.
+    json: String,
 }
 
 impl<'a> Flat<'a> {
     pub(super) fn new(max: usize, missing: &'a [Literal]) -> Self {
-        Self { max, missing, entries: Vec::new() }
+        Self { max, missing, names: Vec::new(), json: String::new() }
     }
 
     /// Adds what `raw` holds, under `name`, but for what stands where `taken` leads to.
@@ -42,13 +46,9 @@ impl<'a> Flat<'a> {
     }
 
     /// The object, as JSON text; `None` if there is nothing in it.
-    pub(super) fn into_json(self) -> Option<String> {
-        if self.entries.is_empty() {
-            return None;
-        }
-        let entries: Vec<String> =
-            self.entries.iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
-        Some(format!("{{{}}}", entries.join(",")))
+    pub(super) fn into_json(mut self) -> Option<String> {
+        self.json.push('}');
+        (!self.names.is_empty()).then_some(self.json)
     }
 
     fn add_json(&mut self, name: &str, text: &str, taken: &[&[Step]], level: usize) {
@@ -67,22 +67,28 @@ impl<'a> Flat<'a> {
         if self.missing.iter().any(|literal| literal.is_written(raw)) {
             return;
         }
-        let value = match raw {
-            Raw::Bool(flag) => flag.to_string(),
-            Raw::Number(text) if text.len() <= NUMBER_MAX_BYTES && is_finite(text) => {
-                (*text).to_owned()
-            }
-            Raw::Number(text) => quoted(text),
-            Raw::Text(text) => quoted(text),
+        let is_plain = |text: &str| text.len() <= NUMBER_MAX_BYTES && is_finite(text);
+        let (value, is_text) = match raw {
+            Raw::Bool(true) => ("true", false),
+            Raw::Bool(false) => ("false", false),
+            Raw::Number(text) => (*text, !is_plain(text)),
+            Raw::Text(text) => (&**text, true),
             Raw::Null | Raw::Broken | Raw::Array(_) | Raw::Object(_) => return,
         };
         let name = if name.is_empty() { "value" } else { name };
-        if self.entries.iter().any(|(other, _)| other == name) {
+        let is_full = self.names.len() >= self.max;
+        if is_full || self.names.iter().any(|other| other == name) {
             return;
         }
-        if self.entries.len() < self.max {
-            self.entries.push((name.to_owned(), value));
+        self.json.push(if self.names.is_empty() { '{' } else { ',' });
+        push_text(name, &mut self.json);
+        self.json.push(':');
+        if is_text {
+            push_text(value, &mut self.json);
+        } else {
+            self.json.push_str(value);
         }
+        self.names.push(name.to_owned());
     }
 }
 
@@ -90,11 +96,13 @@ fn is_finite(text: &str) -> bool {
     text.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
-/// A string of JSON, without what PostgreSQL's text cannot hold.
-fn quoted(text: &str) -> String {
-    let text: Cow<'_, str> =
-        if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() };
-    serde_json::Value::String(text.into_owned()).to_string()
+/// Writes a string of JSON, without what PostgreSQL's text cannot hold.
+fn push_text(text: &str, out: &mut String) {
+    if text.contains('\0') {
+        push_quoted(&text.replace('\0', "\u{fffd}"), out);
+    } else {
+        push_quoted(text, out);
+    }
 }
 
 /// Reads an array or an object.
@@ -105,20 +113,20 @@ struct Inside<'f, 'a, 'n> {
     level: usize,
 }
 
-impl Inside<'_, '_, '_> {
-    fn add(&mut self, name: &str, step: &Step, raw: &RawValue) {
-        let taken: Vec<&[Step]> = self
-            .taken
-            .iter()
-            .filter(|steps| steps.first() == Some(step))
-            .map(|steps| &steps[1..])
-            .collect();
+impl<'n> Inside<'_, '_, 'n> {
+    /// Adds what stands one step further in; `is` says of a step whether it is that one.
+    fn add(&mut self, name: &str, is: impl Fn(&Step) -> bool, raw: &RawValue) {
+        let behind = |steps: &&'n [Step]| match steps.split_first() {
+            Some((first, behind)) if is(first) => Some(behind),
+            _ => None,
+        };
+        let taken: SmallVec<[&[Step]; 8]> = self.taken.iter().filter_map(behind).collect();
         if taken.iter().any(|steps| steps.is_empty()) {
             return;
         }
         let joined = match self.name {
-            "" => name.to_owned(),
-            above => format!("{above}_{name}"),
+            "" => Cow::Borrowed(name),
+            above => Cow::Owned([above, "_", name].concat()),
         };
         self.flat.add_json(&joined, raw.get(), &taken, self.level + 1);
     }
@@ -140,8 +148,9 @@ impl<'de> Visitor<'de> for Inside<'_, '_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
-            self.add(&key, &Step::Key(key.to_string()), value);
+        while let Some(key) = map.next_key_seed(Key)? {
+            let is_key = |step: &Step| matches!(step, Step::Key(other) if *other == key);
+            self.add(&key, is_key, map.next_value()?);
         }
         Ok(())
     }
@@ -149,7 +158,7 @@ impl<'de> Visitor<'de> for Inside<'_, '_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let mut index = 0;
         while let Some(value) = seq.next_element::<&'de RawValue>()? {
-            self.add(&index.to_string(), &Step::Index(index), value);
+            self.add(&index.to_string(), |step| *step == Step::Index(index), value);
             index += 1;
         }
         Ok(())

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::tree::{Slot, Tree};
 use super::value::Raw;
 
@@ -27,7 +29,7 @@ pub(super) struct Element<'p> {
 /// What was found in a message.
 #[derive(Debug, Default)]
 pub(super) struct Found<'p> {
-    message: Vec<Option<Raw<'p>>>,
+    message: SmallVec<[Option<Raw<'p>>; 8]>,
     hits: Vec<(u16, Raw<'p>)>,
     /// Those that something was found in.
     pub(super) elements: Vec<Element<'p>>,
@@ -80,7 +82,7 @@ impl<'f, 'p> View<'f, 'p> {
 
 impl<'p> Found<'p> {
     pub(super) fn with_room(tree: &Tree) -> Self {
-        let mut message = Vec::new();
+        let mut message = SmallVec::new();
         message.resize_with(usize::from(tree.message_slots), || None);
         Self { message, ..Self::default() }
     }

@@ -24,9 +24,7 @@ impl OwnTopics {
     /// Whether `topic` is one of them.
     #[must_use]
     pub fn contain(&self, topic: &str) -> bool {
-        let mut found = Vec::new();
-        self.0.find(topic, &mut found);
-        !found.is_empty()
+        !self.0.find(topic).is_empty()
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) rules: &'a Rules,
     pub(super) clock: TimeOfDay,
     pub(super) received_at: Timestamp,
+    /// Whether it is noted where each value came from.
+    pub(super) notes_sources: bool,
 }
 
 /// What a reading was made of, beside the message.
@@ -59,7 +61,7 @@ pub(super) struct Made<'m> {
     pub(super) reading: MappedReading,
     /// Whether its time is that of its arrival.
     pub(super) by_arrival: bool,
-    /// Index into the mapping's fields, and where its value came from.
+    /// Index into the mapping's fields, and where its value came from; empty unless that is noted.
     pub(super) sources: Vec<(usize, Source<'m>)>,
     pub(super) time_path: Option<&'m Path>,
 }
@@ -183,7 +185,9 @@ impl<'a> Reader<'a> {
             let first = self.first_there(view, &field.slots);
             let source = first.map(|(path, _)| Source::Path(&field.paths[path]));
             self.take(at, field, first.map(|(_, raw)| raw), source, made)?;
-            taken.extend(first.map(|(path, _)| &field.paths[path]));
+            if self.mapping.extra.is_some() {
+                taken.extend(first.map(|(path, _)| &field.paths[path]));
+            }
         }
         if let Some(extra) = &self.mapping.extra {
             taken.extend(made.time_path);
@@ -208,7 +212,8 @@ impl<'a> Reader<'a> {
         taken.extend(&one.path);
         let there = (!self.is_missing(raw)).then_some(raw);
         if let Some(at) = field {
-            let source = there.map(|_| Source::Named(name.to_owned()));
+            let is_noted = there.is_some() && self.around.notes_sources;
+            let source = is_noted.then(|| Source::Named(name.to_owned()));
             self.take(at, &self.mapping.fields[at], there, source, made)?;
         }
         if let (None, Some(extra), Some(raw)) = (field, &self.mapping.extra, there) {
@@ -237,15 +242,21 @@ impl<'a> Reader<'a> {
             }
             if let Some(default) = &field.default {
                 made.reading.cells.push((field.column, default.clone()));
-                made.sources.push((at, Source::Default));
+                self.note(made, at, Some(Source::Default));
             }
             return Ok(());
         };
         let cell =
             value(field, raw).map_err(|(reason, what)| self.of_field(field, reason, &what))?;
         made.reading.cells.push((field.column, cell));
-        made.sources.extend(source.map(|source| (at, source)));
+        self.note(made, at, source);
         Ok(())
+    }
+
+    fn note(&self, made: &mut Made<'a>, field: usize, source: Option<Source<'a>>) {
+        if self.around.notes_sources {
+            made.sources.extend(source.map(|source| (field, source)));
+        }
     }
 
     fn leave(&self, extra: &Extra, view: &View<'_, '_>, taken: &[&Path], made: &mut Made<'a>) {

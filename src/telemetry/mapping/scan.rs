@@ -104,15 +104,22 @@ impl<'de> Visitor<'de> for At<'_, '_, 'de> {
         let mut seen = Seen::default();
         let mut index = 0;
         while let Some(key) = map.next_key_seed(Key)? {
-            let child = node.keys.binary_search_by(|(known, _)| known.as_str().cmp(&key)).ok();
+            let child = node.find(&key).ok();
             let is_again = child.is_some_and(|child| seen.again(child));
             if is_again {
                 found.stands_twice(&key);
             }
             let child = child.filter(|_| !is_again).map(|child| &node.keys[child].1);
-            let what = Wanted::of(child, is_each.then_some(Place { index, key: Some(key) }));
-            map.next_value_seed(Value { what, tree, found: &mut *found })?;
-            index += 1;
+            if is_each {
+                let place = Place { index, key: Some(key) };
+                map.next_value_seed(Element { place, child, tree, found: &mut *found })?;
+                index += 1;
+            } else if let Some(node) = child {
+                let found = &mut *found;
+                map.next_value_seed(At { node, tree, found, is_taken: false })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
         Ok(())
     }
@@ -125,9 +132,17 @@ impl<'de> Visitor<'de> for At<'_, '_, 'de> {
         loop {
             let child = node.indexes.binary_search_by_key(&index, |(known, _)| *known).ok();
             let child = child.map(|child| &node.indexes[child].1);
-            let what = Wanted::of(child, is_each.then_some(Place { index, key: None }));
-            let value = Value { what, tree, found: &mut *found };
-            if seq.next_element_seed(value)?.is_none() {
+            let is_there = if is_each {
+                let place = Place { index, key: None };
+                let element = Element { place, child, tree, found: &mut *found };
+                seq.next_element_seed(element)?.is_some()
+            } else if let Some(node) = child {
+                let found = &mut *found;
+                seq.next_element_seed(At { node, tree, found, is_taken: false })?.is_some()
+            } else {
+                seq.next_element::<IgnoredAny>()?.is_some()
+            };
+            if !is_there {
                 return Ok(());
             }
             index += 1;
@@ -159,45 +174,22 @@ impl<'de> Visitor<'de> for At<'_, '_, 'de> {
     }
 }
 
-/// What is wanted of a value.
-enum Wanted<'t, 'p> {
-    Nothing,
-    /// What the paths of the message want.
-    Node(&'t Node),
-    /// What those of an element want, and perhaps those of the message.
-    Element(Place<'p>, Option<&'t Node>),
-}
-
-impl<'t, 'p> Wanted<'t, 'p> {
-    fn of(child: Option<&'t Node>, place: Option<Place<'p>>) -> Self {
-        match (place, child) {
-            (Some(place), child) => Self::Element(place, child),
-            (None, Some(node)) => Self::Node(node),
-            (None, None) => Self::Nothing,
-        }
-    }
-}
-
-/// Reads the value of an entry or an element.
-struct Value<'t, 'f, 'p> {
-    what: Wanted<'t, 'p>,
+/// Reads an element, or the value of an entry that is one.
+struct Element<'t, 'f, 'p> {
+    place: Place<'p>,
+    /// What the paths of the message want of it.
+    child: Option<&'t Node>,
     tree: &'t Tree,
     found: &'f mut Found<'p>,
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, '_, 'de> {
+impl<'de> DeserializeSeed<'de> for Element<'_, '_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Self { what, tree, found } = self;
-        let (place, root, child) = match (what, &tree.element) {
-            (Wanted::Element(place, child), Some(root)) => (place, root, child),
-            (Wanted::Node(node), _) => {
-                return At { node, tree, found, is_taken: false }.deserialize(deserializer);
-            }
-            (Wanted::Nothing | Wanted::Element(..), _) => {
-                return deserializer.deserialize_ignored_any(IgnoredAny).map(drop);
-            }
+        let Self { place, child, tree, found } = self;
+        let Some(root) = &tree.element else {
+            return deserializer.deserialize_ignored_any(IgnoredAny).map(drop);
         };
         let begun = found.begin_element();
         let Some(node) = child else {
@@ -213,8 +205,8 @@ impl<'de> DeserializeSeed<'de> for Value<'_, '_, 'de> {
     }
 }
 
-/// A key of an object.
-struct Key;
+/// A key of an object, borrowed if it can be.
+pub(super) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;

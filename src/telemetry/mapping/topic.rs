@@ -139,24 +139,40 @@ impl Except {
         if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Exactly(_))) {
             return false;
         }
-        let levels: Vec<&str> = topic.split('/').collect();
-        matches(&self.levels, &levels)
+        matches(&self.levels, Some(topic))
     }
 }
 
-fn matches(levels: &[Level], topic: &[&str]) -> bool {
-    match (levels, topic) {
-        ([], topic) => topic.is_empty(),
-        ([Level::Rest, ..], _) => true,
-        ([Level::SomeRest, ..], topic) => !topic.is_empty(),
-        ([Level::Exactly(text), levels @ ..], [first, topic @ ..]) => {
-            text == first && matches(levels, topic)
+/// Whether `levels` match what is left of a topic, none if nothing is.
+fn matches(levels: &[Level], topic: Option<&str>) -> bool {
+    let (level, levels) = match (levels.split_first(), topic) {
+        (None, topic) => return topic.is_none(),
+        (Some((Level::Rest, _)), _) => return true,
+        (Some((Level::SomeRest, _)), topic) => return topic.is_some(),
+        (Some((level, levels)), _) => (level, levels),
+    };
+    let Some(topic) = topic else { return false };
+    let (first, mut behind) = split_level(topic);
+    match level {
+        Level::Exactly(text) => text == first && matches(levels, behind),
+        Level::Some => {
+            while let Some(topic) = behind {
+                if matches(levels, behind) {
+                    return true;
+                }
+                behind = split_level(topic).1;
+            }
+            matches(levels, None)
         }
-        ([Level::Any, levels @ ..], [_, topic @ ..]) => matches(levels, topic),
-        ([Level::Some, levels @ ..], [_, topic @ ..]) => {
-            (0..=topic.len()).any(|skipped| matches(levels, &topic[skipped..]))
-        }
-        (_, []) => false,
+        Level::Any | Level::Rest | Level::SomeRest => matches(levels, behind),
+    }
+}
+
+/// The first level of a topic, and what comes behind it.
+pub(super) fn split_level(topic: &str) -> (&str, Option<&str>) {
+    match memchr::memchr(b'/', topic.as_bytes()) {
+        Some(at) => (&topic[..at], Some(&topic[at + 1..])),
+        None => (topic, None),
     }
 }
 
@@ -208,14 +224,12 @@ fn is_name(name: &str) -> bool {
 
 /// Where the level `at` of `topic` stands.
 fn span(topic: &str, at: usize) -> Option<Range<usize>> {
-    let mut start = 0;
-    for (level, text) in topic.split('/').enumerate() {
-        if level == at {
-            return Some(start..start + text.len());
-        }
-        start += text.len() + 1;
+    let mut rest = topic;
+    for _ in 0..at {
+        rest = split_level(rest).1?;
     }
-    None
+    let start = topic.len() - rest.len();
+    Some(start..start + split_level(rest).0.len())
 }
 
 #[cfg(test)]

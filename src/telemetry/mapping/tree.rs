@@ -3,6 +3,8 @@
 //! There are two: that of the message, and that of an element of `each`. Each path that anything in a
 //! mapping names is a *slot* of one of them, once.
 
+use std::cmp::Ordering;
+
 use super::path::{Container, Path, Step};
 
 /// What is looked for at a place, and below it.
@@ -10,7 +12,7 @@ use super::path::{Container, Path, Step};
 pub(super) struct Node {
     /// The slot that takes the value here.
     pub(super) slot: Option<u16>,
-    /// By their key, in its order.
+    /// By their key, in the order of [`by_length`].
     pub(super) keys: Vec<(String, Node)>,
     /// By their index, rising.
     pub(super) indexes: Vec<(usize, Node)>,
@@ -29,13 +31,17 @@ impl Node {
         self.slot.is_some() && !self.is_leaf()
     }
 
+    /// Which of the keys `key` is.
+    pub(super) fn find(&self, key: &str) -> Result<usize, usize> {
+        self.keys.binary_search_by(|(other, _)| by_length(other, key))
+    }
+
     fn at(&mut self, steps: &[Step]) -> &mut Self {
         let mut node = self;
         for step in steps {
             node = match step {
                 Step::Key(key) => {
-                    let at = node.keys.binary_search_by(|(other, _)| other.cmp(key));
-                    let at = at.unwrap_or_else(|at| {
+                    let at = node.find(key).unwrap_or_else(|at| {
                         node.keys.insert(at, (key.clone(), Self::default()));
                         at
                     });
@@ -53,6 +59,11 @@ impl Node {
         }
         node
     }
+}
+
+/// An order of keys in which most are told apart without a look at their characters.
+fn by_length(one: &str, other: &str) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
 /// Where a value is put that a path leads to.

@@ -120,6 +120,18 @@ impl Literal {
     }
 }
 
+/// Writes a string of JSON.
+pub(super) fn push_quoted(text: &str, out: &mut String) {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::Value::from(text).to_string());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

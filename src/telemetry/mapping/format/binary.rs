@@ -15,7 +15,8 @@ use serde::de::{
     SeqAccess, VariantAccess, Visitor,
 };
 
-use super::document::{Fault, push_quoted};
+use super::super::value::push_quoted;
+use super::document::Fault;
 use crate::telemetry::rejection::Reason;
 
 /// Deeper than this a message is not read, as with JSON.

@@ -9,7 +9,8 @@ use csv_core::{ReadFieldResult, ReaderBuilder};
 
 use super::super::keys::{Keys, texts};
 use super::super::shape::MOST_COLUMNS;
-use super::document::{Document, Elements, Fault, push_quoted};
+use super::super::value::push_quoted;
+use super::document::{Document, Elements, Fault};
 use crate::telemetry::rejection::Reason;
 
 /// The columns, and how cells are told from each other.

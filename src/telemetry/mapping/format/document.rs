@@ -90,15 +90,3 @@ impl Elements {
         Document { text: self.text.into(), aside: self.aside, is_by_arrival: false }
     }
 }
-
-/// Writes a string of JSON.
-pub(super) fn push_quoted(text: &str, out: &mut String) {
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        out.push_str(&serde_json::Value::from(text).to_string());
-    }
-}

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::super::entries::Entries;
 use super::super::time::{Unit, since_epoch};
-use super::super::value::Raw;
-use super::document::{Document, Elements, Fault, push_quoted};
+use super::super::value::{Raw, push_quoted};
+use super::document::{Document, Elements, Fault};
 use crate::base::time::Timestamp;
 use crate::telemetry::rejection::Reason;
 
