@@ -22,6 +22,8 @@ TEXT
 }
 
 BUILT=${CARGO_TARGET_DIR:-target}
+# That of Cargo.toml; tests take the one that they have built already.
+PROFILE=${BUILD_PROFILE:-dist}
 # What a maintainer's scripts, lintian and copyright say: deploy/debian. What is generated goes here, and
 # Cargo.toml says where each file of the package comes from.
 STAGE=target/package
@@ -71,22 +73,22 @@ check_target() {
 
 build() {
     if [[ -n $BINARIES ]]; then
-        local there="$BUILT/${TARGET:+$TARGET/}release"
+        local there="$BUILT/${TARGET:+$TARGET/}$PROFILE"
         [[ $BINARIES -ef $there ]] || install -D -t "$there" "$BINARIES"/{ingestor,simulator}
         return
     fi
-    say 'building the release binaries (cargo)…'
-    run_child cargo cargo build --release --locked --bins ${TARGET:+--target "$TARGET"} || fail "cargo build failed"
+    say "building the binaries (cargo, profile $PROFILE)…"
+    run_child cargo cargo build --profile "$PROFILE" --locked --bins ${TARGET:+--target "$TARGET"} || fail "cargo build failed"
     # One of this machine, which writes its own manual.
-    [[ -z $TARGET ]] || run_child cargo cargo build --release --locked --bins || fail "cargo build failed"
+    [[ -z $TARGET ]] || run_child cargo cargo build --profile "$PROFILE" --locked --bins || fail "cargo build failed"
 }
 
 stage() {
     local date
     rm -rf -- "$STAGE"
     mkdir -p "$STAGE"/{debian,man,completions}
-    "$BUILT/release/ingestor" --write-manual "$STAGE" || fail "the manual could not be written"
-    "$BUILT/release/simulator" --write-manual "$STAGE" || fail "the manual could not be written"
+    "$BUILT/$PROFILE/ingestor" --write-manual "$STAGE" || fail "the manual could not be written"
+    "$BUILT/$PROFILE/simulator" --write-manual "$STAGE" || fail "the manual could not be written"
     gzip -9 -n "$STAGE"/man/*
     cp deploy/debian/{preinst,postinst,prerm,postrm} "$STAGE/debian"
     # What a package installs is in /usr.
@@ -103,7 +105,7 @@ stage() {
 }
 
 package() {
-    local arguments=(--no-build --dbgsym --deb-version "$VERSION" --output "$OUTPUT/") deb
+    local arguments=(--no-build --profile "$PROFILE" --dbgsym --deb-version "$VERSION" --output "$OUTPUT/") deb
     mkdir -p "$OUTPUT"
     [[ -z $TARGET ]] || arguments+=(--target "$TARGET")
     run_child cargo-deb cargo-deb "${arguments[@]}" >"$WORK_DIR/package" || fail "cargo-deb failed"

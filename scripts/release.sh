@@ -66,7 +66,7 @@ pack() {
     local target=${1:-} name="iot-ingestor-$VERSION-${1:-$(rustc -vV | sed -n 's/^host: //p')}"
     scripts/package.sh --output "$OUT" ${target:+--target "$target"} || fail "there is no package"
     mkdir -p "$WORK_DIR/$name"
-    cp "${CARGO_TARGET_DIR:-target}/${target:+$target/}release"/{ingestor,simulator} README.md CHANGELOG.md LICENSE-* Rocket.toml "$WORK_DIR/$name"
+    cp "${CARGO_TARGET_DIR:-target}/${target:+$target/}${BUILD_PROFILE:-dist}"/{ingestor,simulator} README.md CHANGELOG.md LICENSE-* Rocket.toml "$WORK_DIR/$name"
     "$(strip_of "$target")" "$WORK_DIR/$name"/{ingestor,simulator}
     tar -C "$WORK_DIR" --sort=name --owner=0 --group=0 --numeric-owner \
         --mtime="@$(git log -1 --format=%ct)" -c "$name" | gzip -9 -n >"$OUT/$name.tar.gz"
