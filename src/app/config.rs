@@ -6,7 +6,7 @@ use super::logging;
 use crate::base::settings::{Mistakes, Setting, Sources};
 use crate::telemetry::mapping::{Mapping, Mappings};
 use crate::telemetry::validate::Rules;
-use crate::{dead_letters, flusher, http, intake, mqtt, postgres, wal};
+use crate::{dead_letters, flusher, http, intake, mqtt, postgres, recent, wal};
 
 /// What can be set here, and what holds if it is not.
 const SETTINGS: &[Setting] = &[Setting::new("SHUTDOWN_GRACE_SECS", "10", "longest orderly stop")];
@@ -28,6 +28,8 @@ pub struct Config {
     pub wal: wal::Settings,
     /// What is turned away.
     pub dead_letters: dead_letters::Settings,
+    /// When devices count as silent.
+    pub recent: recent::Settings,
     /// Validation.
     pub rules: Rules,
     /// How devices' own messages become rows.
@@ -62,6 +64,7 @@ impl Config {
             intake: intake::Settings::read(&mut from),
             wal: wal::Settings::read(&mut from),
             dead_letters: dead_letters::Settings::read(&mut from),
+            recent: recent::Settings::read(&mut from),
             rules: Rules::read(&mut from),
             mappings: Mappings::read(&mut from),
             shutdown_grace: Duration::from_secs(grace_secs(&mut from)),
@@ -87,6 +90,7 @@ impl Config {
         all.extend(self.intake.describe());
         all.extend(self.wal.describe());
         all.extend(self.dead_letters.describe());
+        all.extend(self.recent.describe());
         all.extend(self.rules.describe());
         all.push(("SHUTDOWN_GRACE_SECS", self.shutdown_grace.as_secs().to_string()));
         all.extend(self.logging.describe());
@@ -104,6 +108,7 @@ impl Config {
             intake::SETTINGS,
             wal::SETTINGS,
             dead_letters::SETTINGS,
+            recent::SETTINGS,
             &Rules::settings(),
             SETTINGS,
             logging::SETTINGS,

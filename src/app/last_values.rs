@@ -15,7 +15,7 @@ use crate::postgres::{
 };
 use crate::recent::Recent;
 use crate::status::health::Health;
-use crate::wal::log::{Last, LastValues};
+use crate::wal::log::LastValues;
 
 /// Steps back in the log between two pauses.
 const STEPS: usize = 16;
@@ -45,7 +45,11 @@ impl LastValuesAgain {
 
     /// Looks at everything once. Then it is done, which is no reason to end.
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        tokio::join!(self.read_log(), self.read_tables());
+        let log = async {
+            self.read_log().await;
+            self.recent.note_found(None);
+        };
+        tokio::join!(log, self.read_tables());
         std::future::pending().await
     }
 
@@ -78,7 +82,12 @@ impl LastValuesAgain {
             if self.health.is_database_up() {
                 let mut failed = Vec::new();
                 for relation in left {
-                    if let Err(failure) = self.read_table(&relation).await {
+                    let read = self.read_table(&relation).await;
+                    // In a table that is not there yet nothing is to be found.
+                    if read.as_ref().err().is_none_or(Failure::is_missing_table) {
+                        self.recent.note_found(Some(relation.name()));
+                    }
+                    if let Err(failure) = read {
                         tracing::debug!(table = relation.name(), %failure, "the last values of devices could not be read: trying again");
                         failed.push(relation);
                     }
@@ -127,7 +136,6 @@ impl LastValuesAgain {
             StoredValues::Fields(values) => LastValues::Fields(values),
             StoredValues::Row(text) => LastValues::Row(text.into()),
         };
-        let last = Last { timestamp, values };
-        self.recent.latest().offer_stored(relation.name(), &device_id, last);
+        self.recent.keep_stored(relation.name(), &device_id, timestamp, values);
     }
 }

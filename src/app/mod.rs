@@ -14,6 +14,7 @@ mod housekeeping;
 mod last_values;
 pub mod logging;
 mod reload;
+mod silent_devices;
 mod stall_timer;
 mod start;
 mod stop;

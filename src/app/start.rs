@@ -11,6 +11,7 @@ use super::config::Config;
 use super::housekeeping;
 use super::last_values::LastValuesAgain;
 use super::reload::Reload;
+use super::silent_devices;
 use super::supervisor::Supervisor;
 use super::watchdog;
 use crate::base::activity::Activity;
@@ -19,7 +20,7 @@ use crate::flusher::{self, Flusher};
 use crate::http::{self, Access, AppState, Description, Inlet, Replayer, Tables};
 use crate::intake::Intake;
 use crate::mqtt::{Source, SourceParts};
-use crate::recent::Recent;
+use crate::recent::{Recent, Silence};
 use crate::status::health::Health;
 use crate::wal::Log;
 
@@ -52,11 +53,13 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     let shared = build(&config)?;
     let state = http_state(&config, &shared, output);
     let last_values = LastValuesAgain::of(&state);
+    let recent = Arc::clone(&state.recent);
     let http = http::serve(&config.http, state).await?;
     let Shared { metrics, health, log, dead_letters, .. } = shared;
 
     let mut supervisor = Supervisor::default();
     supervisor.task("history", shared.history.record(metrics.clone(), log.clone()));
+    supervisor.task("silent devices", silent_devices::count(recent, metrics.clone()));
     let stop_source = CancellationToken::new();
     let intake_done = CancellationToken::new();
     let parts = SourceParts {
@@ -159,7 +162,7 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
         health: Arc::clone(health),
         history: Arc::clone(history),
         database: shared.database.clone(),
-        recent: Recent::new(log.clone()),
+        recent: Recent::new(log.clone(), Silence::of(&config.recent, &config.mappings)),
         description: Description::of(&tables),
         tables,
         seen: shared.seen.clone(),

@@ -2,7 +2,8 @@
 //!
 //! The database knows all devices, and the service the last value of each, which may not be in the table yet.
 //! So of a page of the table those values are newer where there are such, and devices of which there is
-//! nothing in the table come in between. Without an answer from the database the last values are shown alone.
+//! nothing in the table come in between. Without an answer from the database the last values are shown alone,
+//! and always where it is asked which devices are silent.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -20,11 +21,12 @@ use super::exchange::Exchange;
 use super::export::{self, Accepted, Answered};
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
+use super::remembered::{self, Asked};
 use super::selection::{Selection, Wanted};
 use super::together::{Partial, as_stored, patiently};
 use crate::base::time::Timestamp;
-use crate::postgres::{DeviceFilter, DevicePage, Failure, Relation, StoredReading, Total};
-use crate::recent::{DevicesAsk, LogRow};
+use crate::postgres::{DeviceFilter, DevicePage, Failure, StoredReading, Total};
+use crate::recent::LogRow;
 
 pub(super) fn routes() -> Vec<Route> {
     routes![devices]
@@ -64,15 +66,15 @@ pub(super) async fn devices(
         let file = export::devices(state, &exchange, turns, format, &parameters).await?;
         return Ok(Answered::File(file));
     }
-    let Query { limit, offset, name_contains, newest_first } = Query::read(&parameters)?;
+    let Query { limit, offset, name_contains, newest_first, silent } = Query::read(&parameters)?;
+    remembered::check(state, silent)?;
     let Selection { relation, shown } = Selection::read(state, &parameters).await?;
     let filter = DeviceFilter { name_contains, newest_first };
-    let asked = Asked { relation, filter, offset, limit };
+    let asked = Asked { relation, filter, silent, offset, limit };
     let page = page(state, &asked).await?;
-    let data = page.latest.into_iter().map(|reading| item(reading, shown.as_ref())).collect();
     let total_exact = (!page.total.exact).then_some(false);
     Ok(Answered::Page(Json(Answer {
-        data,
+        data: page.latest.into_iter().map(|device| item(device, shown.as_ref())).collect(),
         total: page.total.rows,
         total_exact,
         limit,
@@ -82,26 +84,27 @@ pub(super) async fn devices(
     })))
 }
 
-struct Asked {
-    relation: Relation,
-    filter: DeviceFilter,
-    offset: u32,
-    limit: u32,
-}
-
 struct Page {
-    latest: Vec<StoredReading>,
+    latest: Vec<Device>,
     total: Total,
     partial: Option<Partial>,
 }
 
+/// A device as its latest reading, and, if it is asked for, for how many seconds it has been silent.
+type Device = (StoredReading, Option<f64>);
+
 async fn page(state: &AppState, asked: &Asked) -> Result<Page, ApiError> {
+    if asked.silent.is_some() {
+        let found = remembered::find(state, asked).await?;
+        let device = |device: remembered::Device| (device.latest, Some(device.silent_seconds));
+        let latest = found.rows(0, found.len()).map(device).collect();
+        return Ok(Page { latest, total: Total::of(found.total), partial: found.partial });
+    }
     let table = asked.relation.name();
     let is_doubtful = state.health.is_database_doubtful();
-    let broken = |error| ApiError::internal(&error);
     // First the log, then the table: what is flushed meanwhile is in both.
     let waiting = state.recent.waiting(table, |name| asked.filter.matches(name)).await;
-    let (waiting, is_all) = waiting.map_err(broken)?;
+    let (waiting, is_all) = waiting.map_err(|error| ApiError::internal(&error))?;
     let asked_of_table = of_table(state, asked, waiting, is_all);
     let failure = match patiently(state, is_doubtful, asked_of_table).await {
         Ok(page) => return Ok(page),
@@ -110,28 +113,20 @@ async fn page(state: &AppState, asked: &Asked) -> Result<Page, ApiError> {
     if !ApiError::is_outage(&failure) {
         return Err(ApiError::of_query(state, &failure, "name_contains"));
     }
-    let filter = asked.filter.clone();
-    let ask = DevicesAsk {
-        table: table.to_owned(),
-        matches: move |name: &str| filter.matches(name),
-        newest_first: asked.filter.newest_first,
-        offset: asked.offset as usize,
-        limit: asked.limit as usize,
-    };
-    let (rows, total) = state.recent.devices(ask).await.map_err(broken)?;
-    if total == 0 && state.recent.latest().devices(table, |_| true).is_empty() {
+    let found = remembered::find(state, asked).await?;
+    if found.total == 0 && state.recent.latest().devices(table, |_, _| true).is_empty() {
         return Err(ApiError::of_query(state, &failure, "name_contains"));
     }
-    let latest = rows.into_iter().map(|row| as_stored(&asked.relation, row)).collect();
+    let latest = found.rows(0, found.len()).map(|device| (device.latest, None)).collect();
     let complete_from = state.recent.complete_from(table, None);
     let partial = Some(Partial { complete_from });
-    Ok(Page { latest, total: Total::of(total), partial })
+    Ok(Page { latest, total: Total::of(found.total), partial })
 }
 
 /// The page of the table, with the last values of those devices of which something waits.
 async fn of_table(
     state: &AppState,
-    Asked { relation, filter, offset, limit }: &Asked,
+    Asked { relation, filter, offset, limit, .. }: &Asked,
     waiting: Vec<LogRow>,
     is_all: bool,
 ) -> Result<Page, Failure> {
@@ -140,7 +135,7 @@ async fn of_table(
     if waiting.is_empty() {
         let DevicePage { latest, total, .. } =
             database.devices(relation, filter, offset, limit).await?;
-        return Ok(Page { latest, total, partial: None });
+        return Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial: None });
     }
     let names: Vec<&str> = waiting.iter().map(|row| &*row.key.device_id).collect();
     let has = database.has_devices(relation, &names).await?;
@@ -195,12 +190,16 @@ async fn of_table(
     };
     let total = Total::of(if total.exact { total.rows + new as u64 } else { u64::MAX });
     let total = Total { exact: total.exact && is_all, ..total };
-    Ok(Page { latest, total, partial: None })
+    Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial: None })
+}
+
+fn plain(latest: StoredReading) -> Device {
+    (latest, None)
 }
 
 /// The parameters that there are.
 const KNOWN: &[&str] =
-    &["limit", "offset", "name_contains", "newest_first", "table", "fields", "format"];
+    &["limit", "offset", "name_contains", "newest_first", "silent", "table", "fields", "format"];
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -217,6 +216,13 @@ struct Query {
     /// Sort by the time of the latest reading, newest first, instead of by name.
     #[param(required = false, default = false)]
     newest_first: bool,
+    /// Only devices that are silent, or only those that are not. A device is silent when nothing of it was
+    /// received for as long as `silent_after` of the mapping says that brought its last reading, or else
+    /// `SILENT_AFTER_SECS`, whatever times its readings bear; what was received before the start of the service
+    /// counts by its time of receipt if the log has it, and else by its own time. A 400 if neither is set.
+    /// Answered from the last values that the service keeps, of up to 200,000 devices; in the order of bytes.
+    #[param(required = false, value_type = bool)]
+    silent: Option<bool>,
 }
 
 impl Query {
@@ -226,6 +232,7 @@ impl Query {
             offset: parameters.offset()?,
             name_contains: parameters.device_name("name_contains")?,
             newest_first: parameters.flag("newest_first")?.unwrap_or(false),
+            silent: parameters.flag("silent")?,
         })
     }
 }
@@ -248,8 +255,8 @@ pub(super) struct Answer {
     /// The `offset` of the request.
     #[schema(example = 0)]
     offset: u32,
-    /// Whether devices or their latest readings may be missing, because the database does not answer and
-    /// what the service remembers is shown.
+    /// Whether devices or their latest readings may be missing, because what the service remembers is shown
+    /// while the database does not answer, or before it has found again what was there before its start.
     #[schema(example = false)]
     partial: bool,
     /// If `partial`: no device is missing of which this service has received a reading from this time on;
@@ -273,12 +280,17 @@ struct Latest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "the row's time is infinity")]
     note: Option<&'static str>,
+    /// Seconds since anything of the device was received; only with `silent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<f64>, example = 7_200.0)]
+    silent_seconds: Option<f64>,
 }
 
 type Item = Measured<Latest>;
 
-fn item(reading: StoredReading, shown: Option<&Arc<[Shown]>>) -> Item {
+fn item((reading, silent_seconds): Device, shown: Option<&Arc<[Shown]>>) -> Item {
     let note = reading.note();
     let StoredReading { device_id, timestamp, values, .. } = reading;
-    Item::stored(Latest { device_id, last_seen: timestamp, note }, values, shown)
+    let latest = Latest { device_id, last_seen: timestamp, note, silent_seconds };
+    Item::stored(latest, values, shown)
 }

@@ -21,7 +21,8 @@
 //! Each handler carries its part of the OpenAPI description, which a test compares with the routes;
 //! the page, which is for a browser, is in it nowhere.
 //!
-//! What is acknowledged can be read, in the table or not: `together` puts table and log together.
+//! What is acknowledged can be read, in the table or not: `together` puts table and log together. `remembered`
+//! answers from last values alone.
 //!
 //! Connections, and what bounds them, are in `server` and `connection_limits`, who may ask in `access`.
 //! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
@@ -65,6 +66,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod query;
+mod remembered;
 mod selection;
 mod server;
 mod settings;

@@ -42,6 +42,7 @@ pub(super) fn status(
         seen: &state.seen,
         findings: &state.database.findings(),
         instance: &state.instance,
+        silent_devices: state.recent.silent(),
         admin_enabled: state.access.is_admin_enabled(),
     })))
 }

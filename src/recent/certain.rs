@@ -11,13 +11,15 @@
 //! too late a time is a true answer, too early a one is not. What others write into the table beside this
 //! service is vouched for by nobody while the database is away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
 use super::ask::Ask;
 use super::scan::{Found, From, Unread, scan};
+use super::silence::Silence;
 use crate::base::time::Timestamp;
 use crate::wal::{Log, Offset, WalError};
 
@@ -28,6 +30,11 @@ const AT_ONCE: usize = 2;
 pub struct Recent {
     pub(super) log: Log,
     pub(super) places: Semaphore,
+    pub(super) silence: Silence,
+    /// Devices that are silent, as last counted.
+    pub(super) silent: AtomicU64,
+    /// The tables, and as `None` the log, in which last values of before the start were looked for.
+    pub(super) found: Mutex<HashSet<Option<String>>>,
     tables: Mutex<HashMap<String, Seen>>,
 }
 
@@ -53,9 +60,15 @@ pub enum RecentError {
 impl Recent {
     /// Of this log.
     #[must_use]
-    pub fn new(log: Log) -> Arc<Self> {
-        let (places, tables) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Arc::new(Self { log, places, tables })
+    pub fn new(log: Log, silence: Silence) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            places: Semaphore::new(AT_ONCE),
+            silence,
+            silent: AtomicU64::new(0),
+            found: Mutex::default(),
+            tables: Mutex::default(),
+        })
     }
 
     /// Every record below is in the database, or in the dead letters.

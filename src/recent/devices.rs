@@ -2,14 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::ask::{Ask, Key};
 use super::certain::{Recent, RecentError};
 use super::gather::{LogRow, RowValues};
 use super::scan::{Found, From};
+use crate::base::time::Timestamp;
 use crate::wal::WalError;
-use crate::wal::log::{Last, Latest};
+use crate::wal::log::{Last, LastValues, Latest};
 
 /// Which devices, in what order.
 pub struct DevicesAsk<F> {
@@ -17,12 +20,22 @@ pub struct DevicesAsk<F> {
     pub table: String,
     /// Whether a name is asked for.
     pub matches: F,
+    /// Only those that are silent, or only those that are not.
+    pub silent: Option<bool>,
     /// By their latest reading, instead of by name.
     pub newest_first: bool,
     /// How many are passed over.
     pub offset: usize,
     /// How many are returned.
     pub limit: usize,
+}
+
+/// The last value of a device.
+pub struct LastRow {
+    /// As the table has it, or will.
+    pub row: LogRow,
+    /// Since anything of the device was received.
+    pub silent_for: Duration,
 }
 
 impl Recent {
@@ -35,9 +48,63 @@ impl Recent {
     /// The last value of `device_id`.
     #[must_use]
     pub fn last(&self, table: &str, device_id: &Arc<str>) -> Option<LogRow> {
-        let Last { timestamp, values } = self.latest().get(table, device_id)?;
-        let key = Key { timestamp, device_id: Arc::clone(device_id) };
-        Some(LogRow { key, values: RowValues::of_last(values) })
+        self.device(table, device_id).map(|device| device.row)
+    }
+
+    fn device(&self, table: &str, device_id: &Arc<str>) -> Option<LastRow> {
+        let last = self.latest().get(table, device_id)?;
+        let silent_for = last.heard.age(self.log.monotonic());
+        let key = Key { timestamp: last.timestamp, device_id: Arc::clone(device_id) };
+        let row = LogRow { key, values: RowValues::of_last(last.values) };
+        Some(LastRow { row, silent_for })
+    }
+
+    /// Keeps a row of the table as the last value of its device, if that has none as new.
+    pub fn keep_stored(
+        &self,
+        table: &str,
+        device_id: &str,
+        timestamp: Timestamp,
+        values: LastValues,
+    ) {
+        self.log.offer_stored(table, device_id, timestamp, values);
+    }
+
+    /// What earlier processes have left of `table` was looked through, or of the log if it is none.
+    pub fn note_found(&self, table: Option<&str>) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.insert(table.map(str::to_owned));
+    }
+
+    /// Whether the last value of every device of `table` is kept, as far as it has ever come to this table or
+    /// this log.
+    #[must_use]
+    pub fn knows_all(&self, table: &str) -> bool {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_found = found.contains(&None) && found.contains(&Some(table.to_owned()));
+        is_found && !self.latest().has_evicted()
+    }
+
+    /// Whether any device may count as silent.
+    #[must_use]
+    pub fn knows_silence(&self) -> bool {
+        !self.silence.is_off()
+    }
+
+    /// How many devices were silent when they were last counted.
+    #[must_use]
+    pub fn silent(&self) -> u64 {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Counts the devices that are silent. Looks at all of them, a part at a time.
+    pub fn count_silent(&self) -> u64 {
+        let now = self.log.monotonic();
+        let is_silent =
+            |table: &str, last: &Last| self.silence.of_device(table, last, now).is_some();
+        let silent = self.latest().count(is_silent);
+        self.silent.store(silent, Ordering::Relaxed);
+        silent
     }
 
     /// Reads a step further back in what earlier processes have left. Returns whether there is more. Blocks on
@@ -49,21 +116,27 @@ impl Recent {
         self.log.look_back()
     }
 
-    /// Devices by their last values, and how many match.
+    /// The devices that are asked for, in their order, and how many match.
     ///
     /// # Errors
     /// See [`RecentError`].
     pub async fn devices<F>(
         self: &Arc<Self>,
         ask: DevicesAsk<F>,
-    ) -> Result<(Vec<LogRow>, u64), RecentError>
+    ) -> Result<(Vec<Arc<str>>, u64), RecentError>
     where
         F: Fn(&str) -> bool + Send + 'static,
     {
         let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
         let recent = Arc::clone(self);
         let search = move || {
-            let mut all = recent.latest().devices(&ask.table, &ask.matches);
+            let now = recent.log.monotonic();
+            let matches = |name: &str, last: &Last| {
+                let is_silent = || recent.silence.of_device(&ask.table, last, now).is_some();
+                ask.silent.is_none_or(|wanted| is_silent() == wanted) && (ask.matches)(name)
+            };
+            let mut all = recent.latest().devices(&ask.table, matches);
+            let total = all.len() as u64;
             if ask.newest_first {
                 all.sort_unstable_by(|(a, at), (b, other)| {
                     (Reverse(at), a).cmp(&(Reverse(other), b))
@@ -71,11 +144,19 @@ impl Recent {
             } else {
                 all.sort_unstable();
             }
-            let page = all.iter().skip(ask.offset).take(ask.limit);
-            let rows = page.filter_map(|(device_id, _)| recent.last(&ask.table, device_id));
-            (rows.collect(), all.len() as u64)
+            let page = all.into_iter().skip(ask.offset).take(ask.limit);
+            (page.map(|(device_id, _)| device_id).collect(), total)
         };
         tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)
+    }
+
+    /// The last values of these devices, less those that are not kept any more.
+    pub fn last_values(
+        &self,
+        table: &str,
+        device_ids: &[Arc<str>],
+    ) -> impl Iterator<Item = LastRow> {
+        device_ids.iter().filter_map(|device_id| self.device(table, device_id))
     }
 
     /// The devices of `table` of which something waits that the database does not have, each with its last

@@ -206,7 +206,7 @@ fn weight(record: &Record) -> usize {
 mod tests {
     use super::*;
     use crate::telemetry::Reading;
-    use crate::telemetry::mapping::{Column, Kind, MappedReading, TableShape};
+    use crate::telemetry::mapping::{Column, Kind, MappedReading, SilentAfter, TableShape};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_millis(second * 1_000).unwrap()
@@ -225,6 +225,7 @@ mod tests {
             device_id: "a".to_owned(),
             timestamp: at(second),
             cells: (0..).zip(cells).map(|(at, (_, value))| (at, Cell::Int(*value))).collect(),
+            silent_after: SilentAfter::OfTable,
         })
     }
 

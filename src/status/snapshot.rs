@@ -79,6 +79,10 @@ pub(crate) struct Snapshot {
     /// Dead letters in the store.
     #[schema(example = 3)]
     pub(super) dead_letters: u64,
+    /// Devices that are silent: `GET /api/v1/devices?silent=true` lists them, table by table. 0 if no time is
+    /// set after which they are.
+    #[schema(example = 0)]
+    pub(super) silent_devices: u64,
     /// Whether an admin token is configured.
     #[schema(example = true)]
     pub(super) admin_enabled: bool,
@@ -104,6 +108,8 @@ pub(crate) struct Parts<'p> {
     pub(crate) instance: &'p str,
     /// What keeps the database from keeping what it confirms.
     pub(crate) findings: &'p [&'static str],
+    /// How many devices are silent.
+    pub(crate) silent_devices: u64,
     /// Whether there is a token for `/admin`.
     pub(crate) admin_enabled: bool,
 }
@@ -112,7 +118,7 @@ impl Snapshot {
     /// Takes it; what to say of it in words is left open.
     pub(super) fn take(parts: &Parts<'_>) -> Self {
         let Parts { health, history, log, flusher, metrics, .. } = *parts;
-        let Parts { instance, findings, admin_enabled, seen, .. } = *parts;
+        let Parts { instance, findings, silent_devices, admin_enabled, seen, .. } = *parts;
         let mappings = mappings::seen(seen);
         let (report, ages) = (health.report(), health.ages());
         let (waiting, flushing) = (log.stats(), flusher.status());
@@ -174,6 +180,7 @@ impl Snapshot {
             full_in_seconds: trend.full_in,
             drained_in_seconds: trend.drained_in,
             dead_letters: metrics.dead_letters.get().unsigned_abs(),
+            silent_devices,
             admin_enabled,
             unmapped_topics: mappings.is_some().then(|| mappings::unmapped(seen)),
             mappings,

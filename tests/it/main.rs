@@ -52,6 +52,7 @@ mod recipes;
 mod refusals;
 mod renewal;
 mod retention;
+mod silent_devices;
 mod simulator;
 mod slow;
 mod statements;

@@ -443,3 +443,19 @@ fn the_table_of_a_mapping_can_be_chosen_and_each_of_its_columns_has_a_chart() {
     assert_eq!(browser.run("return document.querySelectorAll('main img, main script').length"), 0);
     assert_eq!(browser.complaints(), [""; 0]);
 }
+
+#[test]
+fn devices_that_are_silent_are_listed_with_how_long_as_text() {
+    let Some(site) = Site::start_with(|service| service.set("SILENT_AFTER_SECS", 1)) else {
+        return;
+    };
+    let browser = site.browser(WIDE);
+    browser.await_text("#log .state", |text| text == "Safe on disk");
+    assert_eq!(browser.run("return document.querySelector('#silent-part').hidden"), true);
+    site.publish_now(MARKUP, 1);
+    browser.await_text("#silent-part summary", |text| text == "1 silent device");
+    browser.await_text("#silent li", |text| {
+        text.starts_with(MARKUP) && text.contains(" · nothing for ")
+    });
+    assert_ne!(browser.run("return document.title"), "broken");
+}

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use iot_ingestor::base::time::Timestamp;
-use iot_ingestor::telemetry::mapping::{Cell, Column, Kind, MappedReading, TableShape};
+use iot_ingestor::telemetry::mapping::{
+    Cell, Column, Kind, MappedReading, SilentAfter, TableShape,
+};
 use iot_ingestor::telemetry::{Reading, Record};
 
 use crate::ledger::{Ledger, Message};
@@ -44,7 +46,8 @@ pub(crate) fn arrived(number: u64, timestamp: Timestamp) -> MappedReading {
     let columns = vec![Column { name: "a".to_owned(), kind: Kind::Float }];
     let table = Arc::new(TableShape { name: "telemetry".to_owned(), columns });
     let cells = vec![(0, Cell::Float(1.0))];
-    MappedReading { table, device_id: format!("r{number}"), timestamp, cells }
+    let (device_id, silent_after) = (format!("r{number}"), SilentAfter::OfTable);
+    MappedReading { table, device_id, timestamp, cells, silent_after }
 }
 
 /// The wall clock, so long after the start.

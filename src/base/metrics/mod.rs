@@ -52,6 +52,7 @@ pub struct Metrics {
     pub wal_oldest_pending_seconds: Gauge,
     pub wal_full: IntGauge,
     pub dead_letters: IntGauge,
+    pub silent_devices: IntGauge,
     dead_letter_bytes: IntGaugeVec,
     pub dead_letter_max_bytes: IntGauge,
     pub db_up: IntGauge,
@@ -172,6 +173,10 @@ impl Metrics {
             )?,
             wal_full: r.gauge("wal_full", "1 while the log is full and the ingestor stays away from the broker.")?,
             dead_letters: r.gauge("dead_letters", "Dead letters in the store.")?,
+            silent_devices: r.gauge(
+                "silent_devices",
+                "Devices that have not sent anything for longer than they may; 0 if no time is set.",
+            )?,
             dead_letter_bytes: r.gauges(
                 "dead_letter_bytes",
                 "Bytes that dead letters take on disk, by the stage that rejected the reading.",

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use super::format::Format;
 use super::rows::Rows;
-use super::{File, Turns};
+use super::{File, Turn, Turns};
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::http::exchange::{Download, Exchange};
+use crate::http::exchange::{Download, Exchange, Pieces};
 use crate::http::query::{Parameters, bad};
+use crate::http::remembered::{self, Asked, Remembered};
 use crate::http::selection::Selection;
 use crate::postgres::{DeviceFilter, StoredReading};
 
@@ -32,10 +33,21 @@ pub(in crate::http) async fn devices(
         name_contains: parameters.device_name("name_contains")?,
         newest_first: parameters.flag("newest_first")?.unwrap_or(false),
     };
+    let silent = parameters.flag("silent")?;
+    remembered::check(state, silent)?;
     let Selection { relation, shown } = Selection::read(state, parameters).await?;
     let table = relation.name().to_owned();
     let rows = Rows::new(format, "last_seen", shown);
     let turn = turns.take()?;
+    let name = if table == "telemetry" { "devices".to_owned() } else { format!("devices-{table}") };
+    if silent.is_some() {
+        let found =
+            remembered::find(state, &Asked { relation, filter, silent, offset, limit }).await?;
+        let partial = found.partial;
+        exchange
+            .answer_with(Download::start(move |pieces| send_remembered(pieces, rows, found, turn)));
+        return Ok(File::new(format, &name, partial));
+    }
     // By age their order changes all the time: then all come at once.
     let size = if filter.newest_first { MOST_BY_AGE } else { PAGE };
     let query = turn.query().await;
@@ -90,6 +102,23 @@ pub(in crate::http) async fn devices(
             };
         }
     }));
-    let name = if table == "telemetry" { "devices".to_owned() } else { format!("devices-{table}") };
-    Ok(File::new(format, &name))
+    Ok(File::new(format, &name, None))
+}
+
+/// Sends devices by their last values.
+async fn send_remembered(pieces: Pieces, rows: Rows, found: Remembered, _turn: Turn) {
+    let Ok(header) = rows.header() else { return };
+    if pieces.send(header).await.is_err() {
+        return;
+    }
+    for from in (0..found.len()).step_by(PAGE as usize) {
+        let latest = found.rows(from, PAGE as usize).map(|device| device.latest).collect();
+        for piece in rows.pieces(latest) {
+            let Ok(piece) = piece else { return };
+            if pieces.send(piece).await.is_err() {
+                return;
+            }
+        }
+    }
+    pieces.end().await;
 }

@@ -12,12 +12,14 @@
 
 use std::sync::Arc;
 
-use rocket::Responder;
+use rocket::Request;
 use rocket::http::{ContentType, Header};
+use rocket::response::{self, Responder, Response};
 use rocket::serde::json::Json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use super::together::Partial;
 
 mod devices;
 mod format;
@@ -35,7 +37,7 @@ const FILES: usize = 8;
 const QUERIES: usize = 2;
 
 /// An answer to a request for rows.
-#[derive(Responder)]
+#[derive(rocket::Responder)]
 pub(super) enum Answered<T> {
     /// A page of them.
     Page(Json<T>),
@@ -44,19 +46,37 @@ pub(super) enum Answered<T> {
 }
 
 /// The head of a file.
-#[derive(Responder)]
 pub(super) struct File {
-    body: (),
     kind: ContentType,
-    name: Header<'static>,
+    /// What it is called, and what may be missing in it.
+    headers: Vec<Header<'static>>,
 }
+
+/// That something may be missing, as `partial` and `complete_from` of a page say it.
+const PARTIAL: &str = "X-Partial";
+const COMPLETE_FROM: &str = "X-Complete-From";
 
 impl File {
     /// `name` needs no quoting.
-    fn new(format: Format, name: &str) -> Box<Self> {
+    fn new(format: Format, name: &str, partial: Option<Partial>) -> Box<Self> {
         let disposition = format!("attachment; filename=\"{name}.{}\"", format.extension());
-        let name = Header::new("Content-Disposition", disposition);
-        Box::new(Self { body: (), kind: format.content_type(), name })
+        let mut headers = vec![Header::new("Content-Disposition", disposition)];
+        if let Some(Partial { complete_from }) = partial {
+            headers.push(Header::new(PARTIAL, "true"));
+            headers.extend(complete_from.map(|at| Header::new(COMPLETE_FROM, at.to_string())));
+        }
+        Box::new(Self { kind: format.content_type(), headers })
+    }
+}
+
+impl<'r> Responder<'r, 'static> for File {
+    fn respond_to(self, _: &'r Request<'_>) -> response::Result<'static> {
+        let mut answer = Response::build();
+        answer.header(self.kind);
+        for header in self.headers {
+            answer.header(header);
+        }
+        answer.ok()
     }
 }
 

@@ -51,7 +51,7 @@ pub(in crate::http) async fn telemetry(
             }
         }
     }));
-    Ok(File::new(format, &table))
+    Ok(File::new(format, &table, None))
 }
 
 /// Why a file is not whole.

@@ -7,6 +7,7 @@ import { showMappings } from "./mappings.js";
 import { showSilence, showStatus } from "./now.js";
 import { askForToken, isLocked } from "./reader.js";
 import { ask, Refused } from "./server.js";
+import { refreshSilent } from "./silent.js";
 
 const SECOND = 1000;
 const DEVICES_EVERY = 5;
@@ -53,6 +54,7 @@ function unlessRefused(problem) {
 async function showDevices(options) {
   try {
     await refreshDevices(options);
+    if (status !== null) await refreshSilent(status);
   } catch (problem) {
     unlessRefused(problem);
     if (problem.status === 503 && status?.database.state !== "up") {

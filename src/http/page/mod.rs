@@ -36,6 +36,7 @@ const ASSETS: &[(&str, ContentType, &str)] = &[
     ("page.css", ContentType::CSS, include_str!("page.css")),
     ("reader.js", ContentType::JavaScript, include_str!("reader.js")),
     ("server.js", ContentType::JavaScript, include_str!("server.js")),
+    ("silent.js", ContentType::JavaScript, include_str!("silent.js")),
     ("tables.js", ContentType::JavaScript, include_str!("tables.js")),
     ("uplot-license.txt", ContentType::Plain, include_str!("uplot/LICENSE")),
     ("uplot.css", ContentType::CSS, include_str!("uplot/uPlot.min.css")),

@@ -171,7 +171,7 @@ fn put<'r>(column: &mut Column<'r>, at: usize, value: Value<'r>) -> bool {
 mod tests {
     use super::*;
     use crate::base::time::Timestamp;
-    use crate::telemetry::mapping::{self, Cell};
+    use crate::telemetry::mapping::{self, Cell, SilentAfter};
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis).unwrap()
@@ -189,6 +189,7 @@ mod tests {
             device_id: device_id.to_owned(),
             timestamp: at(millis),
             cells,
+            silent_after: SilentAfter::OfTable,
         })
     }
 

@@ -58,6 +58,7 @@ fn well() -> Snapshot {
         full_in_seconds: None,
         drained_in_seconds: None,
         dead_letters: 0,
+        silent_devices: 0,
         mappings: None,
         unmapped_topics: None,
         admin_enabled: false,

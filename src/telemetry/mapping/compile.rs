@@ -2,13 +2,13 @@
 
 use rocket::figment::value::{Dict, Value};
 
-use super::compiled::{Mapping, One, Piece, Retained, Template, Time};
+use super::compiled::{Mapping, One, Piece, Retained, SILENT_AFTER_MAX_SECS, Template, Time};
 use super::field::{Field, MOST_PATHS, is_name, name_fault};
 use super::format::{Format, MANY};
 use super::keys::{Keys, literals, texts};
 use super::parts::{MOST_ENTRIES, Reader, too_many};
 use super::path::{Container, Path, parse_each};
-use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS};
+use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS, SilentAfter};
 use super::topic::{Except, Filter};
 use super::tree::Tree;
 use super::value::Literal;
@@ -48,6 +48,7 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
         None if matches!(time, Time::Received) => Retained::Skip,
         None => Retained::StoreTimed,
     };
+    let silent_after = read_silent_after(&mut keys);
     let fields = keys.value("fields");
     let by_name = one.is_some() || format.is_text();
     let plain = fields.map(|fields| plain_fields(&mut keys, fields)).unwrap_or_default();
@@ -88,6 +89,7 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
         missing,
         table: table_name,
         retained,
+        silent_after,
     }
 }
 
@@ -166,6 +168,12 @@ fn read_missing(keys: &mut Keys<'_, '_>) -> Vec<Literal> {
     };
     too_many(keys, "missing", words.len());
     words
+}
+
+fn read_silent_after(keys: &mut Keys<'_, '_>) -> SilentAfter {
+    let seconds = keys.whole("silent_after", 1, SILENT_AFTER_MAX_SECS as usize);
+    let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.map_or(SilentAfter::OfAll, SilentAfter::Seconds)
 }
 
 fn read_table(keys: &mut Keys<'_, '_>) -> String {

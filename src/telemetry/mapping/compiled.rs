@@ -3,6 +3,7 @@
 use super::field::Field;
 use super::format::Format;
 use super::path::{Container, Path};
+use super::shape::SilentAfter;
 use super::template::Part;
 use super::time;
 use super::topic::{Except, Filter};
@@ -114,7 +115,12 @@ pub struct Mapping {
     pub(super) table: String,
     /// What becomes of messages that the broker had kept.
     pub(super) retained: Retained,
+    /// When a device of it counts as silent.
+    pub(super) silent_after: SilentAfter,
 }
+
+/// Longest silence that can be set, in seconds: a year.
+pub const SILENT_AFTER_MAX_SECS: u32 = 31_536_000;
 
 impl Mapping {
     /// Whether a reading of it can get the time of its arrival.
@@ -140,6 +146,12 @@ impl Mapping {
     #[must_use]
     pub fn table(&self) -> &str {
         &self.table
+    }
+
+    /// When a device of it counts as silent.
+    #[must_use]
+    pub fn silent_after(&self) -> SilentAfter {
+        self.silent_after
     }
 
     /// Whether each of its rows has a value in `column`.

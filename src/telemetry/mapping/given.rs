@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::convert::convert;
-use super::shape::{BUILT_IN_TABLE, Cell, Column, Kind, MappedReading, TableShape};
+use super::shape::{BUILT_IN_TABLE, Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
 use super::value::Raw;
 use crate::base::time::Timestamp;
 use crate::telemetry::fields::{COUNT, FIELDS, Values};
@@ -234,7 +234,8 @@ impl Row {
             return Err(Rejection::new(Reason::MissingField, "the row has no value"));
         }
         let table = Arc::clone(&table.shape);
-        Ok(MappedReading { table, device_id, timestamp, cells: self.cells }.into())
+        let silent_after = SilentAfter::OfTable;
+        Ok(MappedReading { table, device_id, timestamp, cells: self.cells, silent_after }.into())
     }
 }
 

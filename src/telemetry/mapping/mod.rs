@@ -38,7 +38,7 @@ mod topic;
 mod tree;
 mod value;
 
-pub use compiled::Mapping;
+pub use compiled::{Mapping, SILENT_AFTER_MAX_SECS};
 pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
 pub use explain::{Explained, Explanation};
 pub use field::{is_name, name_fault as column_fault};
@@ -50,7 +50,8 @@ pub(crate) use path::quoted as path_key;
 pub use read::READING_MAX_BYTES;
 pub use set::{Mappings, Unmatched};
 pub use shape::{
-    BUILT_IN_TABLE, Cell, Column, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading, TableShape,
+    BUILT_IN_TABLE, Cell, Column, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading, SilentAfter,
+    TableShape,
 };
 
 #[cfg(test)]

@@ -159,7 +159,9 @@ impl<'a> Reader<'a> {
         let (timestamp, time_path) = self.timestamp(view)?;
         let by_arrival = time_path.is_none() || self.is_by_arrival;
         let table = Arc::clone(self.table);
-        let reading = MappedReading { table, device_id, timestamp, cells: Vec::new() };
+        let silent_after = self.mapping.silent_after;
+        let reading =
+            MappedReading { table, device_id, timestamp, cells: Vec::new(), silent_after };
         let mut made = Made { reading, by_arrival, sources: Vec::new(), time_path };
         let mut taken = Vec::new();
         fill(&mut made, &mut taken)?;

@@ -138,6 +138,20 @@ pub struct MappedReading {
     pub timestamp: Timestamp,
     /// Index into the table's columns, rising, and the value; a column that is not here is null.
     pub cells: Vec<(u16, Cell)>,
+    /// When its device counts as silent. The log does not keep it.
+    pub silent_after: SilentAfter,
+}
+
+/// How long a device may be silent without counting as such.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SilentAfter {
+    /// As long as the mappings of its table allow: which of them has made its reading is not known.
+    #[default]
+    OfTable,
+    /// As long as the setting for all devices says.
+    OfAll,
+    /// Seconds: what its mapping says.
+    Seconds(u32),
 }
 
 impl MappedReading {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::field::is_name;
-use super::shape::{Cell, Column, EXTRA_COLUMN, MappedReading, TableShape};
+use super::shape::{Cell, Column, EXTRA_COLUMN, MappedReading, SilentAfter, TableShape};
 use crate::base::time::Timestamp;
 
 impl MappedReading {
@@ -42,7 +42,8 @@ impl MappedReading {
             columns.push(Column { name, kind: cell.kind() });
         }
         let table = Arc::new(TableShape { name, columns });
-        Some(Self { table, device_id, timestamp, cells })
+        let silent_after = SilentAfter::OfTable;
+        Some(Self { table, device_id, timestamp, cells, silent_after })
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::steps::{steps, times};
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
-use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, TableShape};
+use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
 use crate::wal::receipt::Receipt;
 
 /// Version 3 of a body: rows of one table. Frozen.
@@ -104,6 +104,7 @@ impl<'r> TableV3<'r> {
             device_id: (*device_id).to_owned(),
             timestamp,
             cells: Vec::with_capacity(self.columns.len()),
+            silent_after: SilentAfter::OfTable,
         };
         let times = times(&self.timestamp_steps_micros)?;
         let mut rows: Vec<MappedReading> = self.device_ids.iter().zip(times).map(row).collect();

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::table::ValuesV3;
 use super::*;
-use crate::telemetry::mapping::{Cell, Column, Kind, TableShape};
+use crate::telemetry::mapping::{Cell, Column, Kind, SilentAfter, TableShape};
 
 fn reading(device_id: &str) -> Reading {
     let timestamp = Timestamp::from_millis(1_759_667_696_000).unwrap();
@@ -48,6 +48,7 @@ fn rows() -> Vec<MappedReading> {
         device_id: format!("d{at}"),
         timestamp: Timestamp::from_millis(1_759_667_696_000 - at).unwrap(),
         cells,
+        silent_after: SilentAfter::OfTable,
     };
     (0..10)
         .map(|at| {

@@ -47,7 +47,7 @@ mod tests {
         envelope, is_too_long,
     };
     use crate::base::time::Timestamp;
-    use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, TableShape};
+    use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
     use crate::telemetry::{Reading, Record};
     use crate::wal::offset::Offset;
     use crate::wal::receipt::Receipt;
@@ -134,7 +134,8 @@ mod tests {
         let row = |device_id: &str, micros, cells| {
             let (table, device_id) = (Arc::clone(&table), device_id.to_owned());
             let timestamp = Timestamp::from_micros(micros).unwrap();
-            Record::from(MappedReading { table, device_id, timestamp, cells })
+            let silent_after = SilentAfter::OfTable;
+            Record::from(MappedReading { table, device_id, timestamp, cells, silent_after })
         };
         let all = vec![
             (0, Cell::Bool(true)),
@@ -196,6 +197,7 @@ mod tests {
             device_id: format!("d{at}"),
             timestamp: Timestamp::from_millis(1_759_667_696_000 + at).unwrap(),
             cells: vec![(0, Cell::Text(text.to_owned())), (1, Cell::Float(21.5))],
+            silent_after: SilentAfter::OfTable,
         })
     }
 

@@ -57,6 +57,13 @@ impl Batch {
         })
     }
 
+    /// The records, each with the time of day when it was received.
+    pub(super) fn records_received(&self) -> impl Iterator<Item = (Timestamp, &Record)> {
+        self.spans.iter().flat_map(|(block, range)| {
+            block.readings[range.clone()].iter().map(|reading| (block.received_at, reading))
+        })
+    }
+
     /// Receipt times, each with the offset of the first record that came then, and their number.
     pub(super) fn received_at(&self) -> impl Iterator<Item = (Offset, Timestamp, usize)> {
         let offset = |(block, range): &(Arc<Block>, Range<usize>)| {

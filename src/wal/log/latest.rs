@@ -2,7 +2,8 @@
 //!
 //! It is fed with what is committed, and with what is read back after a start; the newest by the device's own
 //! time stays, whatever the order. Past [`MOST`] devices, or the bytes that so many may take, those go that
-//! have been silent for longest. It is in parts with a lock each, so that who looks at all devices keeps
+//! have been silent for longest. When a device was last heard of goes by the arrival of whatever it sends,
+//! also of readings that are older than its newest. It is in parts with a lock each, so that who looks at all devices keeps
 //! nobody waiting for longer than a part takes: a fraction of a millisecond.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
+use super::heard::Heard;
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
 use crate::telemetry::fields::Values;
-use crate::telemetry::mapping::{Cell, TableShape};
+use crate::telemetry::mapping::{Cell, SilentAfter, TableShape};
 
 /// Devices that are kept.
 const MOST: usize = 200_000;
 const PARTS: usize = 64;
 const MOST_BYTES: usize = MOST * 200;
 /// What a device takes beside its name and the values of a mapping.
-const DEVICE_BYTES: usize = 160;
+const DEVICE_BYTES: usize = 176;
 
 /// The newest reading of a device.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,10 @@ pub struct Last {
     pub timestamp: Timestamp,
     /// What it measured.
     pub values: LastValues,
+    /// When it was last heard of, by whatever reading.
+    pub heard: Heard,
+    /// For how long it may be silent, by the last reading of which that is known.
+    pub silent_after: SilentAfter,
 }
 
 /// What the newest reading of a device has beside device and time.
@@ -86,9 +92,14 @@ impl Default for Latest {
 }
 
 impl Latest {
-    /// Keeps `record` if its device has none that is newer.
-    pub(super) fn offer(&self, record: &Record) {
-        self.put(record.table(), record.device_id(), record.timestamp(), |table| match record {
+    /// Keeps `record`, which was received then, if its device has none that is newer.
+    pub(super) fn offer(&self, record: &Record, heard: Heard) {
+        let silent_after = match record {
+            Record::BuiltIn(_) => SilentAfter::OfAll,
+            Record::Mapped(row) => row.silent_after,
+        };
+        let of = Of { table: record.table(), device_id: record.device_id(), heard, silent_after };
+        self.put(of, record.timestamp(), |table| match record {
             Record::BuiltIn(reading) => LastValues::Fields(reading.values),
             Record::Mapped(row) => {
                 let shape = match &table.shape {
@@ -101,17 +112,19 @@ impl Latest {
     }
 
     /// Keeps a row of the table, if its device has none that is as new.
-    pub fn offer_stored(&self, table: &str, device_id: &str, last: Last) {
-        self.put(table, device_id, last.timestamp, |_| last.values);
+    pub(super) fn offer_stored(
+        &self,
+        (table, device_id): (&str, &str),
+        timestamp: Timestamp,
+        values: LastValues,
+        heard: Heard,
+    ) {
+        let of = Of { table, device_id, heard, silent_after: SilentAfter::OfTable };
+        self.put(of, timestamp, |_| values);
     }
 
-    fn put(
-        &self,
-        table: &str,
-        device_id: &str,
-        timestamp: Timestamp,
-        values: impl FnOnce(&mut Table) -> LastValues,
-    ) {
+    fn put(&self, of: Of<'_>, timestamp: Timestamp, values: impl FnOnce(&mut Table) -> LastValues) {
+        let Of { table, device_id, heard, silent_after } = of;
         let mut part = lock(self.part(device_id));
         let part = &mut *part;
         let at = part.tables.iter().position(|known| *known.name == *table);
@@ -124,20 +137,24 @@ impl Latest {
             part.tables.len() - 1
         });
         let table = &mut part.tables[at];
-        let before = table.devices.get_mut(device_id);
-        if before.as_ref().is_some_and(|before| before.timestamp >= timestamp) {
-            return;
+        let mut before = table.devices.get_mut(device_id);
+        if let Some(before) = &mut before {
+            before.hear(heard, silent_after);
+            if before.timestamp >= timestamp {
+                return;
+            }
         }
         let (is_new, bytes) = before.map_or((true, 0), |before| (false, before.values.bytes()));
-        let last = Last { timestamp, values: values(table) };
-        part.bytes += last.values.bytes();
+        let values = values(table);
+        part.bytes += values.bytes();
         part.bytes -= bytes;
         if is_new {
+            let last = Last { timestamp, values, heard, silent_after };
             table.devices.put(device_id.into(), last);
             part.devices += 1;
             part.bytes += DEVICE_BYTES + device_id.len();
         } else if let Some(before) = table.devices.get_mut(device_id) {
-            *before = last;
+            (before.timestamp, before.values) = (timestamp, values);
         }
         while part.devices > MOST / PARTS || part.bytes > MOST_BYTES / PARTS {
             if !part.evict() {
@@ -159,12 +176,12 @@ impl Latest {
         table.devices.peek(device_id).cloned()
     }
 
-    /// The devices of `table` whose names match, each with the time of its last value, in no order.
+    /// The devices of `table` that match, each with the time of its last value, in no order.
     #[must_use]
     pub fn devices(
         &self,
         table: &str,
-        matches: impl Fn(&str) -> bool,
+        matches: impl Fn(&str, &Last) -> bool,
     ) -> Vec<(Arc<str>, Timestamp)> {
         let mut all = Vec::new();
         for part in &self.parts {
@@ -172,16 +189,47 @@ impl Latest {
             let Some(table) = part.tables.iter().find(|known| *known.name == *table) else {
                 continue;
             };
-            let matching = table.devices.iter().filter(|(device_id, _)| matches(device_id));
+            let devices = table.devices.iter();
+            let matching = devices.filter(|(device_id, last)| matches(device_id, last));
             all.extend(matching.map(|(device_id, last)| (Arc::clone(device_id), last.timestamp)));
         }
         all
+    }
+
+    /// How many devices match, of all tables, by the name of the table and the last value.
+    #[must_use]
+    pub fn count(&self, matches: impl Fn(&str, &Last) -> bool) -> u64 {
+        let of_table = |table: &Table| {
+            table.devices.iter().filter(|(_, last)| matches(&table.name, last)).count() as u64
+        };
+        let of_part = |part| lock(part).tables.iter().map(of_table).sum::<u64>();
+        self.parts.iter().map(of_part).sum()
     }
 
     /// Whether a device had to go.
     #[must_use]
     pub fn has_evicted(&self) -> bool {
         self.has_evicted.load(Ordering::Relaxed)
+    }
+}
+
+/// What a reading says of its device.
+#[derive(Clone, Copy)]
+struct Of<'r> {
+    table: &'r str,
+    device_id: &'r str,
+    heard: Heard,
+    silent_after: SilentAfter,
+}
+
+impl Last {
+    fn hear(&mut self, heard: Heard, silent_after: SilentAfter) {
+        let is_newer = heard >= self.heard;
+        self.heard = self.heard.max(heard);
+        let is_known = silent_after != SilentAfter::OfTable;
+        if is_known && (is_newer || self.silent_after == SilentAfter::OfTable) {
+            self.silent_after = silent_after;
+        }
     }
 }
 
@@ -205,6 +253,8 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::telemetry::Reading;
 
@@ -213,11 +263,15 @@ mod tests {
         Record::from(Reading { device_id: device_id.to_owned(), timestamp, values: [value; 3] })
     }
 
+    fn heard(second: i64) -> Heard {
+        Heard::at(Duration::from_secs(second.unsigned_abs()))
+    }
+
     #[test]
     fn the_newest_by_its_own_time_stays_and_of_one_moment_the_first() {
         let latest = Latest::default();
         for (second, value) in [(5, 1.0), (3, 2.0), (5, 3.0)] {
-            latest.offer(&reading("a", second, value));
+            latest.offer(&reading("a", second, value), heard(second));
         }
         let last = latest.get("telemetry", "a").unwrap();
         assert_eq!(last.values, LastValues::Fields([1.0; 3]));
@@ -228,18 +282,39 @@ mod tests {
     #[test]
     fn past_the_bound_those_go_that_have_been_silent_for_longest() {
         let latest = Latest::default();
-        latest.offer(&reading("kept", 1, 1.0));
+        latest.offer(&reading("kept", 1, 1.0), heard(0));
         for device in 0..MOST + 20_000 {
-            latest.offer(&reading(&format!("device-{device}"), 1, 1.0));
+            latest.offer(&reading(&format!("device-{device}"), 1, 1.0), heard(0));
             if device % 100 == 0 {
-                latest.offer(&reading("kept", 2 + i64::try_from(device).unwrap(), 1.0));
+                let second = 2 + i64::try_from(device).unwrap();
+                latest.offer(&reading("kept", second, 1.0), heard(0));
             }
         }
-        let devices = latest.devices("telemetry", |_| true).len();
+        let devices = latest.devices("telemetry", |_, _| true).len();
         assert!((MOST * 9 / 10..=MOST).contains(&devices), "{devices}");
         assert!(latest.get("telemetry", "kept").is_some() && latest.has_evicted());
         assert!(latest.get("telemetry", "device-0").is_none());
         let bytes: usize = latest.parts.iter().map(|part| lock(part).bytes).sum();
         assert!(bytes <= MOST_BYTES, "{bytes}");
+    }
+
+    #[test]
+    fn whatever_arrives_is_heard_of_and_the_rule_is_that_of_the_last_of_which_it_is_known() {
+        let latest = Latest::default();
+        let last = || latest.get("telemetry", "a").unwrap();
+        let stored = |second: i64, at: i64| {
+            let at = Timestamp::from_millis(at * 1_000).unwrap();
+            let values = LastValues::Fields([0.0; 3]);
+            latest.offer_stored(("telemetry", "a"), at, values, heard(second));
+        };
+        stored(3, 90);
+        assert_eq!((last().heard, last().silent_after), (heard(3), SilentAfter::OfTable));
+        // Its clock is behind.
+        latest.offer(&reading("a", 50, 1.0), heard(7));
+        assert_eq!((last().heard, last().silent_after), (heard(7), SilentAfter::OfAll));
+        assert_eq!(last().timestamp, Timestamp::from_millis(90_000).unwrap());
+        stored(4, 95);
+        assert_eq!((last().heard, last().silent_after), (heard(7), SilentAfter::OfAll));
+        assert_eq!(latest.count(|table, last| table == "telemetry" && last.heard == heard(7)), 1);
     }
 }

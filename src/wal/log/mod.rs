@@ -33,6 +33,7 @@ mod batch;
 mod damage;
 mod generations;
 mod handle;
+mod heard;
 mod latest;
 mod open;
 mod outline;
@@ -48,6 +49,7 @@ mod writer;
 
 pub use batch::Batch;
 pub use handle::{Log, Rewound};
+pub use heard::Heard;
 pub use latest::{Last, LastValues, Latest};
 pub use open::{open, open_with_receipts};
 pub use outline::Piece;

@@ -1,12 +1,15 @@
 //! Where in the log is what, for who looks for the newest readings.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use super::handle::Log;
-use super::latest::Latest;
+use super::heard::Heard;
+use super::latest::{LastValues, Latest};
 use super::state::lock;
 use super::stretches::{Gone, Stretch};
 use crate::base::time::Timestamp;
+use crate::telemetry::validate::TimeOfDay;
 use crate::wal::error::WalError;
 use crate::wal::offset::Offset;
 
@@ -59,6 +62,30 @@ impl Log {
         &self.shared.latest
     }
 
+    /// Keeps a row that was found in a table as the last value of its device, if that has none as new. The
+    /// device was heard of then, as far as is known.
+    pub fn offer_stored(
+        &self,
+        table: &str,
+        device_id: &str,
+        timestamp: Timestamp,
+        values: LastValues,
+    ) {
+        let heard = self.heard(timestamp);
+        self.shared.latest.offer_stored((table, device_id), timestamp, values, heard);
+    }
+
+    /// The clock by which devices are heard of.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        self.shared.clock.monotonic()
+    }
+
+    fn heard(&self, at: Timestamp) -> Heard {
+        let clock = &self.shared.clock;
+        Heard::dated(at, clock.monotonic(), TimeOfDay::at(clock.wall()))
+    }
+
     /// Reads a step further back in what earlier processes have left, for what the outline and the last
     /// values lack of it. Returns whether there is more. Blocks on the disk.
     ///
@@ -73,9 +100,9 @@ impl Log {
         let first = end.saturating_sub(STEP).max(retained);
         let batch = self.read(first, end)?;
         let mut times: Option<(Timestamp, Timestamp)> = None;
-        for (_, record) in batch.records() {
-            self.shared.latest.offer(record);
+        for (received_at, record) in batch.records_received() {
             let at = record.timestamp();
+            self.shared.latest.offer(record, self.heard(received_at.max(at)));
             times = Some(times.map_or((at, at), |(old, new)| (old.min(at), new.max(at))));
         }
         let stretch = times.map(|(oldest, newest)| Stretch { first, end, oldest, newest });

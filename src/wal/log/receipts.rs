@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::base::metrics::Metrics;
     use crate::base::time::ManualClock;
-    use crate::telemetry::mapping::{MappedReading, TableShape};
+    use crate::telemetry::mapping::{MappedReading, SilentAfter, TableShape};
     use crate::wal::engine::memory::MemoryStorage;
     use crate::wal::log::{Limits, Log, Rewound, Writer, open, open_with_receipts};
     use crate::wal::receipt::NO_PACKET;
@@ -174,7 +174,8 @@ mod tests {
             let base = receipt.map_or(0, |receipt| receipt.time.as_micros());
             let timestamp = Timestamp::from_micros(base + index).unwrap();
             let table = Arc::clone(&table);
-            let row = MappedReading { table, device_id, timestamp, cells };
+            let silent_after = SilentAfter::OfTable;
+            let row = MappedReading { table, device_id, timestamp, cells, silent_after };
             writer.append_arrived(at(0), Record::from(row), receipt);
         }
         writer.commit().unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::ages::Now;
+use super::heard::Heard;
 use super::receipts::Places;
 use super::state::{Shared, lock};
 use super::stretches::Stretch;
@@ -142,7 +143,9 @@ impl Writer {
             let mut stretches = lock(&shared.stretches);
             blocks.iter().filter_map(Stretch::of).for_each(|stretch| stretches.push(stretch));
         }
-        blocks.iter().flat_map(|block| &block.readings).for_each(|one| shared.latest.offer(one));
+        let heard = Heard::at(shared.clock.monotonic());
+        let readings = blocks.iter().flat_map(|block| &block.readings);
+        readings.for_each(|reading| shared.latest.offer(reading, heard));
         let now = Now::of(&*shared.clock);
         let mut state = lock(&shared.state);
         for block in blocks {
@@ -269,7 +272,7 @@ mod tests {
     use crate::base::metrics::Metrics;
     use crate::base::time::SystemClock;
     use crate::telemetry::Reading;
-    use crate::telemetry::mapping::{MappedReading, TableShape};
+    use crate::telemetry::mapping::{MappedReading, SilentAfter, TableShape};
     use crate::wal::engine::memory::MemoryStorage;
     use crate::wal::log::{Limits, open};
 
@@ -281,7 +284,8 @@ mod tests {
             Some(name) => {
                 let table = TableShape { name: name.to_owned(), columns: Vec::new() };
                 let (table, cells) = (Arc::new(table), Vec::new());
-                Record::from(MappedReading { table, device_id, timestamp, cells })
+                let silent_after = SilentAfter::OfTable;
+                Record::from(MappedReading { table, device_id, timestamp, cells, silent_after })
             }
         }
     }
