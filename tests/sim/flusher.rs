@@ -214,7 +214,7 @@ impl Flusher {
             }
         }
         let found = rows.iter().copied().collect();
-        around.ledger.read_back(all, &found, &self.done, &lost_in(around.log))?;
+        around.ledger.read_batch(all, &found, &self.done, &lost_in(around.log))?;
         self.read.insert(batch, rows.clone());
         Ok(Some(rows))
     }

@@ -47,6 +47,8 @@ pub(crate) struct Ledger {
     /// Committed and not given up: what is not flushed of it must be found whenever the log is opened again.
     log: BTreeMap<Offset, u64>,
     pub(crate) next: Offset,
+    /// Where what one commit wrote begins.
+    groups: BTreeSet<Offset>,
     /// Found there and never committed, since a sync failed: it may be gone after the next power cut.
     uncertain: BTreeMap<Offset, u64>,
     /// Which reading an offset was ever given to: to no other, whatever happens.
@@ -55,9 +57,15 @@ pub(crate) struct Ledger {
     damaged: BTreeSet<Offset>,
     /// Records that were: a disk that reads again may give them back.
     lost: BTreeMap<Offset, u64>,
+    /// The readings of records that were lost without a report, see [`Self::forget_end`].
+    forgotten: Vec<u64>,
     /// All that were ever reported as lost.
     told: BTreeSet<Offset>,
+    /// Records that no process has committed or found when it began, and that the disk reads all the same.
+    appeared: u64,
     pub(crate) flushed: Offset,
+    /// Up to where it was before a power cut that took what says so.
+    once_flushed: Offset,
 }
 
 impl Ledger {
@@ -74,7 +82,9 @@ impl Ledger {
 
     /// Records that were committed; `first` is what the log gave the first of them.
     pub(crate) fn committed(&mut self, first: Offset, readings: &[u64]) -> Result<(), Violation> {
+        self.groups.insert(first);
         for (offset, reading) in (first..).zip(readings) {
+            self.damaged.remove(&offset);
             self.log.insert(offset, *reading);
             self.in_log[*reading as usize] += 1;
         }
@@ -106,7 +116,7 @@ impl Ledger {
 
     /// Of the records in `range` the log has read back these, and has reported what is lost; some are
     /// stored already.
-    pub(crate) fn read_back(
+    fn read_back(
         &mut self,
         range: Range<Offset>,
         found: &BTreeMap<Offset, u64>,
@@ -124,7 +134,10 @@ impl Ledger {
                 continue;
             }
             let is_told = reported.iter().any(|one| (one.from..=one.to).contains(&offset));
-            if found.contains_key(&offset) || !self.damaged.contains(&offset) || !is_told {
+            // A generation that says of its first part that it was flushed does not miss it.
+            let may_be_missing =
+                self.damaged.contains(&offset) && (is_told || offset < self.once_flushed);
+            if found.contains_key(&offset) || !may_be_missing {
                 return Err(Violation(format!(
                     "offset {offset}, reading {reading}, was committed; the log reads back {:?} and has {}reported it as lost",
                     found.get(&offset),
@@ -136,7 +149,9 @@ impl Ledger {
                 self.in_log[reading as usize] -= 1;
             }
             self.lost.insert(offset, reading);
-            self.told.insert(offset);
+            if is_told {
+                self.told.insert(offset);
+            }
         }
         for (offset, reading) in found {
             if self.lost.remove(offset).is_some() {
@@ -145,6 +160,31 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// What a batch was read back as, while a process runs: a failed sync may have left what the disk did
+    /// not read when it began.
+    pub(crate) fn read_batch(
+        &mut self,
+        range: Range<Offset>,
+        found: &BTreeMap<Offset, u64>,
+        stored: &BTreeSet<Offset>,
+        reported: &[OffsetRange],
+    ) -> Result<(), Violation> {
+        self.read_back(range, found, stored, reported)?;
+        for (offset, reading) in found {
+            let is_known = self.log.contains_key(offset) || self.uncertain.contains_key(offset);
+            if !is_known && !stored.contains(offset) && self.damaged.contains(offset) {
+                self.uncertain.insert(*offset, *reading);
+                self.appeared += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that have come into the books of a process behind its start, see [`Self::read_batch`].
+    pub(crate) fn appeared(&self) -> u64 {
+        self.appeared
     }
 
     /// The log was told that everything below `to` is stored elsewhere.
@@ -175,6 +215,7 @@ impl Ledger {
             self.lost.insert(offset, reading);
         }
         self.flushed = to;
+        self.once_flushed = self.once_flushed.max(to);
         Ok(())
     }
 
@@ -183,7 +224,7 @@ impl Ledger {
         let was_committed = |offset: &Offset| self.log.contains_key(offset);
         let never = found.iter().filter(|(offset, _)| !was_committed(offset));
         self.uncertain.extend(never.map(|(offset, reading)| (*offset, *reading)));
-        self.flushed = to;
+        (self.flushed, self.once_flushed) = (to, to);
     }
 
     /// What lies below `retained` is not in the log any more.
@@ -201,18 +242,56 @@ impl Ledger {
         next: Offset,
         found: &BTreeMap<Offset, u64>,
         reported: &[OffsetRange],
+        was_power_cut: bool,
     ) -> Result<(), Violation> {
         self.uncertain.clear();
-        self.read_back(flushed..Offset::MAX, found, &BTreeSet::new(), reported)?;
+        if was_power_cut {
+            self.forget_end(next, found, reported);
+        }
         if next < self.next {
             return Err(Violation(format!("the log ended at {}, and now at {next}", self.next)));
         }
+        self.read_back(flushed..Offset::MAX, found, &BTreeSet::new(), reported)?;
         self.give(found.keys().copied(), found.values().copied())?;
         let was_committed = |offset: &Offset| self.log.contains_key(offset);
         self.uncertain = found.clone();
         self.uncertain.retain(|offset, _| !was_committed(offset));
         (self.flushed, self.next) = (flushed, next);
         Ok(())
+    }
+
+    /// Takes what is damaged at the end of the log, and is rightly not reported, out of the books. After a power
+    /// cut that has taken the positions nobody can tell it from a commit that was cut off. A block says of the
+    /// groups before its own that they were committed, so that is true of the last group of which anything is
+    /// there, and of groups behind it. Where the log ends before its end its offsets are given again.
+    fn forget_end(
+        &mut self,
+        next: Offset,
+        found: &BTreeMap<Offset, u64>,
+        reported: &[OffsetRange],
+    ) {
+        let last = found.last_key_value().map_or(0, |(offset, _)| *offset);
+        let certain = self.groups.range(..=last).next_back().copied().unwrap_or_default();
+        let is_told =
+            |offset: &Offset| reported.iter().any(|one| (one.from..=one.to).contains(offset));
+        let is_gone = |offset: &&Offset| {
+            self.damaged.contains(offset) && !found.contains_key(offset) && !is_told(offset)
+        };
+        let end = self.log.range(certain..).map(|(offset, _)| offset);
+        for offset in end.filter(is_gone).copied().collect::<Vec<_>>() {
+            if let Some(reading) = self.log.remove(&offset) {
+                self.in_log[reading as usize] -= 1;
+                self.forgotten.push(reading);
+            }
+        }
+        if next < self.next && self.log.range(next..).next().is_none() {
+            self.forgotten.extend(self.lost.split_off(&next).into_values());
+            self.damaged.split_off(&next);
+            self.told.split_off(&next);
+            self.given.split_off(&next);
+            self.groups.split_off(&next);
+            (self.next, self.once_flushed) = (next, self.once_flushed.min(next));
+        }
     }
 
     /// The broker was told that a message is safe.
@@ -241,12 +320,12 @@ impl Ledger {
 
     /// Whether a record of it was lost to damage, and reported.
     fn is_lost(&self, reading: u64) -> bool {
-        self.lost.values().any(|lost| *lost == reading)
+        self.lost.values().chain(&self.forgotten).any(|lost| *lost == reading)
     }
 
     /// How many records were.
     pub(crate) fn lost_records(&self) -> u64 {
-        self.lost.len() as u64
+        (self.lost.len() + self.forgotten.len()) as u64
     }
 
     fn is_nowhere(&self, reading: u64, world: &Stored<'_>) -> bool {

@@ -70,11 +70,6 @@ impl Fault {
     pub(super) fn is_damage(self) -> bool {
         matches!(self, Self::ReadFails | Self::BitFlips)
     }
-
-    /// Whether it takes what no completed sync covers.
-    pub(super) fn is_power_cut(self) -> bool {
-        matches!(self, Self::PowerCut | Self::PowerCutAmidDisk)
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

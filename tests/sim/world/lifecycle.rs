@@ -54,7 +54,8 @@ impl World<'_> {
         let Ok(found) = log.read(flushed, next) else { return Ok(()) };
         let found = found.records().map(|(offset, reading)| (offset, number(reading)));
         let found: BTreeMap<Offset, u64> = found.collect();
-        self.ledger.reopened(flushed, next, &found, &lost_in(&log))?;
+        let was_power_cut = std::mem::take(&mut self.power_was_cut);
+        self.ledger.reopened(flushed, next, &found, &lost_in(&log), was_power_cut)?;
         let terms = Terms {
             topics: TOPICS.map(str::to_owned).to_vec(),
             has_history: self.starts > 1,
@@ -72,6 +73,7 @@ impl World<'_> {
             replays: Vec::new(),
             recovered: found.len() as u64,
             lost_before: self.ledger.lost_records(),
+            appeared_before: self.ledger.appeared(),
             is_stopping: false,
             ends_by_power_cut: false,
         });
@@ -96,6 +98,7 @@ impl World<'_> {
         self.acknowledge(acknowledged)?;
         if process.ends_by_power_cut {
             self.disk.cut_power(dice.random());
+            self.power_was_cut = true;
         }
         Ok(())
     }

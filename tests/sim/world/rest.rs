@@ -68,8 +68,7 @@ impl World<'_> {
         self.ledger.check_end(&stored)?;
         self.check_books()?;
         // And after a power cut, or a kill, nothing of it is different.
-        let is_damaged = self.faults.iter().any(|fault| fault.is_damage());
-        self.fail(if is_damaged { Fault::Kill } else { Fault::PowerCut }, dice)?;
+        self.fail(Fault::PowerCut, dice)?;
         self.start()?;
         self.ledger.check(&Stored { database: &self.database, letters: &self.letters })
     }
@@ -89,13 +88,16 @@ impl World<'_> {
 
     /// All that came into the log since the start is in it, or has gone out of it, once.
     pub(super) fn check_books(&self) -> Result<(), Violation> {
-        let Some(Process { intake, flusher, recovered, lost_before, .. }) = &self.process else {
+        let Some(Process { intake, flusher, recovered, lost_before, appeared_before, .. }) =
+            &self.process
+        else {
             return Ok(());
         };
         let lost = self.ledger.lost_records();
         let (held, stored_in_log) = (self.ledger.pending_records(), flusher.stored_in_log());
-        let (came, went) =
-            (intake.committed() + recovered + flusher.resent + lost_before, flusher.stored + lost);
+        let appeared = self.ledger.appeared() - appeared_before;
+        let came = intake.committed() + recovered + appeared + flusher.resent + lost_before;
+        let went = flusher.stored + lost;
         if came + stored_in_log == went + held {
             return Ok(());
         }

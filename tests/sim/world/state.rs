@@ -78,6 +78,8 @@ pub(super) struct World<'s> {
     pub(super) retained_before: Offset,
     pub(super) starts: u64,
     pub(super) process: Option<Process>,
+    /// Since a process last found out what is in the log.
+    pub(super) power_was_cut: bool,
     /// Whoever does nothing until then: a slow disk, a slow network, a slow database.
     pub(super) stalled: Option<(Actor, Duration)>,
 }
@@ -95,6 +97,8 @@ pub(super) struct Process {
     pub(super) recovered: u64,
     /// Records that were lost before it.
     pub(super) lost_before: u64,
+    /// Records that had appeared before it.
+    pub(super) appeared_before: u64,
     pub(super) is_stopping: bool,
     /// The disk goes with it, as far as it was not synced.
     pub(super) ends_by_power_cut: bool,
@@ -104,13 +108,8 @@ impl<'s> World<'s> {
     pub(super) fn new(setup: Decision, mutant: Option<Mutant>, shared: &'s Shared) -> Self {
         let mut dice = Dice::of(setup);
         let most = dice.pick(&[2, 4, FAULTS.len()]);
-        let mut faults: Vec<Fault> =
+        let faults: Vec<Fault> =
             FAULTS.iter().copied().filter(|_| dice.below(FAULTS.len()) < most).collect();
-        // Together they can take the end of the log, and with it all that speaks of where that was; and what a
-        // failed sync has left and the disk does not read is in nobody's books when it does so later.
-        if faults.iter().any(|fault| fault.is_damage()) {
-            faults.retain(|fault| !fault.is_power_cut() && *fault != Fault::FailSync);
-        }
         let settings = Settings {
             batch_size: dice.pick(&[1, 2, 4, 8]),
             batch_timeout: Duration::from_millis(dice.pick(&[0, 50])),
@@ -152,6 +151,7 @@ impl<'s> World<'s> {
             retained_before: 0,
             starts: 0,
             process: None,
+            power_was_cut: false,
             stalled: None,
         }
     }
