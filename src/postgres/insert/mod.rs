@@ -28,11 +28,11 @@ impl Sink for Database {
     }
 
     async fn prepare(&self) -> Result<(), SinkError> {
-        self.prepare_schema().await.map_err(SinkError::from)
+        self.prepare_schema().await
     }
 
     async fn ping(&self) -> Result<(), SinkError> {
-        Self::ping(self).await.map_err(SinkError::from)
+        Self::ping(self).await
     }
 
     fn accept(&self) {
