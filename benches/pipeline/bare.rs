@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
 use sqlx::Connection as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgArguments, PgConnection, Postgres};
+use sqlx::query::Query;
 
 use crate::harness::process::{Process, guarded};
 use crate::harness::{PATIENCE, Reading, Scratch, within};
@@ -86,7 +87,8 @@ impl Subscriber {
     }
 }
 
-struct Batch {
+/// Readings turned on their side.
+pub(crate) struct Batch {
     device_ids: Vec<String>,
     timestamps: Vec<DateTime<Utc>>,
     temperatures: Vec<f64>,
@@ -94,36 +96,55 @@ struct Batch {
     batteries: Vec<f64>,
 }
 
-/// Inserts `readings`, one batch after the other on one connection, and says how long that took once
-/// they were ready to be sent.
-pub(crate) fn insert(url: &str, readings: &[Reading]) -> Duration {
-    let batches: Vec<Batch> = readings
-        .chunks(BATCH)
-        .map(|chunk| Batch {
-            device_ids: chunk.iter().map(|reading| reading.device_id.clone()).collect(),
-            timestamps: chunk
+impl Batch {
+    fn of(readings: &[Reading]) -> Self {
+        Self {
+            device_ids: readings.iter().map(|reading| reading.device_id.clone()).collect(),
+            timestamps: readings
                 .iter()
                 .map(|reading| DateTime::from_timestamp_micros(reading.micros).unwrap())
                 .collect(),
-            temperatures: chunk.iter().map(|reading| reading.temperature).collect(),
-            humidities: chunk.iter().map(|reading| reading.humidity).collect(),
-            batteries: chunk.iter().map(|reading| reading.battery).collect(),
-        })
-        .collect();
+            temperatures: readings.iter().map(|reading| reading.temperature).collect(),
+            humidities: readings.iter().map(|reading| reading.humidity).collect(),
+            batteries: readings.iter().map(|reading| reading.battery).collect(),
+        }
+    }
+
+    /// As the service sorts them.
+    pub(crate) fn in_order_of_key(readings: &[Reading]) -> Self {
+        let mut readings = readings.to_vec();
+        readings.sort_by(|a, b| (&a.device_id, a.micros).cmp(&(&b.device_id, b.micros)));
+        Self::of(&readings)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.device_ids.len()
+    }
+
+    /// As the first parameters.
+    pub(crate) fn bind_to<'b>(
+        &'b self,
+        query: Query<'b, Postgres, PgArguments>,
+    ) -> Query<'b, Postgres, PgArguments> {
+        query
+            .bind(&self.device_ids)
+            .bind(&self.timestamps)
+            .bind(&self.temperatures)
+            .bind(&self.humidities)
+            .bind(&self.batteries)
+    }
+}
+
+/// Inserts `readings`, one batch after the other on one connection, and says how long that took once
+/// they were ready to be sent.
+pub(crate) fn insert(url: &str, readings: &[Reading]) -> Duration {
+    let batches: Vec<Batch> = readings.chunks(BATCH).map(Batch::of).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let started = Instant::now();
         let mut connection = PgConnection::connect(url).await.unwrap();
         for batch in &batches {
-            sqlx::query(INSERT)
-                .bind(&batch.device_ids)
-                .bind(&batch.timestamps)
-                .bind(&batch.temperatures)
-                .bind(&batch.humidities)
-                .bind(&batch.batteries)
-                .execute(&mut connection)
-                .await
-                .unwrap();
+            batch.bind_to(sqlx::query(INSERT)).execute(&mut connection).await.unwrap();
         }
         started.elapsed()
     })

@@ -1,4 +1,5 @@
-//! A backlog in the log, drained into PostgreSQL.
+//! A backlog in the log, drained into PostgreSQL: into the table as this release makes it, against a bare loop
+//! that fills that of the first.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::report::{Bar, Findings, Row, figure, median};
 use crate::{bare, ingest, load};
 
 const RECORDS: u64 = 1_000_000;
+const FIRST_RELEASE: &str = include_str!("../../migrations/0001_telemetry.sql");
 
 pub(crate) fn run(plan: &Plan) -> Findings {
     let records = plan.scaled(RECORDS);
@@ -20,8 +22,12 @@ pub(crate) fn run(plan: &Plan) -> Findings {
     let readings: Vec<Reading> = (0..records).map(load::sample).collect();
     let mut postgres = Postgres::prepare(Fsync::On);
     postgres.launch();
-    postgres.execute(include_str!("../../migrations/0001_telemetry.sql"));
-    let empty = || postgres.execute("truncate telemetry; checkpoint");
+    let clear = "drop table if exists telemetry, telemetry_devices, _iot_ingestor_progress, \
+         _iot_ingestor_migrations";
+    let empty = || {
+        postgres.execute(clear);
+        postgres.execute("checkpoint");
+    };
     let (ours, bare) = plan.alternate(
         || {
             empty();
@@ -29,15 +35,17 @@ pub(crate) fn run(plan: &Plan) -> Findings {
         },
         || {
             empty();
+            postgres.execute(FIRST_RELEASE);
             per_second(records, bare::insert(&postgres.url(), &readings))
         },
     );
     let speeds = [&ours, &bare].map(|all| median(all.iter().copied()));
     let rows = vec![Row {
-        what: "rows a second, against a loop of inserts of 2,000 on one connection".to_owned(),
+        what: "rows a second, against a loop of inserts of 2,000 into the first release's table"
+            .to_owned(),
         value: speeds[0] / speeds[1],
         unit: "",
-        bar: Some(Bar::AtLeast(1.3)),
+        bar: Some(Bar::AtLeast(1.8)),
         detail: format!("{} / {} rows/s", figure(speeds[0]), figure(speeds[1])),
     }];
     Findings { rows, figures: json!({"records": records, "ours": ours, "bare": bare}) }

@@ -20,6 +20,7 @@ mod harness;
 mod backlog;
 mod bare;
 mod drain;
+mod growth;
 mod ingest;
 mod latency;
 mod live;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
             Measurement::Latency => latency::run(&plan),
             Measurement::Backlog => backlog::run(&plan),
             Measurement::Query => query::run(&plan),
+            Measurement::Growth => growth::run(&plan),
         };
         findings.save(measurement.name(), &plan);
         rows.extend(findings.rows.into_iter().map(|row| (measurement.name(), row)));

@@ -7,7 +7,7 @@ use clap::ValueEnum as _;
 /// Measures the ingestor side by side with the bare minimum.
 #[derive(clap::Parser)]
 pub(crate) struct Arguments {
-    /// What to measure; everything if none is named
+    /// What to measure; everything but `growth` if none is named
     #[arg(value_enum)]
     measurements: Vec<Measurement>,
     /// Rounds of each, a median of which is shown
@@ -27,6 +27,8 @@ pub(crate) struct Arguments {
     bench: bool,
 }
 
+const GROWTH_ROWS: u64 = 20_000_000;
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub(crate) enum Measurement {
     /// A broker's backlog into the log, against a subscriber that only counts
@@ -43,6 +45,9 @@ pub(crate) enum Measurement {
     Backlog,
     /// The API with 5 million rows
     Query,
+    /// A table that grows to 20 million rows, or `GROWTH_ROWS`, and that of the first release: half an hour, and
+    /// 20 GB of disk
+    Growth,
 }
 
 impl Measurement {
@@ -55,6 +60,7 @@ impl Measurement {
             Self::Latency => "latency",
             Self::Backlog => "backlog",
             Self::Query => "query",
+            Self::Growth => "growth",
         }
     }
 }
@@ -71,6 +77,7 @@ impl Arguments {
         let Self { mut measurements, rounds, scale, quick, out, .. } = self;
         if measurements.is_empty() {
             measurements = Measurement::value_variants().to_vec();
+            measurements.retain(|measurement| !matches!(measurement, Measurement::Growth));
         }
         let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let out = out.unwrap_or_else(|| target.with_file_name("bench"));
@@ -87,7 +94,15 @@ impl Plan {
 
     /// Whether it is too small a run for the bars to mean anything.
     pub(crate) fn is_small(&self) -> bool {
-        self.rounds < 3 || self.scale < 1.0
+        self.rounds < 3 || self.scale < 1.0 || self.growth_rows() < GROWTH_ROWS
+    }
+
+    /// Rows that a table grows to: so many as the variable says, else a share of the usual number.
+    pub(crate) fn growth_rows(&self) -> u64 {
+        match std::env::var("GROWTH_ROWS") {
+            Ok(rows) => rows.parse().expect("GROWTH_ROWS is a number"),
+            Err(_) => self.scaled(GROWTH_ROWS),
+        }
     }
 
     /// That share of `count`.

@@ -47,6 +47,71 @@ fn scaling(
     chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled()))).unwrap();
 }
 
+/// Of a table, over its rows: processor time a row in µs, and bytes of PostgreSQL's log.
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) is_thin: bool,
+    pub(crate) points: Vec<(u64, f64, f64)>,
+}
+
+/// What a row costs, over the size of the table.
+pub(crate) fn growth(path: &Path, lines: &[Line]) {
+    let root = SVGBackend::new(path, (SIZE.0 * 4 / 3, SIZE.1)).into_drawing_area();
+    root.fill(&WHITE).unwrap();
+    let (left, right) = root.split_horizontally(SIZE.0 * 2 / 3);
+    let of = |which: fn(&(u64, f64, f64)) -> f64| -> Vec<Vec<(u64, f64)>> {
+        let points = |line: &Line| line.points.iter().map(|at| (at.0, which(at))).collect();
+        lines.iter().map(points).collect()
+    };
+    growing(&left, "PostgreSQL's processor time a row, µs", lines, &of(|at| at.1));
+    growing(&right, "bytes of PostgreSQL's log a row", lines, &of(|at| at.2));
+    root.present().unwrap();
+}
+
+fn growing(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    caption: &str,
+    lines: &[Line],
+    values: &[Vec<(u64, f64)>],
+) {
+    let all = || values.iter().flatten();
+    let largest = all().map(|(_, value)| *value).fold(1.0, f64::max);
+    let rows = all().map(|(rows, _)| *rows).max().unwrap_or(1);
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, FONT)
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(55)
+        .build_cartesian_2d(0..rows, 0.0..largest * 1.5)
+        .unwrap();
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(5)
+        .x_desc("rows of the table, millions")
+        .x_label_formatter(&|rows| format!("{}", rows / 1_000_000))
+        .label_style(FONT)
+        .draw()
+        .unwrap();
+    for (at, (line, points)) in lines.iter().zip(values).enumerate() {
+        let colour = COLOURS[at % COLOURS.len()];
+        let style = colour.stroke_width(if line.is_thin { 1 } else { 3 });
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), style))
+            .unwrap()
+            .label(&line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(TRANSPARENT)
+        .label_font(("sans-serif", 12))
+        .draw()
+        .unwrap();
+}
+
 fn exponent(power_of_ten: u64) -> char {
     ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][power_of_ten.ilog10() as usize % 10]
 }

@@ -138,7 +138,7 @@ fn pages(ingestor: &Ingestor, rows: u64) -> (Row, Value) {
 }
 
 /// Milliseconds until the whole answer was there, connecting included, and the answer.
-fn get(ingestor: &Ingestor, path: &str) -> (f64, Value) {
+pub(crate) fn get(ingestor: &Ingestor, path: &str) -> (f64, Value) {
     let started = Instant::now();
     let answer = ingestor.get(path);
     let elapsed = started.elapsed().as_secs_f64() * 1e3;

@@ -14,11 +14,16 @@ const TICKS_A_SECOND: u32 = 100;
 
 /// Processor time of all its threads, those that have ended included; in steps of 10 ms.
 pub(crate) fn cpu(pid: Pid) -> Duration {
-    let stat = read(pid, "stat");
+    cpu_if_there(pid).unwrap()
+}
+
+/// The same of a process that may have ended.
+pub(crate) fn cpu_if_there(pid: Pid) -> Option<Duration> {
+    let stat = std::fs::read_to_string(proc(pid, "stat")).ok()?;
     // The name before may hold anything but a closing parenthesis followed by the rest.
-    let (_, rest) = stat.rsplit_once(") ").unwrap();
-    let ticks = |field: usize| rest.split(' ').nth(field - 3).unwrap().parse::<u32>().unwrap();
-    Duration::from_secs(1) * (ticks(14) + ticks(15)) / TICKS_A_SECOND
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let ticks = |field: usize| rest.split(' ').nth(field - 3)?.parse::<u32>().ok();
+    Some(Duration::from_secs(1) * (ticks(14)? + ticks(15)?) / TICKS_A_SECOND)
 }
 
 /// Of the process and of its children that still run, as PostgreSQL's connections do.
@@ -63,5 +68,9 @@ pub(crate) fn written_to_disk_under(path: &Path) -> Option<u64> {
 }
 
 fn read(pid: Pid, file: &str) -> String {
-    std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap()
+    std::fs::read_to_string(proc(pid, file)).unwrap()
+}
+
+fn proc(pid: Pid, file: &str) -> String {
+    format!("/proc/{}/{file}", pid.as_raw_nonzero())
 }

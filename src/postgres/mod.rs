@@ -72,6 +72,7 @@ mod written;
 pub use connection_string::ConnectionString;
 pub(crate) use examine::{Examination, Rights};
 pub use failure::Failure;
+pub use insert::insert_statement;
 pub use queries::{
     Cursor, DeviceFilter, DevicePage, InvalidCursor, LogKey, Position, Relation, StoredColumn,
     StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total, Walk,

@@ -55,6 +55,13 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// What writes rows that are taken for new: of their device ids, times, and values of each field as arrays, and
+/// of the number of the index that is the unique key. For benchmarks of the table.
+#[must_use]
+pub fn insert_statement() -> &'static str {
+    &INSERT_NEW
+}
+
 /// A batch turned on its side, as `unnest` takes it. It would fill a shorter column up with
 /// nulls; here they are of one length, because a reading is pushed to all of them at once.
 pub(super) struct Columns<'r> {

@@ -19,6 +19,8 @@ use crate::telemetry::{Reading, Record};
 
 mod columns;
 
+pub use columns::insert_statement;
+
 /// So that PostgreSQL gives up first, and says why.
 const GRACE: Duration = Duration::from_secs(2);
 
