@@ -18,6 +18,7 @@ mod disk;
 mod forgetful;
 mod fuzz;
 mod gate;
+mod growing;
 mod ingestors;
 mod io_errors;
 mod kills;
