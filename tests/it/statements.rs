@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use crate::harness::{Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, reading};
+use serde_json::json;
+
+use crate::harness::{
+    Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading,
+};
 
 /// Days that have a partition each: 96 behind today, today, and three ahead.
 const DAYS: usize = 100;
@@ -185,4 +189,97 @@ fn what_the_flusher_sends_reads_the_partitions_of_its_rows_alone() {
     for Carried { sql, partitions } in inserts {
         assert_eq!(*partitions, 0, "{sql}");
     }
+}
+
+const TOKEN: &str = "7f3a-admin-token";
+
+const POWER: &str = r#"
+[[default.mapping]]
+name   = "plug"
+topic  = "plug/{device}"
+device = "{device}"
+time   = { path = "t", format = "s" }
+table  = "power"
+fields = ["watts"]
+"#;
+
+/// A stand-in for tables whose rows are on several nodes: their policy refuses what such tables do, of a role that
+/// policies hold for.
+const NODES: &str = "
+    create function of_nodes() returns boolean language plpgsql as $$ begin
+        if current_query() ~* 'recursive' then
+            raise exception 'recursive CTEs are not supported' using errcode = 'P0001';
+        elsif current_query() ~* 'lateral' then
+            raise exception 'complex joins are not supported' using errcode = '0A000';
+        end if;
+        return true;
+    end $$;
+    create policy nodes on telemetry using (of_nodes());
+    create policy nodes on power using (of_nodes());
+    alter table telemetry enable row level security;
+    alter table power enable row level security;
+    alter table telemetry force row level security;
+    alter table power force row level security";
+
+#[test]
+fn what_tables_on_several_nodes_refuse_is_asked_otherwise_and_answered_the_same() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres
+        .execute("create role app login password 'secret'; grant create on schema public to app");
+    let service = Service::new(&postgres.url_of("app", "secret"), broker.port)
+        .set("ADMIN_TOKEN", TOKEN)
+        .set("MQTT_TOPIC", "telemetry/#");
+    std::fs::write(service.dir().join("Rocket.toml"), POWER).unwrap();
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..300);
+    let plug = |number: u64| json!({"t": 1_759_667_696 + number, "watts": number}).to_string();
+    for number in 0..250 {
+        devices.publish(&format!("plug/p{number:03}"), plug(number));
+    }
+    devices.finish();
+    eventually_eq("all is stored", &550, || ingestor.metric("ingestor_db_inserts_total"));
+    eventually_eq("the names are there", &100, || {
+        postgres.value("select count(*) from telemetry_devices")
+    });
+    // Some of what the log holds is in the tables already.
+    assert_eq!(ingestor.admin("POST", "/admin/flusher/pause", TOKEN).status, 200);
+    devices.publish_readings(200..400);
+    for number in 240..260 {
+        devices.publish(&format!("plug/p{number:03}"), plug(number));
+    }
+    devices.finish();
+    eventually_eq("the rest waits", &220, || ingestor.metric("ingestor_wal_pending_records"));
+    let ask = || {
+        [
+            "telemetry?limit=1000",
+            "telemetry?limit=7&offset=30",
+            "telemetry?device_id=device-007",
+            "devices?limit=1000",
+            "devices?name_contains=07",
+            "telemetry?table=power&limit=1000",
+            "devices?table=power&limit=120&offset=100",
+            "devices?table=power&name_contains=P1&offset=40",
+            "devices?table=power&newest_first=true&limit=3",
+        ]
+        .map(|path| {
+            let answer = ingestor.get(&format!("/api/v1/{path}"));
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            answer.json()
+        })
+    };
+    let before = ask();
+    assert_eq!((&before[0]["total"], &before[5]["total"]), (&400.into(), &260.into()));
+    assert_eq!(before[6]["data"].as_array().unwrap().len(), 120);
+    postgres.execute(NODES);
+    assert_eq!(ask(), before);
+    // One of the table, one of the log, and a new one.
+    let file = service.dir().join("three.ndjson");
+    let three = [5, 399, 1_000].map(|number| reading(number).payload());
+    std::fs::write(&file, three.join("\n")).unwrap();
+    let here = service.clone().set("HTTP_ADDR", ingestor.address());
+    let import = here.run(env!("CARGO_BIN_EXE_ingestor"), &["import", &file.display().to_string()]);
+    let said = String::from_utf8_lossy(&import.stdout).into_owned();
+    assert!(said.contains("2 stored, 1 known, 0 rejected"), "{said} {import:?}");
 }

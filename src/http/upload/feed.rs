@@ -177,10 +177,9 @@ impl<'s> Feed<'s> {
         }
         let mut known = 0;
         for (table, records) in tables {
-            let names = records.iter().map(|record| record.device_id().to_owned()).collect();
-            let times: Vec<_> = records.iter().map(|record| record.timestamp()).collect();
-            let relation = Relation::whole(table);
-            known += self.state.database.known(&relation, names, &times).await.ok()?;
+            let keys: Vec<_> =
+                records.iter().map(|record| (record.device_id(), record.timestamp())).collect();
+            known += self.state.database.known(&Relation::whole(table), &keys).await.ok()?;
         }
         Some(known)
     }

@@ -1,21 +1,18 @@
-//! Each device's latest reading. Names come from `telemetry_devices`, or from the index of another table,
-//! so that none of this walks through the table to find out who is in it.
+//! Each device's latest reading. Whose they are is [`super::names`]'s to say, so that none of this walks through the
+//! table to find out who is in it.
 //!
 //! Somebody else may write rows and no names, or the list may not be filled yet. Where it is short, those
 //! of the newest rows that are not in it are shown as well, and their names are gathered.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
 use super::latest::{latest_of, newest_devices, sort_by_age};
+use super::names::Names;
 use super::relation::Relation;
 use super::row::StoredReading;
-use super::total::{TOTAL_EXACT_UP_TO, Total};
+use super::total::Total;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
@@ -67,27 +64,6 @@ const FEW_DEVICES: usize = 2_000;
 /// More names are not sorted by age.
 const MOST_DEVICES: u32 = 1_000_000;
 
-/// Which names match.
-const MATCHING: &str = "where $1::text is null or strpos(lower(device_id), lower($1)) > 0";
-
-/// That there are more devices than are counted, which they do not cease to be soon. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Census(Arc<Mutex<Option<Instant>>>);
-
-impl Census {
-    const TRUSTED_FOR: Duration = Duration::from_secs(60);
-
-    fn is_past(&self) -> bool {
-        let past = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        past.is_some_and(|at| at.elapsed() < Self::TRUSTED_FOR)
-    }
-
-    fn note(&self, total: Total) {
-        let past = (!total.exact).then(Instant::now);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = past;
-    }
-}
-
 impl Database {
     /// Up to `limit` devices of `relation`, after the first `offset` of them.
     ///
@@ -105,8 +81,8 @@ impl Database {
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
             let known = self.tables.of(relation.name());
-            let (newest, census) = (known.newest.get(), &known.census);
-            let mut query = Query { session, relation, filter, newest, census };
+            let names = Names::of(relation, filter.name_contains.as_deref(), &known.census);
+            let mut query = Query { session, relation, filter, newest: known.newest.get(), names };
             let page = if filter.newest_first {
                 query.by_age(offset, limit).await?
             } else {
@@ -167,7 +143,7 @@ struct Query<'q> {
     relation: &'q Relation,
     filter: &'q DeviceFilter,
     newest: Time,
-    census: &'q Census,
+    names: Names<'q>,
 }
 
 struct Page {
@@ -188,11 +164,11 @@ impl Page {
 
 impl Query<'_> {
     async fn by_name(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
-        let total = self.total().await?;
-        if total.rows <= u64::from(SHORT_LIST) {
+        let total = self.names.total(self.session).await?;
+        if total.exact && total.rows <= u64::from(SHORT_LIST) {
             return self.of_short_list(offset, limit).await;
         }
-        let names = self.names(offset, limit).await?;
+        let names = self.names.page(self.session, offset, limit).await?;
         let mut latest = latest_of(self.session, self.relation, self.newest, names.clone()).await?;
         sort_by_place(&mut latest, &names);
         Ok(Page { latest, names, total, has_strangers: false })
@@ -201,8 +177,8 @@ impl Query<'_> {
     /// Most often the newest rows have them all. Else it takes all names: those of few devices are looked
     /// up, those of many are sought in more of the newest rows first.
     async fn by_age(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
-        let total = self.total().await?;
-        if total.rows <= u64::from(SHORT_LIST) {
+        let total = self.names.total(self.session).await?;
+        if total.exact && total.rows <= u64::from(SHORT_LIST) {
             return self.of_short_list(offset, limit).await;
         }
         let wanted = offset.saturating_add(limit) as usize;
@@ -213,7 +189,7 @@ impl Query<'_> {
                 return Ok(Page::of(newest, total, offset, limit));
             }
         }
-        let names = self.names(0, MOST_DEVICES).await?;
+        let names = self.names.page(self.session, 0, MOST_DEVICES).await?;
         if names.len() > FEW_DEVICES {
             let among: HashSet<&str> = names.iter().map(String::as_str).collect();
             let mut newest =
@@ -230,8 +206,8 @@ impl Query<'_> {
     }
 
     async fn of_short_list(&mut self, offset: u32, limit: u32) -> Result<Page, Failure> {
-        let mut names = self.names(0, SHORT_LIST).await?;
-        let is_empty = names.is_empty() && !self.has_names().await?;
+        let mut names = self.names.page(self.session, 0, SHORT_LIST).await?;
+        let is_empty = names.is_empty() && !self.names.any(self.session).await?;
         let rows = if is_empty { MANY_ROWS } else { ROWS_FOR_STRANGERS };
         let mut strangers =
             newest_devices(self.session, self.relation, self.newest, rows, usize::MAX).await?;
@@ -253,52 +229,5 @@ impl Query<'_> {
             sort_by_place(&mut all, &names);
         }
         Ok(Page { has_strangers, ..Page::of(all, total, offset, limit) })
-    }
-
-    async fn has_names(&mut self) -> Result<bool, Failure> {
-        let (names, _) = self.relation.names();
-        sqlx::query_scalar(AssertSqlSafe(format!("select exists (select from {names})")))
-            .persistent(self.session.keeps_statements())
-            .fetch_one(self.session.connection())
-            .await
-            .map_err(Failure::of_statement)
-    }
-
-    async fn names(&mut self, offset: u32, limit: u32) -> Result<Vec<String>, Failure> {
-        let (names, order) = self.relation.names();
-        let sql = format!("select device_id from {names} {MATCHING} {order} offset $2 limit $3");
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(self.filter.name_contains.as_deref())
-            .bind(i64::from(offset))
-            .bind(i64::from(limit))
-            .persistent(self.session.keeps_statements())
-            .fetch_all(self.session.connection())
-            .await
-            .map_err(Failure::of_statement)
-    }
-
-    async fn total(&mut self) -> Result<Total, Failure> {
-        let is_whole = self.filter.name_contains.is_none();
-        let past = u64::from(TOTAL_EXACT_UP_TO) + 1;
-        if is_whole && self.census.is_past() {
-            return Ok(Total::of(past));
-        }
-        let (names, order) = self.relation.names();
-        // The order is there for the sake of the index, which alone is read.
-        let sql = format!(
-            "select count(*) from (select device_id from {names} {MATCHING} {order} limit $2) as matching"
-        );
-        let counted: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(self.filter.name_contains.as_deref())
-            .bind(i64::from(TOTAL_EXACT_UP_TO) + 1)
-            .persistent(self.session.keeps_statements())
-            .fetch_one(self.session.connection())
-            .await
-            .map_err(Failure::of_statement)?;
-        let total = Total::of(counted.unsigned_abs());
-        if is_whole {
-            self.census.note(total);
-        }
-        Ok(total)
     }
 }

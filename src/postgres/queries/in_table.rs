@@ -1,12 +1,16 @@
-//! What of the log is in the table already.
+//! What of the log, or of what is imported, is in the table already.
 //!
-//! Each key is looked up by itself: a join would be planned by a guess at how many there are.
+//! Each key is looked up by itself: a join would be planned by a guess at how many there are. Where that is
+//! refused, the rows of some devices and some times are asked for at once, and looked through here.
+
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
 
 use super::devices::in_order;
 use super::relation::Relation;
+use super::spread::Spread;
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::session::Session;
@@ -15,15 +19,22 @@ use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 /// What names a reading that the log has: its device and its time.
 pub type LogKey<'k> = (&'k str, Timestamp);
 
+/// Keys that are asked for at once where each cannot be looked up by itself.
+const AT_ONCE: usize = 100;
+
 /// Which of `keys` are in the table, in their order.
 pub(super) async fn which_are_known(
     session: &mut Session,
     relation: &Relation,
     keys: &[LogKey<'_>],
+    spread: &Spread,
 ) -> Result<Vec<bool>, Failure> {
     let source = relation.source();
     let (device_ids, times): (Vec<&str>, Vec<DateTime<Utc>>) =
         keys.iter().map(|(device_id, at)| (*device_id, DateTime::from(*at))).unzip();
+    if spread.is_known() {
+        return known_of_spread(session, &source, &device_ids, &times).await;
+    }
     let sql = format!(
         "select key.place from unnest($1::text[], $2::timestamptz[])
             with ordinality as key (device_id, ts, place)
@@ -43,7 +54,105 @@ pub(super) async fn which_are_known(
     Ok(marked(&places, keys.len()))
 }
 
+async fn known_of_spread(
+    session: &mut Session,
+    source: &str,
+    device_ids: &[&str],
+    times: &[DateTime<Utc>],
+) -> Result<Vec<bool>, Failure> {
+    let sql = format!(
+        "select telemetry.device_id::text, telemetry.ts::timestamptz from {source}
+        where telemetry.device_id = any($1) and telemetry.ts = any($2)"
+    );
+    let mut known = Vec::with_capacity(device_ids.len());
+    for (device_ids, times) in device_ids.chunks(AT_ONCE).zip(times.chunks(AT_ONCE)) {
+        let found: Vec<(String, DateTime<Utc>)> = sqlx::query_as(AssertSqlSafe(sql.as_str()))
+            .bind(device_ids)
+            .bind(times)
+            .persistent(session.keeps_statements())
+            .fetch_all(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        let found: HashSet<(&str, DateTime<Utc>)> =
+            found.iter().map(|(device_id, ts)| (device_id.as_str(), *ts)).collect();
+        let keys = device_ids.iter().copied().zip(times.iter().copied());
+        known.extend(keys.map(|key| found.contains(&key)));
+    }
+    Ok(known)
+}
+
+/// Which of `names` have rows, in their order.
+async fn which_have_rows(
+    session: &mut Session,
+    relation: &Relation,
+    names: &[&str],
+    spread: &Spread,
+) -> Result<Vec<bool>, Failure> {
+    let source = relation.source();
+    if spread.is_known() {
+        return having_of_spread(session, &source, names).await;
+    }
+    let sql = format!(
+        "select name.place from unnest($1::text[]) with ordinality as name (device_id, place)
+        cross join lateral (
+            select from {source} where telemetry.device_id = name.device_id limit 1
+        ) as stored"
+    );
+    let places: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(names)
+        .persistent(session.keeps_statements())
+        .fetch_all(session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+    Ok(marked(&places, names.len()))
+}
+
+/// The same, one by one.
+async fn having_of_spread(
+    session: &mut Session,
+    source: &str,
+    names: &[&str],
+) -> Result<Vec<bool>, Failure> {
+    let sql =
+        format!("select 1 from {source} where telemetry.device_id = any(array[$1::text]) limit 1");
+    let mut having = Vec::with_capacity(names.len());
+    for name in names {
+        let found: Option<i32> = sqlx::query_scalar(AssertSqlSafe(sql.as_str()))
+            .bind(name)
+            .persistent(session.keeps_statements())
+            .fetch_optional(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        having.push(found.is_some());
+    }
+    Ok(having)
+}
+
 impl Database {
+    /// How many of these names and times `relation` has a row of. A key that stands there twice counts twice.
+    ///
+    /// # Errors
+    /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
+    pub async fn known(&self, relation: &Relation, keys: &[LogKey<'_>]) -> Result<u64, Failure> {
+        let spread = self.tables.of(relation.name()).spread;
+        let ask = || {
+            within(QUERY_TIMEOUT, async {
+                let mut lease = self.queries.lease().await?;
+                let session = lease.session();
+                session.begin(QUERY_LIMIT).await?;
+                let known = which_are_known(session, relation, keys, &spread).await?;
+                session.end().await?;
+                lease.keep();
+                Ok(known.into_iter().filter(|is_known| *is_known).count() as u64)
+            })
+        };
+        let mut known = ask().await;
+        if spread.learn_from(&known) {
+            known = ask().await;
+        }
+        known
+    }
+
     /// Which of `names` have rows in `relation`, in their order.
     ///
     /// # Errors
@@ -53,28 +162,23 @@ impl Database {
         relation: &Relation,
         names: &[&str],
     ) -> Result<Vec<bool>, Failure> {
-        within(QUERY_TIMEOUT, async {
-            let mut lease = self.queries.lease().await?;
-            let session = lease.session();
-            session.begin(QUERY_LIMIT).await?;
-            let source = relation.source();
-            let sql = format!(
-                "select name.place from unnest($1::text[]) with ordinality as name (device_id, place)
-                cross join lateral (
-                    select from {source} where telemetry.device_id = name.device_id limit 1
-                ) as stored"
-            );
-            let places: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
-                .bind(names)
-                .persistent(session.keeps_statements())
-                .fetch_all(session.connection())
-                .await
-                .map_err(Failure::of_statement)?;
-            session.end().await?;
-            lease.keep();
-            Ok(marked(&places, names.len()))
-        })
-        .await
+        let spread = self.tables.of(relation.name()).spread;
+        let ask = || {
+            within(QUERY_TIMEOUT, async {
+                let mut lease = self.queries.lease().await?;
+                let session = lease.session();
+                session.begin(QUERY_LIMIT).await?;
+                let having = which_have_rows(session, relation, names, &spread).await?;
+                session.end().await?;
+                lease.keep();
+                Ok(having)
+            })
+        };
+        let mut having = ask().await;
+        if spread.learn_from(&having) {
+            having = ask().await;
+        }
+        having
     }
 
     /// `names` in the order of the list of devices of `relation`.

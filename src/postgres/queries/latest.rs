@@ -6,14 +6,12 @@ use sqlx::QueryBuilder;
 
 use super::relation::Relation;
 use super::row::StoredReading;
+use super::spread::is_refusal;
 use super::window::{Window, windows};
 use crate::postgres::QUERY_LIMIT;
 use crate::postgres::failure::Failure;
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
-
-/// PostgreSQL's "feature not supported".
-const NOT_SUPPORTED: &str = "0A000";
 
 /// The latest readings of `names`, in no order: in each window of those that have none in a later
 /// one. A name may have none at all.
@@ -30,7 +28,7 @@ pub(super) async fn latest_of(
         }
         let found = match latest_in(session, relation, &window, &names).await {
             // Where rows are on several nodes, the nodes are not asked for a list.
-            Err(failure) if failure.sqlstate() == Some(NOT_SUPPORTED) => {
+            Err(failure) if is_refusal(&failure) => {
                 session.abandon().await?;
                 session.begin(QUERY_LIMIT).await?;
                 let mut found = Vec::new();

@@ -14,17 +14,18 @@
 //!   A device's `ts` is unique, so this is the order of `ts desc, device_id desc` too.
 //!
 //! What PostgreSQL's distributed relatives refuse is not here: no join of the table but with values that
-//! are sent along, and no recursion, the names of devices in a table of a mapping aside, see `relation`.
+//! are sent along, and no recursion. Where they refuse that join too, the same is asked without, see `spread`.
 
 mod columns;
 mod cursor;
 mod devices;
 mod fault;
 mod in_table;
-mod known;
 mod latest;
+mod names;
 mod relation;
 mod row;
+mod spread;
 mod tables;
 mod telemetry;
 mod total;

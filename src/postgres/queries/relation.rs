@@ -71,28 +71,9 @@ impl Relation {
         }
     }
 
-    /// Behind `from`: the names of the devices that have rows, as `device_id`; and what brings them into
-    /// their order.
-    ///
-    /// Those of the table of the built-in shape are in a list of their own. For another one its index is
-    /// walked from name to name, a step a device, which is in order as it is.
-    pub(super) fn names(&self) -> (String, &'static str) {
-        if self.name == BUILT_IN_TABLE {
-            return ("telemetry_devices".to_owned(), "order by device_id");
-        }
-        let source = self.source();
-        let walked = format!(
-            "(with recursive device (device_id) as (
-                (select telemetry.device_id::text from {source} order by telemetry.device_id limit 1)
-                union all
-                select (
-                    select telemetry.device_id::text from {source}
-                    where telemetry.device_id > device.device_id
-                    order by telemetry.device_id limit 1
-                ) from device where device.device_id is not null
-            ) select device_id from device where device_id is not null) as names"
-        );
-        (walked, "")
+    /// The table that lists the names of its devices, as `device_id`.
+    pub(super) fn list(&self) -> Option<&'static str> {
+        (self.name == BUILT_IN_TABLE).then_some("telemetry_devices")
     }
 }
 
@@ -105,7 +86,6 @@ mod tests {
         let order = Relation::whole("order");
         assert_eq!(order.source(), "\"order\" as telemetry");
         assert!(order.columns().ends_with("row_to_json(telemetry.*)::text"));
-        assert!(order.names().0.contains("from \"order\" as telemetry"));
     }
 
     #[test]

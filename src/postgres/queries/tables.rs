@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::devices::Census;
+use super::names::Census;
+use super::spread::Spread;
 use super::window::Newest;
 
 /// By the name of the table: those of the configuration, which are few. Clones share it.
@@ -15,6 +16,7 @@ pub(in crate::postgres) struct Tables(Arc<Mutex<HashMap<String, Remembered>>>);
 pub(super) struct Remembered {
     pub(super) newest: Newest,
     pub(super) census: Census,
+    pub(super) spread: Spread,
 }
 
 impl Tables {

@@ -65,20 +65,39 @@ impl Database {
         most: u32,
         keys: &[LogKey<'_>],
     ) -> Result<TelemetrySlice, Failure> {
-        let slice = within(QUERY_TIMEOUT, async {
+        let spread = self.tables.of(relation.name()).spread;
+        let mut slice = self.slice(relation, filter, position, most, keys).await;
+        if spread.learn_from(&slice) {
+            slice = self.slice(relation, filter, position, most, keys).await;
+        }
+        match slice {
+            Ok(slice) => Ok(slice),
+            Err(failure) => Err(self.explained(failure, relation).await),
+        }
+    }
+
+    async fn slice(
+        &self,
+        relation: &Relation,
+        filter: &TelemetryFilter,
+        position: &Position,
+        most: u32,
+        keys: &[LogKey<'_>],
+    ) -> Result<TelemetrySlice, Failure> {
+        within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             // A row must not come in between, or else it is counted twice or not at all.
             session.set_scope(if keys.is_empty() { Scope::Statement } else { Scope::Snapshot });
             session.begin(QUERY_LIMIT).await?;
-            let known = self.tables.of(relation.name());
-            let asked = Asked { relation, filter, newest: known.newest.get() };
+            let remembered = self.tables.of(relation.name());
+            let asked = Asked { relation, filter, newest: remembered.newest.get() };
             let readings = page(session, asked, position, most).await?;
             let has_next = readings.len() >= most as usize;
             if let (Position::Offset(0), Some(first)) = (position, readings.first())
                 && *filter == TelemetryFilter::default()
             {
-                known.newest.note(first.ts());
+                remembered.newest.note(first.ts());
             }
             // Counted after the page, on the same connection, so that it is not less than what
             // the page shows; and only if the page does not tell already.
@@ -93,7 +112,7 @@ impl Database {
             let is_skipping = matches!(position, Position::Offset(skipped) if *skipped > 0);
             let is_needed = is_skipping || counted <= u64::from(TOTAL_EXACT_UP_TO);
             let known = if is_needed && !keys.is_empty() {
-                Some(which_are_known(session, relation, keys).await?)
+                Some(which_are_known(session, relation, keys, &remembered.spread).await?)
             } else {
                 None
             };
@@ -101,11 +120,8 @@ impl Database {
             session.set_scope(Scope::Statement);
             lease.keep();
             Ok(TelemetrySlice { readings, counted, known })
-        });
-        match slice.await {
-            Ok(slice) => Ok(slice),
-            Err(failure) => Err(self.explained(failure, relation).await),
-        }
+        })
+        .await
     }
 }
 

@@ -1,0 +1,231 @@
+//! The names of the devices that a table has: in the list of them, or in its key.
+//!
+//! Those of the table of the built-in shape are in a list of their own. For another one its key is walked from
+//! name to name, some steps a statement, each of which begins where the one before it has ended. A recursion
+//! would do the same in one, and is refused where rows are on several nodes.
+
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::AssertSqlSafe;
+
+use super::relation::Relation;
+use super::total::{TOTAL_EXACT_UP_TO, Total};
+use crate::postgres::failure::Failure;
+use crate::postgres::session::Session;
+
+/// Steps of one statement: as many as take some milliseconds.
+const STEPS: usize = 100;
+/// Names are counted for so long.
+const COUNTING: Duration = Duration::from_secs(1);
+/// Where counting ends.
+const PAST: usize = TOTAL_EXACT_UP_TO as usize + 1;
+
+/// That there are more devices than are counted, which they do not cease to be soon. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Census(Arc<Mutex<Option<Instant>>>);
+
+impl Census {
+    const TRUSTED_FOR: Duration = Duration::from_secs(60);
+
+    fn is_past(&self) -> bool {
+        let past = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        past.is_some_and(|at| at.elapsed() < Self::TRUSTED_FOR)
+    }
+
+    fn note(&self, total: Total) {
+        let past = (!total.exact).then(Instant::now);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = past;
+    }
+}
+
+/// Names of `relation`, in its order.
+pub(super) struct Names<'q> {
+    relation: &'q Relation,
+    /// Only those that have this in them, in capitals or not.
+    part: Option<&'q str>,
+    census: &'q Census,
+    walked: Walked,
+}
+
+/// How far the key was walked.
+#[derive(Default)]
+struct Walked {
+    last: Option<String>,
+    matching: Vec<String>,
+    is_over: bool,
+}
+
+impl<'q> Names<'q> {
+    pub(super) fn of(relation: &'q Relation, part: Option<&'q str>, census: &'q Census) -> Self {
+        Self { relation, part, census, walked: Walked::default() }
+    }
+
+    /// Up to `limit` of them, after the first `offset`.
+    pub(super) async fn page(
+        &mut self,
+        session: &mut Session,
+        offset: u32,
+        limit: u32,
+    ) -> Result<Vec<String>, Failure> {
+        if let Some(list) = self.relation.list() {
+            return listed(session, list, self.part, offset, limit).await;
+        }
+        let (offset, limit) = (offset as usize, limit as usize);
+        while !self.walked.is_over && self.walked.matching.len() < offset + limit {
+            self.walk(session).await?;
+        }
+        Ok(self.walked.matching.iter().skip(offset).take(limit).cloned().collect())
+    }
+
+    /// How many there are.
+    pub(super) async fn total(&mut self, session: &mut Session) -> Result<Total, Failure> {
+        let is_whole = self.part.is_none();
+        if is_whole && self.census.is_past() {
+            return Ok(Total::of(PAST as u64));
+        }
+        let total = if let Some(list) = self.relation.list() {
+            Total::of(counted(session, list, self.part).await?)
+        } else {
+            let began = Instant::now();
+            while !self.walked.is_over
+                && self.walked.matching.len() < PAST
+                && began.elapsed() < COUNTING
+            {
+                self.walk(session).await?;
+            }
+            let total = Total::of(self.walked.matching.len() as u64);
+            Total { exact: total.exact && self.walked.is_over, ..total }
+        };
+        if is_whole && total.rows >= u64::from(TOTAL_EXACT_UP_TO) {
+            self.census.note(total);
+        }
+        Ok(total)
+    }
+
+    /// Whether there is one, matching or not.
+    pub(super) async fn any(&self, session: &mut Session) -> Result<bool, Failure> {
+        let source = self.relation.list().map_or_else(|| self.relation.source(), str::to_owned);
+        sqlx::query_scalar(AssertSqlSafe(format!("select exists (select from {source})")))
+            .persistent(session.keeps_statements())
+            .fetch_one(session.connection())
+            .await
+            .map_err(Failure::of_statement)
+    }
+
+    /// The next steps.
+    async fn walk(&mut self, session: &mut Session) -> Result<(), Failure> {
+        let sql = steps(&self.relation.source(), self.walked.last.is_none(), STEPS);
+        let found: Vec<(String, bool)> = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(self.walked.last.as_deref().unwrap_or_default())
+            .bind(self.part)
+            .persistent(session.keeps_statements())
+            .fetch_all(session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        self.walked.is_over = found.len() < STEPS;
+        if let Some((last, _)) = found.last() {
+            self.walked.last = Some(last.clone());
+        }
+        let matching = found.into_iter().filter(|(_, matches)| *matches).map(|(name, _)| name);
+        self.walked.matching.extend(matching);
+        Ok(())
+    }
+}
+
+/// Which names match.
+const MATCHING: &str = "where $1::text is null or strpos(lower(device_id), lower($1)) > 0";
+
+async fn listed(
+    session: &mut Session,
+    list: &str,
+    part: Option<&str>,
+    offset: u32,
+    limit: u32,
+) -> Result<Vec<String>, Failure> {
+    let sql =
+        format!("select device_id from {list} {MATCHING} order by device_id offset $2 limit $3");
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(part)
+        .bind(i64::from(offset))
+        .bind(i64::from(limit))
+        .persistent(session.keeps_statements())
+        .fetch_all(session.connection())
+        .await
+        .map_err(Failure::of_statement)
+}
+
+async fn counted(session: &mut Session, list: &str, part: Option<&str>) -> Result<u64, Failure> {
+    // The order is there for the sake of the index, which alone is read.
+    let sql = format!(
+        "select count(*) from (
+            select device_id from {list} {MATCHING} order by device_id limit $2
+        ) as matching"
+    );
+    let counted: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(part)
+        .bind(i64::from(TOTAL_EXACT_UP_TO) + 1)
+        .persistent(session.keeps_statements())
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+    Ok(counted.unsigned_abs())
+}
+
+/// The names behind `$1`, or from it on if it is the `first` statement, each looked up behind the one before it;
+/// and whether `$2` is a part of them.
+fn steps(source: &str, is_first: bool, count: usize) -> String {
+    let step = |sql: &mut String, at: usize| {
+        let behind = match at {
+            1 if is_first => ">= $1".to_owned(),
+            1 => "> $1".to_owned(),
+            _ => format!("> (select name from step_{})", at - 1),
+        };
+        let comma = if at > 1 { ", " } else { "" };
+        // Writing to a string does not fail.
+        write!(
+            sql,
+            "{comma}step_{at} as (
+                select telemetry.device_id::text as name from {source}
+                where telemetry.device_id {behind} order by telemetry.device_id limit 1)"
+        )
+        .ok();
+    };
+    let mut sql = "with ".to_owned();
+    (1..=count).for_each(|at| step(&mut sql, at));
+    sql.push_str(" select name, $2::text is null or strpos(lower(name), lower($2)) > 0 from (");
+    for at in 1..=count {
+        let union = if at > 1 { " union all " } else { "" };
+        write!(sql, "{union}select {at} as step, name from step_{at}").ok();
+    }
+    sql.push_str(") as steps order by step");
+    sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_begins_behind_the_one_before_it() {
+        let sql = steps("\"order\" as telemetry", true, 2);
+        let sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        let step = "select telemetry.device_id::text as name from \"order\" as telemetry \
+            where telemetry.device_id";
+        let rest = "order by telemetry.device_id limit 1)";
+        assert_eq!(
+            sql,
+            format!(
+                "with step_1 as ( {step} >= $1 {rest}, \
+                 step_2 as ( {step} > (select name from step_1) {rest} \
+                 select name, $2::text is null or strpos(lower(name), lower($2)) > 0 from (\
+                 select 1 as step, name from step_1 union all select 2 as step, name from step_2\
+                 ) as steps order by step"
+            )
+        );
+        assert!(steps("t", false, 1).contains("telemetry.device_id > $1"));
+    }
+}
