@@ -123,16 +123,16 @@ impl<'a> Gather<'a> {
             return;
         }
         let (timestamp, device_id) = (record.timestamp(), record.device_id());
-        let key = Key { timestamp, device_id: self.name(device_id) };
-        if self.is_counting() && self.keys.insert(key.clone()) {
-            self.bytes += KEY_BYTES;
-        }
-        if !self.ask.is_behind(timestamp, device_id) || self.ask.wanted == 0 {
+        let is_counted = self.is_counting();
+        let is_returned = self.is_returned(timestamp, device_id);
+        if !is_counted && !is_returned {
             return;
         }
-        if self.rows.len() >= self.ask.wanted
-            && self.rows.first_key_value().is_some_and(|(last, _)| key < *last)
-        {
+        let key = Key { timestamp, device_id: self.name(device_id) };
+        if is_counted && self.keys.insert(key.clone()) {
+            self.bytes += KEY_BYTES;
+        }
+        if !is_returned {
             return;
         }
         self.bytes += ROW_BYTES + weight(record);
@@ -145,7 +145,21 @@ impl<'a> Gather<'a> {
         }
     }
 
+    /// Whether a reading of that time and device belongs among the rows, as far as they are known.
+    fn is_returned(&self, at: Timestamp, device_id: &str) -> bool {
+        let is_full = self.rows.len() >= self.ask.wanted;
+        let last = self.rows.first_key_value().filter(|_| is_full);
+        let is_before_last = |last: &Key| (at, device_id) < (last.timestamp, &*last.device_id);
+        self.ask.wanted > 0
+            && self.ask.is_behind(at, device_id)
+            && !last.is_some_and(|(last, _)| is_before_last(last))
+    }
+
+    /// Where nothing is counted the names of what is dropped again are of no use.
     fn name(&mut self, device_id: &str) -> Arc<str> {
+        if self.ask.counted == 0 {
+            return device_id.into();
+        }
         if let Some(known) = self.names.get(device_id) {
             return Arc::clone(known);
         }
@@ -155,12 +169,14 @@ impl<'a> Gather<'a> {
         name
     }
 
-    /// Whether a reading of that time could be among the rows.
-    pub(super) fn lacks(&self, at: Timestamp) -> bool {
-        let may_be = self.ask.behind.as_ref().is_none_or(|(micros, _)| at.as_micros() <= *micros);
+    /// Whether one of the readings from `oldest` to `newest` could be among the rows.
+    pub(super) fn lacks(&self, oldest: Timestamp, newest: Timestamp) -> bool {
+        let behind = self.ask.behind.as_ref().map(|(micros, _)| *micros);
+        let may_be = behind.is_none_or(|behind| oldest.as_micros() <= behind);
+        let newest = behind.map_or(newest.as_micros(), |behind| newest.as_micros().min(behind));
         // One of the same moment may come before the last by its name, or belong to its row.
-        let last = || self.rows.first_key_value().map(|(last, _)| last.timestamp);
-        may_be && (self.rows.len() < self.ask.wanted || last().is_none_or(|last| at >= last))
+        let last = || self.rows.first_key_value().map(|(last, _)| last.timestamp.as_micros());
+        may_be && (self.rows.len() < self.ask.wanted || last().is_none_or(|last| newest >= last))
     }
 
     pub(super) fn is_counting(&self) -> bool {
@@ -274,6 +290,22 @@ mod tests {
         let behind = Some((9_000_000, "c".to_owned()));
         let (rows, counted) = gathered(&Ask { behind, ..ask("telemetry", 9) }, &records);
         assert_eq!((places(&rows), counted), (vec![(9, "b"), (3, "a")], 3));
+    }
+
+    #[test]
+    fn what_reaches_from_before_a_cursor_to_behind_it_is_looked_into() {
+        let (early, late) = (at(5), at(20));
+        let behind = Some((10_000_000, "c".to_owned()));
+        let ask = Ask { behind, ..ask("telemetry", 2) };
+        let mut gather = Gather::new(&ask);
+        assert!(gather.lacks(early, late) && gather.lacks(at(10), late));
+        assert!(!gather.lacks(at(11), late));
+        for (offset, second) in [(0, 9), (1, 8), (2, 15)] {
+            gather.add(offset, &reading(second, "a", 1.0));
+        }
+        assert!(gather.lacks(early, late) && gather.lacks(early, at(8)));
+        assert!(!gather.lacks(early, at(7)));
+        assert_eq!(places(&gather.finish().0), [(9, "a"), (8, "a")]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) fn scan(log: &Log, ask: &Ask, from: From) -> Result<Found, WalError> 
         }
         let has_room = gather.bytes() < BYTES;
         let is_wanted = match piece.times {
-            Some((_, newest)) => gather.lacks(newest),
+            Some((oldest, newest)) => gather.lacks(oldest, newest),
             None => true,
         };
         let is_asked_for = is_wanted || (is_counted && gather.is_counting());
