@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::AppState;
 use super::error::ApiError;
 use super::query::bad;
-use super::together::{Partial, as_stored};
+use super::together::{Partial, as_stored, probe};
 use crate::postgres::{DeviceFilter, Relation, StoredReading};
 use crate::recent::{DevicesAsk, LastRow, Recent};
 
@@ -50,7 +50,11 @@ pub(super) async fn find(state: &AppState, asked: &Asked) -> Result<Remembered, 
 
 /// Whether a device may be missing, or have sent to others since.
 fn partial(state: &AppState, relation: &Relation) -> Option<Partial> {
-    let is_up = state.health.is_database_up() && !state.health.is_database_doubtful();
+    let is_doubtful = state.health.is_database_doubtful();
+    if is_doubtful {
+        probe(state);
+    }
+    let is_up = state.health.is_database_up() && !is_doubtful;
     if is_up && state.recent.knows_all(relation.name()) {
         return None;
     }

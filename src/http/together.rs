@@ -27,7 +27,7 @@ use crate::postgres::{
     TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total,
 };
 use crate::recent::{Ask, Found, From, LogRow, RowValues};
-use crate::telemetry::mapping::Cell;
+use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell};
 
 /// Longest wait for the database, all queries of an answer together: a query that only takes long is ended by
 /// PostgreSQL before that.
@@ -117,6 +117,9 @@ pub(super) async fn patiently<T>(
     is_doubtful: bool,
     answer: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
+    if is_doubtful {
+        probe(state);
+    }
     let patience = if is_doubtful { PATIENCE_IN_DOUBT } else { PATIENCE };
     let outcome = tokio::time::timeout(patience, answer).await;
     // That it was not waited for long says nothing new.
@@ -129,6 +132,20 @@ pub(super) async fn patiently<T>(
         let seconds = patience.as_secs_f64();
         Err(Failure::TimedOut { reason: format!("no answer from the database within {seconds} s") })
     })
+}
+
+/// Finds out, beside the requests, whether a database that was silent answers again, if only it is given the
+/// time: in doubt no request gives it that.
+pub(super) fn probe(state: &AppState) {
+    if !state.health.is_probe_due() {
+        return;
+    }
+    let (health, database) = (Arc::clone(&state.health), state.database.clone());
+    tokio::spawn(async move {
+        if database.columns(BUILT_IN_TABLE).await.is_ok() {
+            health.note_query(true);
+        }
+    });
 }
 
 impl Question {

@@ -40,13 +40,14 @@ pub struct Health {
     away: Mutex<Option<&'static str>>,
     wal: Part,
     database: Part,
-    /// When a query had no answer at all and none has had one since.
+    /// Set while a query had no answer at all and none has had one since: when it was last asked whether the
+    /// database is there again.
     silence: Mutex<Option<Instant>>,
     stopping: AtomicBool,
 }
 
-/// So long after a query had no answer the next ones are not waited for in full.
-const DOUBTED_FOR: Duration = Duration::from_secs(10);
+/// Between two questions whether a database is there again that left a query without an answer.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long each part has been in its state.
 #[derive(Clone, Copy, Debug)]
@@ -200,12 +201,24 @@ impl Health {
         self.database.state() == DOWN
     }
 
-    /// Whether the database failed the flusher when it was last used, or has just left a query without an
+    /// Whether the database failed the flusher when it was last used, or has left a query without an
     /// answer: one that hangs is known to the flusher only when its own patience is at an end.
     #[must_use]
     pub fn is_database_doubtful(&self) -> bool {
         let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_database_down() || silence.is_some_and(|at| at.elapsed() < DOUBTED_FOR)
+        self.is_database_down() || silence.is_some()
+    }
+
+    /// Whether it is time to ask the database, with all patience, whether it answers again, so that no request
+    /// has to wait for it. To be done then.
+    #[must_use]
+    pub fn is_probe_due(&self) -> bool {
+        let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = silence.is_some_and(|at| at.elapsed() >= PROBE_EVERY);
+        if is_due {
+            *silence = Some(Instant::now());
+        }
+        is_due
     }
 
     /// A query was answered, or was not, however long it was waited for.
@@ -346,6 +359,17 @@ mod tests {
         assert_eq!((part.state(), part.since()), (DOWN, at(10_000)));
         part.set(UP, Some(DOWN), at(11_000));
         assert_eq!((part.state(), part.since()), (DOWN, at(10_000)));
+    }
+
+    #[test]
+    fn a_database_that_left_a_query_without_an_answer_is_doubted_until_one_is_answered() {
+        let health = health();
+        health.set_database_up(true);
+        assert!(!health.is_database_doubtful() && !health.is_probe_due());
+        health.note_query(false);
+        assert!(health.is_database_doubtful());
+        health.note_query(true);
+        assert!(!health.is_database_doubtful() && !health.is_probe_due());
     }
 
     #[test]
