@@ -1,12 +1,5 @@
 //! `GET /api/v1/devices`: each device's latest reading, by name or by age.
-//!
-//! The database knows all devices, and the service the last value of each, which may not be in the table yet.
-//! So of a page of the table those values are newer where there are such, and devices of which there is
-//! nothing in the table come in between. Without an answer from the database the last values are shown alone,
-//! and always where it is asked which devices are silent.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rocket::serde::json::Json;
@@ -16,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::access::Reader;
+use super::device_page::{Device, page};
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::export::{self, Accepted, Answered};
@@ -23,10 +17,9 @@ use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::remembered::{self, Asked};
 use super::selection::{Selection, Wanted};
-use super::together::{Partial, as_stored, patiently};
+use super::together::Partial;
 use crate::base::time::Timestamp;
-use crate::postgres::{DeviceFilter, DevicePage, Failure, StoredReading, Total};
-use crate::recent::LogRow;
+use crate::postgres::{DeviceFilter, StoredReading};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![devices]
@@ -82,119 +75,6 @@ pub(super) async fn devices(
         partial: page.partial.is_some(),
         complete_from: page.partial,
     })))
-}
-
-struct Page {
-    latest: Vec<Device>,
-    total: Total,
-    partial: Option<Partial>,
-}
-
-/// A device as its latest reading, and, if it is asked for, for how many seconds it has been silent.
-type Device = (StoredReading, Option<f64>);
-
-async fn page(state: &AppState, asked: &Asked) -> Result<Page, ApiError> {
-    if asked.silent.is_some() {
-        let found = remembered::find(state, asked).await?;
-        let device = |device: remembered::Device| (device.latest, Some(device.silent_seconds));
-        let latest = found.rows(0, found.len()).map(device).collect();
-        return Ok(Page { latest, total: Total::of(found.total), partial: found.partial });
-    }
-    let table = asked.relation.name();
-    let is_doubtful = state.health.is_database_doubtful();
-    // First the log, then the table: what is flushed meanwhile is in both.
-    let waiting = state.recent.waiting(table, |name| asked.filter.matches(name)).await;
-    let (waiting, is_all) = waiting.map_err(|error| ApiError::internal(&error))?;
-    let asked_of_table = of_table(state, asked, waiting, is_all);
-    let failure = match patiently(state, is_doubtful, asked_of_table).await {
-        Ok(page) => return Ok(page),
-        Err(failure) => failure,
-    };
-    if !ApiError::is_outage(&failure) {
-        return Err(ApiError::of_query(state, &failure, "name_contains"));
-    }
-    let found = remembered::find(state, asked).await?;
-    if found.total == 0 && state.recent.latest().devices(table, |_, _| true).is_empty() {
-        return Err(ApiError::of_query(state, &failure, "name_contains"));
-    }
-    let latest = found.rows(0, found.len()).map(|device| (device.latest, None)).collect();
-    let complete_from = state.recent.complete_from(table, None);
-    let partial = Some(Partial { complete_from });
-    Ok(Page { latest, total: Total::of(found.total), partial })
-}
-
-/// The page of the table, with the last values of those devices of which something waits.
-async fn of_table(
-    state: &AppState,
-    Asked { relation, filter, offset, limit, .. }: &Asked,
-    waiting: Vec<LogRow>,
-    is_all: bool,
-) -> Result<Page, Failure> {
-    let (offset, limit) = (*offset, *limit);
-    let database = &state.database;
-    if waiting.is_empty() {
-        let DevicePage { latest, total, .. } =
-            database.devices(relation, filter, offset, limit).await?;
-        return Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial: None });
-    }
-    let names: Vec<&str> = waiting.iter().map(|row| &*row.key.device_id).collect();
-    let has = database.has_devices(relation, &names).await?;
-    let new = has.iter().filter(|has| !**has).count();
-    let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-    // By name only a new device moves others. By age every one does, so all before the page are read.
-    let before = if filter.newest_first { 0 } else { offset.saturating_sub(count) };
-    let most = limit.saturating_add(offset - before).saturating_add(count);
-    let DevicePage { latest, mut names, passed, total } =
-        database.devices(relation, filter, before, most).await?;
-    let is_end = passed < most;
-    let mut waiting: HashMap<String, (LogRow, bool)> = waiting
-        .into_iter()
-        .zip(has)
-        .map(|(row, has)| (row.key.device_id.to_string(), (row, has)))
-        .collect();
-    let mut all: HashMap<String, StoredReading> = HashMap::with_capacity(latest.len() + new);
-    for mut stored in latest {
-        let name = stored.device_id.clone();
-        if let Some((row, _)) = waiting.remove(&name)
-            && stored.compare(row.key.timestamp, &row.key.device_id).is_lt()
-        {
-            stored = as_stored(relation, row);
-        }
-        all.insert(name, stored);
-    }
-    let (skipped, limit) = ((offset - before) as usize, limit as usize);
-    let latest: Vec<StoredReading> = if filter.newest_first {
-        let waiting = waiting.into_values().map(|(row, _)| as_stored(relation, row));
-        let mut latest: Vec<_> = all.into_values().chain(waiting).collect();
-        latest.sort_by_cached_key(|reading| {
-            (Reverse(reading.cursor().place().0), reading.device_id.clone())
-        });
-        latest.into_iter().skip(skipped).take(limit).collect()
-    } else {
-        // What the table has and is not among these is on another page.
-        waiting.retain(|_, (_, has)| !*has);
-        let last = names.last().cloned();
-        if !waiting.is_empty() {
-            let known: HashSet<&String> = names.iter().collect();
-            let new: Vec<String> =
-                waiting.keys().filter(|name| !known.contains(name)).cloned().collect();
-            names.extend(new);
-            names = database.in_order(relation, &names).await?;
-        }
-        if !is_end {
-            let end = names.iter().position(|name| Some(name) == last.as_ref());
-            names.truncate(end.map_or(0, |end| end + 1));
-        }
-        all.extend(waiting.into_iter().map(|(name, (row, _))| (name, as_stored(relation, row))));
-        names.iter().skip(skipped).take(limit).filter_map(|name| all.remove(name)).collect()
-    };
-    let total = Total::of(if total.exact { total.rows + new as u64 } else { u64::MAX });
-    let total = Total { exact: total.exact && is_all, ..total };
-    Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial: None })
-}
-
-fn plain(latest: StoredReading) -> Device {
-    (latest, None)
 }
 
 /// The parameters that there are.

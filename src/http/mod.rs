@@ -51,6 +51,7 @@ mod access;
 mod admin;
 mod connection_limits;
 mod described;
+mod device_page;
 mod devices;
 mod dispatch;
 mod error;

@@ -112,11 +112,11 @@ async fn of_table(
 }
 
 /// What the database answers, for which a while is waited.
-pub(super) async fn patiently<T>(
+pub(super) async fn patiently<T, E: std::convert::From<Failure>>(
     state: &AppState,
     is_doubtful: bool,
-    answer: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     if is_doubtful {
         probe(state);
     }
@@ -130,7 +130,8 @@ pub(super) async fn patiently<T>(
     }
     outcome.unwrap_or_else(|_| {
         let seconds = patience.as_secs_f64();
-        Err(Failure::TimedOut { reason: format!("no answer from the database within {seconds} s") })
+        let reason = format!("no answer from the database within {seconds} s");
+        Err(Failure::TimedOut { reason }.into())
     })
 }
 
@@ -261,6 +262,35 @@ fn merged(asked: &Question, slice: TelemetrySlice, found: Found) -> Page {
     asked.page(readings.into_iter().skip(to_skip).collect(), total)
 }
 
+/// The rows of both, newest first, behind one place. It ends where either has more than was read, as `true`
+/// says of it.
+pub(super) fn joined(
+    relation: &Relation,
+    (of_table, is_table_cut): (Vec<StoredReading>, bool),
+    (of_log, is_log_cut): (Vec<LogRow>, bool),
+) -> Vec<StoredReading> {
+    let mut of_table = of_table.into_iter().peekable();
+    let mut of_log = of_log.into_iter().peekable();
+    let mut readings = Vec::with_capacity(of_table.len() + of_log.len());
+    loop {
+        let order = match (of_table.peek(), of_log.peek()) {
+            (None, _) if is_table_cut => break,
+            (_, None) if is_log_cut => break,
+            (Some(stored), Some(row)) => stored.compare(row.key.timestamp, &row.key.device_id),
+            (Some(_), None) => Ordering::Greater,
+            (None, Some(_)) => Ordering::Less,
+            (None, None) => break,
+        };
+        let stored = if order.is_ge() { of_table.next() } else { None };
+        let row = if order.is_le() { of_log.next() } else { None };
+        readings.extend(match (stored, row) {
+            (Some(stored), Some(row)) => Some(filled(stored, row)),
+            (stored, row) => stored.or_else(|| Some(as_stored(relation, row?))),
+        });
+    }
+    readings
+}
+
 /// The row of the table, with what it lacks and the log brings.
 fn filled(mut stored: StoredReading, row: LogRow) -> StoredReading {
     let (StoredValues::Row(text), RowValues::Cells(cells)) = (&stored.values, row.values) else {
@@ -389,6 +419,60 @@ mod tests {
             let expected: Vec<_> = union.iter().rev().map(|place| {
                 (place.0, place.1.to_owned(), table.contains(place))
             }).collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_way_through_both_by_cursor_shows_each_reading_once_however_little_is_read_of_either(
+            table in places(),
+            log in places(),
+            of_table in 1_usize..9,
+            of_log in 1_usize..9,
+        ) {
+            let mut seen: Vec<(Place, bool)> = Vec::new();
+            loop {
+                let last = seen.last().map(|(place, _)| *place);
+                let behind = |all: &BTreeSet<Place>, most: usize| -> Vec<Place> {
+                    let behind = |place: &&Place| last.is_none_or(|last| **place < last);
+                    all.iter().rev().filter(behind).take(most).copied().collect()
+                };
+                let log: Vec<Place> = behind(&log, of_log);
+                let is_log_cut = log.len() == of_log;
+                // Of the table nothing is read that lies behind what was read of the log.
+                let since = log.last().filter(|_| is_log_cut).map(|(second, _)| *second);
+                let mut table: Vec<Place> = behind(&table, usize::MAX);
+                table.retain(|(second, _)| since.is_none_or(|since| *second >= since));
+                table.truncate(of_table);
+                let is_table_cut = table.len() == of_table;
+                let stored = |(second, device): &Place| {
+                    let values = StoredValues::Fields([2.0; 3]);
+                    StoredReading::of_log((*device).to_owned(), at(*second), values)
+                };
+                let row = |(second, device): &Place| LogRow {
+                    key: Key { timestamp: at(*second), device_id: (*device).into() },
+                    values: RowValues::Fields([1.0; 3]),
+                };
+                let is_end = log.is_empty() && table.is_empty();
+                let page = joined(
+                    &Relation::built_in(),
+                    (table.iter().map(stored).collect(), is_table_cut),
+                    (log.iter().map(row).collect(), is_log_cut),
+                );
+                prop_assert_eq!(page.is_empty(), is_end, "each page brings it further");
+                if is_end {
+                    break;
+                }
+                for reading in page {
+                    let device = ["a", "b", "c"].into_iter().find(|name| *name == reading.device_id);
+                    let place = (reading.cursor().place().0 / 1_000_000, device.unwrap());
+                    seen.push((place, reading.values == StoredValues::Fields([2.0; 3])));
+                }
+            }
+            let union: BTreeSet<Place> = table.union(&log).copied().collect();
+            let expected: Vec<_> =
+                union.iter().rev().map(|place| (*place, table.contains(place))).collect();
             prop_assert_eq!(seen, expected);
         }
     }

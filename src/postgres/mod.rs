@@ -74,8 +74,9 @@ pub(crate) use examine::{Examination, Rights};
 pub use failure::Failure;
 pub use insert::insert_statement;
 pub use queries::{
-    Cursor, DeviceFilter, DevicePage, InvalidCursor, LogKey, Position, Relation, StoredColumn,
-    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total, Walk,
+    Ahead, Cursor, DeviceFilter, DevicePage, InvalidCursor, LogKey, Position, Relation,
+    StoredColumn, StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice,
+    Total, Walk,
 };
 pub use reindex::{IndexProgress, index_plan};
 pub use reshape::Reshape;

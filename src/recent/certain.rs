@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::ask::Ask;
-use super::scan::{Found, From, Unread, scan};
+use super::scan::{Effort, Found, From, Unread, scan};
 use super::silence::Silence;
 use crate::base::time::Timestamp;
 use crate::wal::{Log, Offset, WalError};
@@ -88,8 +88,23 @@ impl Recent {
         }
         let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
         let (log, ask) = (self.log.clone(), Arc::clone(ask));
-        let found = tokio::task::spawn_blocking(move || scan(&log, &ask, from)).await;
+        let found =
+            tokio::task::spawn_blocking(move || scan(&log, &ask, from, Effort::OfPage)).await;
         Ok(found.map_err(|_| RecentError::BrokenOff)??)
+    }
+
+    /// As [`Self::find`], however long it takes: only what is more than may be kept is left unread.
+    ///
+    /// # Errors
+    /// See [`RecentError`].
+    pub async fn find_all(&self, ask: Ask, from: From) -> Result<Found, RecentError> {
+        let is_empty = from == From::Flushed && self.flushed() >= *self.log.committed().borrow();
+        if is_empty {
+            return Ok(Found::default());
+        }
+        let log = self.log.clone();
+        let search = move || scan(&log, &ask, from, Effort::OfFile);
+        Ok(tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)??)
     }
 
     /// The newest row of `table` has this time, and everything below `flushed` was in it by then.

@@ -17,7 +17,7 @@ mod settings;
 mod silence;
 
 pub use ask::{Ask, Key};
-pub use certain::Recent;
+pub use certain::{Recent, RecentError};
 pub use devices::{DevicesAsk, LastRow};
 pub use gather::{LogRow, RowValues};
 pub use scan::{Found, From};

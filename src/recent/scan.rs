@@ -22,6 +22,15 @@ const TIME_TO_COUNT: Duration = Duration::from_millis(25);
 const PLENTY: u64 = 2;
 /// So many records are read however long it takes, so that a busy machine does not cut off a short log.
 const ALWAYS: u64 = 20_000;
+/// What the search may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// As long as somebody waits for a page.
+    OfPage,
+    /// As long as it takes.
+    OfFile,
+}
+
 /// Most that is kept meanwhile.
 const BYTES: usize = 8 * 1024 * 1024;
 
@@ -60,7 +69,7 @@ pub struct Unread {
 }
 
 /// What is in the log. Blocks on the disk.
-pub(super) fn scan(log: &Log, ask: &Ask, from: From) -> Result<Found, WalError> {
+pub(super) fn scan(log: &Log, ask: &Ask, from: From, effort: Effort) -> Result<Found, WalError> {
     let started = Instant::now();
     let from = match from {
         From::Flushed => log.flushed(),
@@ -86,7 +95,7 @@ pub(super) fn scan(log: &Log, ask: &Ask, from: From) -> Result<Found, WalError> 
         };
         let is_asked_for = is_wanted || (is_counted && gather.is_counting());
         let until = if is_wanted { TIME } else { TIME_TO_COUNT };
-        let has_time = read < ALWAYS || started.elapsed() < until;
+        let has_time = effort == Effort::OfFile || read < ALWAYS || started.elapsed() < until;
         let is_read = is_asked_for && has_room && has_time;
         if !is_read {
             is_counted = false;

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::harness::{Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, readings};
 
+mod files;
+
 const TOKEN: &str = "token-of-this-test";
 
 struct Setup {
@@ -302,6 +304,9 @@ fn rows_of_a_mapping_are_put_together_column_by_column_as_in_the_table() {
     ]);
     let body = setup.telemetry("table=power");
     assert_eq!((&body["data"], &body["total"]), (&expected, &2.into()));
+    let file = setup.ingestor.get("/api/v1/telemetry?table=power&format=ndjson").body;
+    let lines: Vec<Value> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(Value::Array(lines), expected);
     setup.flusher("resume");
     eventually("it is in the table", || {
         (setup.postgres.session().texts("select count(*)::text from power") == ["2"]).then_some(())

@@ -1,17 +1,24 @@
-//! The latest reading of all devices that match.
+//! The latest reading of all devices that match, of table and log, as pages have them.
+//!
+//! By name they are read page by page. What waits in the log is looked up once, at the beginning: a device of
+//! which something waits has its last value, and one that the table does not have yet comes in its place. By
+//! age, their order changes all the time, and all come at once. While the database does not answer, and where
+//! it is asked which are silent, the last values that the service keeps are the file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::format::Format;
 use super::rows::Rows;
 use super::{File, Turn, Turns};
 use crate::http::AppState;
+use crate::http::device_page;
 use crate::http::error::ApiError;
-use crate::http::exchange::{Download, Exchange, Pieces};
+use crate::http::exchange::{Download, Exchange, Gone, Pieces};
 use crate::http::query::{Parameters, bad};
 use crate::http::remembered::{self, Asked, Remembered};
 use crate::http::selection::Selection;
-use crate::postgres::{DeviceFilter, StoredReading};
+use crate::http::together::{Partial, as_stored, patiently};
+use crate::postgres::{DeviceFilter, DevicePage, Failure, Relation, StoredReading};
 
 /// Devices that are asked for at once.
 const PAGE: u32 = 1_000;
@@ -28,7 +35,7 @@ pub(in crate::http) async fn devices(
     parameters: &Parameters,
 ) -> Result<Box<File>, ApiError> {
     let limit = parameters.number("limit", 1..=u32::MAX)?.unwrap_or(u32::MAX);
-    let mut offset = parameters.offset()?;
+    let offset = parameters.offset()?;
     let filter = DeviceFilter {
         name_contains: parameters.device_name("name_contains")?,
         newest_first: parameters.flag("newest_first")?.unwrap_or(false),
@@ -36,89 +43,259 @@ pub(in crate::http) async fn devices(
     let silent = parameters.flag("silent")?;
     remembered::check(state, silent)?;
     let Selection { relation, shown } = Selection::read(state, parameters).await?;
-    let table = relation.name().to_owned();
     let rows = Rows::new(format, "last_seen", shown);
+    let name = match relation.name() {
+        "telemetry" => "devices".to_owned(),
+        table => format!("devices-{table}"),
+    };
     let turn = turns.take()?;
-    let name = if table == "telemetry" { "devices".to_owned() } else { format!("devices-{table}") };
-    if silent.is_some() {
-        let found =
-            remembered::find(state, &Asked { relation, filter, silent, offset, limit }).await?;
-        let partial = found.partial;
-        exchange
-            .answer_with(Download::start(move |pieces| send_remembered(pieces, rows, found, turn)));
-        return Ok(File::new(format, &name, partial));
-    }
-    // By age their order changes all the time: then all come at once.
-    let size = if filter.newest_first { MOST_BY_AGE } else { PAGE };
-    let query = turn.query().await;
-    let first = state.database.devices(&relation, &filter, offset, size.min(limit)).await;
-    drop(query);
-    let first = first.map_err(|failure| ApiError::of_query(state, &failure, "name_contains"))?;
-    if filter.newest_first && limit > size && first.total.rows > u64::from(offset) + u64::from(size)
-    {
-        let problem = format!(
-            "gives no more than {size} devices in a file, and these are more; set `limit` to at most that, or leave it out"
-        );
-        return Err(bad("newest_first", &problem));
-    }
-    let database = state.database.clone();
+    let asked = Asked { relation, filter, silent, offset, limit };
+    let (source, partial) = Source::find(state, asked, &turn).await?;
     exchange.answer_with(Download::start(move |pieces| async move {
-        let mut left = limit;
-        let mut page = first;
-        let mut sent: HashSet<String> = HashSet::new();
-        let Ok(header) = rows.header() else { return };
-        if pieces.send(header).await.is_err() {
-            return;
-        }
-        loop {
-            let is_last =
-                filter.newest_first || page.passed < size.min(left);
-            // A name that is new moves those behind it, and the last ones come again.
-            page.latest.retain(|reading: &StoredReading| !sent.contains(&reading.device_id));
-            sent = page.latest.iter().map(|reading| reading.device_id.clone()).collect();
-            for piece in rows.pieces(page.latest) {
-                let Ok(piece) = piece else { return };
-                if pieces.send(piece).await.is_err() {
-                    return;
-                }
+        match send(&pieces, &rows, source, &turn).await {
+            Ok(()) => pieces.end().await,
+            Err(BrokenOff::Gone) => {}
+            Err(BrokenOff::Failed(reason)) => {
+                tracing::warn!(
+                    reason,
+                    "a file of devices was broken off: its client has a part of it and is told so"
+                );
             }
-            left = left.saturating_sub(page.passed);
-            offset = offset.saturating_add(page.passed);
-            if is_last || left == 0 {
-                return pieces.end().await;
-            }
-            let query = turn.query().await;
-            let next = database.devices(&relation, &filter, offset, size.min(left)).await;
-            drop(query);
-            page = match next {
-                Ok(next) => next,
-                Err(failure) => {
-                    tracing::warn!(
-                        %failure,
-                        "a file of devices was broken off: its client has a part of it and is told so"
-                    );
-                    return;
-                }
-            };
         }
     }));
-    Ok(File::new(format, &name, None))
+    Ok(File::new(format, &name, partial))
 }
 
-/// Sends devices by their last values.
-async fn send_remembered(pieces: Pieces, rows: Rows, found: Remembered, _turn: Turn) {
-    let Ok(header) = rows.header() else { return };
-    if pieces.send(header).await.is_err() {
-        return;
+/// Why a file is not whole.
+enum BrokenOff {
+    /// Its client has gone.
+    Gone,
+    Failed(String),
+}
+
+impl From<Gone> for BrokenOff {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
     }
-    for from in (0..found.len()).step_by(PAGE as usize) {
-        let latest = found.rows(from, PAGE as usize).map(|device| device.latest).collect();
-        for piece in rows.pieces(latest) {
-            let Ok(piece) = piece else { return };
-            if pieces.send(piece).await.is_err() {
-                return;
+}
+
+impl From<std::io::Error> for BrokenOff {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+async fn send(
+    pieces: &Pieces,
+    rows: &Rows,
+    mut source: Source,
+    turn: &Turn,
+) -> Result<(), BrokenOff> {
+    pieces.send(rows.header()?).await?;
+    loop {
+        let page = source.next(turn).await;
+        let page = page.map_err(|failure| BrokenOff::Failed(failure.to_string()))?;
+        let Some(page) = page else { return Ok(()) };
+        for piece in rows.pieces(page) {
+            pieces.send(piece?).await?;
+        }
+    }
+}
+
+/// Where devices come from.
+enum Source {
+    ByName(Box<ByName>),
+    /// Those that come at once.
+    Found(Vec<StoredReading>),
+    /// And how many of them were sent.
+    Remembered(Remembered, usize),
+}
+
+impl Source {
+    /// Finds the first, and what may be missing.
+    async fn find(
+        state: &AppState,
+        asked: Asked,
+        turn: &Turn,
+    ) -> Result<(Self, Option<Partial>), ApiError> {
+        if asked.silent.is_some() {
+            return Self::remembered(state, &asked).await;
+        }
+        let _query = turn.query().await;
+        if asked.filter.newest_first {
+            return Self::by_age(state, asked).await;
+        }
+        let is_doubtful = state.health.is_database_doubtful();
+        let table = asked.relation.name();
+        let waiting = state.recent.waiting(table, |name| asked.filter.matches(name)).await;
+        let (waiting, is_all) = waiting.map_err(|error| ApiError::internal(&error))?;
+        let waiting = waiting
+            .into_iter()
+            .map(|row| (row.key.device_id.to_string(), as_stored(&asked.relation, row)));
+        let mut source = ByName::new(state, &asked, waiting.collect());
+        match patiently(state, is_doubtful, source.begin()).await {
+            Ok(()) => {
+                let partial = (!is_all).then_some(Partial { complete_from: None });
+                Ok((Self::ByName(Box::new(source)), partial))
+            }
+            Err(failure) if ApiError::is_outage(&failure) => {
+                let found = Self::remembered(state, &asked).await?;
+                match found {
+                    (Self::Remembered(none, _), _) if none.total == 0 => {
+                        Err(ApiError::of_query(state, &failure, "name_contains"))
+                    }
+                    found => Ok(found),
+                }
+            }
+            Err(failure) => Err(ApiError::of_query(state, &failure, "name_contains")),
+        }
+    }
+
+    async fn remembered(
+        state: &AppState,
+        asked: &Asked,
+    ) -> Result<(Self, Option<Partial>), ApiError> {
+        let found = remembered::find(state, asked).await?;
+        let partial = found.partial;
+        Ok((Self::Remembered(found, 0), partial))
+    }
+
+    async fn by_age(state: &AppState, asked: Asked) -> Result<(Self, Option<Partial>), ApiError> {
+        let most = asked.limit.min(MOST_BY_AGE);
+        let is_whole = asked.limit > MOST_BY_AGE;
+        let asked = Asked { limit: most, ..asked };
+        let page = device_page::page(state, &asked).await?;
+        if is_whole && page.total.rows > u64::from(asked.offset) + u64::from(most) {
+            let problem = format!(
+                "gives no more than {most} devices in a file, and these are more; set `limit` to at most that, or leave it out"
+            );
+            return Err(bad("newest_first", &problem));
+        }
+        let latest = page.latest.into_iter().map(|(latest, _)| latest).collect();
+        Ok((Self::Found(latest), page.partial))
+    }
+
+    /// The next page, which may have no device.
+    async fn next(&mut self, turn: &Turn) -> Result<Option<Vec<StoredReading>>, Failure> {
+        match self {
+            Self::ByName(source) => source.next(turn).await,
+            Self::Found(latest) if latest.is_empty() => Ok(None),
+            Self::Found(latest) => Ok(Some(std::mem::take(latest))),
+            Self::Remembered(found, sent) if *sent >= found.len() => Ok(None),
+            Self::Remembered(found, sent) => {
+                let page = found.rows(*sent, PAGE as usize).map(|device| device.latest).collect();
+                *sent += PAGE as usize;
+                Ok(Some(page))
             }
         }
     }
-    pieces.end().await;
+}
+
+/// A way through the devices by name.
+struct ByName {
+    state: AppState,
+    relation: Relation,
+    filter: DeviceFilter,
+    /// The devices of which something waits, as their last values.
+    waiting: HashMap<String, StoredReading>,
+    /// Those of them that the table does not have, and that did not come yet.
+    new: HashSet<String>,
+    /// Names of the table that were passed.
+    passed: u32,
+    to_skip: usize,
+    left: usize,
+    is_last: bool,
+    /// Names of the page before: one that is new in the table moves those behind it, and the last ones come
+    /// again.
+    sent: HashSet<String>,
+    first: Option<Vec<StoredReading>>,
+}
+
+impl ByName {
+    fn new(state: &AppState, asked: &Asked, waiting: HashMap<String, StoredReading>) -> Self {
+        Self {
+            state: state.clone(),
+            relation: asked.relation.clone(),
+            filter: asked.filter.clone(),
+            waiting,
+            new: HashSet::new(),
+            passed: 0,
+            to_skip: asked.offset as usize,
+            left: asked.limit as usize,
+            is_last: false,
+            sent: HashSet::new(),
+            first: None,
+        }
+    }
+
+    /// Reads the first page.
+    async fn begin(&mut self) -> Result<(), Failure> {
+        if !self.waiting.is_empty() {
+            let names: Vec<&str> = self.waiting.keys().map(String::as_str).collect();
+            let has = self.state.database.has_devices(&self.relation, &names).await?;
+            let new = names.iter().zip(has).filter(|(_, has)| !has);
+            self.new = new.map(|(name, _)| (*name).to_owned()).collect();
+        }
+        if self.new.is_empty() {
+            // The table skips faster.
+            self.passed = u32::try_from(self.to_skip).unwrap_or(u32::MAX);
+            self.to_skip = 0;
+        }
+        self.first = Some(self.read().await?);
+        Ok(())
+    }
+
+    async fn next(&mut self, turn: &Turn) -> Result<Option<Vec<StoredReading>>, Failure> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        if self.is_last || self.left == 0 {
+            return Ok(None);
+        }
+        let _query = turn.query().await;
+        self.read().await.map(Some)
+    }
+
+    async fn read(&mut self) -> Result<Vec<StoredReading>, Failure> {
+        let database = &self.state.database;
+        let size = PAGE.min(u32::try_from(self.left.saturating_add(self.to_skip)).unwrap_or(PAGE));
+        let DevicePage { latest, mut names, passed, .. } =
+            database.devices(&self.relation, &self.filter, self.passed, size).await?;
+        let is_last = passed < size;
+        let end = names.last().cloned();
+        if !self.new.is_empty() {
+            let known: HashSet<&String> = names.iter().collect();
+            let new = self.new.iter().filter(|name| !known.contains(name));
+            let new: Vec<String> = new.cloned().collect();
+            names.extend(new);
+            names = database.in_order(&self.relation, &names).await?;
+            if !is_last {
+                let end = names.iter().position(|name| Some(name) == end.as_ref());
+                names.truncate(end.map_or(0, |end| end + 1));
+            }
+        }
+        self.is_last = is_last;
+        self.passed = self.passed.saturating_add(passed);
+        let sent = std::mem::replace(&mut self.sent, names.iter().cloned().collect());
+        names.retain(|name| !sent.contains(name));
+        for name in &names {
+            self.new.remove(name);
+        }
+        let skipped = self.to_skip.min(names.len());
+        names.drain(..skipped);
+        self.to_skip -= skipped;
+        names.truncate(self.left);
+        self.left -= names.len();
+        let mut latest: HashMap<String, StoredReading> =
+            latest.into_iter().map(|reading| (reading.device_id.clone(), reading)).collect();
+        let mut reading = |name: String| newer(latest.remove(&name), self.waiting.remove(&name));
+        Ok(names.into_iter().filter_map(&mut reading).collect())
+    }
+}
+
+/// The one of the table, unless the other was measured later.
+fn newer(stored: Option<StoredReading>, last: Option<StoredReading>) -> Option<StoredReading> {
+    let (Some(one), Some(other)) = (&stored, &last) else { return stored.or(last) };
+    let is_later = other.timestamp.is_some_and(|at| one.compare(at, &other.device_id).is_lt());
+    if is_later { last } else { stored }
 }

@@ -40,8 +40,10 @@ impl Format {
 pub(in crate::http) struct Wanted {
     /// `csv` (RFC 4180) or `ndjson` for all that matches as one file, as `Accept: text/csv` and
     /// `Accept: application/x-ndjson` ask for it; goes before `Accept`. `limit` has no default and no
-    /// maximum then. In CSV, nothing and an empty text are the same. A file has what is in the database: what
-    /// waits in the log is not in it, and while the database is away it is a 503.
+    /// maximum then. In CSV, nothing and an empty text are the same. A file has what pages have, also
+    /// what waits in the log. If the database does not answer when it is asked for, it is made of the log or of the
+    /// last values of devices, and has the headers `X-Partial: true` and, if `complete_from` of a page would be
+    /// known, `X-Complete-From`.
     #[param(required = false, value_type = String, format = "file-format", pattern = "^(json|csv|ndjson)$")]
     #[expect(dead_code, reason = "the description of the parameter, which `Accepted` reads")]
     format: Option<String>,

@@ -24,6 +24,7 @@ use super::together::Partial;
 mod devices;
 mod format;
 mod rows;
+mod source;
 mod telemetry;
 
 pub(super) use devices::devices;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::format::Format;
 use super::rows::Rows;
+use super::source::{Fault, Source};
 use super::{File, Turn, Turns};
 use crate::base::retry::Backoff;
 use crate::http::AppState;
@@ -11,7 +12,7 @@ use crate::http::error::ApiError;
 use crate::http::exchange::{Download, Exchange, Gone, Pieces};
 use crate::http::query::Parameters;
 use crate::http::selection::Selection;
-use crate::postgres::{Database, Failure, Position, StoredReading, TelemetryFilter, Walk};
+use crate::postgres::{Position, StoredReading, TelemetryFilter};
 
 /// How often a page is asked for in vain before the transfer is broken off.
 const ATTEMPTS: u32 = 8;
@@ -34,13 +35,13 @@ pub(in crate::http) async fn telemetry(
     let Selection { relation, shown } = Selection::read(state, parameters).await?;
     let table = relation.name().to_owned();
     let rows = Rows::new(format, "timestamp", shown);
-    let mut walk = Walk::new(relation, filter, position, limit);
+    let mut source = Source::new(state, relation, filter, position, limit);
     let turn = turns.take()?;
-    let first = read(&turn, &state.database, &mut walk).await;
-    let first = first.map_err(|failure| ApiError::of_query(state, &failure, "device_id"))?;
-    let database = state.database.clone();
+    let query = turn.query().await;
+    let (first, partial) = source.begin().await?;
+    drop(query);
     exchange.answer_with(Download::start(move |pieces| async move {
-        match send(&pieces, &rows, &turn, database, walk, first).await {
+        match send(&pieces, &rows, &turn, source, first).await {
             Ok(()) => pieces.end().await,
             Err(BrokenOff::Gone) => {}
             Err(BrokenOff::Failed(reason)) => {
@@ -51,7 +52,7 @@ pub(in crate::http) async fn telemetry(
             }
         }
     }));
-    Ok(File::new(format, &table, None))
+    Ok(File::new(format, &table, partial))
 }
 
 /// Why a file is not whole.
@@ -77,8 +78,7 @@ async fn send(
     pieces: &Pieces,
     rows: &Rows,
     turn: &Turn,
-    database: Database,
-    mut walk: Walk,
+    mut source: Source,
     first: Vec<StoredReading>,
 ) -> Result<(), BrokenOff> {
     pieces.send(rows.header()?).await?;
@@ -90,36 +90,23 @@ async fn send(
             }
             Ok::<_, BrokenOff>(())
         };
-        // The database makes the next page while this one is sent.
-        let (sent, next) = tokio::join!(sending, read_patiently(turn, &database, &mut walk));
+        // The next page is made while this one is sent.
+        let (sent, next) = tokio::join!(sending, read_patiently(turn, &mut source));
         sent?;
-        page = next.map_err(|failure| BrokenOff::Failed(failure.to_string()))?;
+        page = next.map_err(|fault| BrokenOff::Failed(fault.to_string()))?;
     }
     Ok(())
 }
 
-async fn read(
-    turn: &Turn,
-    database: &Database,
-    walk: &mut Walk,
-) -> Result<Vec<StoredReading>, Failure> {
-    let _query = turn.query().await;
-    database.walk_on(walk).await
-}
-
-async fn read_patiently(
-    turn: &Turn,
-    database: &Database,
-    walk: &mut Walk,
-) -> Result<Vec<StoredReading>, Failure> {
+async fn read_patiently(turn: &Turn, source: &mut Source) -> Result<Vec<StoredReading>, Fault> {
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, fastrand::Rng::new());
     let mut attempts = 1;
     loop {
-        match read(turn, database, walk).await {
-            Err(failure) if attempts == ATTEMPTS || failure.is_configuration() => {
-                return Err(failure);
-            }
-            Err(_) => {
+        let query = turn.query().await;
+        let read = source.next().await;
+        drop(query);
+        match read {
+            Err(Fault::Database(failure)) if attempts < ATTEMPTS && !failure.is_configuration() => {
                 attempts += 1;
                 tokio::time::sleep(pauses.next_pause()).await;
             }

@@ -41,4 +41,4 @@ pub use row::{StoredReading, StoredValues};
 pub(super) use tables::Tables;
 pub use telemetry::{Position, TelemetryFilter, TelemetrySlice};
 pub use total::{TOTAL_EXACT_UP_TO, Total};
-pub use walk::Walk;
+pub use walk::{Ahead, Walk};

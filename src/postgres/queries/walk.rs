@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::telemetry::{Asked, Position, TelemetryFilter, page};
+use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
@@ -43,6 +44,27 @@ impl Walk {
     }
 }
 
+/// A page of a [`Walk`].
+#[derive(Debug)]
+pub struct Ahead {
+    /// Newest first.
+    pub readings: Vec<StoredReading>,
+    /// Whether there may be more behind the last of them.
+    pub is_cut: bool,
+}
+
+impl Walk {
+    /// Goes past `last`, whoever has it.
+    pub fn pass(&mut self, last: &StoredReading) {
+        self.position = Position::After(last.cursor());
+    }
+
+    /// Goes past so many readings of the table, before anything else was passed.
+    pub fn skip(&mut self, readings: u32) {
+        self.position = Position::Offset(readings);
+    }
+}
+
 impl Database {
     /// The next readings of `walk`; none at its end. After a failure it can be called again, and goes on
     /// where it was.
@@ -50,35 +72,49 @@ impl Database {
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
     pub async fn walk_on(&self, walk: &mut Walk) -> Result<Vec<StoredReading>, Failure> {
+        let Ahead { readings, is_cut } = self.look_ahead(walk, None).await?;
+        if !is_cut {
+            walk.left = 0;
+        }
+        walk.left = walk.left.saturating_sub(readings.len() as u64);
+        if let Some(last) = readings.last() {
+            walk.pass(last);
+        }
+        Ok(readings)
+    }
+
+    /// The next readings of `walk` that were not measured before `since`, which it does not pass.
+    ///
+    /// # Errors
+    /// As [`Self::walk_on`].
+    pub async fn look_ahead(
+        &self,
+        walk: &mut Walk,
+        since: Option<Timestamp>,
+    ) -> Result<Ahead, Failure> {
         let Walk { relation, filter, position, left, pace } = walk;
         let wanted = u32::try_from(*left).unwrap_or(u32::MAX).min(pace.rows);
         if wanted == 0 {
-            return Ok(Vec::new());
+            return Ok(Ahead { readings: Vec::new(), is_cut: false });
         }
+        let filter = TelemetryFilter { start: filter.start.max(since), ..filter.clone() };
         let began = Instant::now();
         let read = within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
             let newest = self.tables.of(relation.name()).newest.get();
-            let readings =
-                page(session, Asked { relation, filter, newest }, position, wanted).await?;
+            let asked = Asked { relation, filter: &filter, newest };
+            let readings = page(session, asked, position, wanted).await?;
             session.end().await?;
             lease.keep();
             Ok(readings)
         });
         match read.await {
             Ok(readings) => {
-                *left = if readings.len() < wanted as usize {
-                    0
-                } else {
-                    left.saturating_sub(wanted.into())
-                };
-                if let Some(last) = readings.last() {
-                    *position = Position::After(last.cursor());
-                }
                 pace.took(began.elapsed(), readings.iter().map(StoredReading::bytes).sum());
-                Ok(readings)
+                let is_cut = readings.len() >= wanted as usize;
+                Ok(Ahead { readings, is_cut })
             }
             Err(failure) => {
                 if matches!(failure, Failure::TimedOut { .. }) {
