@@ -277,8 +277,9 @@ fn as_many_batches_are_in_flight_as_flush_connections_says() {
         let mut other = postgres.session();
         other.execute("begin; lock table telemetry in access exclusive mode");
         devices.publish_readings(10..200);
-        let waiting = "select count(*) from pg_locks \
-                       where relation = 'telemetry'::regclass and not granted";
+        // Who writes: readers wait for it too.
+        let waiting = "select count(*) from pg_locks where relation = 'telemetry'::regclass \
+                       and mode = 'RowExclusiveLock' and not granted";
         eventually_eq("batches wait for the table", &connections, || postgres.value(waiting));
         // One more would have come by then.
         for _ in 0..20 {
