@@ -152,6 +152,12 @@ fn open_shared(
         quarantine_bytes: AtomicU64::new(0),
     });
     if let Some((first, sealed)) = newest {
+        // What the disk does not read of it is lost by now, and no error when it is opened once more.
+        if !sealed.lost.is_empty()
+            && let Some(generation) = lock(&shared.state).generations.get_mut(&first)
+        {
+            generation.unreadable = Unreadable::IsLost;
+        }
         shared.take_sealed(first, sealed);
     }
     shared.measure_quarantine();

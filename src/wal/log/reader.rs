@@ -234,6 +234,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_lost_when_the_log_was_opened_is_no_error_when_its_generation_is_opened_again() {
+        let retain = Duration::ZERO;
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
+        let storage = MemoryStorage::default();
+        let reopen = |metrics: &Metrics| {
+            let clock = Arc::new(SystemClock::default());
+            open(Box::new(storage.clone()), clock, limits, metrics).unwrap()
+        };
+        let (mut writer, log) = reopen(&Metrics::new().unwrap());
+        for _ in 0..3 {
+            writer.maintain().unwrap();
+            commit(&mut writer, 10);
+        }
+        drop((writer, log));
+        storage.fail_reads_in(20);
+
+        let metrics = Metrics::new().unwrap();
+        let (_writer, log) = reopen(&metrics);
+        assert_eq!(metrics.wal_lost_records.get(), 10);
+        for _ in 0..2 {
+            // Others that are read in between have it closed.
+            assert_eq!(log.read(0, 30).unwrap().len(), 20);
+        }
+        assert_eq!(metrics.wal_lost_records.get(), 10);
+    }
+
+    #[test]
     fn what_was_flushed_and_freed_under_a_readers_hands_is_no_damage() {
         let limits = Limits {
             max_bytes: u64::MAX,

@@ -122,6 +122,16 @@ impl MemoryStorage {
         Some(offsets)
     }
 
+    /// Makes all reads of the generation `first` fail.
+    #[cfg(test)]
+    pub(in crate::wal) fn fail_reads_in(&self, first: Offset) {
+        let disk = lock(&self.disk);
+        let mut contents = disk.generations[&first].contents();
+        for block in contents.firsts() {
+            contents.fail_reads(block, u32::MAX);
+        }
+    }
+
     /// Makes all reads work again.
     pub fn mend_reads(&self) {
         for generation in lock(&self.disk).generations.values() {
