@@ -202,6 +202,10 @@ pub struct Quarantined {
     /// read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_version: Option<u16>,
+    /// The offset that the log went on with, if nothing of it could be read: it may have held what lies
+    /// between, which nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Offset>,
 }
 
 impl Quarantined {
@@ -213,6 +217,7 @@ impl Quarantined {
             salvaged_records: 0,
             lost_ranges,
             unknown_version: None,
+            resumed_at: None,
         }
     }
 }

@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use super::contract::{Bounds, Generation, Positions, Sealed, Unreadable};
+use super::contract::{Bounds, Generation, Positions, Quarantined, Sealed, Unreadable};
 use super::found::Found;
 use super::index::{FrameIndex, FrameRef, FrameSource, IndexedGeneration};
 use super::offset::{Offset, OffsetRange, merged};
@@ -176,14 +176,30 @@ pub(super) struct Recovered<G> {
     pub(super) gone: Option<OffsetRange>,
 }
 
-/// Finds out how far a log with these `generations`, oldest first, had come. Only the newest with a
+/// Where each of the generations that begin at `firsts`, oldest first, ends: where the next one begins. But if
+/// one between them was set aside because nothing of it could be read, offsets were skipped behind it that
+/// it may have held, and the one before it ends where it began: those are not missed there.
+pub(super) fn with_ends(
+    firsts: &[Offset],
+    set_aside: &[Quarantined],
+) -> Vec<(Offset, Option<Offset>)> {
+    let end = |at: usize| {
+        let (first, next) = (firsts[at], *firsts.get(at + 1)?);
+        let skipped = set_aside.iter().filter(|report| report.resumed_at == Some(next));
+        let began = skipped.filter_map(|report| report.id.parse::<Offset>().ok());
+        Some(began.filter(|began| (first..next).contains(began)).min().unwrap_or(next))
+    };
+    (0..firsts.len()).map(|at| (firsts[at], end(at))).collect()
+}
+
+/// Finds out how far a log with these `generations`, as [`with_ends`] lists them, had come. Only the newest with a
 /// record is looked into, and one behind it without any, so this takes the same time however much waits.
 ///
 /// # Errors
 /// Those of `open`.
 pub(super) fn recover<G: Opened, E>(
     written: Option<Positions>,
-    generations: &[Offset],
+    generations: &[(Offset, Option<Offset>)],
     mut open: impl FnMut(Offset, Bounds) -> Result<G, E>,
 ) -> Result<Recovered<G>, E> {
     let Positions { committed, mut flushed } = written.unwrap_or_default();
@@ -191,15 +207,13 @@ pub(super) fn recover<G: Opened, E>(
     let (mut without_records, mut newest) = (None, None);
     // It is what the process that starts now needs to go on, see `Unreadable`.
     let unreadable = Unreadable::IsLost;
-    let mut end = None;
-    for first in generations.iter().rev().copied() {
+    for (first, end) in generations.iter().rev().copied() {
         let committed = if end.is_none() { committed } else { first };
         let opened = open(first, Bounds { flushed, committed, end, unreadable })?;
         flushed = flushed.max(opened.flushed());
         if end.is_none() {
             next = opened.end();
         }
-        end = Some(first);
         if opened.end() > first {
             newest = Some((first, opened));
             break;
@@ -207,7 +221,7 @@ pub(super) fn recover<G: Opened, E>(
         without_records = Some((first, opened));
     }
     let with_records = generations.len() - usize::from(without_records.is_some());
-    let oldest = generations[..with_records].first().copied();
+    let oldest = generations[..with_records].first().map(|(first, _)| *first);
     let start = oldest.unwrap_or(next);
     // The positions are never behind what was deleted; without them nobody knows.
     let is_gone = written.is_some() && flushed < start;

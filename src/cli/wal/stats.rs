@@ -158,7 +158,8 @@ impl Stats {
             writeln!(out, "\n{:<20}  {:>12}  {:>12}  SET ASIDE", "QUARANTINE", "SALVAGED", "LOST")?;
         }
         for set_aside in &self.quarantined {
-            let Quarantined { id, at, salvaged_records, lost_ranges, unknown_version } = set_aside;
+            let Quarantined { id, at, salvaged_records, lost_ranges, unknown_version, .. } =
+                set_aside;
             let salvaged = with_commas(*salvaged_records);
             let lost = with_commas(lost_ranges.iter().map(OffsetRange::records).sum());
             let note = if unknown_version.is_some() { NEWER } else { "" };

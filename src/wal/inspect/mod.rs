@@ -16,7 +16,7 @@ use super::contract::{Positions, Quarantined, Unreadable, generation_id};
 use super::directory::quarantine::{self, report};
 use super::directory::{LOCK, first_offset, generations, positions};
 use super::offset::Offset;
-use super::recovery::{bounds_of_older, recover};
+use super::recovery::{bounds_of_older, recover, with_ends};
 
 mod error;
 mod generation;
@@ -90,12 +90,8 @@ impl Inspection {
         let file = existing(&dir.join(positions::NAME))?;
         let written = file.as_ref().and_then(positions::read);
         let firsts = generations(dir).map_err(cannot_read(dir))?;
-        let part = |(at, first): (usize, &Offset)| Part {
-            first: *first,
-            end: firsts.get(at + 1).copied(),
-            dir: dir.join(generation_id(*first)),
-        };
-        let parts = firsts.iter().enumerate().map(part).collect();
+        let part = |(first, end)| Part { first, end, dir: dir.join(generation_id(first)) };
+        let parts = with_ends(&firsts, &set_aside(dir)).into_iter().map(part).collect();
         let dir = dir.to_owned();
         Ok(Self { dir, parts, only: None, belongs_to_log: true, written, _lock: lock })
     }
@@ -126,9 +122,7 @@ impl Inspection {
     /// Damaged generations that the service has set aside out of this log.
     #[must_use]
     pub fn quarantined(&self) -> Vec<Quarantined> {
-        let dir = self.dir.join(quarantine::NAME);
-        let ids = generations(&dir).unwrap_or_default();
-        ids.into_iter().filter_map(|first| report(&dir.join(generation_id(first)))).collect()
+        set_aside(&self.dir)
     }
 
     /// The generations with records from offset `from` on, oldest first, each looked into when it is
@@ -147,8 +141,8 @@ impl Inspection {
         let mut flushed = None;
         let mut newest = Vec::new();
         if self.belongs_to_log {
-            let firsts: Vec<Offset> = self.parts.iter().map(|part| part.first).collect();
-            let recovered = recover(self.written, &firsts, |first, bounds| {
+            let listed: Vec<_> = self.parts.iter().map(|part| (part.first, part.end)).collect();
+            let recovered = recover(self.written, &listed, |first, bounds| {
                 let at = self.parts.partition_point(|part| part.first < first);
                 ExaminedGeneration::look_into(&self.parts[at], bounds, true, progress)
             })?;
@@ -169,6 +163,13 @@ impl Inspection {
             }
         }))
     }
+}
+
+/// The reports of what was set aside out of the log in `dir`.
+fn set_aside(dir: &Path) -> Vec<Quarantined> {
+    let dir = dir.join(quarantine::NAME);
+    let ids = generations(&dir).unwrap_or_default();
+    ids.into_iter().filter_map(|first| report(&dir.join(generation_id(first)))).collect()
 }
 
 /// `path`, opened, if it is there.

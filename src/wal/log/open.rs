@@ -21,7 +21,7 @@ use crate::wal::contract::{Positions, Quarantined, Storage, Unreadable};
 use crate::wal::error::WalError;
 use crate::wal::frame::{HEADER_BYTES, MOST_RECORDS};
 use crate::wal::offset::{Offset, OffsetRange};
-use crate::wal::recovery::{Recovered, recover};
+use crate::wal::recovery::{Recovered, recover, with_ends};
 use crate::wal::tail::Tail;
 
 /// More than a database without a record takes on disk.
@@ -78,28 +78,30 @@ fn open_shared(
     limits: Limits,
     metrics: &Metrics,
 ) -> Result<Arc<Shared>, WalError> {
-    let ids = storage.list()?;
+    let listed = with_ends(&storage.list()?, &storage.quarantined());
     let mut generations = BTreeMap::new();
-    for (at, first) in ids.iter().enumerate() {
-        let end = ids.get(at + 1).copied();
-        let unreadable = if storage.is_marked_unreadable(*first) {
+    for (first, end) in listed.iter().copied() {
+        let unreadable = if storage.is_marked_unreadable(first) {
             Unreadable::IsLost
         } else {
             Unreadable::IsAnError
         };
-        let disk_bytes = storage.disk_bytes(*first);
-        generations.insert(*first, Generation::closed(end, disk_bytes, unreadable));
+        let disk_bytes = storage.disk_bytes(first);
+        generations.insert(first, Generation::closed(end, disk_bytes, unreadable));
     }
     let recovered =
-        recover(storage.read_positions(), &ids, |first, bounds| storage.open(first, bounds))?;
+        recover(storage.read_positions(), &listed, |first, bounds| storage.open(first, bounds))?;
     let Recovered { flushed, mut next, without_records, newest, gone } = recovered;
     if let Some((first, sealed)) = without_records {
         generations.remove(&first);
         let disk_bytes = storage.disk_bytes(first);
         if disk_bytes > EMPTY_BYTES {
             let unknown_version = sealed.unknown_version;
+            // Offsets that it may have held are not given out again.
+            next = next.saturating_add(disk_bytes.saturating_mul(RECORDS_A_BYTE));
             let report = Quarantined {
                 unknown_version,
+                resumed_at: Some(next),
                 ..Quarantined::new(first, clock.wall(), Vec::new())
             };
             tracing::error!(
@@ -108,8 +110,6 @@ fn open_shared(
                 "nothing in the newest WAL generation can be read: it is set aside in quarantine"
             );
             set_aside(&*storage, first, &report)?;
-            // Offsets that it may have held are not given out again.
-            next = next.saturating_add(disk_bytes.saturating_mul(RECORDS_A_BYTE));
         }
     }
     if let Some(OffsetRange { from, to }) = gone {
@@ -189,5 +189,58 @@ fn set_aside(storage: &dyn Storage, first: Offset, report: &Quarantined) -> Resu
             Ok(())
         }
         outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::time::{SystemClock, Timestamp};
+    use crate::telemetry::Reading;
+    use crate::wal::engine::memory::MemoryStorage;
+
+    fn commit(writer: &mut Writer, count: i32) {
+        let at = Timestamp::from_millis(1_759_667_696_000).unwrap();
+        for number in 0..count {
+            let device_id = format!("device-{number}");
+            let values = [f64::from(number) * 0.37, 1.0 / f64::from(number + 1), 50.0];
+            writer.append(at, Reading { device_id, timestamp: at, values });
+        }
+        writer.commit().unwrap();
+    }
+
+    #[test]
+    fn offsets_skipped_behind_a_generation_that_could_not_be_read_are_no_loss_to_later_processes() {
+        let retain = Duration::ZERO;
+        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
+        let storage = MemoryStorage::default();
+        let reopen = |metrics: &Metrics| {
+            let clock = Arc::new(SystemClock::default());
+            open(Box::new(storage.clone()), clock, limits, metrics).unwrap()
+        };
+        let (mut writer, log) = reopen(&Metrics::new().unwrap());
+        commit(&mut writer, 10);
+        writer.maintain().unwrap();
+        commit(&mut writer, 10_000);
+        assert!(storage.disk_bytes(10) > EMPTY_BYTES);
+        drop((writer, log));
+        storage.spoil(10);
+        // Nothing says any more how far the log had come.
+        storage.cut_power_dropping_all();
+
+        let mut waiting = 10;
+        for _ in 0..3 {
+            let metrics = Metrics::new().unwrap();
+            let (mut writer, log) = reopen(&metrics);
+            assert!(log.stats().next_offset > 10_010);
+            assert_eq!(log.read(0, Offset::MAX).unwrap().len(), waiting);
+            assert_eq!(log.stats().pending_records, waiting as u64);
+            assert_eq!(metrics.wal_lost_records.get(), 0);
+            assert_eq!(log.quarantined().len(), 1);
+            commit(&mut writer, 5);
+            waiting += 5;
+        }
     }
 }

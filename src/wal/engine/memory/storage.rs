@@ -11,6 +11,8 @@ use crate::wal::contract::{
     Active, Bounds, Positions, Quarantined, Sealed, Storage, generation_id,
 };
 use crate::wal::error::WalError;
+#[cfg(test)]
+use crate::wal::frame::HEADER_BYTES;
 use crate::wal::offset::{Offset, OffsetRange};
 
 /// A place in memory. Clones share it, so that a test keeps a hold on what the log was given.
@@ -120,6 +122,16 @@ impl MemoryStorage {
         let offsets = contents.offsets(first)?;
         contents.fail_reads(first, times);
         Some(offsets)
+    }
+
+    /// Flips a bit of each block of the generation `first`.
+    #[cfg(test)]
+    pub(in crate::wal) fn spoil(&self, first: Offset) {
+        let disk = lock(&self.disk);
+        let mut contents = disk.generations[&first].contents();
+        for block in contents.firsts() {
+            contents.flip_bit(block, HEADER_BYTES * 8);
+        }
     }
 
     /// Makes all reads of the generation `first` fail.
