@@ -40,13 +40,13 @@ pub struct Status {
 
 /// See the module.
 pub struct Control {
-    wishes: watch::Sender<Wishes>,
+    requests: watch::Sender<Requests>,
     shown: Mutex<Shown>,
 }
 
 /// What operators want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wishes {
+pub(super) struct Requests {
     pub(super) is_paused: bool,
     /// How often they asked for what is refused to be dead-lettered.
     pub(super) rejects: u64,
@@ -73,7 +73,7 @@ impl Default for Control {
             resending: 0,
             retry_at: None,
         };
-        Self { wishes: watch::Sender::default(), shown: Mutex::new(shown) }
+        Self { requests: watch::Sender::default(), shown: Mutex::new(shown) }
     }
 }
 
@@ -92,7 +92,7 @@ impl Control {
     /// Makes dead letters of what the database refuses, whoever is at fault, until it accepts a row
     /// again.
     pub fn reject(&self) {
-        self.wishes.send_modify(|wishes| wishes.rejects += 1);
+        self.requests.send_modify(|requests| requests.rejects += 1);
     }
 
     /// What the flusher is doing now.
@@ -101,7 +101,7 @@ impl Control {
         let shown = self.lock();
         let until = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
         Status {
-            state: if self.wishes.borrow().is_paused { State::Paused } else { shown.state },
+            state: if self.requests.borrow().is_paused { State::Paused } else { shown.state },
             consecutive_failures: shown.consecutive_failures,
             last_error: shown.last_error.clone(),
             is_refused: shown.is_refused,
@@ -112,14 +112,14 @@ impl Control {
 
     fn set_paused(&self, is_paused: bool) -> bool {
         let mut was_paused = is_paused;
-        self.wishes.send_modify(|wishes| {
-            was_paused = std::mem::replace(&mut wishes.is_paused, is_paused);
+        self.requests.send_modify(|requests| {
+            was_paused = std::mem::replace(&mut requests.is_paused, is_paused);
         });
         was_paused != is_paused
     }
 
-    pub(super) fn wishes(&self) -> watch::Receiver<Wishes> {
-        self.wishes.subscribe()
+    pub(super) fn requests(&self) -> watch::Receiver<Requests> {
+        self.requests.subscribe()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Shown> {

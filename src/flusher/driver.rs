@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::control::{Control, State, Wishes};
+use super::control::{Control, Requests, State};
 use super::plan::{BatchId, Command, Event, Plan, Report};
 use super::settings::Settings;
 use super::sink::{FlushError, LOOKED_WITHIN, Sink};
@@ -47,7 +47,7 @@ pub struct Flusher<S> {
     work: JoinSet<Done>,
     /// Rows that were read and may be needed again.
     rows: HashMap<BatchId, Arc<Batch>>,
-    wishes: Wishes,
+    requests: Requests,
     outcome: Option<Result<(), FlushError>>,
 }
 
@@ -64,7 +64,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
             started: Instant::now(),
             work: JoinSet::new(),
             rows: HashMap::new(),
-            wishes: Wishes::default(),
+            requests: Requests::default(),
             outcome: None,
         }
     }
@@ -75,12 +75,12 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
     /// If this machine fails: the log cannot be read, or a letter may not be durable.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FlushError> {
         let mut committed = self.parts.log.committed();
-        let mut wishes = self.parts.control.wishes();
+        let mut requests = self.parts.control.requests();
         let mut event = Event::Grown(*committed.borrow_and_update());
         loop {
             self.activity.begin();
             self.handle(event).await;
-            let wanted = *wishes.borrow_and_update();
+            let wanted = *requests.borrow_and_update();
             self.hear(wanted).await;
             if let Some(outcome) = self.outcome.take() {
                 return outcome;
@@ -92,7 +92,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                 Some(done) = self.work.join_next() => self.done(done.unwrap_or_else(|e| work::panicked(e))),
                 () = tokio::time::sleep_until(wake) => Event::Tick,
                 Ok(()) = committed.changed() => Event::Grown(*committed.borrow_and_update()),
-                Ok(()) = wishes.changed() => Event::Tick,
+                Ok(()) = requests.changed() => Event::Tick,
                 () = stop.cancelled(), if !self.plan.is_stopping() => Event::Stop,
             };
         }
@@ -112,12 +112,12 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
         done.event
     }
 
-    async fn hear(&mut self, wishes: Wishes) {
-        let before = std::mem::replace(&mut self.wishes, wishes);
-        if wishes.is_paused != before.is_paused {
-            self.handle(if wishes.is_paused { Event::Pause } else { Event::Resume }).await;
+    async fn hear(&mut self, requests: Requests) {
+        let before = std::mem::replace(&mut self.requests, requests);
+        if requests.is_paused != before.is_paused {
+            self.handle(if requests.is_paused { Event::Pause } else { Event::Resume }).await;
         }
-        if wishes.rejects != before.rejects {
+        if requests.rejects != before.rejects {
             self.handle(Event::Reject).await;
         }
     }

@@ -26,7 +26,7 @@ use crate::postgres::{
     Cursor, Failure, LogKey, Position, QUERY_TIMEOUT, Relation, StoredReading, StoredValues,
     TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total,
 };
-use crate::recent::{Ask, Found, From, LogRow, RowValues};
+use crate::recent::{Ask, Found, LogPart, LogRow, RowValues};
 use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell};
 
 /// Longest wait for the database, all queries of an answer together: a query that only takes long is ended by
@@ -64,11 +64,11 @@ pub(super) struct Question {
 pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page, ApiError> {
     let ask = Arc::new(asked.of_log());
     let is_doubtful = state.health.is_database_doubtful();
-    let from = if is_doubtful { From::Retained } else { From::Flushed };
+    let part = if is_doubtful { LogPart::Retained } else { LogPart::Pending };
     let flushed = state.recent.flushed();
-    let find = |from| state.recent.find(&ask, from);
+    let find = |part| state.recent.find(&ask, part);
     let broken = |error| ApiError::internal(&error);
-    let found = find(from).await.map_err(broken)?;
+    let found = find(part).await.map_err(broken)?;
     let failure = match patiently(state, is_doubtful, of_table(state, asked, &found)).await {
         Ok(slice) => {
             if asked.is_whole() && matches!(asked.position, Position::Offset(0)) {
@@ -87,9 +87,9 @@ pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page
     if !ApiError::is_outage(&failure) {
         return Err(ApiError::of_query(state, &failure, "device_id"));
     }
-    let found = match from {
-        From::Retained => found,
-        From::Flushed => find(From::Retained).await.map_err(broken)?,
+    let found = match part {
+        LogPart::Retained => found,
+        LogPart::Pending => find(LogPart::Retained).await.map_err(broken)?,
     };
     if !found.has_table {
         return Err(ApiError::of_query(state, &failure, "device_id"));

@@ -45,20 +45,20 @@ pub(super) struct Connections {
     /// How long an idle connection is believed to work without a question.
     trust: Duration,
     places: Arc<Semaphore>,
-    home: Home,
+    home: SharedIdle,
 }
 
-type Home = Arc<Rest>;
+type SharedIdle = Arc<IdleConnections>;
 
 /// Where connections are between their uses.
 #[derive(Default)]
-struct Rest {
+struct IdleConnections {
     idle: Mutex<Vec<Idle>>,
     /// The version of the login that a connection must have been opened with to be used again.
     login: AtomicU64,
 }
 
-impl Rest {
+impl IdleConnections {
     /// A panic elsewhere cannot leave a list of connections half changed.
     fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,7 +182,7 @@ impl fmt::Debug for Connections {
 pub(super) struct Lease {
     session: Session,
     opened: Opened,
-    home: Home,
+    home: SharedIdle,
     place: OwnedSemaphorePermit,
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Registry(Arc<Mutex<Known>>);
 struct Known {
     /// Of names. Two in a million have the same with a chance of one in forty million, and then until
     /// [`TRUSTED_FOR`] has passed: the key is another then.
-    hashes: HashSet<u64, BuildHasherDefault<Itself>>,
+    hashes: HashSet<u64, BuildHasherDefault<Unhashed>>,
     key: RandomState,
     since: Instant,
     set_aside: Option<Instant>,
@@ -144,9 +144,9 @@ fn push_literal(sql: &mut String, text: &str) {
 
 /// For what is a hash already.
 #[derive(Default)]
-struct Itself(u64);
+struct Unhashed(u64);
 
-impl Hasher for Itself {
+impl Hasher for Unhashed {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);

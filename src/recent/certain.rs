@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::ask::Ask;
-use super::scan::{Effort, Found, From, Unread, scan};
+use super::scan::{Effort, Found, LogPart, Unread, scan};
 use super::silence::Silence;
 use crate::base::time::Timestamp;
 use crate::wal::{Log, Offset, WalError};
@@ -81,15 +81,15 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn find(&self, ask: &Arc<Ask>, from: From) -> Result<Found, RecentError> {
-        let is_empty = from == From::Flushed && self.flushed() >= *self.log.committed().borrow();
+    pub async fn find(&self, ask: &Arc<Ask>, part: LogPart) -> Result<Found, RecentError> {
+        let is_empty = part == LogPart::Pending && self.flushed() >= *self.log.committed().borrow();
         if is_empty {
             return Ok(Found { is_counted: true, ..Found::default() });
         }
         let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
         let (log, ask) = (self.log.clone(), Arc::clone(ask));
         let found =
-            tokio::task::spawn_blocking(move || scan(&log, &ask, from, Effort::OfPage)).await;
+            tokio::task::spawn_blocking(move || scan(&log, &ask, part, Effort::OfPage)).await;
         Ok(found.map_err(|_| RecentError::BrokenOff)??)
     }
 
@@ -97,13 +97,13 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn find_all(&self, ask: Ask, from: From) -> Result<Found, RecentError> {
-        let is_empty = from == From::Flushed && self.flushed() >= *self.log.committed().borrow();
+    pub async fn find_all(&self, ask: Ask, part: LogPart) -> Result<Found, RecentError> {
+        let is_empty = part == LogPart::Pending && self.flushed() >= *self.log.committed().borrow();
         if is_empty {
             return Ok(Found::default());
         }
         let log = self.log.clone();
-        let search = move || scan(&log, &ask, from, Effort::OfFile);
+        let search = move || scan(&log, &ask, part, Effort::OfFile);
         Ok(tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)??)
     }
 

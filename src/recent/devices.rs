@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::ask::{Ask, Key};
 use super::certain::{Recent, RecentError};
 use super::gather::{LogRow, RowValues};
-use super::scan::{Found, From};
+use super::scan::{Found, LogPart};
 use crate::base::time::Timestamp;
 use crate::wal::WalError;
 use crate::wal::log::{Last, LastValues, Latest};
@@ -183,7 +183,7 @@ impl Recent {
             wanted: 0,
             counted: MOST,
         };
-        let Found { keys, is_counted, .. } = self.find(&Arc::new(ask), From::Flushed).await?;
+        let Found { keys, is_counted, .. } = self.find(&Arc::new(ask), LogPart::Pending).await?;
         let names: HashSet<Arc<str>> = keys.into_iter().map(|key| key.device_id).collect();
         let matching = names.iter().filter(|name| matches(name));
         Ok((matching.filter_map(|name| self.last(table, name)).collect(), is_counted))

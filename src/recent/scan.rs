@@ -36,9 +36,9 @@ const BYTES: usize = 8 * 1024 * 1024;
 
 /// Which part of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum LogPart {
     /// What the database does not have.
-    Flushed,
+    Pending,
     /// What it has and is still here as well.
     Retained,
 }
@@ -69,11 +69,11 @@ pub struct Unread {
 }
 
 /// What is in the log. Blocks on the disk.
-pub(super) fn scan(log: &Log, ask: &Ask, from: From, effort: Effort) -> Result<Found, WalError> {
+pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, effort: Effort) -> Result<Found, WalError> {
     let started = Instant::now();
-    let from = match from {
-        From::Flushed => log.flushed(),
-        From::Retained => log.retained(),
+    let from = match part {
+        LogPart::Pending => log.flushed(),
+        LogPart::Retained => log.retained(),
     };
     let pieces = log.pieces(from);
     let records: u64 = pieces.iter().map(|piece| piece.end - piece.first).sum();

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::base::settings::Sources;
     use crate::simulator::device::Device;
-    use crate::telemetry::admit::{Admission, MappedTopics, Whose};
+    use crate::telemetry::admit::{Admission, MappedTopics, Recipient};
     use crate::telemetry::mapping::{Mappings, Message, OwnTopics};
     use crate::telemetry::validate::{Rules, TimeOfDay};
 
@@ -295,7 +295,11 @@ mod tests {
                     (whose, all)
                 };
                 let (whose, all) = outcomes(&payload);
-                assert!(matches!(whose, Whose::Mapping(_)), "{}: {payload}: {all:?}", shape.name);
+                assert!(
+                    matches!(whose, Recipient::Mapping(_)),
+                    "{}: {payload}: {all:?}",
+                    shape.name
+                );
                 let [Ok(admitted)] = all.as_slice() else {
                     panic!("{}: {topic} {payload}: {all:?}", shape.name)
                 };

@@ -57,7 +57,7 @@ impl From<Reading> for Admitted {
 
 /// Whose a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum Recipient {
     /// Of the built-in shape, or of none that is known.
     BuiltIn,
     /// The mapping of this index has taken it, or could not read it.
@@ -77,7 +77,7 @@ impl Admission {
         message: Message<'p>,
         clock: TimeOfDay,
         mut each: impl FnMut(Part<'p>, Result<Admitted, Rejection>),
-    ) -> Whose {
+    ) -> Recipient {
         let mapped = match &self.mapped {
             Some(mapped) if message.payload.len() <= self.max_payload_bytes => mapped,
             _ => return self.receive_built_in(message.payload, clock, each),
@@ -90,12 +90,12 @@ impl Admission {
         });
         let is_own = mappings.takes_built_in && own.contain(message.topic);
         match fate {
-            Fate::Taken(mapping) => return Whose::Mapping(mapping),
+            Fate::Taken(mapping) => return Recipient::Mapping(mapping),
             // What a mapping leaves alone may be of the built-in shape, and must not vanish then.
             Fate::Ignored(..) if is_own && self.is_built_in(message.payload, clock) => {
                 return self.receive_built_in(message.payload, clock, each);
             }
-            Fate::Ignored(mapping, _) => return Whose::LeftAlone(mapping),
+            Fate::Ignored(mapping, _) => return Recipient::LeftAlone(mapping),
             Fate::Unreadable(..) | Fate::NoTopic | Fate::Unmatched(_) => {}
         }
         if is_own {
@@ -104,9 +104,9 @@ impl Admission {
         let unmatched = match fate {
             Fate::Unreadable(mapping, rejection) => {
                 each(Part::Whole(None), Err(rejection));
-                return Whose::Mapping(mapping);
+                return Recipient::Mapping(mapping);
             }
-            _ if mappings.unmatched == Unmatched::Drop => return Whose::Dropped,
+            _ if mappings.unmatched == Unmatched::Drop => return Recipient::Dropped,
             Fate::Unmatched(refusals) => mappings.explain(&refusals),
             _ => {
                 let what = "no mapping takes it; no topic of a mapping matches it";
@@ -114,7 +114,7 @@ impl Admission {
             }
         };
         each(Part::Whole(None), Err(unmatched));
-        Whose::Unmatched
+        Recipient::Unmatched
     }
 
     /// Whether there is a good reading of the built-in shape in it.
@@ -143,11 +143,11 @@ impl Admission {
         payload: &'p [u8],
         clock: TimeOfDay,
         mut each: impl FnMut(Part<'p>, Result<Admitted, Rejection>),
-    ) -> Whose {
+    ) -> Recipient {
         self.admit(payload, clock, |raw, outcome| {
             each(Part::Text(raw), outcome.map(Admitted::from));
         });
-        Whose::BuiltIn
+        Recipient::BuiltIn
     }
 
     /// The records of a message that comes once more, if all of it is good.
@@ -166,12 +166,14 @@ impl Admission {
             (Err(_), _) => {}
         });
         match (whose, &self.mapped) {
-            (Whose::LeftAlone(at), Some(mapped)) => {
+            (Recipient::LeftAlone(at), Some(mapped)) => {
                 let name = &mapped.mappings.list[at].name;
                 let what = format!("mapping \"{name}\" leaves it alone; delete the letter");
                 Err(Rejection::new(Reason::NoMapping, what))
             }
-            (Whose::Dropped, _) => Err(Rejection::new(Reason::NoMapping, "no mapping takes it")),
+            (Recipient::Dropped, _) => {
+                Err(Rejection::new(Reason::NoMapping, "no mapping takes it"))
+            }
             _ => all,
         }
     }
@@ -267,7 +269,7 @@ fields = { a = { max = 5 } }
 
     type Outcome = (Option<usize>, Result<String, Reason>);
 
-    fn received(admission: &Admission, topic: &str, payload: &str) -> (Whose, Vec<Outcome>) {
+    fn received(admission: &Admission, topic: &str, payload: &str) -> (Recipient, Vec<Outcome>) {
         let mut all = Vec::new();
         let (payload, received_at) = (payload.as_bytes(), clock().now());
         let message = Message { topic, payload, is_retained: false, received_at };
@@ -287,18 +289,18 @@ fields = { a = { max = 5 } }
             (
                 "m/d",
                 r#"[{"a":1,"t":1759667696},{"a":9,"t":1759667696}]"#,
-                Whose::Mapping(0),
+                Recipient::Mapping(0),
                 vec![(Some(0), stored()), (Some(1), Err(Reason::ValueOutOfRange))],
             ),
-            ("m/x", "[]", Whose::LeftAlone(0), vec![]),
-            ("m/d", GOOD, Whose::Unmatched, vec![(None, Err(Reason::NoMapping))]),
-            ("m/d", "{", Whose::Mapping(0), vec![(None, Err(Reason::InvalidJson))]),
-            ("telemetry/d", GOOD, Whose::BuiltIn, vec![(None, stored())]),
-            ("telemetry/d/m", GOOD, Whose::BuiltIn, vec![(None, stored())]),
-            ("telemetry/x/m", GOOD, Whose::BuiltIn, vec![(None, stored())]),
-            ("telemetry/x/m", "{}", Whose::LeftAlone(0), vec![]),
-            ("telemetry/d", "{", Whose::BuiltIn, vec![(None, Err(Reason::InvalidJson))]),
-            ("elsewhere", GOOD, Whose::Unmatched, vec![(None, Err(Reason::NoMapping))]),
+            ("m/x", "[]", Recipient::LeftAlone(0), vec![]),
+            ("m/d", GOOD, Recipient::Unmatched, vec![(None, Err(Reason::NoMapping))]),
+            ("m/d", "{", Recipient::Mapping(0), vec![(None, Err(Reason::InvalidJson))]),
+            ("telemetry/d", GOOD, Recipient::BuiltIn, vec![(None, stored())]),
+            ("telemetry/d/m", GOOD, Recipient::BuiltIn, vec![(None, stored())]),
+            ("telemetry/x/m", GOOD, Recipient::BuiltIn, vec![(None, stored())]),
+            ("telemetry/x/m", "{}", Recipient::LeftAlone(0), vec![]),
+            ("telemetry/d", "{", Recipient::BuiltIn, vec![(None, Err(Reason::InvalidJson))]),
+            ("elsewhere", GOOD, Recipient::Unmatched, vec![(None, Err(Reason::NoMapping))]),
         ] {
             assert_eq!(
                 received(&admission, topic, payload),
@@ -307,7 +309,7 @@ fields = { a = { max = 5 } }
             );
         }
         let without = mapped("builtin_mapping = false\nunmatched = \"drop\"");
-        assert_eq!(received(&without, "telemetry/d", GOOD), (Whose::Dropped, vec![]));
+        assert_eq!(received(&without, "telemetry/d", GOOD), (Recipient::Dropped, vec![]));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) enum Trust {
         is_tables: bool,
     },
     /// Each of them was refused, and at least as many others were accepted after that.
-    Guilty,
+    AtFault,
 }
 
 impl Part {
@@ -55,7 +55,7 @@ impl Part {
 
 /// A row that was refused.
 #[derive(Clone, Debug)]
-pub(super) struct Suspect {
+pub(super) struct RefusedRow {
     pub(super) offset: Offset,
     pub(super) refusal: Refusal,
     /// Whether it becomes a letter whatever is found out of others.
@@ -64,8 +64,8 @@ pub(super) struct Suspect {
 
 /// What the batch is waiting for.
 #[derive(Debug, PartialEq, Eq)]
-enum Doing {
-    Nothing,
+enum Phase {
+    Idle,
     Inserting(Part),
     Lettering,
 }
@@ -78,8 +78,8 @@ pub(super) struct Batch {
     left: VecDeque<Part>,
     /// To be sent now and then, to see whether the table was mended.
     held: VecDeque<Part>,
-    suspects: Vec<Suspect>,
-    doing: Doing,
+    refused_rows: Vec<RefusedRow>,
+    phase: Phase,
     /// No attempt before this time.
     pub(super) not_before: Duration,
     /// Statements that were refused in the present round.
@@ -94,8 +94,8 @@ impl Batch {
             left: VecDeque::from([Part::new(rows.clone())]),
             rows,
             held: VecDeque::new(),
-            suspects: Vec::new(),
-            doing: Doing::Nothing,
+            refused_rows: Vec::new(),
+            phase: Phase::Idle,
             not_before: Duration::ZERO,
             refused_in_round: 0,
             stored: 0,
@@ -111,7 +111,7 @@ impl Batch {
     }
 
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        self.doing == Doing::Nothing && self.not_before <= now
+        self.phase == Phase::Idle && self.not_before <= now
     }
 
     pub(super) fn has_left(&self) -> bool {
@@ -123,21 +123,21 @@ impl Batch {
     }
 
     /// Whether what was refused is all that remains of it.
-    pub(super) fn has_only_suspects(&self) -> bool {
-        self.left.is_empty() && self.held.is_empty() && !self.suspects.is_empty()
+    pub(super) fn has_only_refused_rows(&self) -> bool {
+        self.left.is_empty() && self.held.is_empty() && !self.refused_rows.is_empty()
     }
 
     /// Whether everything is stored or a letter.
     pub(super) fn is_done(&self) -> bool {
         self.left.is_empty()
             && self.held.is_empty()
-            && self.suspects.is_empty()
-            && self.doing == Doing::Nothing
+            && self.refused_rows.is_empty()
+            && self.phase == Phase::Idle
     }
 
     /// Whether nothing of it will be sent soon.
     pub(super) fn rests(&self) -> bool {
-        self.doing == Doing::Nothing && self.left.is_empty() && self.suspects.is_empty()
+        self.phase == Phase::Idle && self.left.is_empty() && self.refused_rows.is_empty()
     }
 
     /// Takes the next part to send it, but no more than so many rows.
@@ -159,21 +159,21 @@ impl Batch {
 
     fn send(&mut self, part: Part) -> Range<Offset> {
         let rows = part.rows.clone();
-        self.doing = Doing::Inserting(part);
+        self.phase = Phase::Inserting(part);
         rows
     }
 
     /// How often what is under way was too slow before.
     pub(super) fn timeouts(&self) -> u32 {
-        if let Doing::Inserting(part) = &self.doing { part.timeouts } else { 0 }
+        if let Phase::Inserting(part) = &self.phase { part.timeouts } else { 0 }
     }
 
     /// What was sent, which is no longer under way.
     pub(super) fn take_sent(&mut self) -> Option<Part> {
-        match std::mem::replace(&mut self.doing, Doing::Nothing) {
-            Doing::Inserting(part) => Some(part),
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Inserting(part) => Some(part),
             other => {
-                self.doing = other;
+                self.phase = other;
                 None
             }
         }
@@ -201,35 +201,35 @@ impl Batch {
         self.held.push_back(Part { trust: Trust::Held { is_tables }, ..Part::new(rows) });
     }
 
-    pub(super) fn suspect(&mut self, suspect: Suspect) {
-        self.suspects.push(suspect);
+    pub(super) fn add_refused(&mut self, refused: RefusedRow) {
+        self.refused_rows.push(refused);
     }
 
     /// The rows that were refused, for letters about them, which are under way now.
     pub(super) fn letter(&mut self) -> Vec<(Offset, Refusal)> {
-        self.doing = Doing::Lettering;
-        self.suspects.iter_mut().for_each(|suspect| suspect.is_decided = true);
-        self.suspects.iter().map(|suspect| (suspect.offset, suspect.refusal.clone())).collect()
+        self.phase = Phase::Lettering;
+        self.refused_rows.iter_mut().for_each(|row| row.is_decided = true);
+        self.refused_rows.iter().map(|row| (row.offset, row.refusal.clone())).collect()
     }
 
     /// Letters are no longer under way: they were written, or will be tried again.
     pub(super) fn lettered(&mut self, are_stored: bool) {
-        self.doing = Doing::Nothing;
+        self.phase = Phase::Idle;
         if are_stored {
-            self.stored += self.suspects.len() as u64;
-            self.suspects.clear();
+            self.stored += self.refused_rows.len() as u64;
+            self.refused_rows.clear();
         }
     }
 
     /// Holds the rows of which it is not decided that they become letters; how many there are, and how
     /// many of them by a mistake of the table.
-    pub(super) fn hold_suspects(&mut self) -> (u64, u64) {
+    pub(super) fn hold_refused_rows(&mut self) -> (u64, u64) {
         let (decided, open): (Vec<_>, Vec<_>) =
-            self.suspects.drain(..).partition(|suspect| suspect.is_decided);
-        self.suspects = decided;
-        let is_tables = |suspect: &&Suspect| suspect.refusal.is_tables;
+            self.refused_rows.drain(..).partition(|row| row.is_decided);
+        self.refused_rows = decided;
+        let is_tables = |row: &&RefusedRow| row.refusal.is_tables;
         let counts = (open.len() as u64, open.iter().filter(is_tables).count() as u64);
-        for Suspect { offset, refusal, .. } in open {
+        for RefusedRow { offset, refusal, .. } in open {
             self.hold(offset..offset + 1, refusal.is_tables);
         }
         counts
@@ -242,9 +242,9 @@ impl Batch {
     }
 
     /// Sends what is held again, row by row, for the last time.
-    pub(super) fn find_guilty(&mut self) {
-        let guilty = |part| Part { trust: Trust::Guilty, ..part };
-        self.left.extend(self.held.drain(..).map(guilty));
+    pub(super) fn find_at_fault(&mut self) {
+        let at_fault = |part| Part { trust: Trust::AtFault, ..part };
+        self.left.extend(self.held.drain(..).map(at_fault));
     }
 }
 

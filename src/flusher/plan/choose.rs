@@ -73,7 +73,7 @@ impl Plan {
     }
 
     fn letter(&mut self, now: Duration) -> Option<Command> {
-        let is_next = |batch: &&mut Batch| batch.is_idle(now) && batch.has_only_suspects();
+        let is_next = |batch: &&mut Batch| batch.is_idle(now) && batch.has_only_refused_rows();
         let batch = self.batches.values_mut().find(is_next)?;
         Some(Command::Letter { batch: batch.id(), all: batch.rows(), rows: batch.letter() })
     }

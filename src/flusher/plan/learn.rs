@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::batch::{Batch, Part, Suspect, Trust};
+use super::batch::{Batch, Part, RefusedRow, Trust};
 use super::breaker::Verdict;
 use super::event::{Accepted, BatchId, Command, Lettered, Report};
 use super::state::{Ended, LONGEST_PAUSE, Plan, Reported};
@@ -93,7 +93,7 @@ impl Plan {
 
     /// What is held becomes letters if it is refused once more.
     fn blame_rows(&mut self) {
-        self.batches.values_mut().for_each(Batch::find_guilty);
+        self.batches.values_mut().for_each(Batch::find_at_fault);
         self.breaker.close();
     }
 
@@ -108,15 +108,19 @@ impl Plan {
     }
 
     fn row_refused(&mut self, id: BatchId, part: &Part, refusal: Refusal, now: Duration) {
-        let is_guilty = part.trust == Trust::Guilty && !refusal.is_tables;
-        let is_decided = self.rejects || is_guilty;
+        let is_at_fault = part.trust == Trust::AtFault && !refusal.is_tables;
+        let is_decided = self.rejects || is_at_fault;
         if !is_decided && self.breaker.is_open() {
             self.hold(id, part.rows.clone(), refusal.is_tables);
             return;
         }
         let is_tables = !is_decided && (refusal.is_tables || self.breaker.refused(1));
         let Some(batch) = self.batches.get_mut(&id.0) else { return };
-        batch.suspect(Suspect { offset: part.rows.start, refusal: refusal.clone(), is_decided });
+        batch.add_refused(RefusedRow {
+            offset: part.rows.start,
+            refusal: refusal.clone(),
+            is_decided,
+        });
         if is_tables {
             self.trip(refusal, now);
         }
@@ -139,7 +143,7 @@ impl Plan {
         if part.trust == Trust::Unknown {
             self.commands.push(Command::Report(Report::Swallowed { rows }));
         }
-        let is_decided = self.rejects || part.trust == Trust::Guilty;
+        let is_decided = self.rejects || part.trust == Trust::AtFault;
         if !is_decided {
             self.spend(id, &refusal);
             // Those beside them say that the table takes rows.
@@ -153,7 +157,7 @@ impl Plan {
         }
         let Some(batch) = self.batches.get_mut(&id.0) else { return };
         for offset in offsets {
-            batch.suspect(Suspect { offset, refusal: refusal.clone(), is_decided });
+            batch.add_refused(RefusedRow { offset, refusal: refusal.clone(), is_decided });
         }
     }
 
@@ -188,7 +192,7 @@ impl Plan {
     fn put_back(&mut self, id: BatchId, part: Part) {
         match part.trust {
             Trust::Held { is_tables } => self.hold(id, part.rows, is_tables),
-            Trust::Unknown | Trust::Guilty => {
+            Trust::Unknown | Trust::AtFault => {
                 if let Some(batch) = self.batches.get_mut(&id.0) {
                     if part.timeouts > 0 { batch.put_last(part) } else { batch.put_first(part) }
                 }
@@ -223,7 +227,7 @@ impl Plan {
         self.breaker.open(refusal);
         let Some(open) = self.breaker.as_open() else { return };
         for batch in self.batches.values_mut() {
-            let (rows, by_table) = batch.hold_suspects();
+            let (rows, by_table) = batch.hold_refused_rows();
             open.hold(rows, by_table);
             if batch.rests() {
                 self.commands.push(Command::Release { batch: batch.id(), is_done: false });

@@ -87,7 +87,7 @@ pub(in crate::http) fn reject(
 #[derive(Serialize, ToSchema)]
 #[schema(as = Flusher)]
 pub(in crate::http) struct Status {
-    state: Doing,
+    state: FlusherState,
     /// Failed attempts since the last success.
     #[schema(example = 0)]
     consecutive_failures: u64,
@@ -104,7 +104,7 @@ pub(in crate::http) struct Status {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = FlusherState)]
-enum Doing {
+enum FlusherState {
     Idle,
     Flushing,
     BackingOff,
@@ -117,10 +117,10 @@ impl Status {
         let flusher::Status { state, consecutive_failures, last_error, retry_in_seconds, .. } =
             flusher.status();
         let state = match state {
-            flusher::State::Idle => Doing::Idle,
-            flusher::State::Flushing => Doing::Flushing,
-            flusher::State::BackingOff => Doing::BackingOff,
-            flusher::State::Paused => Doing::Paused,
+            flusher::State::Idle => FlusherState::Idle,
+            flusher::State::Flushing => FlusherState::Flushing,
+            flusher::State::BackingOff => FlusherState::BackingOff,
+            flusher::State::Paused => FlusherState::Paused,
         };
         Self { state, consecutive_failures, last_error, retry_in_seconds }
     }

@@ -10,7 +10,7 @@ use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::together::{Partial, as_stored, joined, patiently};
 use crate::postgres::{Ahead, Failure, Position, Relation, StoredReading, TelemetryFilter, Walk};
-use crate::recent::{Ask, Found, From, RecentError};
+use crate::recent::{Ask, Found, LogPart, RecentError};
 
 /// Readings of the log that are held at once, and at least, where few are long already.
 const FROM_LOG: usize = 4_096;
@@ -103,7 +103,8 @@ impl Source {
         if !ApiError::is_outage(&failure) {
             return Err(ApiError::of_query(&state, &failure, "device_id"));
         }
-        let found = self.find(From::Retained).await.map_err(|fault| ApiError::internal(&fault))?;
+        let found =
+            self.find(LogPart::Retained).await.map_err(|fault| ApiError::internal(&fault))?;
         if !found.has_table {
             return Err(ApiError::of_query(&state, &failure, "device_id"));
         }
@@ -165,7 +166,7 @@ impl Source {
     }
 
     async fn of_log_alone(&mut self, promised: Partial) -> Result<Vec<StoredReading>, Fault> {
-        let found = self.find(From::Retained).await?;
+        let found = self.find(LogPart::Retained).await?;
         if let Some(promised) = promised.complete_from {
             let is_within =
                 self.behind.as_ref().is_none_or(|(micros, _)| *micros >= promised.as_micros());
@@ -191,12 +192,12 @@ impl Source {
     /// Looks what the log has, unless that is known.
     async fn look(&mut self) -> Result<(), Fault> {
         if matches!(self.stage, Stage::Both(None)) {
-            self.stage = Stage::Both(Some(self.find(From::Flushed).await?));
+            self.stage = Stage::Both(Some(self.find(LogPart::Pending).await?));
         }
         Ok(())
     }
 
-    async fn find(&mut self, from: From) -> Result<Found, Fault> {
+    async fn find(&mut self, part: LogPart) -> Result<Found, Fault> {
         loop {
             let TelemetryFilter { device_id, start, end } = self.filter.clone();
             let ask = Ask {
@@ -208,7 +209,7 @@ impl Source {
                 wanted: self.from_log,
                 counted: 0,
             };
-            let found = self.state.recent.find_all(ask, from).await?;
+            let found = self.state.recent.find_all(ask, part).await?;
             if found.unread.is_none() {
                 return Ok(found);
             }

@@ -13,7 +13,7 @@ use crate::http::error::ApiError;
 use crate::http::query::bad;
 use crate::http::tables::Table;
 use crate::telemetry::Record;
-use crate::telemetry::admit::{Admission, Admitted, Part, Whose};
+use crate::telemetry::admit::{Admission, Admitted, Part, Recipient};
 use crate::telemetry::mapping::{BUILT_IN_TABLE, Column, GivenTable, Message};
 use crate::telemetry::rejection::{Reason, Rejection};
 use crate::telemetry::topic::Topic;
@@ -252,12 +252,12 @@ fn receive(
         feed.take(outcome);
     });
     match whose {
-        Whose::Mapping(at) => feed.note(at, [stored, rejected, 0]),
-        Whose::LeftAlone(at) => {
+        Recipient::Mapping(at) => feed.note(at, [stored, rejected, 0]),
+        Recipient::LeftAlone(at) => {
             feed.note(at, [0, 0, 1]);
             feed.pass(&format!("mapping \"{}\" leaves it alone", admission.mapping_name(at)));
         }
-        Whose::Dropped => feed.pass("no mapping takes it"),
-        Whose::BuiltIn | Whose::Unmatched => {}
+        Recipient::Dropped => feed.pass("no mapping takes it"),
+        Recipient::BuiltIn | Recipient::Unmatched => {}
     }
 }

@@ -29,7 +29,7 @@ use super::refusal::{explain, fitting, place, sum_up};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{PAYLOAD_MAX_BYTES, RejectedMessage, RejectedPart};
 use crate::telemetry::Record;
-use crate::telemetry::admit::{Admission, Admitted, Part, Whose};
+use crate::telemetry::admit::{Admission, Admitted, Part, Recipient};
 use crate::telemetry::mapping::Message;
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 use crate::telemetry::validate::TimeOfDay;
@@ -235,7 +235,7 @@ impl Group {
         let whose = match (delivery.topic.fault(), too_long) {
             (None, Some(rejection)) => {
                 take(Part::Text(payload), Err(rejection));
-                Whose::BuiltIn
+                Recipient::BuiltIn
             }
             (None, None) => {
                 let Delivery { topic, is_retained, .. } = &delivery;
@@ -246,11 +246,11 @@ impl Group {
             (Some(fault), _) => {
                 let rejection = Rejection::new(Reason::InvalidTopic, fault.to_string());
                 take(Part::Text(payload), Err(rejection));
-                Whose::BuiltIn
+                Recipient::BuiltIn
             }
         };
         match whose {
-            Whose::Mapping(at) => {
+            Recipient::Mapping(at) => {
                 let message = TakenMessage {
                     stored: self.accepted - accepted_before,
                     rejected: bad.tally.total(),
@@ -259,12 +259,12 @@ impl Group {
                 };
                 self.mapped.take(at, message);
             }
-            Whose::LeftAlone(at) => self.mapped.leave(at),
-            Whose::Unmatched => self.mapped.pass(&delivery.topic, true),
-            Whose::Dropped => self.mapped.pass(&delivery.topic, false),
-            Whose::BuiltIn => {}
+            Recipient::LeftAlone(at) => self.mapped.leave(at),
+            Recipient::Unmatched => self.mapped.pass(&delivery.topic, true),
+            Recipient::Dropped => self.mapped.pass(&delivery.topic, false),
+            Recipient::BuiltIn => {}
         }
-        let mapping = if let Whose::Mapping(at) = whose { Some(at) } else { None };
+        let mapping = if let Recipient::Mapping(at) = whose { Some(at) } else { None };
         for (reason, count) in bad.tally.counts() {
             self.mapped.refuse((mapping, reason), count);
         }
@@ -287,7 +287,7 @@ impl Group {
         }
         if !parts.is_empty() {
             self.refused_bytes += payload.len().min(PAYLOAD_MAX_BYTES);
-            let is_unmatched = whose == Whose::Unmatched;
+            let is_unmatched = whose == Recipient::Unmatched;
             let of = self.deliveries.len();
             self.refused.push(Refused { of, received_at: arrived_at, parts, is_unmatched });
         }

@@ -9,7 +9,7 @@ use crate::postgres::table::{COLUMNS, PARTITION_BOUND, PRIMARY_KEY};
 
 /// What PostgreSQL says beside its message. None of it is translated but the first words of `context`.
 #[derive(Default)]
-pub(super) struct Culprit<'e> {
+pub(super) struct ErrorFields<'e> {
     /// It ends the connection.
     pub(super) is_fatal: bool,
     pub(super) table: Option<&'e str>,
@@ -22,7 +22,7 @@ pub(super) struct Culprit<'e> {
     pub(super) routine: Option<&'e str>,
 }
 
-impl<'e> Culprit<'e> {
+impl<'e> ErrorFields<'e> {
     pub(super) fn of(error: &'e PgDatabaseError) -> Self {
         Self {
             is_fatal: matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic),
@@ -101,36 +101,36 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn of(code: &str, culprit: &Culprit<'_>) -> Self {
-        let is_inside_trigger = culprit.context.is_some();
+    pub(super) fn of(code: &str, fields: &ErrorFields<'_>) -> Self {
+        let is_inside_trigger = fields.context.is_some();
         let is_tables = match code {
             // There is no partition for the row.
-            "23514" if culprit.constraint == Some(PARTITION_BOUND) => true,
-            "23514" => culprit.constraint.is_none() && !is_inside_trigger,
+            "23514" if fields.constraint == Some(PARTITION_BOUND) => true,
+            "23514" => fields.constraint.is_none() && !is_inside_trigger,
             // A column that somebody added, and that takes no null: no reading has one in it.
             // What a mapping fills may be missing in one row and not in another.
             "23502" => {
-                let is_ours = culprit.table.is_none_or(|table| table.starts_with("telemetry"));
-                is_ours && culprit.column.is_some_and(|column| !COLUMNS.contains(&column))
+                let is_ours = fields.table.is_none_or(|table| table.starts_with("telemetry"));
+                is_ours && fields.column.is_some_and(|column| !COLUMNS.contains(&column))
             }
             // The sequence of `id` gives numbers out again: after rows were copied in with theirs.
-            "23505" => culprit.constraint == Some(PRIMARY_KEY),
+            "23505" => fields.constraint == Some(PRIMARY_KEY),
             // It has none left.
             "2200H" => true,
             // It has, but the column is too narrow for them; no other column is an integer.
-            "22003" => matches!(culprit.routine, Some("int84" | "int82")) && !is_inside_trigger,
+            "22003" => matches!(fields.routine, Some("int84" | "int82")) && !is_inside_trigger,
             _ => false,
         };
         match (code, code.get(..2)) {
-            _ if culprit.is_fatal => Self::Server,
-            _ if culprit.routine == Some(RAISE) => Self::Row,
+            _ if fields.is_fatal => Self::Server,
+            _ if fields.routine == Some(RAISE) => Self::Row,
             _ if is_tables => Self::Table,
             ("57014", _) => Self::Slowness,
             ("26000" | "42P05" | "55006" | "55P03", _)
             | (_, Some("08" | "25" | "28" | "3D" | "40" | "53" | "57" | "58" | "F0")) => {
                 Self::Server
             }
-            ("42501", _) if culprit.routine == Some(ROW_SECURITY) => Self::Row,
+            ("42501", _) if fields.routine == Some(ROW_SECURITY) => Self::Row,
             // Found before any row was looked at, unless a trigger's function met it.
             (_, Some("3F" | "42")) if !is_inside_trigger => Self::Server,
             _ => Self::Row,

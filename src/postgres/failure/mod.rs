@@ -12,7 +12,7 @@ use crate::flusher::sink::Refusal;
 
 mod fault;
 
-use fault::{Culprit, Fault, advice, one_line};
+use fault::{ErrorFields, Fault, advice, one_line};
 
 /// A call to the database that did not succeed.
 pub use crate::flusher::sink::SinkError as Failure;
@@ -54,7 +54,7 @@ impl Failure {
     pub(super) fn of_statement(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(error) => match error.try_downcast::<PgDatabaseError>() {
-                Ok(error) => Self::of_code(error.code(), error.message(), &Culprit::of(&error)),
+                Ok(error) => Self::of_code(error.code(), error.message(), &ErrorFields::of(&error)),
                 Err(error) => Self::unavailable(error.to_string()),
             },
             sqlx::Error::Encode(error) => Self::Refused(Refusal {
@@ -109,8 +109,8 @@ impl Failure {
         Self::Unavailable { reason: format!("{during}{self}"), sqlstate }
     }
 
-    fn of_code(code: &str, message: &str, culprit: &Culprit<'_>) -> Self {
-        let fault = Fault::of(code, culprit);
+    fn of_code(code: &str, message: &str, fields: &ErrorFields<'_>) -> Self {
+        let fault = Fault::of(code, fields);
         let reason = one_line(message);
         let sqlstate = Some(code.to_owned());
         match fault {
@@ -122,8 +122,8 @@ impl Failure {
             Fault::Table | Fault::Row => Self::Refused(Refusal {
                 sqlstate,
                 reason,
-                object: culprit.object(),
-                advice: culprit.advice(code),
+                object: fields.object(),
+                advice: fields.advice(code),
                 is_tables: fault == Fault::Table,
             }),
         }

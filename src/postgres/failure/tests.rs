@@ -3,14 +3,14 @@ use super::*;
 use crate::postgres::table::PRIMARY_KEY;
 
 fn fault(code: &str) -> Fault {
-    Fault::of(code, &Culprit::default())
+    Fault::of(code, &ErrorFields::default())
 }
 
 #[test]
 fn the_tables_own_mistakes_are_known() {
     let duplicate = |constraint| {
-        let culprit = Culprit { constraint: Some(constraint), ..Culprit::default() };
-        Failure::of_code("23505", "duplicate key value", &culprit)
+        let fields = ErrorFields { constraint: Some(constraint), ..ErrorFields::default() };
+        Failure::of_code("23505", "duplicate key value", &fields)
     };
     let is_tables = |failure| match failure {
         Failure::Refused(refusal) => refusal.is_tables,
@@ -22,10 +22,10 @@ fn the_tables_own_mistakes_are_known() {
     assert!(sequence_is_behind.advice.unwrap().contains("setval"));
     assert_eq!(fault("2200H"), Fault::Table);
     assert_eq!(fault("23514"), Fault::Table, "there is no partition");
-    let check = Culprit { constraint: Some("no_poison"), ..Culprit::default() };
+    let check = ErrorFields { constraint: Some("no_poison"), ..ErrorFields::default() };
     assert_eq!(Fault::of("23514", &check), Fault::Row);
     assert_eq!(fault("22003"), Fault::Row);
-    let id = Culprit { routine: Some("int84"), ..Culprit::default() };
+    let id = ErrorFields { routine: Some("int84"), ..ErrorFields::default() };
     assert_eq!(Fault::of("22003", &id), Fault::Table);
 }
 
@@ -60,48 +60,52 @@ fn what_says_nothing_of_a_row_is_the_servers() {
     for code in codes {
         assert_eq!(fault(code), Fault::Server, "{code}");
     }
-    let ends_the_connection = Culprit { is_fatal: true, ..Culprit::default() };
+    let ends_the_connection = ErrorFields { is_fatal: true, ..ErrorFields::default() };
     assert_eq!(Fault::of("XX000", &ends_the_connection), Fault::Server);
     assert_eq!(fault("57014"), Fault::Slowness);
 }
 
 #[test]
 fn what_a_trigger_says_is_about_the_row_whatever_the_code() {
-    let raised = Culprit { routine: Some(RAISE), context: Some("f()"), ..Culprit::default() };
+    let raised =
+        ErrorFields { routine: Some(RAISE), context: Some("f()"), ..ErrorFields::default() };
     for code in ["40001", "42501", "53100", "57014", "P0001", "23514"] {
         assert_eq!(Fault::of(code, &raised), Fault::Row, "{code}");
     }
-    let met = Culprit { context: Some("f()"), ..Culprit::default() };
+    let met = ErrorFields { context: Some("f()"), ..ErrorFields::default() };
     assert_eq!(Fault::of("42P01", &met), Fault::Row);
     assert_eq!(Fault::of("40P01", &met), Fault::Server);
-    let policy = Culprit { routine: Some(ROW_SECURITY), ..Culprit::default() };
+    let policy = ErrorFields { routine: Some(ROW_SECURITY), ..ErrorFields::default() };
     assert_eq!(Fault::of("42501", &policy), Fault::Row);
 }
 
 #[test]
 fn a_null_in_a_column_that_readings_do_not_have_is_the_tables_mistake() {
-    let of = |column| Culprit { column: Some(column), ..Culprit::default() };
+    let of = |column| ErrorFields { column: Some(column), ..ErrorFields::default() };
     assert_eq!(Fault::of("23502", &of("site_id")), Fault::Table);
     assert_eq!(Fault::of("23502", &of("temperature")), Fault::Row);
 }
 
 #[test]
 fn a_refusal_names_what_refuses_and_what_mends_it() {
-    let refused = |code, culprit: &Culprit<'_>| match Failure::of_code(code, "no", culprit) {
+    let refused = |code, fields: &ErrorFields<'_>| match Failure::of_code(code, "no", fields) {
         Failure::Refused(refusal) => refusal.with_advice(),
         other => panic!("{other:?}"),
     };
-    let trigger = Culprit {
+    let trigger = ErrorFields {
         context: Some("PL/pgSQL assignment\nPL/pgSQL function divide() line 3 at assignment"),
-        ..Culprit::default()
+        ..ErrorFields::default()
     };
     assert_eq!(
         refused("22012", &trigger),
         "no (22012), by PL/pgSQL function divide() line 3 at assignment: correct the trigger's \
          function, or disable the trigger"
     );
-    let check =
-        Culprit { constraint: Some("cold"), table: Some("telemetry"), ..Culprit::default() };
+    let check = ErrorFields {
+        constraint: Some("cold"),
+        table: Some("telemetry"),
+        ..ErrorFields::default()
+    };
     assert_eq!(
         refused("23514", &check),
         "no (23514), by constraint cold of telemetry: correct the constraint, or drop it"
@@ -110,7 +114,7 @@ fn a_refusal_names_what_refuses_and_what_mends_it() {
 
 #[test]
 fn nothing_met_while_connecting_is_blamed_on_the_rows() {
-    let failure = Failure::of_code("22023", "invalid value for parameter", &Culprit::default());
+    let failure = Failure::of_code("22023", "invalid value for parameter", &ErrorFields::default());
     let failure = failure.into_unavailable("cannot connect to db:5432: ");
     assert_eq!(
         failure.to_string(),
@@ -128,8 +132,11 @@ fn a_value_that_the_driver_cannot_encode_is_a_rows_fault() {
 
 #[test]
 fn a_reason_is_one_line_with_the_code_and_the_way_out() {
-    let failure =
-        Failure::of_code("42501", "permission denied\n for table telemetry", &Culprit::default());
+    let failure = Failure::of_code(
+        "42501",
+        "permission denied\n for table telemetry",
+        &ErrorFields::default(),
+    );
     assert_eq!(
         failure.to_string(),
         "permission denied for table telemetry (42501): this role needs select and insert on \

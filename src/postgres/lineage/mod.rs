@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use sight::{Change, QUESTIONS, Sight};
+use identity::{Change, Identity, QUESTIONS};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
@@ -33,7 +33,7 @@ use super::table::missing_keys;
 use crate::flusher::sink::LOOKED_WITHIN;
 use crate::telemetry::Record;
 
-mod sight;
+mod identity;
 
 /// The file's name in the directory that is given.
 const NAME: &str = "database.json";
@@ -65,9 +65,9 @@ struct Shared {
 #[derive(Debug)]
 struct Known {
     /// The database that has what was confirmed.
-    trusted: Option<Sight>,
+    trusted: Option<Identity>,
     /// Another one, which has it when what was flushed is sent again.
-    found: Option<Sight>,
+    found: Option<Identity>,
     /// Whether `trusted` still lacks some of that.
     is_behind: bool,
     looked: Option<Instant>,
@@ -84,7 +84,7 @@ struct Known {
 pub(super) struct Look {
     began: Instant,
     /// As it was before the question: another's answer may overtake this one's.
-    trusted: Option<Sight>,
+    trusted: Option<Identity>,
 }
 
 /// The table first.
@@ -122,7 +122,7 @@ impl Lineage {
 
     /// What to ask for that; none if the server says nothing at all.
     pub(super) fn question(&self) -> Option<String> {
-        QUESTIONS.get(self.lock().question).map(sight::question)
+        QUESTIONS.get(self.lock().question).map(identity::question)
     }
 
     /// The server has refused to answer all of that.
@@ -143,20 +143,20 @@ impl Lineage {
         answer: &PgRow,
         session: &mut Session,
     ) -> Result<(), Failure> {
-        let Some(mut sight) = sight::read(answer).map_err(Failure::of_statement)? else {
+        let Some(mut identity) = identity::read(answer).map_err(Failure::of_statement)? else {
             return Ok(());
         };
         let mut change = match &trusted {
-            Some(trusted) => trusted.change(&sight),
+            Some(trusted) => trusted.change(&identity),
             None => Some(Change::Unknown),
         };
         if change.is_none()
             && let Some(table) = trusted.as_ref().and_then(|trusted| trusted.table)
-            && sight.table != Some(table)
+            && identity.table != Some(table)
         {
-            if sight.table.is_none() {
+            if identity.table.is_none() {
                 // No row goes anywhere until there is one.
-                sight.table = Some(table);
+                identity.table = Some(table);
             } else if !is_partition(session, table).await? {
                 change = Some(Change::Table);
             }
@@ -169,12 +169,12 @@ impl Lineage {
             None => {
                 known.looked = Some(began);
                 let before = known.trusted.as_ref().and_then(|trusted| trusted.log_position);
-                sight.log_position = sight.log_position.max(before);
+                identity.log_position = identity.log_position.max(before);
                 let is_old = known.written.is_none_or(|at| at.elapsed() >= WRITE_AFTER);
-                let has_moved = Some(&sight) != known.trusted.as_ref();
+                let has_moved = Some(&identity) != known.trusted.as_ref();
                 let is_other =
-                    known.trusted.as_ref().is_none_or(|trusted| !trusted.is_like(&sight));
-                known.trusted = Some(sight);
+                    known.trusted.as_ref().is_none_or(|trusted| !trusted.is_like(&identity));
+                known.trusted = Some(identity);
                 if !known.is_behind && (is_other || (has_moved && is_old)) {
                     self.write(&mut known);
                 }
@@ -182,7 +182,7 @@ impl Lineage {
             }
             Some(change) => {
                 known.looked = None;
-                known.found = Some(sight);
+                known.found = Some(identity);
                 Err(Failure::WentBack { reason: change.to_string() })
             }
         }
@@ -238,9 +238,9 @@ impl Lineage {
 
     fn write(&self, known: &mut Known) {
         known.written = Some(Instant::now());
-        let (Some(file), Some(sight)) = (&self.0.file, &known.trusted) else { return };
+        let (Some(file), Some(identity)) = (&self.0.file, &known.trusted) else { return };
         let new = file.with_extension("new");
-        let text = serde_json::to_vec(sight).unwrap_or_default();
+        let text = serde_json::to_vec(identity).unwrap_or_default();
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, file)) {
             tracing::debug!(%error, file = %file.display(), "which database has what was confirmed is not written down: the next process sends again what is still in the log");
         }
@@ -252,7 +252,7 @@ impl Lineage {
 }
 
 /// What an earlier process has left, unless it is damaged.
-fn read(file: &Path) -> Option<Sight> {
+fn read(file: &Path) -> Option<Identity> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 

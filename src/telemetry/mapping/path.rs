@@ -33,7 +33,7 @@ impl Path {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match Parser::new(text).path(Stars::Refused)? {
+        match Parser::new(text).path(Wildcards::Refused)? {
             (path, None) => Ok(path),
             (_, Some(_)) => Err(format!("`{text}`: only `each` ends in `*` or `[*]`")),
         }
@@ -87,14 +87,14 @@ pub(super) enum Container {
 /// # Errors
 /// A sentence that says what is wrong with it.
 pub(super) fn parse_each(text: &str) -> Result<(Path, Container), String> {
-    match Parser::new(text).path(Stars::Wanted)? {
+    match Parser::new(text).path(Wildcards::Wanted)? {
         (path, Some(container)) => Ok((Path { is_of_message: true, ..path }, container)),
         (_, None) => Err(format!("`{text}` must end in `[*]` (an array) or `*` (an object)")),
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stars {
+enum Wildcards {
     Wanted,
     Refused,
 }
@@ -113,7 +113,7 @@ impl<'t> Parser<'t> {
         format!("`{}` is no path: {what}", self.whole)
     }
 
-    fn path(mut self, stars: Stars) -> Result<(Path, Option<Container>), String> {
+    fn path(mut self, wildcards: Wildcards) -> Result<(Path, Option<Container>), String> {
         let is_of_message =
             self.whole == "$" || self.whole.starts_with("$.") || self.whole.starts_with("$[");
         let mut steps = Vec::new();
@@ -155,7 +155,7 @@ impl<'t> Parser<'t> {
                 if !self.rest.is_empty() {
                     return Err(self.wrong("`*` and `[*]` end it"));
                 }
-                if stars == Stars::Refused {
+                if wildcards == Wildcards::Refused {
                     return Err(self.wrong("only `each` ends in `*` or `[*]`"));
                 }
             }

@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 
 /// What is known of a database; what a server does not tell is left open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sight {
+pub(super) struct Identity {
     /// What initdb has drawn, and replicas share.
     pub(super) system: Option<String>,
     /// Rises with each promotion, and where a backup is restored up to some moment.
@@ -58,11 +58,11 @@ pub(super) fn question(parts: &[&str; 5]) -> String {
 }
 
 /// What the server has answered, if it is none that only follows another.
-pub(super) fn read(row: &PgRow) -> sqlx::Result<Option<Sight>> {
+pub(super) fn read(row: &PgRow) -> sqlx::Result<Option<Identity>> {
     if row.try_get(0)? {
         return Ok(None);
     }
-    Ok(Some(Sight {
+    Ok(Some(Identity {
         system: row.try_get(1)?,
         timeline: row.try_get(2)?,
         log_position: row.try_get(3)?,
@@ -94,7 +94,7 @@ pub(super) enum Change {
     Restarted,
 }
 
-impl Sight {
+impl Identity {
     /// Whether it differs in no more than how far the server's log has come.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let log_position = other.log_position;
@@ -127,8 +127,8 @@ impl Sight {
 mod tests {
     use super::*;
 
-    fn sight() -> Sight {
-        Sight {
+    fn identity() -> Identity {
+        Identity {
             system: Some("7".to_owned()),
             timeline: Some("00000001".to_owned()),
             log_position: Some(1_000),
@@ -138,10 +138,10 @@ mod tests {
         }
     }
 
-    fn change(change: impl FnOnce(&mut Sight)) -> Option<Change> {
-        let mut now = sight();
+    fn change(change: impl FnOnce(&mut Identity)) -> Option<Change> {
+        let mut now = identity();
         change(&mut now);
-        sight().change(&now)
+        identity().change(&now)
     }
 
     #[test]
@@ -159,9 +159,9 @@ mod tests {
 
     #[test]
     fn what_a_server_does_not_say_is_no_reason() {
-        let silent = |now: &mut Sight| {
+        let silent = |now: &mut Identity| {
             let started = now.started;
-            *now = Sight {
+            *now = Identity {
                 system: None,
                 timeline: None,
                 log_position: None,
