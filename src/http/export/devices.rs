@@ -9,11 +9,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::format::Format;
 use super::rows::Rows;
+use super::sending::{BrokenOff, finish};
 use super::{File, Turn, Turns};
 use crate::http::AppState;
 use crate::http::device_page;
 use crate::http::error::ApiError;
-use crate::http::exchange::{Download, Exchange, Gone, Pieces};
+use crate::http::exchange::{Download, Exchange, Pieces};
 use crate::http::query::{Parameters, bad};
 use crate::http::remembered::{self, Asked, Remembered};
 use crate::http::selection::Selection;
@@ -52,37 +53,10 @@ pub(in crate::http) async fn devices(
     let asked = Asked { relation, filter, silent, offset, limit };
     let (source, partial) = Source::find(state, asked, &turn).await?;
     exchange.answer_with(Download::start(move |pieces| async move {
-        match send(&pieces, &rows, source, &turn).await {
-            Ok(()) => pieces.end().await,
-            Err(BrokenOff::Gone) => {}
-            Err(BrokenOff::Failed(reason)) => {
-                tracing::warn!(
-                    reason,
-                    "a file of devices was broken off: its client has a part of it and is told so"
-                );
-            }
-        }
+        let outcome = send(&pieces, &rows, source, &turn).await;
+        finish(pieces, outcome, "devices").await;
     }));
     Ok(File::new(format, &name, partial))
-}
-
-/// Why a file is not whole.
-enum BrokenOff {
-    /// Its client has gone.
-    Gone,
-    Failed(String),
-}
-
-impl From<Gone> for BrokenOff {
-    fn from(Gone: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<std::io::Error> for BrokenOff {
-    fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
 }
 
 async fn send(

@@ -24,6 +24,7 @@ use super::together::Partial;
 mod devices;
 mod format;
 mod rows;
+mod sending;
 mod source;
 mod telemetry;
 

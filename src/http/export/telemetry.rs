@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::format::Format;
 use super::rows::Rows;
+use super::sending::{BrokenOff, finish};
 use super::source::{Fault, Source};
 use super::{File, Turn, Turns};
 use crate::base::retry::Backoff;
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::http::exchange::{Download, Exchange, Gone, Pieces};
+use crate::http::exchange::{Download, Exchange, Pieces};
 use crate::http::query::Parameters;
 use crate::http::selection::Selection;
 use crate::postgres::{Position, StoredReading, TelemetryFilter};
@@ -41,37 +42,10 @@ pub(in crate::http) async fn telemetry(
     let (first, partial) = source.begin().await?;
     drop(query);
     exchange.answer_with(Download::start(move |pieces| async move {
-        match send(&pieces, &rows, &turn, source, first).await {
-            Ok(()) => pieces.end().await,
-            Err(BrokenOff::Gone) => {}
-            Err(BrokenOff::Failed(reason)) => {
-                tracing::warn!(
-                    reason,
-                    "a file of readings was broken off: its client has a part of it and is told so"
-                );
-            }
-        }
+        let outcome = send(&pieces, &rows, &turn, source, first).await;
+        finish(pieces, outcome, "readings").await;
     }));
     Ok(File::new(format, &table, partial))
-}
-
-/// Why a file is not whole.
-enum BrokenOff {
-    /// Its client has gone.
-    Gone,
-    Failed(String),
-}
-
-impl From<Gone> for BrokenOff {
-    fn from(Gone: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<std::io::Error> for BrokenOff {
-    fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
 }
 
 async fn send(

@@ -242,5 +242,16 @@ mod tests {
             commit(&mut writer, 5);
             waiting += 5;
         }
+        // Nor when the older generation is flushed and freed, and then what lies behind them.
+        for is_all in [false, true, true] {
+            let metrics = Metrics::new().unwrap();
+            let (mut writer, log) = reopen(&metrics);
+            log.flush_to(if is_all { log.stats().next_offset } else { 10 });
+            writer.maintain().unwrap();
+            let left = if is_all { 0 } else { waiting - 10 };
+            assert_eq!(log.read(log.flushed(), Offset::MAX).unwrap().len(), left);
+            assert_eq!(log.stats().pending_records, left as u64);
+            assert_eq!(metrics.wal_lost_records.get(), 0);
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! Large tables, and what is done to them while rows come in: the removal of old ones, and the way from the first
 //! release's table to a partitioned one. Measured is when each row was committed, by PostgreSQL's own word.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,26 +12,29 @@ const FIRST_RELEASE: &str = include_str!("../../../migrations/0001_telemetry.sql
 const PARTITIONED: &str = include_str!("../../../deploy/postgres/partitioned.sql");
 const TOKEN: &str = "7f3a-admin-token";
 const PER_SECOND: u64 = 1_000;
+/// Between two of the few that are sent at once.
+const PACE: Duration = Duration::from_millis(2);
 /// As long as a slow machine takes for all of it.
 const PATIENCE: Duration = Duration::from_secs(90 * 60);
-/// What is compared comes in for so long at least.
-const A_WHILE: Duration = Duration::from_secs(30);
+/// What is compared are so many readings at least.
+const COMPARED: u64 = 30 * PER_SECOND;
+/// And so many come in before something is done.
+const BEFORE: u64 = 10 * PER_SECOND;
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Readings of now, at a steady rate.
 struct Steady {
     thread: JoinHandle<Vec<i64>>,
-    stop: Arc<AtomicBool>,
+    stop: Sender<()>,
 }
 
 impl Steady {
     fn start(port: u16) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (stop, stopped) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let mut publisher = Publisher::connect(port);
             let (started, mut all) = (Instant::now(), Vec::new());
-            while !stopped.load(Ordering::Relaxed) {
+            while stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
                 let due = started.elapsed().as_millis() * u128::from(PER_SECOND) / 1_000;
                 while (all.len() as u128) < due {
                     let micros = micros_now().max(all.last().map_or(0, |last| last + 1));
@@ -41,7 +43,6 @@ impl Steady {
                     all.push(micros);
                 }
                 publisher.flush();
-                std::thread::sleep(Duration::from_millis(2));
             }
             publisher.finish();
             all
@@ -51,7 +52,7 @@ impl Steady {
 
     /// When each was sent, all of them acknowledged by the broker.
     fn stop(self) -> Vec<i64> {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         self.thread.join().expect("the publisher failed")
     }
 }
@@ -110,6 +111,14 @@ fn figures(postgres: &Postgres, from: i64, to: i64) -> Took {
     Took { rows, whole_p95, batch_p95, batch_longest }
 }
 
+/// Waits until so many more readings have come in.
+#[track_caller]
+fn await_more(ingestor: &Ingestor, readings: u64) {
+    let valid = || ingestor.metric("ingestor_valid_messages_total");
+    let until = valid() + readings;
+    within(PATIENCE, "they come in", || (valid() >= until).then_some(()));
+}
+
 /// Once nothing waits: each reading that was sent is there, once.
 #[track_caller]
 fn all_are_there(postgres: &Postgres, ingestor: &Ingestor, sent: &[i64]) {
@@ -134,13 +143,13 @@ fn remove(kind: &str, rows: u64, table: impl FnOnce(&Postgres)) {
     let report = || ingestor.admin("GET", "/admin/retention", TOKEN).json();
     within(RECOVERY, "so much waits for an operator", || report()["held_up"].as_str().map(|_| ()));
     let steady = Steady::start(broker.port);
-    std::thread::sleep(A_WHILE / 3);
+    await_more(&ingestor, BEFORE);
     let from = micros_now();
-    std::thread::sleep(A_WHILE);
+    await_more(&ingestor, COMPARED);
     let began = micros_now();
     let last_run = report()["last_run"].clone();
     assert_eq!(ingestor.admin("POST", "/admin/retention/run", TOKEN).status, 200);
-    let running = Instant::now();
+    let (running, valid) = (Instant::now(), ingestor.metric("ingestor_valid_messages_total"));
     within(PATIENCE, "it has run", || {
         // It may be too busy to say.
         let last = &report()["last_run"];
@@ -148,10 +157,8 @@ fn remove(kind: &str, rows: u64, table: impl FnOnce(&Postgres)) {
     });
     let took = running.elapsed();
     // Of a run that is over in a moment nobody could tell what it did to 95 of 100.
-    let least = began + i64::try_from(A_WHILE.as_micros()).unwrap();
-    while micros_now() < least {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let come = ingestor.metric("ingestor_valid_messages_total") - valid;
+    await_more(&ingestor, COMPARED.saturating_sub(come));
     let until = micros_now();
     let sent = steady.stop();
     all_are_there(&postgres, &ingestor, &sent);
@@ -227,7 +234,7 @@ fn the_first_releases_table_becomes_a_partitioned_one_and_holds_up_no_batch_for_
     ingestor.await_ready();
     let steady = Steady::start(broker.port);
     ingestor.await_log_of("somebody reads or changes the table");
-    std::thread::sleep(A_WHILE / 3);
+    await_more(&ingestor, BEFORE);
     reader.execute("commit");
     within(PATIENCE, "the migration is applied", || {
         let key = "select count(*) from pg_constraint where conname = 'telemetry_pkey'";
@@ -239,7 +246,7 @@ fn the_first_releases_table_becomes_a_partitioned_one_and_holds_up_no_batch_for_
         assert!(done.status.success(), "{done:?}");
         eprintln!("schema {command} ended after {:.0} s", began.elapsed().as_secs_f64());
     }
-    std::thread::sleep(A_WHILE / 3);
+    await_more(&ingestor, BEFORE);
     let sent = steady.stop();
     all_are_there(&postgres, &ingestor, &sent);
     let parts = "select count(*) from pg_inherits where inhparent = 'telemetry'::regclass";
