@@ -192,12 +192,22 @@ fn set_aside(storage: &dyn Storage, first: Offset, report: &Quarantined) -> Resu
     }
 }
 
+/// Opens a log in memory whose generations may end after each commit, and which keeps nothing that was flushed.
+#[cfg(test)]
+pub(super) fn open_in(
+    storage: &crate::wal::engine::memory::MemoryStorage,
+    metrics: &Metrics,
+) -> (Writer, Log) {
+    let retain = std::time::Duration::ZERO;
+    let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
+    let clock = Arc::new(crate::base::time::SystemClock::default());
+    open(Box::new(storage.clone()), clock, limits, metrics).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::base::time::{SystemClock, Timestamp};
+    use crate::base::time::Timestamp;
     use crate::telemetry::Reading;
     use crate::wal::engine::memory::MemoryStorage;
 
@@ -213,13 +223,8 @@ mod tests {
 
     #[test]
     fn offsets_skipped_behind_a_generation_that_could_not_be_read_are_no_loss_to_later_processes() {
-        let retain = Duration::ZERO;
-        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
         let storage = MemoryStorage::default();
-        let reopen = |metrics: &Metrics| {
-            let clock = Arc::new(SystemClock::default());
-            open(Box::new(storage.clone()), clock, limits, metrics).unwrap()
-        };
+        let reopen = |metrics: &Metrics| open_in(&storage, metrics);
         let (mut writer, log) = reopen(&Metrics::new().unwrap());
         commit(&mut writer, 10);
         writer.maintain().unwrap();

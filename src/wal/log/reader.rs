@@ -192,6 +192,7 @@ mod tests {
     use crate::base::time::{SystemClock, Timestamp};
     use crate::telemetry::Reading;
     use crate::wal::engine::memory::MemoryStorage;
+    use crate::wal::log::open::open_in;
     use crate::wal::log::{Limits, Writer, open};
 
     fn commit(writer: &mut Writer, count: usize) {
@@ -205,14 +206,9 @@ mod tests {
 
     #[test]
     fn what_the_disk_does_not_read_is_lost_to_the_next_process_and_not_to_the_next_reader() {
-        let retain = Duration::ZERO;
-        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
         let metrics = Metrics::new().unwrap();
         let storage = MemoryStorage::default();
-        let reopen = || {
-            let clock = Arc::new(SystemClock::default());
-            open(Box::new(storage.clone()), clock, limits, &metrics).unwrap()
-        };
+        let reopen = || open_in(&storage, &metrics);
         let (mut writer, log) = reopen();
         commit(&mut writer, 10);
         writer.maintain().unwrap();
@@ -235,13 +231,8 @@ mod tests {
 
     #[test]
     fn what_was_lost_when_the_log_was_opened_is_no_error_when_its_generation_is_opened_again() {
-        let retain = Duration::ZERO;
-        let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
         let storage = MemoryStorage::default();
-        let reopen = |metrics: &Metrics| {
-            let clock = Arc::new(SystemClock::default());
-            open(Box::new(storage.clone()), clock, limits, metrics).unwrap()
-        };
+        let reopen = |metrics: &Metrics| open_in(&storage, metrics);
         let (mut writer, log) = reopen(&Metrics::new().unwrap());
         for _ in 0..3 {
             writer.maintain().unwrap();
