@@ -84,7 +84,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
             rules: config.rules.clone(),
             mapped: mapped(config),
         },
-        seen: Seen::of(&config.mappings),
+        seen: Seen::of(&config.mappings, Arc::new(SystemClock::default())),
         deliveries,
         inbound,
         metrics,

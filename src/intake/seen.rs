@@ -1,32 +1,33 @@
 //! What mappings have been seen to do since the start, and the newest topics that none takes: for whoever
 //! looks, and nothing that anything relies on.
 
-#![expect(clippy::disallowed_methods, reason = "it dates what it is told")]
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::mapped::MappedTally;
 use super::newest::NewestTopics;
+use crate::base::time::Clock;
 use crate::telemetry::mapping::{Mapping, Mappings};
 
 /// Shared by the intake, which notes, and whoever looks. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Seen {
+    clock: Arc<dyn Clock>,
     state: Arc<Mutex<State>>,
 }
 
+/// Moments are those of the clock's monotonic time.
 #[derive(Debug, Default)]
 struct State {
     mappings: Vec<Entry>,
-    unmapped: NewestTopics<Instant>,
+    unmapped: NewestTopics<Duration>,
 }
 
 #[derive(Debug)]
 struct Entry {
     counts: SeenMapping,
-    last_message: Option<Instant>,
-    last_rejected: Option<Instant>,
+    last_message: Option<Duration>,
+    last_rejected: Option<Duration>,
 }
 
 /// A mapping, and what became of what it has taken since the start.
@@ -72,7 +73,7 @@ pub struct SeenTopic {
 impl Seen {
     /// Nothing yet, of these mappings.
     #[must_use]
-    pub fn of(mappings: &Mappings) -> Self {
+    pub fn of(mappings: &Mappings, clock: Arc<dyn Clock>) -> Self {
         let entry = |mapping: &Mapping| Entry {
             counts: SeenMapping {
                 name: mapping.name.clone(),
@@ -86,7 +87,7 @@ impl Seen {
         };
         let mappings = mappings.list.iter().map(entry).collect();
         let state = State { mappings, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { clock, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Takes note of a group that is settled.
@@ -94,7 +95,7 @@ impl Seen {
         if tally.is_empty() {
             return;
         }
-        let (now, mut state) = (Instant::now(), self.lock());
+        let (now, mut state) = (self.clock.monotonic(), self.lock());
         for (at, taken) in tally.taken() {
             let Some(entry) = state.mappings.get_mut(at) else { continue };
             let [stored, rejected, ignored] = taken.counts;
@@ -119,8 +120,8 @@ impl Seen {
     /// The mappings, in the order of the file.
     #[must_use]
     pub fn mappings(&self) -> Vec<SeenMapping> {
-        let (now, state) = (Instant::now(), self.lock());
-        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
+        let (now, state) = (self.clock.monotonic(), self.lock());
+        let since = |then: Option<Duration>| then.map(|then| now.saturating_sub(then));
         let dated = |entry: &Entry| SeenMapping {
             last_message: since(entry.last_message),
             last_rejected: since(entry.last_rejected),
@@ -132,11 +133,11 @@ impl Seen {
     /// The newest topics that no mapping takes, the newest first.
     #[must_use]
     pub fn unmapped(&self) -> Vec<SeenTopic> {
-        let (now, state) = (Instant::now(), self.lock());
-        let seen = |(topic, messages, then): (&str, u64, Instant)| SeenTopic {
+        let (now, state) = (self.clock.monotonic(), self.lock());
+        let seen = |(topic, messages, then): (&str, u64, Duration)| SeenTopic {
             topic: topic.to_owned(),
             messages,
-            age: now.saturating_duration_since(then),
+            age: now.saturating_sub(then),
         };
         let mut all: Vec<_> = state.unmapped.iter().map(seen).collect();
         all.reverse();
@@ -154,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::base::settings::Sources;
+    use crate::base::time::{ManualClock, Timestamp};
     use crate::intake::mapped::TakenMessage;
 
     const MAPPINGS: &str = r#"
@@ -175,7 +177,8 @@ mod tests {
     #[test]
     fn what_groups_tell_adds_up_and_the_last_reason_stays() {
         let mut sources = Sources::new(BTreeMap::new(), MAPPINGS);
-        let seen = Seen::of(&Mappings::read(&mut sources));
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let seen = Seen::of(&Mappings::read(&mut sources), Arc::new(clock.clone()));
         sources.finish().unwrap();
         seen.note(&MappedTally::default());
         let mut tally = MappedTally::default();
@@ -187,9 +190,10 @@ mod tests {
         let mut tally = MappedTally::default();
         tally.take(0, TakenMessage { stored: 1, ..TakenMessage::default() });
         tally.unmapped.add("newer", 1, ());
+        clock.advance(Duration::from_secs(2));
         seen.note(&tally);
+        clock.advance(Duration::from_secs(3));
         let [one, other] = <[_; 2]>::try_from(seen.mappings()).unwrap();
-        assert!(one.last_message.is_some() && one.last_rejected.is_some());
         let expected = SeenMapping {
             name: "one".to_owned(),
             topics: ["a/{d}", "$share/g/b/{d...}"].map(str::to_owned).to_vec(),
@@ -201,12 +205,14 @@ mod tests {
             rejected: 1,
             ignored: 0,
             last_reason: Some("hot".to_owned()),
-            ..one.clone()
+            last_message: Some(Duration::from_secs(3)),
+            last_rejected: Some(Duration::from_secs(5)),
         };
         assert_eq!(one, expected);
         let left = (other.messages, other.ignored, other.last_message, other.by_arrival);
         assert_eq!(left, (0, 1, None, false));
-        let topics: Vec<_> = seen.unmapped().into_iter().map(|seen| seen.topic).collect();
-        assert_eq!(topics, ["newer", "new"]);
+        let topics: Vec<_> =
+            seen.unmapped().into_iter().map(|seen| (seen.topic, seen.age.as_secs())).collect();
+        assert_eq!(topics, [("newer".to_owned(), 3), ("new".to_owned(), 5)]);
     }
 }
