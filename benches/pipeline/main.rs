@@ -17,9 +17,11 @@
 #[path = "../../tests/it/harness/mod.rs"]
 mod harness;
 
+mod answers;
 mod backlog;
 mod bare;
 mod drain;
+mod files;
 mod growth;
 mod ingest;
 mod latency;
@@ -65,6 +67,8 @@ fn main() -> ExitCode {
             Measurement::Latency => latency::run(&plan),
             Measurement::Backlog => backlog::run(&plan),
             Measurement::Query => query::run(&plan),
+            Measurement::Answers => answers::run(&plan),
+            Measurement::Files => files::run(&plan),
             Measurement::Growth => growth::run(&plan),
         };
         findings.save(measurement.name(), &plan);

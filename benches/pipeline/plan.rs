@@ -45,6 +45,10 @@ pub(crate) enum Measurement {
     Backlog,
     /// The API with 5 million rows
     Query,
+    /// The API without a database, of ten million readings that wait and of those that just came in
+    Answers,
+    /// A million rows as a file, and out of one
+    Files,
     /// A table that grows to 20 million rows, or `GROWTH_ROWS`, and that of the first release: half an hour, and
     /// 20 GB of disk
     Growth,
@@ -60,6 +64,8 @@ impl Measurement {
             Self::Latency => "latency",
             Self::Backlog => "backlog",
             Self::Query => "query",
+            Self::Answers => "answers",
+            Self::Files => "files",
             Self::Growth => "growth",
         }
     }

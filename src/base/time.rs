@@ -7,10 +7,15 @@
 #![expect(clippy::disallowed_methods, reason = "the clocks of this machine are here")]
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+
+/// What a calendar date is known for.
+const MICROS: RangeInclusive<i64> =
+    DateTime::<Utc>::MIN_UTC.timestamp_micros()..=DateTime::<Utc>::MAX_UTC.timestamp_micros();
 
 /// An instant as microseconds since the Unix epoch, the resolution of PostgreSQL's `timestamptz`.
 ///
@@ -26,7 +31,7 @@ impl Timestamp {
     /// −262143 to 262142, which is what a calendar date is known for here.
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
-        DateTime::<Utc>::from_timestamp_micros(micros).map(|_| Self(micros))
+        MICROS.contains(&micros).then_some(Self(micros))
     }
 
     /// The instant this many milliseconds after the Unix epoch; `None` as in [`Self::from_micros`].
@@ -185,6 +190,12 @@ mod tests {
     fn instants_without_a_calendar_date_are_refused() {
         assert_eq!(Timestamp::from_millis(i64::MAX), None);
         assert_eq!(Timestamp::from_micros(i64::MIN), None);
+        for edge in [*MICROS.start(), *MICROS.end()] {
+            for micros in [edge - 1, edge, edge + 1] {
+                let date = DateTime::<Utc>::from_timestamp_micros(micros);
+                assert_eq!(Timestamp::from_micros(micros).map(DateTime::from), date, "{micros}");
+            }
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::postgres::{
     Cursor, Failure, LogKey, Position, QUERY_TIMEOUT, Relation, StoredReading, StoredValues,
     TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total,
 };
-use crate::recent::{Ask, Found, LogPart, LogRow, RowValues};
+use crate::recent::{Ask, Found, LogPart, LogRow, RowValues, Unread};
 use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell};
 
 /// Longest wait for the database, all queries of an answer together: a query that only takes long is ended by
@@ -43,6 +43,25 @@ pub(super) struct Page {
     pub(super) next: Option<Cursor>,
     /// Set if something may be missing.
     pub(super) partial: Option<Partial>,
+}
+
+impl Page {
+    /// What was not read of the log may lie between what was found: the page ends before it, and the next one
+    /// begins there, so that whoever goes on by cursor comes by all of it. It stays as it is where nothing is
+    /// known of what was not read, where that would be no step forward, and for who counts off what is behind.
+    fn ended_before(mut self, unread: Option<Unread>, position: &Position) -> Self {
+        let Some(from) = unread.and_then(Unread::after) else { return self };
+        let is_step = match position {
+            Position::Offset(skipped) => *skipped == 0,
+            Position::After(cursor) => cursor.place() > (from.as_micros(), ""),
+        };
+        let certain = self.readings.partition_point(|reading| reading.compare(from, "").is_ge());
+        if is_step && (certain < self.readings.len() || self.next.is_none()) {
+            self.readings.truncate(certain);
+            self.next = Some(Cursor::before(from));
+        }
+        self
+    }
 }
 
 /// Something may be missing. In JSON it is the time, or null.
@@ -78,7 +97,7 @@ pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page
                 }
             }
             let unread = found.unread;
-            let mut page = merged(asked, slice, found);
+            let mut page = merged(asked, slice, found).ended_before(unread, &asked.position);
             page.partial = unread.map(|unread| Partial { complete_from: unread.after() });
             return Ok(page);
         }
@@ -94,8 +113,9 @@ pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page
     if !found.has_table {
         return Err(ApiError::of_query(state, &failure, "device_id"));
     }
-    let complete_from = state.recent.complete_from(asked.relation.name(), found.unread);
-    let mut page = of_log(asked, found);
+    let unread = found.unread;
+    let complete_from = state.recent.complete_from(asked.relation.name(), unread);
+    let mut page = of_log(asked, found).ended_before(unread, &asked.position);
     page.partial = Some(Partial { complete_from });
     Ok(page)
 }
@@ -473,6 +493,59 @@ mod tests {
             let union: BTreeSet<Place> = table.union(&log).copied().collect();
             let expected: Vec<_> =
                 union.iter().rev().map(|place| (*place, table.contains(place))).collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_come_by_each_reading_once_however_little_of_the_log_is_read(
+            table in places(),
+            log in places(),
+            limit in 1_u32..9,
+            seconds in 1_i64..5,
+            is_outage: bool,
+        ) {
+            let mut seen = Vec::new();
+            let mut position = Position::Offset(0);
+            loop {
+                let asked = asked(position, limit);
+                let mut found = found(&asked, &log);
+                // What is read are the newest seconds behind the place, and of the others a part.
+                let newest = found.rows.first().map_or(0, |row| row.key.timestamp.as_micros() / 1_000_000);
+                let is_read = |row: &LogRow| {
+                    let second = row.key.timestamp.as_micros() / 1_000_000;
+                    second > newest - seconds || second % 2 == 0
+                };
+                let unread = found.rows.iter().map(|row| row.key.timestamp);
+                found.unread = unread
+                    .filter(|at| at.as_micros() / 1_000_000 <= newest - seconds)
+                    .max()
+                    .map(|newest| Unread { newest: Some(newest) });
+                found.rows.retain(is_read);
+                found.keys.retain(|key| found.rows.iter().any(|row| row.key == *key));
+                let unread = found.unread;
+                let page = if is_outage {
+                    of_log(&asked, found)
+                } else {
+                    let slice = slice(&asked, &table, &found);
+                    merged(&asked, slice, found)
+                };
+                let page = page.ended_before(unread, &asked.position);
+                prop_assert!(page.readings.len() <= limit as usize);
+                seen.extend(page.readings.iter().map(|reading| {
+                    (reading.cursor().place().0 / 1_000_000, reading.device_id.clone())
+                }));
+                match page.next {
+                    None => break,
+                    Some(cursor) => position = Position::After(cursor),
+                }
+                prop_assert!(seen.len() <= 50, "it goes round in circles");
+            }
+            let all: BTreeSet<Place> =
+                if is_outage { log } else { table.union(&log).copied().collect() };
+            let expected: Vec<_> =
+                all.iter().rev().map(|place| (place.0, place.1.to_owned())).collect();
             prop_assert_eq!(seen, expected);
         }
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::ask::Ask;
-use super::scan::{Effort, Found, LogPart, Unread, scan};
+use super::scan::{Budget, Found, LogPart, Unread, scan};
 use super::silence::Silence;
 use crate::base::time::Timestamp;
 use crate::wal::{Log, Offset, WalError};
@@ -89,7 +89,7 @@ impl Recent {
         let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
         let (log, ask) = (self.log.clone(), Arc::clone(ask));
         let found =
-            tokio::task::spawn_blocking(move || scan(&log, &ask, part, Effort::OfPage)).await;
+            tokio::task::spawn_blocking(move || scan(&log, &ask, part, Budget::OF_PAGE)).await;
         Ok(found.map_err(|_| RecentError::BrokenOff)??)
     }
 
@@ -103,7 +103,7 @@ impl Recent {
             return Ok(Found::default());
         }
         let log = self.log.clone();
-        let search = move || scan(&log, &ask, part, Effort::OfFile);
+        let search = move || scan(&log, &ask, part, Budget::OF_FILE);
         Ok(tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)??)
     }
 

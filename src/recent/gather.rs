@@ -118,7 +118,7 @@ impl<'a> Gather<'a> {
     }
 
     pub(super) fn add(&mut self, offset: Offset, record: &Record) {
-        self.has_table |= record.table() == self.ask.table;
+        self.has_table = self.has_table || record.table() == self.ask.table;
         if !self.ask.matches(record) {
             return;
         }

@@ -20,7 +20,7 @@ pub use ask::{Ask, Key};
 pub use certain::{Recent, RecentError};
 pub use devices::{DevicesAsk, LastRow};
 pub use gather::{LogRow, RowValues};
-pub use scan::{Found, LogPart};
+pub use scan::{Found, LogPart, Unread};
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;
 pub use silence::Silence;

@@ -14,25 +14,34 @@ use crate::base::time::Timestamp;
 use crate::wal::log::Piece;
 use crate::wal::{Log, WalError};
 
-/// Longest search for the rows.
-const TIME: Duration = Duration::from_millis(50);
-/// Until when others are counted.
-const TIME_TO_COUNT: Duration = Duration::from_millis(25);
-/// Where nothing is filtered and so many times as many records wait as are to be counted, none is.
-const PLENTY: u64 = 2;
-/// So many records are read however long it takes, so that a busy machine does not cut off a short log.
-const ALWAYS: u64 = 20_000;
-/// What the search may take.
+/// What a search may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effort {
-    /// As long as somebody waits for a page.
-    OfPage,
-    /// As long as it takes.
-    OfFile,
+pub(super) struct Budget {
+    /// For the rows.
+    time: Duration,
+    /// Until when others are counted.
+    time_to_count: Duration,
+    /// So many records are read however long it takes, so that a busy machine does not cut off a short log.
+    always: u64,
+    /// Most that is kept meanwhile.
+    bytes: usize,
 }
 
-/// Most that is kept meanwhile.
-const BYTES: usize = 8 * 1024 * 1024;
+impl Budget {
+    /// As long as somebody waits for a page: with what a piece takes that was begun before, and the rest of an
+    /// answer, 50 ms.
+    pub(super) const OF_PAGE: Self = Self {
+        time: Duration::from_millis(40),
+        time_to_count: Duration::from_millis(25),
+        always: 20_000,
+        bytes: 8 * 1024 * 1024,
+    };
+    /// As long as it takes.
+    pub(super) const OF_FILE: Self = Self { always: u64::MAX, ..Self::OF_PAGE };
+}
+
+/// Where nothing is filtered and so many times as many records wait as are to be counted, none is.
+const PLENTY: u64 = 2;
 
 /// Which part of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +78,7 @@ pub struct Unread {
 }
 
 /// What is in the log. Blocks on the disk.
-pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, effort: Effort) -> Result<Found, WalError> {
+pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Result<Found, WalError> {
     let started = Instant::now();
     let from = match part {
         LogPart::Pending => log.flushed(),
@@ -82,34 +91,35 @@ pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, effort: Effort) -> Resul
     let mut is_counted = !is_plenty;
     let mut passed_over = false;
     let mut unread: Option<Unread> = None;
+    let mut others = Vec::new();
     let mut read = 0;
-    for piece in pieces {
-        if piece.times.is_some_and(|(oldest, newest)| !ask.overlaps(oldest, newest)) {
-            passed_over = true;
-            continue;
-        }
-        let has_room = gather.bytes() < BYTES;
-        let is_wanted = match piece.times {
-            Some((oldest, newest)) => gather.lacks(oldest, newest),
-            None => true,
-        };
-        let is_asked_for = is_wanted || (is_counted && gather.is_counting());
-        let until = if is_wanted { TIME } else { TIME_TO_COUNT };
-        let has_time = effort == Effort::OfFile || read < ALWAYS || started.elapsed() < until;
-        let is_read = is_asked_for && has_room && has_time;
-        if !is_read {
-            is_counted = false;
-            passed_over = true;
-            if is_wanted {
-                unread = Some(Unread::with(unread, &piece));
-            }
-            continue;
+    let mut take = |gather: &mut Gather<'_>, piece: &Piece, until: Duration| {
+        let has_room = gather.bytes() < budget.bytes;
+        if !has_room || (read >= budget.always && started.elapsed() >= until) {
+            return Ok(false);
         }
         read += piece.end - piece.first;
         for (offset, record) in log.read(piece.first, piece.end)?.records() {
             gather.add(offset, record);
         }
+        Ok::<_, WalError>(true)
+    };
+    for piece in pieces {
+        match piece.times {
+            Some((oldest, newest)) if !ask.overlaps(oldest, newest) => passed_over = true,
+            Some((oldest, newest)) if !gather.lacks(oldest, newest) => others.push(piece),
+            _ if take(&mut gather, &piece, budget.time)? => {}
+            _ => unread = Some(Unread::with(unread, &piece)),
+        }
     }
+    // What holds none of the rows is counted alone, with the time that they have left.
+    is_counted &= unread.is_none();
+    for piece in others {
+        is_counted =
+            is_counted && gather.is_counting() && take(&mut gather, &piece, budget.time_to_count)?;
+        passed_over |= !is_counted;
+    }
+    passed_over |= unread.is_some();
     let has_table = gather.has_table() || passed_over;
     is_counted &= gather.is_counting() || ask.counted == 0;
     let (rows, keys) = gather.finish();
@@ -129,5 +139,82 @@ impl Unread {
             None => Self { newest },
             Some(other) => Self { newest: other.newest.zip(newest).map(|(a, b)| a.max(b)) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::metrics::Metrics;
+    use crate::base::time::SystemClock;
+    use crate::telemetry::Reading;
+    use crate::wal::engine::memory::MemoryStorage;
+    use crate::wal::log::{Limits, open};
+
+    const READINGS: i64 = 20_000;
+
+    /// No time, and so many records at most.
+    const SCARCE: Budget = Budget {
+        time: Duration::ZERO,
+        time_to_count: Duration::ZERO,
+        always: 1_000,
+        bytes: 1 << 20,
+    };
+
+    fn at(number: i64) -> Timestamp {
+        Timestamp::from_micros(number).unwrap()
+    }
+
+    /// Readings of which each is a microsecond later than the one before.
+    fn log() -> Log {
+        let retain = Duration::ZERO;
+        let limits =
+            Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: u64::MAX, retain };
+        let (storage, clock) = (MemoryStorage::default(), Arc::new(SystemClock::default()));
+        let metrics = Metrics::new().unwrap();
+        let (mut writer, log) = open(Box::new(storage), clock, limits, &metrics).unwrap();
+        for number in 0..READINGS {
+            let device_id = format!("device-{}", number % 7);
+            writer
+                .append(at(number), Reading { device_id, timestamp: at(number), values: [1.0; 3] });
+            if number % 100 == 99 {
+                writer.commit().unwrap();
+            }
+        }
+        log
+    }
+
+    fn ask(behind: Option<(i64, String)>) -> Ask {
+        let table = crate::telemetry::mapping::BUILT_IN_TABLE.to_owned();
+        let counted = 2 * usize::try_from(READINGS).unwrap();
+        Ask { table, device_id: None, start: None, end: None, behind, wanted: 101, counted }
+    }
+
+    #[test]
+    fn rows_come_before_what_is_only_counted_however_little_is_read() {
+        let log = log();
+        for middle in [READINGS, READINGS / 2, 101] {
+            let ask = ask(Some((middle, String::new())));
+            let found = scan(&log, &ask, LogPart::Pending, SCARCE).unwrap();
+            let times: Vec<_> = found.rows.iter().map(|row| row.key.timestamp).collect();
+            let expected: Vec<_> = (middle - 101..middle).rev().map(at).collect();
+            assert_eq!((times, found.unread), (expected, None), "behind {middle}");
+            assert!(!found.is_counted);
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_told_by_its_latest_time() {
+        let log = log();
+        let ask = Ask { device_id: Some("device-3".to_owned()), wanted: 501, ..ask(None) };
+        let found = scan(&log, &ask, LogPart::Pending, SCARCE).unwrap();
+        let unread = found.unread.and_then(|unread| unread.newest).unwrap();
+        assert!((at(READINGS - 1_600)..at(READINGS - 999)).contains(&unread), "{unread}");
+        let oldest = found.rows.last().map(|row| row.key.timestamp);
+        assert!(oldest > Some(unread), "{oldest:?} was read, {unread} was not");
+        let whole = scan(&log, &ask, LogPart::Pending, Budget::OF_FILE).unwrap();
+        assert_eq!((whole.rows.len(), whole.unread, whole.is_counted), (501, None, true));
     }
 }

@@ -1,6 +1,7 @@
 //! What is in the log counts: readings are answered with the database and without it.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -152,6 +153,33 @@ fn what_is_acknowledged_is_answered_while_the_database_is_away_and_once_each_whi
         (setup.telemetry("limit=1")["partial"] == false).then_some(())
     });
     assert_eq!(setup.pages("limit=100", |_, _| ()), published(0..500));
+}
+
+#[test]
+fn while_the_database_hangs_the_log_answers_and_only_the_first_request_waits_for_it() {
+    let setup = Setup::start("");
+    setup.publish(0..100);
+    setup.postgres.await_count(100);
+    setup.postgres.freeze();
+    setup.publish(100..200);
+    let newest = || {
+        let started = Instant::now();
+        let body = setup.telemetry("limit=100");
+        assert_eq!((rows(&body), &body["partial"]), (published(100..200), &true.into()));
+        started.elapsed()
+    };
+    // It may be slow only: 3 s, as the contract has it.
+    assert!(newest() < Duration::from_secs(5));
+    for _ in 0..5 {
+        let took = newest();
+        assert!(took < Duration::from_secs(2), "{took:?}: it is known that the database is silent");
+    }
+    setup.postgres.thaw();
+    setup.postgres.await_count(200);
+    eventually("it is heard of again", || {
+        (setup.telemetry("limit=1")["partial"] == false).then_some(())
+    });
+    assert_eq!(setup.pages("limit=50", |_, _| ()), published(0..200));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::base::time::Timestamp;
 use crate::postgres::instant::Instant;
 
 /// Names a row by what the order goes by. Shown as `<microseconds since the Unix epoch>.<device id in
@@ -19,6 +20,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// The place before everything of an earlier time, and behind everything of this and a later one.
+    #[must_use]
+    pub fn before(at: Timestamp) -> Self {
+        Self { ts: at.into(), device_id: String::new() }
+    }
+
     /// The time that it names in microseconds since the Unix epoch, the nearest there is, and the device.
     #[must_use]
     pub fn place(&self) -> (i64, &str) {

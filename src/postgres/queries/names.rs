@@ -7,13 +7,12 @@
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
 use super::relation::Relation;
-use super::total::{TOTAL_EXACT_UP_TO, Total};
+use super::total::{Census, TOTAL_EXACT_UP_TO, Total};
 use crate::postgres::failure::Failure;
 use crate::postgres::session::Session;
 
@@ -23,24 +22,6 @@ const STEPS: usize = 100;
 const COUNTING: Duration = Duration::from_secs(1);
 /// Where counting ends.
 const PAST: usize = TOTAL_EXACT_UP_TO as usize + 1;
-
-/// That there are more devices than are counted, which they do not cease to be soon. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Census(Arc<Mutex<Option<Instant>>>);
-
-impl Census {
-    const TRUSTED_FOR: Duration = Duration::from_secs(60);
-
-    fn is_past(&self) -> bool {
-        let past = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        past.is_some_and(|at| at.elapsed() < Self::TRUSTED_FOR)
-    }
-
-    fn note(&self, total: Total) {
-        let past = (!total.exact).then(Instant::now);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = past;
-    }
-}
 
 /// Names of `relation`, in its order.
 pub(super) struct Names<'q> {
@@ -101,7 +82,7 @@ impl<'q> Names<'q> {
             Total { exact: total.exact && self.walked.is_over, ..total }
         };
         if is_whole && total.rows >= u64::from(TOTAL_EXACT_UP_TO) {
-            self.census.note(total);
+            self.census.note(!total.exact);
         }
         Ok(total)
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::names::Census;
 use super::spread::Spread;
+use super::total::Census;
 use super::window::Newest;
 
 /// By the name of the table: those of the configuration, which are few. Clones share it.
@@ -15,7 +15,10 @@ pub(in crate::postgres) struct Tables(Arc<Mutex<HashMap<String, Remembered>>>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Remembered {
     pub(super) newest: Newest,
-    pub(super) census: Census,
+    /// Of all its rows.
+    pub(super) rows: Census,
+    /// Of all its devices.
+    pub(super) devices: Census,
     pub(super) spread: Spread,
 }
 

@@ -94,8 +94,9 @@ impl Database {
             let asked = Asked { relation, filter, newest: remembered.newest.get() };
             let readings = page(session, asked, position, most).await?;
             let has_next = readings.len() >= most as usize;
+            let is_whole = *filter == TelemetryFilter::default();
             if let (Position::Offset(0), Some(first)) = (position, readings.first())
-                && *filter == TelemetryFilter::default()
+                && is_whole
             {
                 remembered.newest.note(first.ts());
             }
@@ -107,8 +108,12 @@ impl Database {
                 {
                     u64::from(*skipped) + readings.len() as u64
                 }
+                _ if is_whole && remembered.rows.is_past() => PAST.unsigned_abs(),
                 _ => total(session, asked).await?,
             };
+            if is_whole && counted > u64::from(TOTAL_EXACT_UP_TO) && !remembered.rows.is_past() {
+                remembered.rows.note(true);
+            }
             let is_skipping = matches!(position, Position::Offset(skipped) if *skipped > 0);
             let is_needed = is_skipping || counted <= u64::from(TOTAL_EXACT_UP_TO);
             let known = if is_needed && !keys.is_empty() {
