@@ -68,7 +68,7 @@ pub(crate) fn run(plan: &Plan) -> Findings {
     Findings { rows, figures: json!({"rows": rows_there, "kinds": figures, "pages": pages}) }
 }
 
-/// What so many requests take of which 99 of 100 take so many milliseconds at most, or should.
+/// Times [`REQUESTS`] requests, of which 99 of 100 should take `bar` milliseconds at most.
 pub(crate) fn ask(
     ingestor: &Ingestor,
     what: &str,

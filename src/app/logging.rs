@@ -4,7 +4,9 @@
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::base::output::Output;
 use crate::base::settings::{Setting, Sources};
@@ -39,7 +41,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What, as `tracing_subscriber::EnvFilter` reads it.
+    /// What, as `tracing_subscriber::filter::Targets` reads it: levels, of all or of modules.
     pub filter: String,
     /// How; `None`: text on a terminal, else JSON.
     pub format: Option<LogFormat>,
@@ -64,7 +66,7 @@ impl Settings {
 #[must_use]
 pub fn read_filter(from: &mut Sources) -> String {
     let filter = from.value("RUST_LOG", "info".to_owned(), "a log filter");
-    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+    if let Err(error) = targets(&filter) {
         from.mistake(format!("RUST_LOG: {error}"));
     }
     filter
@@ -78,20 +80,15 @@ pub fn init(settings: &Settings, output: &Output) -> anyhow::Result<()> {
     let Settings { filter, format } = settings;
     let on_terminal = std::io::stderr().is_terminal();
     let fallback = if on_terminal { LogFormat::Text } else { LogFormat::Json };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(quieted(filter))?)
-        .with_ansi(on_terminal)
-        .with_writer(output.clone());
-    let installed = match (*format).unwrap_or(fallback) {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init(),
-        LogFormat::Text => builder.with_target(false).try_init(),
-    };
-    installed.map_err(|error| anyhow::anyhow!(error))?;
+    let layer = tracing_subscriber::fmt::layer().with_ansi(on_terminal).with_writer(output.clone());
+    let lines = tracing_subscriber::registry().with(targets(&quieted(filter))?);
+    match (*format).unwrap_or(fallback) {
+        LogFormat::Json => {
+            let layer = layer.json().flatten_event(true);
+            lines.with(layer.with_current_span(false).with_span_list(false)).try_init()
+        }
+        LogFormat::Text => lines.with(layer.with_target(false)).try_init(),
+    }?;
     // The standard one waits until standard error takes it.
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -105,11 +102,15 @@ pub fn init(settings: &Settings, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn targets(filter: &str) -> Result<Targets, ParseError> {
+    filter.parse()
+}
+
 /// What libraries log of themselves is said by our own lines, in an operator's words, so they are
 /// silent unless the filter names them.
 fn quieted(filter: &str) -> String {
     let named = |library: &str| {
-        filter.split(',').any(|directive| directive.split(['=', '[']).next() == Some(library))
+        filter.split(',').any(|directive| directive.split('=').next() == Some(library))
     };
     let libraries = ["rocket", "rocket_http", "_", "rumqttc", "sled", "sqlx", "hyper"];
     let silent: Vec<String> = libraries

@@ -137,10 +137,12 @@ pub(super) struct Answer {
     /// The `offset` of the request.
     #[schema(example = 0)]
     offset: u32,
-    /// The `cursor` of the next page; null at the end.
+    /// The `cursor` of the next page; null at the end. A page that is `partial` may be short, or empty, and not be
+    /// the last.
     #[schema(required, example = json!(null))]
     next_cursor: Option<String>,
-    /// Whether readings may be missing, because the database does not answer and the log alone was asked.
+    /// Whether readings may be missing: the database does not answer and the log alone was asked, or so much waits
+    /// in the log that not all of it was looked through.
     #[schema(example = false)]
     partial: bool,
     /// If `partial`: the time from which on nothing is missing that this service has received; null if nothing

@@ -35,13 +35,12 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Whether `record` is to be counted.
+    /// Whether `record`, of the table, is to be counted.
     pub(super) fn matches(&self, record: &Record) -> bool {
         let at = record.timestamp();
         self.start.is_none_or(|start| at >= start)
             && self.end.is_none_or(|end| at <= end)
             && self.device_id.as_ref().is_none_or(|id| id == record.device_id())
-            && record.table() == self.table
     }
 
     /// Whether every record of the table matches.

@@ -30,6 +30,8 @@ const AT_ONCE: usize = 2;
 pub struct Recent {
     pub(super) log: Log,
     pub(super) places: Semaphore,
+    /// To read all of the log for a page: one does it at a time.
+    whole: Semaphore,
     pub(super) silence: Silence,
     /// Devices that are silent, as last counted.
     pub(super) silent: AtomicU64,
@@ -64,6 +66,7 @@ impl Recent {
         Arc::new(Self {
             log,
             places: Semaphore::new(AT_ONCE),
+            whole: Semaphore::new(1),
             silence,
             silent: AtomicU64::new(0),
             found: Mutex::default(),
@@ -91,6 +94,16 @@ impl Recent {
         let found =
             tokio::task::spawn_blocking(move || scan(&log, &ask, part, Budget::OF_PAGE)).await;
         Ok(found.map_err(|_| RecentError::BrokenOff)??)
+    }
+
+    /// As [`Self::find`], however long it takes and without counting: for a page that could not be made otherwise.
+    ///
+    /// # Errors
+    /// See [`RecentError`].
+    pub async fn find_whole(&self, ask: &Ask, part: LogPart) -> Result<Found, RecentError> {
+        let _turn = self.whole.acquire().await.map_err(|_| RecentError::BrokenOff)?;
+        let found = self.find_all(Ask { counted: 0, ..ask.clone() }, part).await?;
+        Ok(Found { is_counted: false, ..found })
     }
 
     /// As [`Self::find`], however long it takes: only what is more than may be kept is left unread.

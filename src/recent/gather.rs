@@ -99,6 +99,8 @@ pub(super) struct Gather<'a> {
     bytes: usize,
     /// Whether there was a record of the table.
     has_table: bool,
+    /// Whether there was one of another.
+    has_other: bool,
 }
 
 /// More than a row or a key takes beside the text of it.
@@ -114,11 +116,16 @@ impl<'a> Gather<'a> {
             names: HashSet::new(),
             bytes: 0,
             has_table: false,
+            has_other: false,
         }
     }
 
     pub(super) fn add(&mut self, offset: Offset, record: &Record) {
-        self.has_table = self.has_table || record.table() == self.ask.table;
+        if record.table() != self.ask.table {
+            self.has_other = true;
+            return;
+        }
+        self.has_table = true;
         if !self.ask.matches(record) {
             return;
         }
@@ -176,7 +183,9 @@ impl<'a> Gather<'a> {
         let newest = behind.map_or(newest.as_micros(), |behind| newest.as_micros().min(behind));
         // One of the same moment may come before the last by its name, or belong to its row.
         let last = || self.rows.first_key_value().map(|(last, _)| last.timestamp.as_micros());
-        may_be && (self.rows.len() < self.ask.wanted || last().is_none_or(|last| newest >= last))
+        may_be
+            && self.ask.wanted > 0
+            && (self.rows.len() < self.ask.wanted || last().is_none_or(|last| newest >= last))
     }
 
     pub(super) fn is_counting(&self) -> bool {
@@ -189,6 +198,10 @@ impl<'a> Gather<'a> {
 
     pub(super) fn has_table(&self) -> bool {
         self.has_table
+    }
+
+    pub(super) fn has_other(&self) -> bool {
+        self.has_other
     }
 
     /// The rows, newest first, and what names everything that matches: the rows in their order, then the

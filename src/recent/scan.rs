@@ -112,7 +112,7 @@ pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Resul
             _ => unread = Some(Unread::with(unread, &piece)),
         }
     }
-    // What holds none of the rows is counted alone, with the time that they have left.
+    // What holds none of the rows is only counted, if there is time.
     is_counted &= unread.is_none();
     for piece in others {
         is_counted =
@@ -122,6 +122,8 @@ pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Resul
     passed_over |= unread.is_some();
     let has_table = gather.has_table() || passed_over;
     is_counted &= gather.is_counting() || ask.counted == 0;
+    // What waits may be of other tables.
+    let is_plenty = is_plenty && !gather.has_other();
     let (rows, keys) = gather.finish();
     Ok(Found { rows, keys, is_counted, is_plenty, unread, has_table })
 }

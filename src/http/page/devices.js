@@ -160,6 +160,7 @@ const RANGES = [
   ["readings of any age", null],
 ];
 const PAGES_MAX = 5;
+const SHORT_PAGES_MAX = 20;
 const dialog = find("#device");
 const range = find("#device-range");
 let charts = [];
@@ -224,7 +225,8 @@ async function draw() {
   let cursor = null;
   let partial = null;
   try {
-    for (let page = 0; page < PAGES_MAX; page++) {
+    // Where much waits in the log, pages are short.
+    for (let page = 0; page < PAGES_MAX || (partial !== null && page < SHORT_PAGES_MAX); page++) {
       const answer = await ask(`api/v1/telemetry?${query({ device_id: device, start, limit: 1000, cursor, ...ofTable() })}`);
       if (turn !== opening) return;
       readings.push(...answer.data.filter((reading) => reading.timestamp !== null));
@@ -237,10 +239,10 @@ async function draw() {
     say(problem, `The readings cannot be shown: ${refused.message}.`);
   }
   readings.reverse();
-  const isCut = cursor !== null && readings.length > 0;
+  const isCut = cursor !== null;
   say(find("#device-count"), `${isCut ? "the newest " : ""}${plural(readings.length, "reading")}`);
   if (partial !== null && problem.textContent === "") {
-    say(problem, `The database does not answer: shown is what is in the ingestor's log, ${completeness(partial)}.`);
+    say(problem, `The database does not answer, or much waits for it: shown is what was found in the ingestor's log, ${completeness(partial)}.`);
   }
   if (readings.length === 0 && problem.textContent === "") {
     say(problem, `No reading in this time. The last one came ${ago(ageOf(current.last_seen))}.`);

@@ -95,6 +95,7 @@ impl Database {
             let readings = page(session, asked, position, most).await?;
             let has_next = readings.len() >= most as usize;
             let is_whole = *filter == TelemetryFilter::default();
+            let is_past = is_whole && remembered.rows.is_past();
             if let (Position::Offset(0), Some(first)) = (position, readings.first())
                 && is_whole
             {
@@ -108,14 +109,15 @@ impl Database {
                 {
                     u64::from(*skipped) + readings.len() as u64
                 }
-                _ if is_whole && remembered.rows.is_past() => PAST.unsigned_abs(),
+                _ if is_past => PAST.unsigned_abs(),
                 _ => total(session, asked).await?,
             };
-            if is_whole && counted > u64::from(TOTAL_EXACT_UP_TO) && !remembered.rows.is_past() {
-                remembered.rows.note(true);
+            let is_more = counted > u64::from(TOTAL_EXACT_UP_TO);
+            if is_whole && is_more != is_past {
+                remembered.rows.note(is_more);
             }
             let is_skipping = matches!(position, Position::Offset(skipped) if *skipped > 0);
-            let is_needed = is_skipping || counted <= u64::from(TOTAL_EXACT_UP_TO);
+            let is_needed = is_skipping || !is_more;
             let known = if is_needed && !keys.is_empty() {
                 Some(which_are_known(session, relation, keys, &remembered.spread).await?)
             } else {
