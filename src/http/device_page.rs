@@ -65,16 +65,18 @@ async fn of_table(
 ) -> Result<Page, Failure> {
     let (offset, limit) = (*offset, *limit);
     let database = &state.database;
+    let partial = (!is_all).then_some(Partial { complete_from: None });
     if waiting.is_empty() {
         let DevicePage { latest, total, .. } =
             database.devices(relation, filter, offset, limit).await?;
-        return Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial: None });
+        return Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial });
     }
     let names: Vec<&str> = waiting.iter().map(|row| &*row.key.device_id).collect();
     let has = database.has_devices(relation, &names).await?;
     let new = has.iter().filter(|has| !**has).count();
-    let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
     // By name only a new device moves others. By age every one does, so all before the page are read.
+    let moved = if filter.newest_first { waiting.len() } else { new };
+    let count = u32::try_from(moved).unwrap_or(u32::MAX);
     let before = if filter.newest_first { 0 } else { offset.saturating_sub(count) };
     let most = limit.saturating_add(offset - before).saturating_add(count);
     let DevicePage { latest, mut names, passed, total } =
@@ -123,7 +125,7 @@ async fn of_table(
     };
     let total = Total::of(if total.exact { total.rows + new as u64 } else { u64::MAX });
     let total = Total { exact: total.exact && is_all, ..total };
-    Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial: None })
+    Ok(Page { latest: latest.into_iter().map(plain).collect(), total, partial })
 }
 
 fn plain(latest: StoredReading) -> Device {

@@ -174,6 +174,10 @@ impl Recent {
     {
         /// Readings that are looked at.
         const MOST: usize = 100_000;
+        /// Devices that are added to theirs.
+        const MOST_DEVICES: usize = 20_000;
+        /// What the age of the oldest of them may be behind.
+        const SLACK: Duration = Duration::from_secs(5);
         let ask = Ask {
             table: table.to_owned(),
             device_id: None,
@@ -184,8 +188,19 @@ impl Recent {
             counted: MOST,
         };
         let Found { keys, is_counted, .. } = self.find(&Arc::new(ask), LogPart::Pending).await?;
-        let names: HashSet<Arc<str>> = keys.into_iter().map(|key| key.device_id).collect();
+        let mut names: HashSet<Arc<str>> = keys.into_iter().map(|key| key.device_id).collect();
+        let mut is_all = is_counted;
+        if !is_counted {
+            // The others are among those that were heard of since the oldest of it came in.
+            let (now, oldest) = (self.log.monotonic(), self.log.oldest_pending_seconds());
+            let oldest = Duration::try_from_secs_f64(oldest).ok().filter(|age| !age.is_zero());
+            let since = oldest.map_or(Duration::MAX, |age| age.saturating_add(SLACK));
+            let is_heard = |name: &str, last: &Last| matches(name) && last.heard.age(now) <= since;
+            let heard = self.latest().devices(table, is_heard);
+            is_all = self.knows_all(table) && heard.len() <= MOST_DEVICES;
+            names.extend(heard.into_iter().take(MOST_DEVICES).map(|(name, _)| name));
+        }
         let matching = names.iter().filter(|name| matches(name));
-        Ok((matching.filter_map(|name| self.last(table, name)).collect(), is_counted))
+        Ok((matching.filter_map(|name| self.last(table, name)).collect(), is_all))
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Resul
     };
     let pieces = log.pieces(from);
     let records: u64 = pieces.iter().map(|piece| piece.end - piece.first).sum();
-    let is_plenty = ask.is_whole() && records > PLENTY * ask.counted as u64;
+    let is_plenty = ask.wanted > 0 && ask.is_whole() && records > PLENTY * ask.counted as u64;
     let mut gather = Gather::new(ask);
     let mut is_counted = !is_plenty;
     let mut passed_over = false;

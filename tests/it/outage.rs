@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, readings};
+use crate::harness::{
+    Ingestor, Mosquitto, Postgres, Publisher, Reading, Service, array, eventually, reading,
+    readings,
+};
 
 mod files;
 
@@ -180,6 +183,30 @@ fn while_the_database_hangs_the_log_answers_and_only_the_first_request_waits_for
         (setup.telemetry("limit=1")["partial"] == false).then_some(())
     });
     assert_eq!(setup.pages("limit=50", |_, _| ()), published(0..200));
+}
+
+#[test]
+fn a_device_is_shown_once_it_was_heard_of_however_much_waits() {
+    const WAITING: u64 = 220_000;
+    let setup = Setup::start("");
+    setup.flusher("pause");
+    let first = Reading { device_id: "the-first".to_owned(), ..reading(0) };
+    setup.publish_with(WAITING + 1, |publisher| {
+        publisher.publish_one("telemetry/gateway", first.payload());
+        for chunk in readings(0..WAITING).chunks(400) {
+            publisher.publish("telemetry/gateway", array(chunk));
+        }
+        publisher.finish();
+    });
+    let devices = eventually("all are found", || {
+        let devices = setup.get("/api/v1/devices?limit=1000");
+        (devices["partial"] == false).then_some(devices)
+    });
+    let shown = devices["data"].as_array().unwrap();
+    assert_eq!(shown.last().unwrap()["device_id"], "the-first");
+    assert_eq!((&devices["total"], shown.len()), (&101.into(), 101));
+    let newest = setup.get("/api/v1/devices?newest_first=true&limit=1");
+    assert_eq!(newest["data"][0]["device_id"], reading(WAITING - 1).device_id.as_str());
 }
 
 #[test]

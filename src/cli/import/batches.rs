@@ -25,6 +25,8 @@ impl Format {
 const RECORDS: usize = 2_000;
 /// Bytes of a body, likewise, but for its last record.
 const BYTES: usize = 768 * 1024;
+/// Bytes of one that is a message: half of what the service takes, where nothing else is set.
+const MESSAGE_BYTES: usize = 32 * 1024;
 
 /// Bytes of a line; the service takes none that is nearly as long.
 const LINE_MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -37,6 +39,8 @@ pub(super) struct Batches<R> {
     format: Format,
     /// Stands before the records of each body.
     header: Vec<u8>,
+    /// Bytes of a body, but for its last record.
+    most: usize,
     /// Bytes of the file that were read.
     pub(super) read: u64,
 }
@@ -51,7 +55,7 @@ impl<R: BufRead> Batches<R> {
             Some(format) => format,
             None => guess(input.fill_buf()?),
         };
-        let mut batches = Self { input, format, header: Vec::new(), read: 0 };
+        let mut batches = Self { input, format, header: Vec::new(), most: BYTES, read: 0 };
         if format == Format::Csv {
             let mut header = Vec::new();
             while batches.read_record(&mut header)? > 0 && header.trim_ascii().is_empty() {
@@ -60,6 +64,12 @@ impl<R: BufRead> Batches<R> {
             batches.header = header;
         }
         Ok(batches)
+    }
+
+    /// For mappings, to which a body of CSV is one message.
+    pub(super) fn as_messages(self) -> Self {
+        let most = if self.format == Format::Csv { MESSAGE_BYTES } else { self.most };
+        Self { most, ..self }
     }
 
     pub(super) fn format(&self) -> Format {
@@ -73,7 +83,7 @@ impl<R: BufRead> Batches<R> {
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut body = self.header.clone();
         let mut records = 0;
-        while records < RECORDS && body.len() < BYTES {
+        while records < RECORDS && body.len() < self.most {
             let before = body.len();
             if self.read_record(&mut body)? == 0 {
                 break;
@@ -187,6 +197,18 @@ mod tests {
         assert_eq!(read, whole);
         assert_eq!(all("a,b\n", None).1, [""; 0]);
         assert_eq!(all("\r\n \na,b\n1,2\n", None).1, ["a,b\n1,2\n"]);
+    }
+
+    #[test]
+    fn a_body_of_csv_that_is_a_message_is_no_longer_than_one_may_be() {
+        let text = format!("a,b\n{}", "1,2\n".repeat(20_000));
+        let mut batches = Batches::new(text.as_bytes(), None).unwrap().as_messages();
+        let mut records = 0;
+        while let Some(body) = batches.next().unwrap() {
+            assert!(body.len() <= MESSAGE_BYTES + 4, "{}", body.len());
+            records += String::from_utf8(body).unwrap().lines().count() - 1;
+        }
+        assert_eq!(records, 20_000);
     }
 
     #[test]

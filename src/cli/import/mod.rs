@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
     let mut tally = Tally::new();
     let outcome = open(&arguments.file).and_then(|(input, bytes)| {
         tally.bytes = bytes;
-        import(input, &arguments.file, arguments.format, &mut client, &mut tally)
+        import(input, arguments, &mut client, &mut tally)
     });
     tally.clear_line();
     if let Err(failure) = &outcome {
@@ -158,13 +158,15 @@ fn open(name: &str) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
 
 fn import(
     input: Box<dyn BufRead>,
-    name: &str,
-    format: Option<Format>,
+    arguments: &Arguments,
     client: &mut Client,
     tally: &mut Tally,
 ) -> Result<(), Failure> {
-    let unreadable = |error| Failure::File(name.to_owned(), error);
-    let mut batches = Batches::new(input, format).map_err(unreadable)?;
+    let unreadable = |error| Failure::File(arguments.file.clone(), error);
+    let mut batches = Batches::new(input, arguments.format).map_err(unreadable)?;
+    if arguments.topic.is_some() {
+        batches = batches.as_messages();
+    }
     while let Some(body) = batches.next().map_err(unreadable)? {
         let answer = send(client, batches.format(), &body, tally)?;
         tally.add(answer, batches.read);
@@ -178,7 +180,8 @@ struct Uploaded {
     accepted: u64,
     known: Option<u64>,
     rejected: Vec<Rejected>,
-    rejected_total: u64,
+    /// If they are more than are listed.
+    rejected_total: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -283,7 +286,7 @@ impl Tally {
 
     fn add(&mut self, answer: Uploaded, read: u64) {
         self.has_answer = true;
-        let before = self.readings();
+        let (before, listed) = (self.readings(), answer.rejected.len() as u64);
         for Rejected { index, reason } in answer.rejected {
             self.named += 1;
             if self.named <= NAMED {
@@ -295,7 +298,7 @@ impl Tally {
             }
         }
         self.accepted += answer.accepted;
-        self.rejected += answer.rejected_total;
+        self.rejected += answer.rejected_total.unwrap_or(listed);
         self.known = self.known.zip(answer.known).map(|(all, known)| all + known);
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
@@ -350,7 +353,7 @@ mod tests {
     fn a_service_that_is_full_or_restarts_is_asked_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let good = r#"{"accepted":1,"known":0,"rejected":[],"rejected_total":0}"#;
+        let good = r#"{"accepted":1,"known":0,"rejected":[]}"#;
         let server = std::thread::spawn(move || {
             let full = "HTTP/1.1 503 x\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
             let done = format!(
@@ -385,7 +388,10 @@ mod tests {
     fn what_cannot_be_known_is_not_told_as_if_it_were() {
         let mut tally = Tally::new();
         for (accepted, known) in [(5, Some(2)), (3, None), (4, Some(4))] {
-            tally.add(Uploaded { accepted, known, rejected: Vec::new(), rejected_total: 1 }, 1);
+            tally.add(
+                Uploaded { accepted, known, rejected: Vec::new(), rejected_total: Some(1) },
+                1,
+            );
         }
         let said = tally.sentence();
         assert!(

@@ -242,7 +242,7 @@ async function draw() {
   const isCut = cursor !== null;
   say(find("#device-count"), `${isCut ? "the newest " : ""}${plural(readings.length, "reading")}`);
   if (partial !== null && problem.textContent === "") {
-    say(problem, `The database does not answer, or much waits for it: shown is what was found in the ingestor's log, ${completeness(partial)}.`);
+    say(problem, `The database does not answer, or much waits for it: shown is what is in the ingestor's log, ${completeness(partial)}.`);
   }
   if (readings.length === 0 && problem.textContent === "") {
     say(problem, `No reading in this time. The last one came ${ago(ageOf(current.last_seen))}.`);

@@ -35,9 +35,10 @@ pub(in crate::http) struct Uploaded {
     known: Option<Known>,
     /// Readings that are stored nowhere, in their order, no more than 1000.
     rejected: Vec<Rejected>,
-    /// How many those are, listed or not.
-    #[schema(example = 1)]
-    rejected_total: u64,
+    /// How many those are; only there if they are more than are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<u64>, example = 1001)]
+    rejected_total: Option<u64>,
 }
 
 /// How many the table had; `None` if the database did not say at least once.
@@ -101,10 +102,12 @@ impl<'s> Feed<'s> {
 
     /// The next reading is stored nowhere, for a reason that is no fault of it.
     pub(super) fn pass(&mut self, reason: &str) {
-        self.answer.rejected_total += 1;
         if self.answer.rejected.len() < LISTED {
             let reason = cut(reason, REASON_MAX_BYTES).into_owned();
             self.answer.rejected.push(Rejected { index: self.next_index, reason });
+        } else {
+            let all = self.answer.rejected_total.unwrap_or(LISTED as u64) + 1;
+            self.answer.rejected_total = Some(all);
         }
         self.next_index += 1;
     }

@@ -43,6 +43,9 @@ const BODIES: usize = 4;
 /// Of a topic: the head of a request has no room for more, as each may take twelve bytes.
 const TOPIC_MAX_CHARS: usize = 512;
 
+/// How long a body waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// How long a client may send nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -114,9 +117,11 @@ pub(super) async fn upload(
     let Query { table, topic, count_known } = Query::read(&parameters)?;
     let kind = sent.kind(topic.is_some())?;
     let mut reader = Reader::new(state, kind, table.as_deref(), topic)?;
-    let _turn = turns.0.try_acquire().map_err(|_| {
-        ApiError::unavailable("as many bodies as may be are being read; try again in a moment")
-    })?;
+    let turn = tokio::time::timeout(PATIENCE, turns.0.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        let what = "as many bodies as may be are being read; try again in a moment";
+        return Err(ApiError::unavailable(what));
+    };
     let Some(mut body) = exchange.take_upload() else {
         return Err(ApiError::internal(&"a request has no body"));
     };
