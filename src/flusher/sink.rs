@@ -201,9 +201,6 @@ impl SinkError {
 /// nothing that was acknowledged is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// Of the database. It is no reason to end: it says so while rows wait.
-    #[error("the database: {0}")]
-    Sink(#[from] SinkError),
     /// The log cannot be read back: look at this machine's disk.
     #[error("the log cannot be read back: {0}")]
     Log(#[from] WalError),

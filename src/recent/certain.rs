@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ask::Ask;
 use super::scan::{Budget, Found, LogPart, Unread, scan};
@@ -29,9 +29,10 @@ const AT_ONCE: usize = 2;
 /// Answers from the log.
 pub struct Recent {
     pub(super) log: Log,
-    pub(super) places: Semaphore,
+    /// A search keeps its place to its end, also when nobody waits for it any more.
+    pub(super) places: Arc<Semaphore>,
     /// To read all of the log for a page: one does it at a time.
-    whole: Semaphore,
+    whole: Arc<Semaphore>,
     pub(super) silence: Silence,
     /// Devices that are silent, as last counted.
     pub(super) silent: AtomicU64,
@@ -65,8 +66,8 @@ impl Recent {
     pub fn new(log: Log, silence: Silence) -> Arc<Self> {
         Arc::new(Self {
             log,
-            places: Semaphore::new(AT_ONCE),
-            whole: Semaphore::new(1),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            whole: Arc::new(Semaphore::new(1)),
             silence,
             silent: AtomicU64::new(0),
             found: Mutex::default(),
@@ -89,11 +90,8 @@ impl Recent {
         if is_empty {
             return Ok(Found { is_counted: true, ..Found::default() });
         }
-        let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
-        let (log, ask) = (self.log.clone(), Arc::clone(ask));
-        let found =
-            tokio::task::spawn_blocking(move || scan(&log, &ask, part, Budget::OF_PAGE)).await;
-        Ok(found.map_err(|_| RecentError::BrokenOff)??)
+        let place = place(&self.places).await?;
+        self.search(Arc::clone(ask), part, Budget::OF_PAGE, Some(place)).await
     }
 
     /// As [`Self::find`], however long it takes and without counting: for a page that could not be made otherwise.
@@ -101,8 +99,9 @@ impl Recent {
     /// # Errors
     /// See [`RecentError`].
     pub async fn find_whole(&self, ask: &Ask, part: LogPart) -> Result<Found, RecentError> {
-        let _turn = self.whole.acquire().await.map_err(|_| RecentError::BrokenOff)?;
-        let found = self.find_all(Ask { counted: 0, ..ask.clone() }, part).await?;
+        let turn = place(&self.whole).await?;
+        let ask = Arc::new(Ask { counted: 0, ..ask.clone() });
+        let found = self.search(ask, part, Budget::OF_FILE, Some(turn)).await?;
         Ok(Found { is_counted: false, ..found })
     }
 
@@ -115,8 +114,22 @@ impl Recent {
         if is_empty {
             return Ok(Found::default());
         }
+        self.search(Arc::new(ask), part, Budget::OF_FILE, None).await
+    }
+
+    async fn search(
+        &self,
+        ask: Arc<Ask>,
+        part: LogPart,
+        budget: Budget,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Found, RecentError> {
         let log = self.log.clone();
-        let search = move || scan(&log, &ask, part, Budget::OF_FILE);
+        let search = move || {
+            let found = scan(&log, &ask, part, budget);
+            drop(place);
+            found
+        };
         Ok(tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)??)
     }
 
@@ -148,4 +161,9 @@ impl Recent {
         let after = newest.map(|newest| newest.as_micros().saturating_add(1));
         after.map_or(Some(Timestamp::UNIX_EPOCH), Timestamp::from_micros)
     }
+}
+
+/// The next place that is free.
+pub(super) async fn place(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, RecentError> {
+    Arc::clone(of).acquire_owned().await.map_err(|_| RecentError::BrokenOff)
 }

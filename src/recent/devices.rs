@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::ask::{Ask, Key};
-use super::certain::{Recent, RecentError};
+use super::certain::{Recent, RecentError, place};
 use super::gather::{LogRow, RowValues};
 use super::scan::{Found, LogPart};
 use crate::base::time::Timestamp;
@@ -127,9 +127,10 @@ impl Recent {
     where
         F: Fn(&str) -> bool + Send + 'static,
     {
-        let _place = self.places.acquire().await.map_err(|_| RecentError::BrokenOff)?;
+        let place = place(&self.places).await?;
         let recent = Arc::clone(self);
         let search = move || {
+            let _place = place;
             let now = recent.log.monotonic();
             let matches = |name: &str, last: &Last| {
                 let is_silent = || recent.silence.of_device(&ask.table, last, now).is_some();

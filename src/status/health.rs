@@ -21,7 +21,7 @@ use crate::base::metrics::Metrics;
 #[serde(rename_all = "lowercase")]
 #[repr(u64)]
 pub enum WalState {
-    /// It does.
+    /// It takes writes.
     Ok = 1,
     /// Not until there is room again.
     Full = 2,
@@ -181,12 +181,6 @@ impl Health {
     #[must_use]
     pub fn away(&self) -> Option<&'static str> {
         *self.away.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the broker is connected and has granted every filter.
-    #[must_use]
-    pub fn is_mqtt_connected(&self) -> bool {
-        self.mqtt.state() == UP
     }
 
     /// Whether the database answered when it was last used.

@@ -67,7 +67,7 @@ impl<R: BufRead> Batches<R> {
     }
 
     /// For mappings, to which a body of CSV is one message.
-    pub(super) fn as_messages(self) -> Self {
+    pub(super) fn into_messages(self) -> Self {
         let most = if self.format == Format::Csv { MESSAGE_BYTES } else { self.most };
         Self { most, ..self }
     }
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_body_of_csv_that_is_a_message_is_no_longer_than_one_may_be() {
         let text = format!("a,b\n{}", "1,2\n".repeat(20_000));
-        let mut batches = Batches::new(text.as_bytes(), None).unwrap().as_messages();
+        let mut batches = Batches::new(text.as_bytes(), None).unwrap().into_messages();
         let mut records = 0;
         while let Some(body) = batches.next().unwrap() {
             assert!(body.len() <= MESSAGE_BYTES + 4, "{}", body.len());

@@ -165,7 +165,7 @@ fn import(
     let unreadable = |error| Failure::File(arguments.file.clone(), error);
     let mut batches = Batches::new(input, arguments.format).map_err(unreadable)?;
     if arguments.topic.is_some() {
-        batches = batches.as_messages();
+        batches = batches.into_messages();
     }
     while let Some(body) = batches.next().map_err(unreadable)? {
         let answer = send(client, batches.format(), &body, tally)?;

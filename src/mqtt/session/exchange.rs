@@ -23,7 +23,7 @@ pub enum Event {
     Room(Room),
     /// The time of day is plainly wrong now, or is not any more, and messages get it.
     Clock {
-        /// It is.
+        /// It is plainly wrong.
         is_wrong: bool,
     },
     /// Deliveries were dealt with.

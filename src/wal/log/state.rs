@@ -44,7 +44,7 @@ impl Limits {
 /// Whether the log takes records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// It does.
+    /// It takes writes.
     Open,
     /// It does not, for this reason; it will again once it has drained.
     Full(String),
