@@ -29,7 +29,7 @@ pub(crate) struct Tokens {
 }
 
 /// Tells who may ask.
-pub struct Access {
+pub(crate) struct Access {
     tokens: RwLock<Tokens>,
     failed_attempts: Mutex<FailedAttempts>,
     metrics: Metrics,

@@ -9,7 +9,7 @@ use crate::telemetry::Record;
 use crate::telemetry::admit::Admission;
 
 /// The way into the log.
-pub struct Inlet {
+pub(crate) struct Inlet {
     /// Weak, or the intake would wait for more at the end of the process.
     inbound: mpsc::WeakSender<Inbound>,
     /// What readings have to keep to.
@@ -19,7 +19,7 @@ pub struct Inlet {
 impl Inlet {
     /// Through `inbound`, for what keeps to `admission`.
     #[must_use]
-    pub fn new(inbound: mpsc::WeakSender<Inbound>, admission: Admission) -> Self {
+    pub(crate) fn new(inbound: mpsc::WeakSender<Inbound>, admission: Admission) -> Self {
         Self { inbound, admission }
     }
 

@@ -79,19 +79,19 @@ mod together;
 mod upload;
 mod wire;
 
-pub use access::Access;
-pub use admin::Replayer;
-pub use inlet::Inlet;
-pub use openapi::Description;
+pub(crate) use access::Access;
+pub(crate) use admin::Replayer;
+pub(crate) use inlet::Inlet;
+pub(crate) use openapi::Description;
 pub(crate) use settings::SETTINGS;
-pub use settings::{GRACE_SECS, Settings};
-pub use tables::Tables;
+pub(crate) use settings::Settings;
+pub(crate) use tables::Tables;
 
 use settings::{check_settings, figment};
 
 /// What handlers may use.
 #[derive(Clone)]
-pub struct AppState {
+pub(crate) struct AppState {
     /// Which of several ingestors this is: what it calls itself to the broker.
     pub instance: Arc<str>,
     /// What `/metrics` shows.
@@ -129,7 +129,7 @@ pub struct AppState {
 
 /// Why HTTP does not run; each ends the process.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The address is in use, is not this machine's, or needs a right: correct `HTTP_ADDR`.
     #[error("cannot listen on {address} (HTTP_ADDR): {reason}")]
     Bind {
@@ -147,8 +147,7 @@ pub enum Error {
 }
 
 /// The server, listening.
-pub struct Running {
-    address: SocketAddr,
+pub(crate) struct Running {
     stop: CancellationToken,
     server: JoinHandle<()>,
     secrets: Secrets,
@@ -156,7 +155,7 @@ pub struct Running {
 
 /// The tokens and the certificate; clones are the same.
 #[derive(Clone)]
-pub struct Secrets {
+pub(crate) struct Secrets {
     access: Arc<Access>,
     tls: Option<Arc<tls::Tls>>,
 }
@@ -167,7 +166,7 @@ impl Secrets {
     ///
     /// # Errors
     /// A sentence, if the certificate cannot be used: it stays as it was.
-    pub fn reload(&self, settings: &Settings) -> Result<Vec<&'static str>, String> {
+    pub(crate) fn reload(&self, settings: &Settings) -> Result<Vec<&'static str>, String> {
         let mut changes = self.access.set(settings.tokens.clone());
         if let Some(tls) = &self.tls {
             changes.extend(tls.reload()?);
@@ -177,21 +176,15 @@ impl Secrets {
 }
 
 impl Running {
-    /// Where it listens; the port is a real one, also if 0 was asked for.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// What has tokens and the certificate read again.
     #[must_use]
-    pub fn secrets(&self) -> Secrets {
+    pub(crate) fn secrets(&self) -> Secrets {
         self.secrets.clone()
     }
 
     /// Asks it to stop: no new connections, twice [`GRACE_SECS`] for those that there are.
     /// [`Self::finished`] tells when it has.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         self.stop.cancel();
     }
 
@@ -200,7 +193,7 @@ impl Running {
     ///
     /// # Errors
     /// [`Error::Server`] if it ended by a failure.
-    pub async fn finished(&mut self) -> Result<(), Error> {
+    pub(crate) async fn finished(&mut self) -> Result<(), Error> {
         (&mut self.server).await.map_err(|panic| Error::Server(panic.to_string()))
     }
 }
@@ -209,7 +202,7 @@ impl Running {
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn serve(settings: &Settings, state: AppState) -> Result<Running, Error> {
+pub(crate) async fn serve(settings: &Settings, state: AppState) -> Result<Running, Error> {
     check_settings(&settings.rocket).map_err(Error::Settings)?;
     let access = Arc::clone(&state.access);
     let rocket = Client::untracked(build(figment(&settings.rocket, settings.address), state)).await;
@@ -226,7 +219,7 @@ pub async fn serve(settings: &Settings, state: AppState) -> Result<Running, Erro
     let stop = CancellationToken::new();
     let server = tokio::spawn(server.run(stop.clone()));
     tracing::info!(%address, "listening for HTTP");
-    Ok(Running { address, stop, server, secrets: Secrets { access, tls } })
+    Ok(Running { stop, server, secrets: Secrets { access, tls } })
 }
 
 fn build(figment: Figment, state: AppState) -> Rocket<Build> {

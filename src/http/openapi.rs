@@ -41,12 +41,12 @@ fn openapi(
 
 /// The document.
 #[derive(Clone, Debug)]
-pub struct Description(Arc<str>);
+pub(crate) struct Description(Arc<str>);
 
 impl Description {
     /// What can be asked of a service that has these tables.
     #[must_use]
-    pub fn of(tables: &Tables) -> Self {
+    pub(crate) fn of(tables: &Tables) -> Self {
         let mut document = Handlers::openapi();
         described::add(tables, &mut document);
         let document = document.to_json().unwrap_or_else(|error| {

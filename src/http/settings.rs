@@ -183,7 +183,7 @@ fn read_rocket(from: &mut Sources) -> Dict {
 
 /// For requests that are being answered when the server is asked to stop, in seconds; as much
 /// again is left to clients that are slow to take their answer.
-pub const GRACE_SECS: u32 = 1;
+pub(crate) const GRACE_SECS: u32 = 1;
 
 /// Whether Rocket can read its own keys of `Rocket.toml`.
 ///

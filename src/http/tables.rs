@@ -44,7 +44,7 @@ pub(super) fn tables(
 
 /// The tables of the configuration, that of the built-in shape first.
 #[derive(Clone, Debug)]
-pub struct Tables(Vec<Table>);
+pub(crate) struct Tables(Vec<Table>);
 
 /// A table that can be asked for.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub(super) struct Table {
 impl Tables {
     /// Those of a configuration.
     #[must_use]
-    pub fn of(mappings: &Mappings) -> Self {
+    pub(crate) fn of(mappings: &Mappings) -> Self {
         let mut built_in = Table::built_in();
         let mut others = Vec::new();
         for outline in mappings.outlines() {
@@ -75,7 +75,7 @@ impl Tables {
 
     /// How each of them is read as a whole.
     #[must_use]
-    pub fn relations(&self) -> Vec<Relation> {
+    pub(crate) fn relations(&self) -> Vec<Relation> {
         self.0.iter().map(Table::relation).collect()
     }
 

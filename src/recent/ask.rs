@@ -7,7 +7,7 @@ use crate::telemetry::Record;
 
 /// What names a reading.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub(crate) struct Key {
     /// When the device measured.
     pub timestamp: Timestamp,
     /// Whose it is.
@@ -16,7 +16,7 @@ pub struct Key {
 
 /// Which readings, and how many; all that is set must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Of this table.
     pub table: String,
     /// Of this device alone.
@@ -50,7 +50,7 @@ impl Ask {
 
     /// Whether a reading of that time and device may be returned.
     #[must_use]
-    pub fn is_behind(&self, at: Timestamp, device_id: &str) -> bool {
+    pub(crate) fn is_behind(&self, at: Timestamp, device_id: &str) -> bool {
         let behind = self.behind.as_ref();
         behind.is_none_or(|(micros, id)| (at.as_micros(), device_id) < (*micros, id.as_str()))
     }

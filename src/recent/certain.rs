@@ -27,7 +27,7 @@ use crate::wal::{Log, Offset, WalError};
 const AT_ONCE: usize = 2;
 
 /// Answers from the log.
-pub struct Recent {
+pub(crate) struct Recent {
     pub(super) log: Log,
     /// A search keeps its place to its end, also when nobody waits for it any more.
     pub(super) places: Arc<Semaphore>,
@@ -51,7 +51,7 @@ struct Seen {
 
 /// Why the log gives no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum RecentError {
+pub(crate) enum RecentError {
     /// It cannot be read.
     #[error(transparent)]
     Wal(#[from] WalError),
@@ -63,7 +63,7 @@ pub enum RecentError {
 impl Recent {
     /// Of this log.
     #[must_use]
-    pub fn new(log: Log, silence: Silence) -> Arc<Self> {
+    pub(crate) fn new(log: Log, silence: Silence) -> Arc<Self> {
         Arc::new(Self {
             log,
             places: Arc::new(Semaphore::new(AT_ONCE)),
@@ -77,7 +77,7 @@ impl Recent {
 
     /// Every record below is in the database, or in the dead letters.
     #[must_use]
-    pub fn flushed(&self) -> Offset {
+    pub(crate) fn flushed(&self) -> Offset {
         self.log.flushed()
     }
 
@@ -85,7 +85,7 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn find(&self, ask: &Arc<Ask>, part: LogPart) -> Result<Found, RecentError> {
+    pub(crate) async fn find(&self, ask: &Arc<Ask>, part: LogPart) -> Result<Found, RecentError> {
         let is_empty = part == LogPart::Pending && self.flushed() >= *self.log.committed().borrow();
         if is_empty {
             return Ok(Found { is_counted: true, ..Found::default() });
@@ -98,7 +98,7 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn find_whole(&self, ask: &Ask, part: LogPart) -> Result<Found, RecentError> {
+    pub(crate) async fn find_whole(&self, ask: &Ask, part: LogPart) -> Result<Found, RecentError> {
         let turn = place(&self.whole).await?;
         let ask = Arc::new(Ask { counted: 0, ..ask.clone() });
         let found = self.search(ask, part, Budget::OF_FILE, Some(turn)).await?;
@@ -109,7 +109,7 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn find_all(&self, ask: Ask, part: LogPart) -> Result<Found, RecentError> {
+    pub(crate) async fn find_all(&self, ask: Ask, part: LogPart) -> Result<Found, RecentError> {
         let is_empty = part == LogPart::Pending && self.flushed() >= *self.log.committed().borrow();
         if is_empty {
             return Ok(Found::default());
@@ -134,7 +134,7 @@ impl Recent {
     }
 
     /// The newest row of `table` has this time, and everything below `flushed` was in it by then.
-    pub fn note_newest(&self, table: &str, newest: Option<Timestamp>, flushed: Offset) {
+    pub(crate) fn note_newest(&self, table: &str, newest: Option<Timestamp>, flushed: Offset) {
         let unknown_below = self.log.gone().unknown_below;
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         // What is trimmed since then is known, so the first one that covers the rest says the most.
@@ -147,7 +147,7 @@ impl Recent {
     /// From when on nothing of `table` is missing in an answer from the log alone, of which that was not read.
     /// To be asked after the log was read. `None` if nothing is certain.
     #[must_use]
-    pub fn complete_from(&self, table: &str, unread: Option<Unread>) -> Option<Timestamp> {
+    pub(crate) fn complete_from(&self, table: &str, unread: Option<Unread>) -> Option<Timestamp> {
         let seen = *self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(table)?;
         let gone = self.log.gone();
         if seen.flushed < gone.unknown_below {

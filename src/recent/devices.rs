@@ -15,7 +15,7 @@ use crate::wal::WalError;
 use crate::wal::log::{Last, LastValues, Latest};
 
 /// Which devices, in what order.
-pub struct DevicesAsk<F> {
+pub(crate) struct DevicesAsk<F> {
     /// Of this table.
     pub table: String,
     /// Whether a name is asked for.
@@ -31,7 +31,7 @@ pub struct DevicesAsk<F> {
 }
 
 /// The last value of a device.
-pub struct LastRow {
+pub(crate) struct LastRow {
     /// As the table has it, or will.
     pub row: LogRow,
     /// Since anything of the device was received.
@@ -41,13 +41,13 @@ pub struct LastRow {
 impl Recent {
     /// The last value of each device.
     #[must_use]
-    pub fn latest(&self) -> &Latest {
+    pub(crate) fn latest(&self) -> &Latest {
         self.log.latest()
     }
 
     /// The last value of `device_id`.
     #[must_use]
-    pub fn last(&self, table: &str, device_id: &Arc<str>) -> Option<LogRow> {
+    pub(crate) fn last(&self, table: &str, device_id: &Arc<str>) -> Option<LogRow> {
         self.device(table, device_id).map(|device| device.row)
     }
 
@@ -60,7 +60,7 @@ impl Recent {
     }
 
     /// Keeps a row of the table as the last value of its device, if that has none as new.
-    pub fn keep_stored(
+    pub(crate) fn keep_stored(
         &self,
         table: &str,
         device_id: &str,
@@ -71,7 +71,7 @@ impl Recent {
     }
 
     /// What earlier processes have left of `table` was looked through, or of the log if it is none.
-    pub fn note_found(&self, table: Option<&str>) {
+    pub(crate) fn note_found(&self, table: Option<&str>) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.insert(table.map(str::to_owned));
     }
@@ -79,7 +79,7 @@ impl Recent {
     /// Whether the last value of every device of `table` is kept, as far as it has ever come to this table or
     /// this log.
     #[must_use]
-    pub fn knows_all(&self, table: &str) -> bool {
+    pub(crate) fn knows_all(&self, table: &str) -> bool {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let is_found = found.contains(&None) && found.contains(&Some(table.to_owned()));
         is_found && !self.latest().has_evicted()
@@ -87,18 +87,18 @@ impl Recent {
 
     /// Whether any device may count as silent.
     #[must_use]
-    pub fn knows_silence(&self) -> bool {
+    pub(crate) fn knows_silence(&self) -> bool {
         !self.silence.is_off()
     }
 
     /// How many devices were silent when they were last counted.
     #[must_use]
-    pub fn silent(&self) -> u64 {
+    pub(crate) fn silent(&self) -> u64 {
         self.silent.load(Ordering::Relaxed)
     }
 
     /// Counts the devices that are silent. Looks at all of them, a part at a time.
-    pub fn count_silent(&self) -> u64 {
+    pub(crate) fn count_silent(&self) -> u64 {
         let now = self.log.monotonic();
         let is_silent =
             |table: &str, last: &Last| self.silence.of_device(table, last, now).is_some();
@@ -112,7 +112,7 @@ impl Recent {
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn look_back(&self) -> Result<bool, WalError> {
+    pub(crate) fn look_back(&self) -> Result<bool, WalError> {
         self.log.look_back()
     }
 
@@ -120,7 +120,7 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn devices<F>(
+    pub(crate) async fn devices<F>(
         self: &Arc<Self>,
         ask: DevicesAsk<F>,
     ) -> Result<(Vec<Arc<str>>, u64), RecentError>
@@ -152,7 +152,7 @@ impl Recent {
     }
 
     /// The last values of these devices, less those that are not kept any more.
-    pub fn last_values(
+    pub(crate) fn last_values(
         &self,
         table: &str,
         device_ids: &[Arc<str>],
@@ -165,7 +165,7 @@ impl Recent {
     ///
     /// # Errors
     /// See [`RecentError`].
-    pub async fn waiting<F>(
+    pub(crate) async fn waiting<F>(
         &self,
         table: &str,
         matches: F,

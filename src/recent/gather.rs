@@ -17,7 +17,7 @@ use crate::wal::log::LastValues;
 
 /// A row as the log has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LogRow {
+pub(crate) struct LogRow {
     /// What names it.
     pub key: Key,
     /// What was measured.
@@ -26,7 +26,7 @@ pub struct LogRow {
 
 /// What a row has beside device and time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RowValues {
+pub(crate) enum RowValues {
     /// A reading of the built-in shape.
     Fields(Values),
     /// By the names of their columns.
@@ -62,7 +62,7 @@ impl RowValues {
 
     /// By the names of their columns; none of a row of the table.
     #[must_use]
-    pub fn cells(self) -> Vec<(String, Cell)> {
+    pub(crate) fn cells(self) -> Vec<(String, Cell)> {
         match self {
             Self::Fields(values) => {
                 let cell = |(field, value): (&crate::telemetry::fields::Field, f64)| {

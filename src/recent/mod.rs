@@ -16,11 +16,13 @@ mod scan;
 mod settings;
 mod silence;
 
-pub use ask::{Ask, Key};
-pub use certain::{Recent, RecentError};
-pub use devices::{DevicesAsk, LastRow};
-pub use gather::{LogRow, RowValues};
-pub use scan::{Found, LogPart, Unread};
+pub(crate) use ask::Ask;
+#[cfg(test)]
+pub(crate) use ask::Key;
+pub(crate) use certain::{Recent, RecentError};
+pub(crate) use devices::{DevicesAsk, LastRow};
+pub(crate) use gather::{LogRow, RowValues};
+pub(crate) use scan::{Found, LogPart, Unread};
 pub(crate) use settings::SETTINGS;
-pub use settings::Settings;
-pub use silence::Silence;
+pub(crate) use settings::Settings;
+pub(crate) use silence::Silence;

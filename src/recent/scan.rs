@@ -45,7 +45,7 @@ const PLENTY: u64 = 2;
 
 /// Which part of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogPart {
+pub(crate) enum LogPart {
     /// What the database does not have.
     Pending,
     /// What it has and is still here as well.
@@ -54,7 +54,7 @@ pub enum LogPart {
 
 /// What the log has.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The newest that match, newest first, as many as are wanted.
     pub rows: Vec<LogRow>,
     /// What names everything that matches, up to the number that was to be counted: the rows in their order,
@@ -72,7 +72,7 @@ pub struct Found {
 
 /// Readings that may be there and were not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unread {
+pub(crate) struct Unread {
     /// Their latest time, if it is known.
     pub newest: Option<Timestamp>,
 }
@@ -131,7 +131,7 @@ pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Resul
 impl Unread {
     /// From when on none of it is missing; `None` if that is not known.
     #[must_use]
-    pub fn after(self) -> Option<Timestamp> {
+    pub(crate) fn after(self) -> Option<Timestamp> {
         Timestamp::from_micros(self.newest?.as_micros().saturating_add(1))
     }
 

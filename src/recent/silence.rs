@@ -13,7 +13,7 @@ use crate::wal::log::Last;
 
 /// Who may be silent for how long; `None`: for ever.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Silence {
+pub(crate) struct Silence {
     of_all: Option<Duration>,
     /// Where it is not that of all.
     of_tables: HashMap<String, Duration>,
@@ -22,7 +22,7 @@ pub struct Silence {
 impl Silence {
     /// As it is configured.
     #[must_use]
-    pub fn of(settings: &Settings, mappings: &Mappings) -> Self {
+    pub(crate) fn of(settings: &Settings, mappings: &Mappings) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let of_all = settings.silent_after.map(seconds);
         let mut of_tables: HashMap<String, Duration> = HashMap::new();
@@ -48,14 +48,14 @@ impl Silence {
 
     /// Whether no device ever counts as silent.
     #[must_use]
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.of_all.is_none() && self.of_tables.is_empty()
     }
 
     /// For how long a device of `table` has been silent at this time of the monotonic clock, if it counts as
     /// such.
     #[must_use]
-    pub fn of_device(&self, table: &str, last: &Last, now: Duration) -> Option<Duration> {
+    pub(crate) fn of_device(&self, table: &str, last: &Last, now: Duration) -> Option<Duration> {
         let may_be = match last.silent_after {
             SilentAfter::Seconds(own) => Duration::from_secs(own.into()),
             SilentAfter::OfAll => self.of_all?,

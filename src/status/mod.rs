@@ -1,7 +1,7 @@
 //! The state of the whole: what each part reports of itself, and the last minutes of it.
 
-pub mod health;
-pub mod history;
+pub(crate) mod health;
+pub(crate) mod history;
 mod mappings;
 mod parts;
 mod snapshot;

@@ -21,7 +21,7 @@ pub(super) mod replay;
 pub(super) mod retention;
 pub(super) mod wal;
 
-pub use replay::Replayer;
+pub(crate) use replay::Replayer;
 
 pub(super) fn routes() -> Vec<Route> {
     [

@@ -139,7 +139,7 @@ pub(in crate::http) struct ReplayedLetters {
 }
 
 /// Puts dead letters back into the log, as good as new.
-pub struct Replayer {
+pub(crate) struct Replayer {
     inlet: Arc<Inlet>,
     dead_letters: Arc<DeadLetters>,
     /// One replay at a time, so that no letter goes into the log twice.
@@ -149,7 +149,7 @@ pub struct Replayer {
 impl Replayer {
     /// Replays through `inlet`, by what messages have to keep to.
     #[must_use]
-    pub fn new(inlet: Arc<Inlet>, dead_letters: Arc<DeadLetters>) -> Self {
+    pub(crate) fn new(inlet: Arc<Inlet>, dead_letters: Arc<DeadLetters>) -> Self {
         Self { inlet, dead_letters, turn: Mutex::new(()) }
     }
 

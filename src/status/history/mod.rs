@@ -19,17 +19,17 @@ use crate::wal::Log;
 mod points;
 mod trend;
 
-pub use points::Points;
-pub use trend::{Space, Trend};
+pub(crate) use points::Points;
+pub(crate) use trend::{Space, Trend};
 
 /// Points that are kept: 15 minutes.
-pub const POINTS_MAX: usize = 900;
+pub(crate) const POINTS_MAX: usize = 900;
 
 const STEP: Duration = Duration::from_secs(1);
 
 /// Counters and gauges at one moment.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Since the start of the process.
     pub at: Duration,
     /// MQTT messages received.
@@ -69,7 +69,7 @@ impl Sample {
 
 /// How much came and went, a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rates {
+pub(crate) struct Rates {
     /// MQTT messages received.
     pub messages: f64,
     /// Readings accepted into the log.
@@ -82,7 +82,7 @@ pub struct Rates {
 
 /// How long things took: half of them, and all but one in a hundred. `None` if there were none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Quantiles {
+pub(crate) struct Quantiles {
     /// Seconds.
     pub p50: Option<f64>,
     /// Seconds.
@@ -123,7 +123,7 @@ impl Window<'_> {
 }
 
 /// See the module.
-pub struct History {
+pub(crate) struct History {
     started: Instant,
     /// Tells one process from the next.
     run: String,
@@ -145,7 +145,7 @@ struct Ring {
 impl History {
     /// Begins now, with a first sample.
     #[must_use]
-    pub fn new(metrics: &Metrics, log: &Log) -> Self {
+    pub(crate) fn new(metrics: &Metrics, log: &Log) -> Self {
         let history = Self {
             started: Instant::now(),
             run: format!("{:016x}", fastrand::u64(..)),
@@ -161,7 +161,7 @@ impl History {
     ///
     /// # Errors
     /// None; it is a supervised task.
-    pub async fn record(self: Arc<Self>, metrics: Metrics, log: Log) -> anyhow::Result<()> {
+    pub(crate) async fn record(self: Arc<Self>, metrics: Metrics, log: Log) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(STEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // The first is at once, and there is a sample already.
@@ -190,13 +190,13 @@ impl History {
 
     /// How long the process has run.
     #[must_use]
-    pub fn uptime(&self) -> Duration {
+    pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// Room that `log` has left; what is free on its filesystem, as of a second or so ago.
     #[must_use]
-    pub fn space(&self, log: &Log) -> Space {
+    pub(crate) fn space(&self, log: &Log) -> Space {
         let limits = log.limits();
         Space {
             used_bytes: log.stats().disk_bytes,
@@ -208,25 +208,25 @@ impl History {
 
     /// What came and went in the last `span`, or since the start if that is shorter.
     #[must_use]
-    pub fn rates(&self, span: Duration) -> Rates {
+    pub(crate) fn rates(&self, span: Duration) -> Rates {
         self.lock().window(span).map(|window| window.rates()).unwrap_or_default()
     }
 
     /// How long commits took in the last `span`.
     #[must_use]
-    pub fn commits(&self, span: Duration) -> Quantiles {
+    pub(crate) fn commits(&self, span: Duration) -> Quantiles {
         self.lock().window(span).map(|w| w.quantiles(|s| &s.commits)).unwrap_or_default()
     }
 
     /// How long it took from receipt to the database in the last `span`.
     #[must_use]
-    pub fn ends_to_end(&self, span: Duration) -> Quantiles {
+    pub(crate) fn ends_to_end(&self, span: Duration) -> Quantiles {
         self.lock().window(span).map(|w| w.quantiles(|s| &s.ends_to_end)).unwrap_or_default()
     }
 
     /// How long ago a message came in, to the second; `None` if none has since the start.
     #[must_use]
-    pub fn last_message(&self) -> Option<Duration> {
+    pub(crate) fn last_message(&self) -> Option<Duration> {
         let at = self.lock().last_message?;
         Some(self.uptime().saturating_sub(at))
     }
@@ -234,14 +234,14 @@ impl History {
     /// Whether the log fills or drains, and how long that takes. `database_down_for`: how long
     /// nothing has been able to leave it.
     #[must_use]
-    pub fn trend(&self, space: Space, database_down_for: Option<Duration>) -> Trend {
+    pub(crate) fn trend(&self, space: Space, database_down_for: Option<Duration>) -> Trend {
         Trend::of(&self.lock(), space, database_down_for)
     }
 
     /// What charts show: all points, or if a page of this same process has those up to `after`
     /// already, only the newer ones.
     #[must_use]
-    pub fn points(&self, run: Option<&str>, after: Option<u64>) -> Points {
+    pub(crate) fn points(&self, run: Option<&str>, after: Option<u64>) -> Points {
         let after = after.filter(|_| run == Some(self.run.as_str()));
         Points::of(&self.lock(), &self.run, self.uptime(), after)
     }

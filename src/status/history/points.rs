@@ -6,7 +6,7 @@ use super::{Ring, Window};
 
 /// Points of the history, oldest first: a column each.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Points {
+pub(crate) struct Points {
     /// Names the process that they are of.
     pub run: String,
     /// The number of the last one: what to ask for more with.

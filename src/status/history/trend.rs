@@ -6,7 +6,8 @@ use super::{Ring, Sample};
 
 /// Room that the log has left.
 #[derive(Clone, Copy, Debug)]
-pub struct Space {
+#[expect(clippy::struct_field_names, reason = "it is their unit")]
+pub(crate) struct Space {
     /// Bytes that it takes.
     pub used_bytes: u64,
     /// Bytes at which it counts as full.
@@ -20,7 +21,7 @@ pub struct Space {
 impl Space {
     /// Bytes that it may still grow by, whichever limit comes first.
     #[must_use]
-    pub fn left_bytes(&self) -> u64 {
+    pub(crate) fn left_bytes(&self) -> u64 {
         let by_size = self.max_bytes.saturating_sub(self.used_bytes);
         by_size.min(self.free_bytes.saturating_sub(self.min_free_bytes))
     }
@@ -28,7 +29,7 @@ impl Space {
 
 /// Where the log is going.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Trend {
+pub(crate) struct Trend {
     /// Records that come in more than go out, a second; negative if it drains.
     pub net_records_per_second: f64,
     /// Seconds until the log is full if it goes on like this; `None` if it does not fill.
