@@ -31,10 +31,10 @@ const LOCK_LIMIT: &str = "set local lock_timeout = '500ms'";
 
 /// Which names are in the list for certain. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Registry(Arc<Mutex<Known>>);
+pub(super) struct Registry(Arc<Mutex<RegisteredNames>>);
 
 #[derive(Debug)]
-struct Known {
+struct RegisteredNames {
     /// Of names. Two in a million have the same with a chance of one in forty million, and then until
     /// [`TRUSTED_FOR`] has passed: the key is another then.
     hashes: HashSet<u64, BuildHasherDefault<Unhashed>>,
@@ -43,7 +43,7 @@ struct Known {
     set_aside: Option<Instant>,
 }
 
-impl Default for Known {
+impl Default for RegisteredNames {
     fn default() -> Self {
         Self {
             hashes: HashSet::default(),
@@ -60,7 +60,7 @@ impl Registry {
         let mut known = self.lock();
         if known.since.elapsed() >= TRUSTED_FOR {
             let set_aside = known.set_aside;
-            *known = Known { set_aside, ..Known::default() };
+            *known = RegisteredNames { set_aside, ..RegisteredNames::default() };
         }
         let mut last = None;
         let is_new = |name: &&&'n str| last.replace(**name) != Some(**name);
@@ -105,7 +105,7 @@ impl Registry {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, RegisteredNames> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

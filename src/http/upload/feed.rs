@@ -32,7 +32,7 @@ pub(in crate::http) struct Uploaded {
     /// not say. Only there if `count_known` was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    known: Option<Known>,
+    known: Option<KnownCount>,
     /// Readings that are stored nowhere, in their order, no more than 1000.
     rejected: Vec<Rejected>,
     /// How many those are; only there if they are more than are listed.
@@ -43,7 +43,7 @@ pub(in crate::http) struct Uploaded {
 
 /// How many the table had; `None` if the database did not say at least once.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Known(Option<u64>);
+struct KnownCount(Option<u64>);
 
 /// A reading that is stored nowhere.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,7 +72,7 @@ pub(super) struct Feed<'s> {
 
 impl<'s> Feed<'s> {
     pub(super) fn new(state: &'s AppState, counts_known: bool) -> Self {
-        let known = counts_known.then_some(Known(Some(0)));
+        let known = counts_known.then_some(KnownCount(Some(0)));
         let answer = Uploaded { known, ..Uploaded::default() };
         Self {
             state,
@@ -145,7 +145,7 @@ impl<'s> Feed<'s> {
             let known = self.known(&group).await;
             self.state.inlet.commit(group, true).await?;
             self.answer.accepted += count;
-            if let Some(Known(all)) = &mut self.answer.known {
+            if let Some(KnownCount(all)) = &mut self.answer.known {
                 *all = all.zip(known).map(|(all, known)| all + known);
             }
         }

@@ -59,11 +59,11 @@ struct Shared {
     file: Option<PathBuf>,
     /// Batches that may be confirmed in another order than they were committed in.
     in_flight: usize,
-    known: Mutex<Known>,
+    known: Mutex<LineageState>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct LineageState {
     /// The database that has what was confirmed.
     trusted: Option<Identity>,
     /// Another one, which has it when what was flushed is sent again.
@@ -99,7 +99,7 @@ impl Lineage {
     /// at once.
     pub(super) fn new(dir: Option<&Path>, in_flight: usize) -> Self {
         let file = dir.map(|dir| dir.join(NAME));
-        let known = Known {
+        let known = LineageState {
             trusted: file.as_deref().and_then(read),
             found: None,
             is_behind: false,
@@ -236,7 +236,7 @@ impl Lineage {
         Ok(count > 0 && is_more_than_letters(&missing(session, before).await?, count))
     }
 
-    fn write(&self, known: &mut Known) {
+    fn write(&self, known: &mut LineageState) {
         known.written = Some(Instant::now());
         let (Some(file), Some(identity)) = (&self.0.file, &known.trusted) else { return };
         let new = file.with_extension("new");
@@ -246,7 +246,7 @@ impl Lineage {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, LineageState> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::rows::TableRows;
 use super::statements::{self, Filled, Mode};
-use super::tables::Known;
+use super::tables::CachedTable;
 use super::value::Array;
 use crate::flusher::sink::Refusal;
 use crate::postgres::durability::DURABLY;
@@ -30,7 +30,7 @@ struct Ready<'r> {
     rows: TableRows<'r>,
     /// One for each column.
     arrays: Vec<Array<'r>>,
-    table: Arc<Known>,
+    table: Arc<CachedTable>,
 }
 
 impl<'r> Batch<'r> {
@@ -40,7 +40,7 @@ impl<'r> Batch<'r> {
     /// If a column is of a type that a value cannot be made of.
     pub(in crate::postgres) fn new(
         rows: Vec<TableRows<'r>>,
-        tables: Vec<Arc<Known>>,
+        tables: Vec<Arc<CachedTable>>,
     ) -> Result<Self, Refusal> {
         let ready = rows.into_iter().zip(tables).map(|(rows, table)| Ready::new(rows, table));
         ready.collect::<Result<_, _>>().map(Self)
@@ -199,7 +199,7 @@ impl<'r> Batch<'r> {
 }
 
 impl<'r> Ready<'r> {
-    fn new(rows: TableRows<'r>, table: Arc<Known>) -> Result<Self, Refusal> {
+    fn new(rows: TableRows<'r>, table: Arc<CachedTable>) -> Result<Self, Refusal> {
         let array = |column: &super::rows::Column<'r>| {
             let kind = table.kind(rows.table, column.name).unwrap_or(column.kind);
             Array::of(kind, &column.values).map_err(|value| Refusal {

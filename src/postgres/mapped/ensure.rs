@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::look::look;
 use super::need::{Mend, Need};
 use super::rows::TableRows;
-use super::tables::Known;
+use super::tables::CachedTable;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::look::LOOK_LIMIT;
 use crate::postgres::schema::LOCK;
@@ -54,7 +54,7 @@ impl Database {
     pub(in crate::postgres) async fn known_for(
         &self,
         rows: &[TableRows<'_>],
-    ) -> Result<Vec<Arc<Known>>, Failure> {
+    ) -> Result<Vec<Arc<CachedTable>>, Failure> {
         if let Some(known) = self.mapped.fit_for(rows) {
             return Ok(known);
         }

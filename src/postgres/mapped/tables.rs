@@ -19,7 +19,7 @@ pub(in crate::postgres) struct MappedTables(Arc<Shared>);
 struct Shared {
     /// What the mappings of the configuration need.
     needs: BTreeMap<String, Need>,
-    known: Mutex<HashMap<String, Arc<Known>>>,
+    known: Mutex<HashMap<String, Arc<CachedTable>>>,
     /// Whether there may be rows of `telemetry` that lack a value.
     is_partial: AtomicBool,
     /// The statements that an operator was told of last, by table.
@@ -28,7 +28,7 @@ struct Shared {
 
 /// A table as it was found last.
 #[derive(Debug)]
-pub(in crate::postgres) struct Known {
+pub(in crate::postgres) struct CachedTable {
     pub(super) found: Found,
     pub(super) duplicates: Duplicates,
     refusals: Refusals,
@@ -42,7 +42,7 @@ struct Refusals(Arc<AtomicU32>);
 /// So many in a row are the table's fault.
 const MOST_REFUSED: u32 = 100;
 
-impl Known {
+impl CachedTable {
     /// What a column holds; a built-in one of another type takes doubles.
     pub(super) fn kind(&self, table: &str, column: &str) -> Option<Kind> {
         let found = self.found.columns.get(column)?;
@@ -108,7 +108,7 @@ impl MappedTables {
     }
 
     /// The tables of `rows`, if all that these need of them is known to be there.
-    pub(super) fn fit_for(&self, rows: &[TableRows<'_>]) -> Option<Vec<Arc<Known>>> {
+    pub(super) fn fit_for(&self, rows: &[TableRows<'_>]) -> Option<Vec<Arc<CachedTable>>> {
         let known = self.lock();
         let fit = |rows: &TableRows<'_>| {
             let table = known.get(rows.table)?;
@@ -149,7 +149,7 @@ impl MappedTables {
             let before = known.get(&name);
             let duplicates = before.map(|known| known.duplicates.clone()).unwrap_or_default();
             let refusals = before.map(|known| known.refusals.clone()).unwrap_or_default();
-            known.insert(name, Arc::new(Known { found, duplicates, refusals }));
+            known.insert(name, Arc::new(CachedTable { found, duplicates, refusals }));
         }
     }
 
@@ -170,7 +170,7 @@ impl MappedTables {
         is_news
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<CachedTable>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
