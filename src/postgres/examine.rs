@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 
 use super::failure::{Failure, within};
 use super::look::LOOK_LIMIT;
+use super::table::DEVICES;
 use super::{Database, QUERY_TIMEOUT, durability};
 use crate::base::time::Timestamp;
 
@@ -62,7 +63,7 @@ impl Database {
     /// Mostly [`Failure::Unavailable`], after the time for connecting and a little more at the latest.
     pub(crate) async fn examine(&self, mapped: &[String]) -> Result<Examination, Failure> {
         let names: Vec<&str> =
-            iter::once("telemetry_devices").chain(mapped.iter().map(String::as_str)).collect();
+            iter::once(DEVICES).chain(mapped.iter().map(String::as_str)).collect();
         let of_tables = format!(
             "{TABLES} from unnest('{{{}}}'::text[]) with ordinality as wanted (name, place) order by place",
             names.join(",")

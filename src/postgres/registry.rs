@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::session::Session;
+use super::table::DEVICES;
 
 /// Names that are kept in mind, at 8 to 16 bytes each; one more, and it begins anew.
 const MOST_KNOWN: usize = 1_000_000;
@@ -119,7 +120,7 @@ pub(super) async fn insert_and_commit(
 ) -> Result<(), Failure> {
     let mut sql = format!(
         "{LOCK_LIMIT};
-        insert into telemetry_devices (device_id)
+        insert into {DEVICES} (device_id)
         select device_id from unnest(array["
     );
     for (at, name) in names.iter().enumerate() {

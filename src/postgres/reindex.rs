@@ -11,12 +11,11 @@ use sqlx::AssertSqlSafe;
 use super::failure::{Failure, within};
 use super::session::Session;
 use super::shape::{Kind, Shape};
+use super::table::{ARRIVAL_INDEX, TS_INDEX};
 use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT};
 
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 const NEW: &str = "telemetry_ts_new_idx";
-const TS: &str = "telemetry_ts_idx";
-const ARRIVAL: &str = "telemetry_created_at_idx";
 
 /// How far a step has come, as PostgreSQL tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,18 +64,18 @@ pub fn index_plan(shape: &Shape) -> Result<Vec<String>, String> {
             shape.indexes.iter().filter(|index| descending.is_none_or(|old| old != *index));
         others.any(|index| index.name == name)
     };
-    if is_made && !holds_name(TS) {
-        plan.push(format!("alter index {NEW} rename to {TS}"));
+    if is_made && !holds_name(TS_INDEX) {
+        plan.push(format!("alter index {NEW} rename to {TS_INDEX}"));
     }
     let arrival = ["created_at", "inserted_at"]
         .into_iter()
         .find(|name| shape.columns.iter().any(|column| column.name == *name));
     if let Some(arrival) = arrival
         && !shape.indexes.iter().any(|index| index.definition.contains(arrival))
-        && !holds_name(ARRIVAL)
+        && !holds_name(ARRIVAL_INDEX)
     {
         plan.push(format!(
-            "create index concurrently {ARRIVAL} on telemetry using brin ({arrival})"
+            "create index concurrently {ARRIVAL_INDEX} on telemetry using brin ({arrival})"
         ));
     }
     match shape.kind {
@@ -178,8 +177,8 @@ mod tests {
 
     #[test]
     fn the_descending_index_goes_when_the_ascending_one_is_there_and_leaves_it_its_name() {
-        let brin = (ARRIVAL, "brin (created_at)", true);
-        let old = (TS, "btree (ts DESC)", true);
+        let brin = (ARRIVAL_INDEX, "brin (created_at)", true);
+        let old = (TS_INDEX, "btree (ts DESC)", true);
         let whole = [
             "create index concurrently telemetry_ts_new_idx on telemetry (ts)",
             "drop index concurrently \"telemetry_ts_idx\"",
@@ -192,7 +191,7 @@ mod tests {
         assert_eq!(broken[1..], whole);
         assert_eq!(plan(&[brin, old, (NEW, "btree (ts)", true)], &["created_at"]), whole[1..]);
         assert_eq!(plan(&[brin, (NEW, "btree (ts)", true)], &["created_at"]), whole[2..]);
-        assert_eq!(plan(&[brin, (TS, "btree (ts)", true)], &["created_at"]), [""; 0]);
+        assert_eq!(plan(&[brin, (TS_INDEX, "btree (ts)", true)], &["created_at"]), [""; 0]);
     }
 
     #[test]
@@ -210,7 +209,10 @@ mod tests {
     fn a_table_in_parts_is_left_to_its_owner_unless_nothing_is_to_be_done() {
         for kind in [Kind::Partitioned, Kind::Hypertable] {
             assert!(index_plan(&shape(kind, &[], &[])).is_err());
-            assert_eq!(index_plan(&shape(kind, &[(TS, "btree (ts)", true)], &[])), Ok(vec![]));
+            assert_eq!(
+                index_plan(&shape(kind, &[(TS_INDEX, "btree (ts)", true)], &[])),
+                Ok(vec![])
+            );
         }
     }
 }

@@ -12,9 +12,9 @@
 use std::time::Duration;
 
 use super::failure::{Failure, within};
-use super::partitions::{self, Grid, OLDER, Range};
+use super::partitions::{self, Grid, Range};
 use super::session::{Scope, Session};
-use super::table::PARTITION_BOUND;
+use super::table::{OLDER, PARTITION_BOUND};
 use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT};
 use crate::base::time::Timestamp;
 

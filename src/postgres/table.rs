@@ -17,6 +17,18 @@ pub(super) const COLUMNS: [&str; 2 + COUNT] = {
 /// As PostgreSQL names the constraint.
 pub(super) const PRIMARY_KEY: &str = "telemetry_pkey";
 
+/// The index on `ts`.
+pub(super) const TS_INDEX: &str = "telemetry_ts_idx";
+
+/// The index on the time of arrival.
+pub(super) const ARRIVAL_INDEX: &str = "telemetry_created_at_idx";
+
+/// The names of the devices.
+pub(super) const DEVICES: &str = "telemetry_devices";
+
+/// The partition of what is older than all others.
+pub(super) const OLDER: &str = "telemetry_older";
+
 /// The check that `ingestor schema partition` adds, for as long as it works: no row lies behind the boundary.
 pub(super) const PARTITION_BOUND: &str = "telemetry_partition_bound";
 

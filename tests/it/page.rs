@@ -437,7 +437,11 @@ fn the_table_of_a_mapping_can_be_chosen_and_each_of_its_columns_has_a_chart() {
         (browser.run(drawn) == expected).then_some(())
     });
     browser.click("#device .close");
-    assert_eq!(browser.run("return document.querySelectorAll('#device-charts figure').length"), 0);
+    // A dialog tells that it was closed a moment afterwards.
+    eventually("no chart is left", || {
+        let left = browser.run("return document.querySelectorAll('#device-charts figure').length");
+        (left == 0).then_some(())
+    });
     browser.run("const t = document.querySelector('#devices-table'); t.value = 'telemetry'; t.dispatchEvent(new Event('change'))");
     browser.await_text("#devices li:first-child .name", |text| text == "sensor-1");
     assert_eq!(browser.run("return document.querySelectorAll('main img, main script').length"), 0);

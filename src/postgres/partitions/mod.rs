@@ -17,7 +17,7 @@ use sqlx::AssertSqlSafe;
 use super::Database;
 use super::failure::{Failure, within};
 use super::session::{Scope, Session};
-use super::table::PARTITION_BOUND;
+use super::table::{OLDER, PARTITION_BOUND};
 use crate::base::time::Timestamp;
 
 mod plan;
@@ -31,7 +31,6 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
 const A_CHUNK: usize = 50;
 /// After it could not be done, or did not help.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-pub(super) const OLDER: &str = "telemetry_older";
 
 /// One for all ingestors of a database: "iot-part" in ASCII.
 const LOCK: i64 = 0x696f_742d_7061_7274;

@@ -16,6 +16,7 @@ use super::total::Total;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
+use crate::postgres::table::DEVICES;
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
@@ -118,7 +119,7 @@ pub(super) async fn in_order(
 ) -> Result<Vec<String>, Failure> {
     // Of two that are compared, that of the column counts.
     let column = match relation.name() {
-        BUILT_IN_TABLE => "device_id from telemetry_devices".to_owned(),
+        BUILT_IN_TABLE => format!("device_id from {DEVICES}"),
         _ => format!("telemetry.device_id::text from {}", relation.source()),
     };
     let sql = format!(

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use crate::postgres::table::COLUMNS;
+use crate::postgres::table::{COLUMNS, DEVICES};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// A table, and what of its rows is read.
@@ -73,7 +73,7 @@ impl Relation {
 
     /// The table that lists the names of its devices, as `device_id`.
     pub(super) fn list(&self) -> Option<&'static str> {
-        (self.name == BUILT_IN_TABLE).then_some("telemetry_devices")
+        (self.name == BUILT_IN_TABLE).then_some(DEVICES)
     }
 }
 
