@@ -182,7 +182,7 @@ impl Running {
         self.secrets.clone()
     }
 
-    /// Asks it to stop: no new connections, twice [`GRACE_SECS`] for those that there are.
+    /// Asks it to stop: no new connections, twice [`settings::GRACE_SECS`] for those that there are.
     /// [`Self::finished`] tells when it has.
     pub(crate) fn shutdown(&self) {
         self.stop.cancel();
