@@ -161,7 +161,8 @@ impl Recent {
     }
 
     /// The devices of `table` of which something waits that the database does not have, each with its last
-    /// value; and whether those are all of them.
+    /// value, and where too much waits to look through others that were heard of meanwhile; and whether all of
+    /// those that wait are among them.
     ///
     /// # Errors
     /// See [`RecentError`].

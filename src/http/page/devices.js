@@ -240,7 +240,7 @@ async function draw() {
   }
   readings.reverse();
   const isCut = cursor !== null;
-  say(find("#device-count"), `${isCut ? "the newest " : ""}${plural(readings.length, "reading")}`);
+  say(find("#device-count"), `${isCut && readings.length > 0 ? "the newest " : ""}${plural(readings.length, "reading")}`);
   if (partial !== null && problem.textContent === "") {
     say(problem, `The database does not answer, or much waits for it: shown is what is in the ingestor's log, ${completeness(partial)}.`);
   }
