@@ -37,6 +37,7 @@ impl Answers {
 
 /// Asks a service on this table, so often of each kind. It would change that of the first release.
 pub(super) fn ask(grown: &Grown, what: String, requests: usize) -> Answers {
+    eprintln!("growth: questions of {what}");
     let service = Service::new(&grown.postgres.url(), ports::free());
     let ingestor = service.start();
     eventually_eq("the database is up", &1, || ingestor.metric("ingestor_db_up"));
