@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use super::AppState;
 use super::error::ApiError;
 use super::remembered::{self, Asked};
-use super::together::{Partial, as_stored, patiently};
+use super::together::{self, Partial, as_stored, patiently};
 use crate::postgres::{DevicePage, Failure, StoredReading, Total};
 use crate::recent::LogRow;
 
@@ -88,14 +88,10 @@ async fn of_table(
         .map(|(row, has)| (row.key.device_id.to_string(), (row, has)))
         .collect();
     let mut all: HashMap<String, StoredReading> = HashMap::with_capacity(latest.len() + new);
-    for mut stored in latest {
+    for stored in latest {
         let name = stored.device_id.clone();
-        if let Some((row, _)) = waiting.remove(&name)
-            && stored.compare(row.key.timestamp, &row.key.device_id).is_lt()
-        {
-            stored = as_stored(relation, row);
-        }
-        all.insert(name, stored);
+        let row = waiting.remove(&name).map(|(row, _)| row);
+        all.extend(together::latest(relation, Some(stored), row).map(|latest| (name, latest)));
     }
     let (skipped, limit) = ((offset - before) as usize, limit as usize);
     let latest: Vec<StoredReading> = if filter.newest_first {

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::AppState;
 use super::error::ApiError;
@@ -27,7 +26,7 @@ use crate::postgres::{
     TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total,
 };
 use crate::recent::{Ask, Found, LogPart, LogRow, RecentError, RowValues, Unread};
-use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell};
+use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell, fill_row};
 
 /// Longest wait for the database, all queries of an answer together: a query that only takes long is ended by
 /// PostgreSQL before that.
@@ -325,24 +324,31 @@ pub(super) fn joined(
     readings
 }
 
+/// The latest reading of a device: of the table, or of the log where that has a newer one or fills it up.
+pub(super) fn latest(
+    relation: &Relation,
+    stored: Option<StoredReading>,
+    last: Option<LogRow>,
+) -> Option<StoredReading> {
+    match (stored, last) {
+        (Some(stored), Some(row)) => {
+            Some(match stored.compare(row.key.timestamp, &row.key.device_id) {
+                Ordering::Less => as_stored(relation, row),
+                Ordering::Equal => filled(stored, row),
+                Ordering::Greater => stored,
+            })
+        }
+        (stored, last) => stored.or_else(|| Some(as_stored(relation, last?))),
+    }
+}
+
 /// The row of the table, with what it lacks and the log brings.
 fn filled(mut stored: StoredReading, row: LogRow) -> StoredReading {
-    let (StoredValues::Row(text), RowValues::Cells(cells)) = (&stored.values, row.values) else {
-        return stored;
-    };
-    let Ok(object) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {
-        return stored;
-    };
-    let is_there = |name: &str| object.get(name).is_some_and(|value| value.get() != "null");
-    let cells: Vec<_> = cells.into_iter().filter(|(name, _)| !is_there(name)).collect();
-    if cells.is_empty() {
-        return stored;
+    if let (StoredValues::Row(text), RowValues::Cells(cells)) = (&stored.values, row.values)
+        && let Some(text) = fill_row(text, cells.iter().map(|(name, cell)| (name.as_str(), cell)))
+    {
+        stored.values = StoredValues::Row(text);
     }
-    let brought = json(&cells);
-    let brought: BTreeMap<String, &RawValue> = serde_json::from_str(&brought).unwrap_or_default();
-    let object: BTreeMap<_, _> = object.into_iter().chain(brought).collect();
-    let text = serde_json::to_string(&object).unwrap_or_else(|_| text.clone());
-    stored.values = StoredValues::Row(text);
     stored
 }
 

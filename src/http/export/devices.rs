@@ -18,8 +18,9 @@ use crate::http::exchange::{Download, Exchange, Pieces};
 use crate::http::query::{Parameters, bad};
 use crate::http::remembered::{self, Asked, Remembered};
 use crate::http::selection::Selection;
-use crate::http::together::{Partial, as_stored, patiently};
+use crate::http::together::{self, Partial, patiently};
 use crate::postgres::{DeviceFilter, DevicePage, Failure, Relation, StoredReading};
+use crate::recent::LogRow;
 
 /// Devices that are asked for at once.
 const PAGE: u32 = 1_000;
@@ -103,9 +104,7 @@ impl Source {
         let table = asked.relation.name();
         let waiting = state.recent.waiting(table, |name| asked.filter.matches(name)).await;
         let (waiting, is_all) = waiting.map_err(|error| ApiError::internal(&error))?;
-        let waiting = waiting
-            .into_iter()
-            .map(|row| (row.key.device_id.to_string(), as_stored(&asked.relation, row)));
+        let waiting = waiting.into_iter().map(|row| (row.key.device_id.to_string(), row));
         let mut source = ByName::new(state, &asked, waiting.collect());
         match patiently(state, is_doubtful, source.begin()).await {
             Ok(()) => {
@@ -171,7 +170,7 @@ struct ByName {
     relation: Relation,
     filter: DeviceFilter,
     /// The devices of which something waits, as their last values.
-    waiting: HashMap<String, StoredReading>,
+    waiting: HashMap<String, LogRow>,
     /// Those of them that the table does not have, and that did not come yet.
     new: HashSet<String>,
     /// Names of the table that were passed.
@@ -186,7 +185,7 @@ struct ByName {
 }
 
 impl ByName {
-    fn new(state: &AppState, asked: &Asked, waiting: HashMap<String, StoredReading>) -> Self {
+    fn new(state: &AppState, asked: &Asked, waiting: HashMap<String, LogRow>) -> Self {
         Self {
             state: state.clone(),
             relation: asked.relation.clone(),
@@ -262,14 +261,9 @@ impl ByName {
         self.left -= names.len();
         let mut latest: HashMap<String, StoredReading> =
             latest.into_iter().map(|reading| (reading.device_id.clone(), reading)).collect();
-        let mut reading = |name: String| newer(latest.remove(&name), self.waiting.remove(&name));
+        let mut reading = |name: String| {
+            together::latest(&self.relation, latest.remove(&name), self.waiting.remove(&name))
+        };
         Ok(names.into_iter().filter_map(&mut reading).collect())
     }
-}
-
-/// The one of the table, unless the other was measured later.
-fn newer(stored: Option<StoredReading>, last: Option<StoredReading>) -> Option<StoredReading> {
-    let (Some(one), Some(other)) = (&stored, &last) else { return stored.or(last) };
-    let is_later = other.timestamp.is_some_and(|at| one.compare(at, &other.device_id).is_lt());
-    if is_later { last } else { stored }
 }

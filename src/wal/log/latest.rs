@@ -15,7 +15,7 @@ use super::heard::Heard;
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
 use crate::telemetry::fields::Values;
-use crate::telemetry::mapping::{Cell, SilentAfter, TableShape};
+use crate::telemetry::mapping::{Cell, SilentAfter, TableShape, fill_row, moved};
 
 /// Devices that are kept.
 const MOST: usize = 200_000;
@@ -62,6 +62,52 @@ impl LastValues {
             Self::Row(text) => text.len(),
         }
     }
+
+    /// Of two messages of one moment: the first, and in columns that it has nothing in the second, as in the
+    /// table. What that has already is there first. `union` is a shape with the columns of both, kept for the next.
+    fn filled(self, second: Self, union: &mut Option<Arc<TableShape>>) -> Self {
+        match (self, second) {
+            (Self::Cells(shape, cells), Self::Cells(other, more)) => {
+                let (shape, mut cells, more) = if shape == other {
+                    (shape, cells.into_vec(), more)
+                } else {
+                    let both = union_of(union, &shape, &other);
+                    let cells = moved(cells, &shape, &both).into_vec();
+                    let more = moved(more, &other, &both);
+                    (both, cells, more)
+                };
+                for (at, cell) in more {
+                    if let Err(place) = cells.binary_search_by_key(&at, |(at, _)| *at) {
+                        cells.insert(place, (at, cell));
+                    }
+                }
+                Self::Cells(shape, cells.into())
+            }
+            (Self::Row(row), Self::Cells(shape, cells))
+            | (Self::Cells(shape, cells), Self::Row(row)) => {
+                let name = |at: u16| Some(shape.columns.get(usize::from(at))?.name.as_str());
+                let named = cells.iter().filter_map(|(at, cell)| Some((name(*at)?, cell)));
+                Self::Row(fill_row(&row, named).map_or(row, Into::into))
+            }
+            (first, _) => first,
+        }
+    }
+}
+
+/// The one that is kept, if it has the columns of both; else it is made, and kept.
+fn union_of(
+    kept: &mut Option<Arc<TableShape>>,
+    one: &TableShape,
+    other: &TableShape,
+) -> Arc<TableShape> {
+    let mut both = kept.as_deref().unwrap_or(one).with_columns_of(one);
+    if let Some(more) = both.as_ref().or(kept.as_deref()).unwrap_or(one).with_columns_of(other) {
+        both = Some(more);
+    }
+    match (both, &*kept) {
+        (None, Some(kept)) => Arc::clone(kept),
+        (both, _) => Arc::clone(kept.insert(Arc::new(both.unwrap_or_else(|| one.clone())))),
+    }
 }
 
 /// The last value of each device of each table.
@@ -82,6 +128,8 @@ struct Table {
     devices: LruCache<Arc<str>, Last>,
     /// That of the last row, which the next one shares: each block that is read back brings its own.
     shape: Option<Arc<TableShape>>,
+    /// That of rows that messages of several mappings fill.
+    union: Option<Arc<TableShape>>,
 }
 
 impl Default for Latest {
@@ -92,7 +140,8 @@ impl Default for Latest {
 }
 
 impl Latest {
-    /// Keeps `record`, which was received then, if its device has none that is newer.
+    /// Keeps `record`, which was received then, if its device has none that is newer. One of the same moment
+    /// fills what that has nothing in.
     pub(super) fn offer(&self, record: &Record, heard: Heard) {
         let silent_after = match record {
             Record::BuiltIn(_) => SilentAfter::OfAll,
@@ -111,7 +160,7 @@ impl Latest {
         });
     }
 
-    /// Keeps a row of the table, if its device has none that is as new.
+    /// Keeps a row of the table, if its device has none that is newer; likewise.
     pub(super) fn offer_stored(
         &self,
         (table, device_id): (&str, &str),
@@ -133,6 +182,7 @@ impl Latest {
                 name: table.into(),
                 devices: LruCache::unbounded(),
                 shape: None,
+                union: None,
             });
             part.tables.len() - 1
         });
@@ -140,21 +190,25 @@ impl Latest {
         let mut before = table.devices.get_mut(device_id);
         if let Some(before) = &mut before {
             before.hear(heard, silent_after);
-            if before.timestamp >= timestamp {
+            if before.timestamp > timestamp {
                 return;
             }
         }
-        let (is_new, bytes) = before.map_or((true, 0), |before| (false, before.values.bytes()));
         let values = values(table);
-        part.bytes += values.bytes();
-        part.bytes -= bytes;
-        if is_new {
+        if let Some(last) = table.devices.get_mut(device_id) {
+            part.bytes -= last.values.bytes();
+            if last.timestamp == timestamp {
+                let first = std::mem::replace(&mut last.values, LastValues::Row(Box::default()));
+                last.values = first.filled(values, &mut table.union);
+            } else {
+                (last.timestamp, last.values) = (timestamp, values);
+            }
+            part.bytes += last.values.bytes();
+        } else {
+            part.bytes += DEVICE_BYTES + device_id.len() + values.bytes();
             let last = Last { timestamp, values, heard, silent_after };
             table.devices.put(device_id.into(), last);
             part.devices += 1;
-            part.bytes += DEVICE_BYTES + device_id.len();
-        } else if let Some(before) = table.devices.get_mut(device_id) {
-            (before.timestamp, before.values) = (timestamp, values);
         }
         while part.devices > MOST / PARTS || part.bytes > MOST_BYTES / PARTS {
             if !part.evict() {
@@ -257,6 +311,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::Reading;
+    use crate::telemetry::mapping::{Column, Kind, MappedReading};
 
     fn reading(device_id: &str, second: i64, value: f64) -> Record {
         let timestamp = Timestamp::from_millis(second * 1_000).unwrap();
@@ -277,6 +332,51 @@ mod tests {
         assert_eq!(last.values, LastValues::Fields([1.0; 3]));
         assert_eq!(latest.get("telemetry", "b"), None);
         assert_eq!(latest.get("power", "a"), None);
+    }
+
+    /// One row of a table that mappings fill.
+    fn row(columns: &[&str], cells: &[(u16, i64)]) -> Record {
+        let column = |name: &&str| Column { name: (*name).to_owned(), kind: Kind::Int };
+        let columns = columns.iter().map(column).collect();
+        Record::from(MappedReading {
+            table: Arc::new(TableShape { name: "power".to_owned(), columns }),
+            device_id: "a".to_owned(),
+            timestamp: Timestamp::from_millis(5_000).unwrap(),
+            cells: cells.iter().map(|(at, value)| (*at, Cell::Int(*value))).collect(),
+            silent_after: SilentAfter::OfTable,
+        })
+    }
+
+    #[test]
+    fn messages_of_one_moment_fill_one_row_whatever_their_mappings() {
+        let latest = Latest::default();
+        let last = || match latest.get("power", "a").unwrap().values {
+            LastValues::Cells(shape, cells) => {
+                let named = |(at, cell): &(u16, Cell)| match cell {
+                    Cell::Int(value) => (shape.columns[usize::from(*at)].name.clone(), *value),
+                    _ => panic!("{cell:?}"),
+                };
+                cells.iter().map(named).map(|(name, value)| format!("{name}={value}")).collect()
+            }
+            LastValues::Row(text) => vec![text.into_string()],
+            LastValues::Fields(_) => panic!("it is mapped"),
+        };
+        latest.offer(&row(&["b", "d"], &[(1, 1)]), heard(1));
+        latest.offer(&row(&["b", "d"], &[(0, 2), (1, 3)]), heard(1));
+        assert_eq!(last(), ["b=2", "d=1"]);
+        latest.offer(&row(&["a", "b", "c"], &[(0, 4), (1, 5), (2, 6)]), heard(1));
+        assert_eq!(last(), ["a=4", "b=2", "c=6", "d=1"]);
+        latest.offer(&row(&["c", "e"], &[(0, 7), (1, 8)]), heard(1));
+        assert_eq!(last(), ["a=4", "b=2", "c=6", "d=1", "e=8"]);
+        // The table has had one of them before.
+        let stored = LastValues::Row(r#"{"a":0,"b":null,"f":"text"}"#.into());
+        let at = Timestamp::from_millis(5_000).unwrap();
+        latest.offer_stored(("power", "a"), at, stored, heard(1));
+        assert_eq!(last(), [r#"{"a":0,"b":2,"c":6,"d":1,"e":8,"f":"text"}"#]);
+        latest.offer(&row(&["a", "g"], &[(0, 9), (1, 10)]), heard(1));
+        assert_eq!(last(), [r#"{"a":0,"b":2,"c":6,"d":1,"e":8,"f":"text","g":10}"#]);
+        let bytes: usize = latest.parts.iter().map(|part| lock(part).bytes).sum();
+        assert_eq!(bytes, DEVICE_BYTES + 1 + last()[0].len());
     }
 
     #[test]
