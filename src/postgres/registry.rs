@@ -42,6 +42,7 @@ struct RegisteredNames {
     key: RandomState,
     since: Instant,
     set_aside: Option<Instant>,
+    changes: u64,
 }
 
 impl Default for RegisteredNames {
@@ -51,6 +52,7 @@ impl Default for RegisteredNames {
             key: RandomState::new(),
             since: Instant::now(),
             set_aside: None,
+            changes: 0,
         }
     }
 }
@@ -60,8 +62,8 @@ impl Registry {
     pub(super) fn unknown<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
         let mut known = self.lock();
         if known.since.elapsed() >= TRUSTED_FOR {
-            let set_aside = known.set_aside;
-            *known = RegisteredNames { set_aside, ..RegisteredNames::default() };
+            let RegisteredNames { set_aside, changes, .. } = *known;
+            *known = RegisteredNames { set_aside, changes, ..RegisteredNames::default() };
         }
         let mut last = None;
         let is_new = |name: &&&'n str| last.replace(**name) != Some(**name);
@@ -88,11 +90,19 @@ impl Registry {
             known.hashes.insert(hash);
         }
         known.set_aside = None;
+        known.changes += 1;
+    }
+
+    /// How often names came into the list by this service.
+    pub(super) fn changes(&self) -> u64 {
+        self.lock().changes
     }
 
     /// What was in mind may not be so any more.
     pub(super) fn forget(&self) {
-        self.lock().hashes.clear();
+        let mut known = self.lock();
+        known.hashes.clear();
+        known.changes += 1;
     }
 
     /// It takes no names.

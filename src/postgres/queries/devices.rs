@@ -82,7 +82,8 @@ impl Database {
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
             let known = self.tables.of(relation.name());
-            let names = Names::of(relation, filter.name_contains.as_deref(), &known.devices);
+            let part = filter.name_contains.as_deref();
+            let names = Names::of(relation, part, &known.devices, self.registry.changes());
             let mut query = Query { session, relation, filter, newest: known.newest.get(), names };
             let page = if filter.newest_first {
                 query.by_age(offset, limit).await?

@@ -92,7 +92,7 @@ impl Database {
             session.begin(QUERY_LIMIT).await?;
             let remembered = self.tables.of(relation.name());
             let asked = Asked { relation, filter, newest: remembered.newest.get() };
-            let readings = page(session, asked, position, most).await?;
+            let (readings, read_whole) = page(session, asked, position, most).await?;
             let has_next = readings.len() >= most as usize;
             let is_whole = *filter == TelemetryFilter::default();
             let is_past = is_whole && remembered.rows.is_past();
@@ -110,7 +110,7 @@ impl Database {
                     u64::from(*skipped) + readings.len() as u64
                 }
                 _ if is_past => PAST.unsigned_abs(),
-                _ => total(session, asked).await?,
+                _ => total(session, asked, read_whole).await?,
             };
             let is_more = counted > u64::from(TOTAL_EXACT_UP_TO);
             if is_whole && is_more != is_past {
@@ -147,13 +147,16 @@ impl Asked<'_> {
     }
 }
 
+/// How many windows, from the first on, a page has read as a whole, and how many rows they have.
+pub(super) type ReadWhole = (usize, i64);
+
 /// `wanted` readings, from window after window.
 pub(super) async fn page(
     session: &mut Session,
     asked: Asked<'_>,
     position: &Position,
     wanted: u32,
-) -> Result<Vec<StoredReading>, Failure> {
+) -> Result<(Vec<StoredReading>, ReadWhole), Failure> {
     let (mut to_skip, after) = match position {
         Position::Offset(rows) => (i64::from(*rows), None),
         Position::After(cursor) => (0, Some(cursor)),
@@ -161,6 +164,8 @@ pub(super) async fn page(
     let end = asked.filter.end.map(Instant::from);
     let until = after.map_or(end, |after| Some(end.map_or(after.ts, |end| end.min(after.ts))));
     let mut readings: Vec<StoredReading> = Vec::new();
+    let is_counted = *position == Position::Offset(0);
+    let mut read_whole = (0, 0);
     for window in asked.windows_until(until) {
         let missing = i64::from(wanted) - i64::try_from(readings.len()).unwrap_or(i64::MAX);
         let rows: Vec<StoredReading> = page_of(asked, after, &window, to_skip, missing)
@@ -174,13 +179,16 @@ pub(super) async fn page(
         if readings.len() >= wanted as usize || window.is_last {
             break;
         }
+        if is_counted {
+            read_whole = (read_whole.0 + 1, i64::try_from(readings.len()).unwrap_or(i64::MAX));
+        }
         to_skip = if was_skipped_whole {
             to_skip - count(session, asked, &window, to_skip).await?
         } else {
             0
         };
     }
-    Ok(readings)
+    Ok((readings, read_whole))
 }
 
 fn page_of(
@@ -214,10 +222,14 @@ fn page_of(
     sql
 }
 
-/// Counts window after window, and no further than [`PAST`].
-async fn total(session: &mut Session, asked: Asked<'_>) -> Result<u64, Failure> {
-    let mut counted = 0;
-    for window in asked.windows_until(asked.filter.end.map(Instant::from)) {
+/// Counts window after window, but for those that were read, and no further than [`PAST`].
+async fn total(
+    session: &mut Session,
+    asked: Asked<'_>,
+    (read, mut counted): ReadWhole,
+) -> Result<u64, Failure> {
+    let windows = asked.windows_until(asked.filter.end.map(Instant::from));
+    for window in windows.into_iter().skip(read) {
         counted += count(session, asked, &window, PAST - counted).await?;
         if counted >= PAST {
             break;

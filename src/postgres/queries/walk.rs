@@ -105,7 +105,7 @@ impl Database {
             session.begin(QUERY_LIMIT).await?;
             let newest = self.tables.of(relation.name()).newest.get();
             let asked = Asked { relation, filter: &filter, newest };
-            let readings = page(session, asked, position, wanted).await?;
+            let (readings, _) = page(session, asked, position, wanted).await?;
             session.end().await?;
             lease.keep();
             Ok(readings)
