@@ -8,27 +8,32 @@ source scripts/lib.sh
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/test-deploy.sh [TEST...]
+Usage: scripts/test-deploy.sh [--suite SUITE] [TEST...]
 
 Installs what is missing (debootstrap, systemd-container, prometheus, jq and others, from Debian's or
-Ubuntu's packages), makes two Debian trees below target/deploy-test, and runs:
+Ubuntu's packages), makes three Debian trees below target/deploy-test, and runs:
 
   files       the unit's sandbox, the settings, the alerts and their tests, the dashboard, as files
   dashboard   every panel's query against a Prometheus that scrapes an ingestor at work
   systemd     the service on a booted systemd: kill, hang, stop, upgrade, reboot, removal
   package     the package on the same: three commands to the first row, upgrade, rollback, removal
+  timescaledb the table as a hypertable of TimescaleDB, on a third tree: made of a plain one under load, kills,
+              an outage, late readings, all pages, what is old
   docker      the compose file on a Docker engine: build, database outage, kill, new containers, TLS and
               passwords. The engine is a real one, the images it starts from are made here, since no
               registry is asked
 
-systemd, package and docker need root, and run in namespaces of their own: nothing of the machine is touched,
+  --suite SUITE  runs package alone, on a machine of that Debian, such as bullseye, with programs that are built
+                 for it (scripts/package.sh --base SUITE)
+
+systemd, package, timescaledb and docker need root, and run in namespaces of their own: nothing of the machine is touched,
 and nothing is left running. What this machine cannot run is SKIPPED, with the reason; with CI=true that
 is a failure, unless the kernel or the rights are the reason.
 TEXT
 }
 
-ALL=(files dashboard systemd package docker)
-WANTED=()
+ALL=(files dashboard systemd package timescaledb docker)
+WANTED=() SUITE=''
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 [[ $TARGET == /* ]] || TARGET="$PWD/$TARGET"
 TREES="$TARGET/deploy-test"
@@ -42,16 +47,30 @@ MACHINE_SUITE=trixie
 ! grep -q '^VERSION_CODENAME=bookworm' /etc/os-release || MACHINE_SUITE=bookworm
 MACHINE_PACKAGES=(ca-certificates systemd systemd-sysv dbus postgresql mosquitto mosquitto-clients
     prometheus gcc libc6-dev busybox netcat-openbsd openssl procps iproute2)
+# The first suite that has it.
+TIMESCALE_SUITE=trixie
+TIMESCALE_PACKAGES=(ca-certificates systemd systemd-sysv dbus postgresql postgresql-17-timescaledb mosquitto
+    mosquitto-clients busybox openssl procps iproute2)
 # The first suite with version 2 of compose, and with buildx.
 DOCKER_SUITE=trixie
 DOCKER_PACKAGES=(ca-certificates docker.io docker-cli docker-compose docker-buildx iptables)
 
 read_arguments() {
     while (($# > 0)); do
-        [[ " ${ALL[*]} " == *" $1 "* ]] || other_argument "$1"
-        WANTED+=("$1")
+        if [[ $1 == --suite ]]; then
+            (($# > 1)) || bad_usage "$1 needs a value"
+            SUITE=$2
+            shift
+        else
+            [[ " ${ALL[*]} " == *" $1 "* ]] || other_argument "$1"
+            WANTED+=("$1")
+        fi
         shift
     done
+    if [[ -n $SUITE ]]; then
+        [[ ${WANTED[*]:-package} == package ]] || bad_usage "--suite goes with package alone"
+        WANTED=(package) MACHINE_SUITE=$SUITE
+    fi
     ((${#WANTED[@]} > 0)) || WANTED=("${ALL[@]}")
 }
 
@@ -60,14 +79,17 @@ prepare() {
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto setpriv=util-linux curl=curl \
         debootstrap=debootstrap,debian-archive-keyring systemd-nspawn=systemd-container systemd-analyze=systemd \
         prometheus=prometheus promtool=prometheus jq=jq openssl=openssl ip=iproute2 pgrep=procps
-    say 'building the release binaries (cargo)…'
-    run_child cargo cargo build --release --locked --bin ingestor --bin simulator ||
-        fail "cargo build failed"
+    if [[ -z $SUITE ]]; then
+        say 'building the release binaries (cargo)…'
+        run_child cargo cargo build --release --locked --bin ingestor --bin simulator ||
+            fail "cargo build failed"
+    fi
     mkdir -p "$TREES"
     # What the suite is built with, and not what is shipped, which takes minutes more to build.
     export BUILD_PROFILE=release
-    export BIN_DIR="$TARGET/release" RESULTS="$WORK_DIR/results"
-    export MACHINE_TREE="$TREES/machine" DOCKER_TREE="$TREES/docker" VENDORED="$TREES/vendored"
+    export BIN_DIR="$TARGET/${SUITE:+$(host_triple)/}release" RESULTS="$WORK_DIR/results"
+    export MACHINE_TREE="$TREES/machine${SUITE:+-$SUITE}" DOCKER_TREE="$TREES/docker" TIMESCALE_TREE="$TREES/timescaledb"
+    export VENDORED="$TREES/vendored"
     : >"$RESULTS"
     # What a test leaves behind is its logs, and goes the way of ours.
     export TMPDIR="$LOG_DIR"
@@ -122,6 +144,7 @@ need_for() {
     case $1 in
         systemd) tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" ;;
         package) tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" && packages ;;
+        timescaledb) tree "$TIMESCALE_TREE" "$TIMESCALE_SUITE" "${TIMESCALE_PACKAGES[@]}" ;;
         docker)
             tree "$MACHINE_TREE" "$MACHINE_SUITE" "${MACHINE_PACKAGES[@]}" &&
                 tree "$DOCKER_TREE" "$DOCKER_SUITE" "${DOCKER_PACKAGES[@]}" && vendored
@@ -131,14 +154,15 @@ need_for() {
 
 # Two of the same programs.
 packages() {
-    export PACKAGES="$TREES/packages"
-    local version revision
+    export PACKAGES="$TREES/packages${SUITE:+-$SUITE}"
+    local version revision of=(--binaries "$BIN_DIR")
+    [[ -z $SUITE ]] || of=(--base "$SUITE")
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     rm -rf -- "$PACKAGES"
     mkdir -p "$PACKAGES"
     for revision in 1 2; do
         bound
-        "${BOUND[@]}" scripts/package.sh --binaries "$BIN_DIR" --version "$version-$revision" --output "$PACKAGES" || return
+        "${BOUND[@]}" scripts/package.sh "${of[@]}" --version "$version-$revision" --output "$PACKAGES" || return
     done
 }
 
@@ -163,7 +187,7 @@ run_test() {
     local name=$1 status=0 start=$SECONDS reason command=(bash "tests/deploy/$1.sh")
     say "── $name"
     set_deadline "$name"
-    if [[ $name == systemd || $name == package || $name == docker ]]; then
+    if [[ $name != files && $name != dashboard ]]; then
         if ! reason=$(capability "$name"); then
             say "   SKIPPED: $reason"
             INCAPABLE=$((INCAPABLE + 1))

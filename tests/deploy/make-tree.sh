@@ -8,14 +8,10 @@ export DEBIAN_FRONTEND=noninteractive
 # It is not there in the tree.
 unset TMPDIR
 
-# The mirror of this machine, if it is one of Debian; else debootstrap knows one.
-mirror() {
-    # shellcheck disable=SC2016 # for apt-get
-    apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Component: main' 'Created-By: Packages' |
-        grep -v security | head -n 1
-}
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
 
-mapfile -t mirror < <(mirror 2>/dev/null)
+mapfile -t mirror < <(debian_mirror)
 debootstrap --variant=minbase "$suite" "$tree" "${mirror[@]}"
 printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
 chmod 755 "$tree/usr/sbin/policy-rc.d"

@@ -218,7 +218,7 @@ fn clocks_that_disagree_hold_it_up_and_nobody_can_mean_that() {
     assert_eq!(postgres.count(), 90);
 }
 
-/// TimescaleDB is not among Debian's packages: these are its functions as they are documented.
+/// Not every Debian has TimescaleDB: these are its functions as they are documented. `tests/deploy/timescaledb.sh` has the real ones.
 #[test]
 fn of_a_hypertable_chunks_are_dropped_by_its_own_function() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
