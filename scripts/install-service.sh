@@ -11,7 +11,7 @@ Usage: scripts/install-service.sh [--binary FILE]
        scripts/install-service.sh --uninstall [--purge]
 
 Installs the ingestor as the systemd service iot-ingestor, or upgrades it, and starts it. Needs root
-(or sudo) and systemd 251 or newer.
+(or sudo) and systemd 247 or newer.
 
   --binary FILE   install this program instead of building one
   --uninstall     stop and remove the service; settings, secrets and data stay
@@ -20,6 +20,7 @@ Installs the ingestor as the systemd service iot-ingestor, or upgrades it, and s
 
   /usr/local/bin/ingestor                     the program; the one before it as ingestor.previous
   /etc/systemd/system/iot-ingestor.service    the unit; change it with `systemctl edit iot-ingestor`
+  /etc/systemd/system/iot-ingestor.service.d/older-systemd.conf    with systemd below 251: its secrets, one by one
   /etc/iot-ingestor/ingestor.env              settings; never overwritten
   /etc/iot-ingestor/Rocket.toml               mappings of devices' own messages; never overwritten
   /etc/iot-ingestor/ingestor.env.example      the settings of this version, with their defaults
@@ -31,9 +32,10 @@ TEXT
 NAME=iot-ingestor
 PROGRAM=/usr/local/bin/ingestor
 UNIT=/etc/systemd/system/$NAME.service
+OLDER=$UNIT.d/older-systemd.conf
 SETTINGS=/etc/$NAME
 STATE=/var/lib/$NAME
-BINARY='' UNINSTALL='' PURGE='' CHANGED=''
+BINARY='' UNINSTALL='' PURGE='' CHANGED='' SYSTEMD=''
 
 read_arguments() {
     while (($# > 0)); do
@@ -68,12 +70,11 @@ check_package() {
     esac
 }
 
-# Credentials from a directory are read by systemd 251 and newer.
+# Sets SYSTEMD, its version. Credentials are read by 247 and newer.
 check_systemd() {
-    local version
     [[ -d /run/systemd/system ]] || fail "systemd does not run here"
-    version=$(systemctl --version | awk 'NR == 1 { print $2 + 0 }')
-    ((version >= 251)) || fail "systemd 251 or newer is needed, this is $version"
+    SYSTEMD=$(systemctl --version | awk 'NR == 1 { print $2 + 0 }')
+    ((SYSTEMD >= 247)) || fail "systemd 247 or newer is needed, this is $SYSTEMD"
 }
 
 find_binary() {
@@ -144,10 +145,22 @@ install_service() {
     put_secrets
     put 755 "$BINARY" "$PROGRAM"
     put 644 "deploy/systemd/$NAME.service" "$UNIT"
+    # Those of a directory by 251 and newer.
+    if ((SYSTEMD < 251)); then
+        put 644 deploy/systemd/older-systemd.conf "$OLDER"
+    elif as_root test -e "$OLDER"; then
+        remove_older
+        CHANGED=yes
+    fi
     local service_changed=$CHANGED
     put 644 deploy/systemd/ingestor.env "$SETTINGS/ingestor.env.example"
     start_service "$service_changed"
     say_what_next
+}
+
+remove_older() {
+    as_root rm -f -- "$OLDER"
+    as_root rmdir --ignore-fail-on-non-empty "$UNIT.d" 2>/dev/null || true
 }
 
 put_secrets() {
@@ -209,6 +222,7 @@ uninstall() {
     [[ $(package_status) != config-files ]] || how=(stop)
     as_root systemctl "${how[@]}" "$NAME" 2>/dev/null || true
     as_root rm -f -- "$UNIT" "$PROGRAM" "$PROGRAM.previous"
+    remove_older
     as_root systemctl daemon-reload
     as_root systemctl reset-failed "$NAME" 2>/dev/null || true
     say "stopped and removed: $NAME.service, $PROGRAM"

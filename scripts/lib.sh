@@ -112,6 +112,9 @@ need_cargo() {
         fail "cargo is missing: install Rust as https://rustup.rs says, then run this again"
 }
 
+# This machine, as cargo calls it.
+host_triple() { rustc -vV | sed -n 's/^host: //p'; }
+
 install_packages() {
     is_debian || fail "these are missing, please install them: $* (only Debian and Ubuntu are done here)"
     local log="$LOG_DIR/apt-get.log"
@@ -133,6 +136,13 @@ apt_get() {
 
 is_debian() {
     command -v apt-get >/dev/null && grep -Eq '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release
+}
+
+# For debootstrap: the mirror of this machine, if it is one of Debian; else it knows one.
+debian_mirror() {
+    # shellcheck disable=SC2016 # for apt-get
+    apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Component: main' 'Created-By: Packages' 2>/dev/null |
+        grep -v security | head -n 1
 }
 
 # Debian starts a server as soon as it is installed, unless this file forbids it. One that is there

@@ -7,7 +7,8 @@ source scripts/lib.sh
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/release.sh VERSION [--check] [--no-tests] [--target TRIPLE]... [--sign gpg:KEY|minisign:FILE]
+Usage: scripts/release.sh VERSION [--check] [--no-tests] [--target TRIPLE]... [--base SUITE]
+                          [--sign gpg:KEY|minisign:FILE]
 
 Makes target/release-VERSION with a package and an archive for this machine and for each target, a list of
 what they are built from (CycloneDX), and SHA256SUMS. Fails before all else if VERSION is not that of
@@ -17,21 +18,26 @@ already, or if something is not committed. Nothing is tagged or pushed: what to 
   --check         only that, and nothing is made
   --no-tests      without .ci/run
   --target T      for this machine as well (scripts/package.sh)
+  --base SUITE    linked against the C library of that Debian (scripts/package.sh)
   --sign gpg:KEY  signs SHA256SUMS with a key of gpg; or with a secret key file of minisign
   --help          this text
 TEXT
 }
 
-VERSION='' CHECK='' TESTS=yes SIGN='' TARGETS=()
+VERSION='' CHECK='' TESTS=yes SIGN='' BASE='' TARGETS=()
 
 read_arguments() {
     while (($# > 0)); do
         case $1 in
             --check) CHECK=yes ;;
             --no-tests) TESTS='' ;;
-            --target | --sign)
+            --target | --base | --sign)
                 (($# > 1)) || bad_usage "$1 needs a value"
-                if [[ $1 == --sign ]]; then SIGN=$2; else TARGETS+=("$2"); fi
+                case $1 in
+                    --target) TARGETS+=("$2") ;;
+                    --base) BASE=$2 ;;
+                    *) SIGN=$2 ;;
+                esac
                 shift
                 ;;
             -*) other_argument "$1" ;;
@@ -61,12 +67,12 @@ section() {
     awk -v name="## $1" '/^## / { inside = $0 == name || index($0, name " ") == 1; next } inside && NF' CHANGELOG.md
 }
 
-# pack [TRIPLE]: package and archive, for this machine if none is named.
+# pack TRIPLE: package and archive.
 pack() {
-    local target=${1:-} name="iot-ingestor-$VERSION-${1:-$(rustc -vV | sed -n 's/^host: //p')}"
-    scripts/package.sh --output "$OUT" ${target:+--target "$target"} || fail "there is no package"
+    local target=$1 name="iot-ingestor-$VERSION-$1"
+    scripts/package.sh --output "$OUT" --target "$target" ${BASE:+--base "$BASE"} || fail "there is no package"
     mkdir -p "$WORK_DIR/$name"
-    cp "${CARGO_TARGET_DIR:-target}/${target:+$target/}${BUILD_PROFILE:-dist}"/{ingestor,simulator} README.md CHANGELOG.md LICENSE-* Rocket.toml "$WORK_DIR/$name"
+    cp "${CARGO_TARGET_DIR:-target}/$target/${BUILD_PROFILE:-dist}"/{ingestor,simulator} README.md CHANGELOG.md LICENSE-* Rocket.toml "$WORK_DIR/$name"
     "$(strip_of "$target")" "$WORK_DIR/$name"/{ingestor,simulator}
     tar -C "$WORK_DIR" --sort=name --owner=0 --group=0 --numeric-owner \
         --mtime="@$(git log -1 --format=%ct)" -c "$name" | gzip -9 -n >"$OUT/$name.tar.gz"
@@ -74,6 +80,7 @@ pack() {
 
 strip_of() {
     case $1 in
+        "$(host_triple)") echo strip ;;
         aarch64-*) echo aarch64-linux-gnu-strip ;;
         armv7-*) echo arm-linux-gnueabihf-strip ;;
         *) echo strip ;;
@@ -108,8 +115,7 @@ main() {
     rm -rf -- "$OUT"
     mkdir -p "$OUT"
     local target
-    pack
-    for target in "${TARGETS[@]}"; do
+    for target in "$(host_triple)" "${TARGETS[@]}"; do
         pack "$target"
     done
     list_parts

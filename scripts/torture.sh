@@ -29,7 +29,7 @@ CASES=(
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/torture.sh [--cases all|NAME[,NAME...]] [--count N] [--seed S]
+Usage: scripts/torture.sh [--cases all|NAME[,NAME...]] [--count N] [--seed S] [--package FILE]
 
 Does the worst to the real service, between a private broker and a private PostgreSQL, again and again,
 and compares each time what was acknowledged with what is in the table. Installs what is missing
@@ -61,23 +61,26 @@ it also fills and breaks filesystems.
   --seed    the first seed; each further try has the next one. A failure names its seed:
             --cases NAME --count 1 --seed S tries that one again (but a machine in QEMU never takes
             the same time twice)
+  --package FILE    tries the program of this package of Debian in place of one that is built here; that of another
+            machine under QEMU (kill, power-cut, database, broker and others of the process alone)
   --help    this text
 
 Exits with 0 if nothing was lost or doubled.
 TEXT
 }
 
-WANTED=all COUNT='' SEED=''
+WANTED=all COUNT='' SEED='' PACKAGE=''
 
 read_arguments() {
     while (($# > 0)); do
         case $1 in
-            --cases | --count | --seed)
+            --cases | --count | --seed | --package)
                 (($# > 1)) || bad_usage "$1 needs a value"
                 case $1 in
                     --cases) WANTED=$2 ;;
                     --count) COUNT=$2 ;;
                     --seed) SEED=$2 ;;
+                    --package) PACKAGE=$2 ;;
                 esac
                 shift
                 ;;
@@ -106,6 +109,28 @@ nextest() {
     run_child nextest env TORTURE_RESULTS="$RESULTS" "$@" \
         cargo nextest run --release --locked --profile torture --run-ignored all "${target[@]}" \
         -E "test(/^$filter/)"
+}
+
+# Sets TORTURE_PROGRAM to that of the package, which QEMU runs if it is of another machine.
+unpack() {
+    local arch cpu
+    [[ -n $PACKAGE ]] || return 0
+    arch=$(dpkg-deb --field "$PACKAGE" Architecture) || fail "$PACKAGE is no package"
+    dpkg-deb --extract "$PACKAGE" "$WORK_DIR/package"
+    export TORTURE_PROGRAM="$WORK_DIR/package/usr/bin/ingestor"
+    if [[ $arch != $(dpkg --print-architecture) ]]; then
+        case $arch in
+            arm64) cpu=aarch64 ;;
+            armhf) cpu=arm ;;
+            *) fail "nothing here runs programs for $arch" ;;
+        esac
+        need_commands "qemu-$cpu-static=qemu-user-static,libc6-$arch-cross,libgcc-s1-$arch-cross"
+        printf '#!/bin/sh\nexec qemu-%s-static -L /usr/%s "%s" "$@"\n' \
+            "$cpu" "$(dpkg-architecture --host-arch "$arch" --query DEB_HOST_GNU_TYPE)" "$TORTURE_PROGRAM" >"$WORK_DIR/emulated"
+        chmod 755 "$WORK_DIR/emulated"
+        export TORTURE_PROGRAM="$WORK_DIR/emulated"
+    fi
+    say "with $("$TORTURE_PROGRAM" --version), of $PACKAGE${cpu:+, emulated}"
 }
 
 # row CASE TRIES: of what has no table of its own.
@@ -168,6 +193,7 @@ main() {
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto \
         mosquitto_passwd=mosquitto strace=strace openssl=openssl setpriv=util-linux faketime=faketime
     cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
+    unpack
     local line name filter count failed=''
     for line in "${CASES[@]}"; do
         read -r name filter count <<<"$line"

@@ -130,4 +130,22 @@ mod tests {
         assert!(unit.contains(&format!("EnvironmentFile={DIR}/{SETTINGS_FILE}\n")));
         assert!(unit.contains(&format!("LoadCredential=secret:{DIR}/{SECRETS_DIR}\n")));
     }
+
+    #[test]
+    fn an_older_systemd_is_told_every_secret_that_the_settings_name() {
+        let settings = include_str!("../../deploy/systemd/ingestor.env");
+        let older = include_str!("../../deploy/systemd/older-systemd.conf");
+        let prefix = format!("_FILE={CREDENTIALS}");
+        let names: Vec<&str> =
+            settings.lines().filter_map(|line| Some(line.split_once(&prefix)?.1)).collect();
+        assert!(names.contains(&"database-url") && names.contains(&"read-token"), "{names:?}");
+        for name in names {
+            for line in [
+                format!("LoadCredential=secret_{name}:{DIR}/{SECRETS_DIR}/{name}\n"),
+                format!("SetCredential=secret_{name}:\n"),
+            ] {
+                assert!(older.contains(&line), "{line}");
+            }
+        }
+    }
 }

@@ -19,6 +19,9 @@ use super::{PATIENCE, Scratch, eventually, ports, try_within, within};
 /// The service, told its process id as systemd does; that changes nothing but with `WATCHDOG_USEC`.
 const AS_SYSTEMD: [&str; 3] = ["sh", "-c", r#"WATCHDOG_PID=$$ exec "$0""#];
 
+/// Names a program that is tried in place of the one that was built with the tests.
+const PROGRAM: &str = "TORTURE_PROGRAM";
+
 /// How the service is set up. Its directory, with the log in it, lasts from start to start, and is
 /// that of its clones too.
 #[derive(Clone)]
@@ -44,7 +47,8 @@ impl Service {
     /// With the defaults.
     pub(crate) fn bare() -> Self {
         let environment = BTreeMap::new();
-        let program = env!("CARGO_BIN_EXE_ingestor").into();
+        let program = std::env::var_os(PROGRAM).unwrap_or(env!("CARGO_BIN_EXE_ingestor").into());
+        let program = program.into();
         let scratch = Rc::new(Scratch::new());
         let starts = Rc::default();
         let service = Self { scratch, program, patience: PATIENCE, environment, starts };
