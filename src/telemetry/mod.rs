@@ -4,6 +4,7 @@
 pub mod admit;
 pub mod decode;
 pub mod fields;
+mod given;
 pub mod mapping;
 mod reading;
 mod record;
@@ -11,5 +12,6 @@ pub mod rejection;
 pub mod topic;
 pub mod validate;
 
+pub(crate) use given::{GivenTable, Place};
 pub use reading::Reading;
 pub use record::Record;

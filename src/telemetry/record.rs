@@ -2,8 +2,8 @@
 
 use serde::ser::{Serialize, Serializer};
 
-use super::Reading;
 use super::mapping::{BUILT_IN_TABLE, MappedReading};
+use super::reading::Reading;
 use crate::base::time::Timestamp;
 
 /// A record of the log. As large as a reading alone, so that logs without mappings pay nothing.

@@ -12,12 +12,12 @@ use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::query::bad;
 use crate::http::tables::Table;
-use crate::telemetry::Record;
 use crate::telemetry::admit::{Admission, Admitted, Part, Recipient};
-use crate::telemetry::mapping::{BUILT_IN_TABLE, Column, GivenTable, Message};
+use crate::telemetry::mapping::{BUILT_IN_TABLE, Column, Message};
 use crate::telemetry::rejection::{Reason, Rejection};
 use crate::telemetry::topic::Topic;
 use crate::telemetry::validate::TimeOfDay;
+use crate::telemetry::{GivenTable, Record};
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use csv_core::{ReadRecordResult, Reader};
 
 use super::piece::Malformed;
-use crate::telemetry::mapping::{GivenTable, Place};
+use crate::telemetry::{GivenTable, Place};
 
 /// Most columns of a record: more than a table has.
 const CELLS_MAX: usize = 512;

@@ -9,13 +9,17 @@ pub(super) type Unfit = (Reason, String);
 
 /// What is done to a number before its bounds are looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Linear {
+pub(in crate::telemetry) struct Linear {
     pub(super) scale: f64,
     pub(super) offset: f64,
 }
 
 /// A value for a column of `kind`, which is not [`Kind::Json`].
-pub(super) fn convert(raw: &Raw<'_>, kind: Kind, linear: Option<Linear>) -> Result<Cell, Unfit> {
+pub(in crate::telemetry) fn convert(
+    raw: &Raw<'_>,
+    kind: Kind,
+    linear: Option<Linear>,
+) -> Result<Cell, Unfit> {
     match kind {
         Kind::Float => float(raw, kind).and_then(|value| match linear {
             None => Ok(Cell::Float(value)),

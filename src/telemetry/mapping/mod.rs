@@ -11,7 +11,7 @@
 
 mod compile;
 mod compiled;
-mod convert;
+pub(super) mod convert;
 mod decide;
 mod dispatch;
 mod entries;
@@ -21,7 +21,6 @@ mod field;
 mod fill;
 mod format;
 mod found;
-mod given;
 mod identity;
 mod keys;
 mod outline;
@@ -37,7 +36,7 @@ mod template;
 mod time;
 mod topic;
 mod tree;
-mod value;
+pub(super) mod value;
 
 pub use compiled::{Mapping, SILENT_AFTER_MAX_SECS};
 pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
@@ -45,7 +44,6 @@ pub use explain::{Explained, Explanation};
 pub use field::{is_name, name_fault as column_fault};
 pub(crate) use fill::{fill_row, moved};
 pub use format::{Recognized, recognize, recognize_time};
-pub use given::{GivenTable, Place};
 pub use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;
 pub(crate) use path::quoted as path_key;

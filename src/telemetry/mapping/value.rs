@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// A value of a message.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Raw<'p> {
+pub(in crate::telemetry) enum Raw<'p> {
     Null,
     Bool(bool),
     /// As written.
@@ -21,7 +21,7 @@ pub(super) enum Raw<'p> {
 
 impl<'p> Raw<'p> {
     /// The value that a piece of valid JSON is.
-    pub(super) fn of_json(text: &'p str) -> Self {
+    pub(in crate::telemetry) fn of_json(text: &'p str) -> Self {
         let bytes = text.as_bytes();
         match bytes.first() {
             Some(b'"') => match bytes {
@@ -41,7 +41,7 @@ impl<'p> Raw<'p> {
     }
 
     /// What it is, for a sentence.
-    pub(super) fn what(&self) -> &'static str {
+    pub(in crate::telemetry) fn what(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",

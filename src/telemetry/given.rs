@@ -11,22 +11,22 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::convert::convert;
-use super::shape::{BUILT_IN_TABLE, Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
-use super::value::Raw;
+use super::fields::{COUNT, FIELDS, Field, Values};
+use super::mapping::convert::convert;
+use super::mapping::value::Raw;
+use super::mapping::{BUILT_IN_TABLE, Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
+use super::reading::Reading;
+use super::record::Record;
+use super::rejection::{Reason, Rejection};
+use super::validate::{Rules, TimeOfDay, check_device_id, check_timestamp};
 use crate::base::time::Timestamp;
-use crate::telemetry::fields::{COUNT, FIELDS, Values};
-use crate::telemetry::reading::Reading;
-use crate::telemetry::record::Record;
-use crate::telemetry::rejection::{Reason, Rejection};
-use crate::telemetry::validate::{Rules, TimeOfDay, check_device_id, check_timestamp};
 
 /// Longest text of a column, in bytes.
 const TEXT_MAX_BYTES: usize = 1_024;
 
 /// A table that rows can be given for.
 #[derive(Clone, Debug)]
-pub struct GivenTable {
+pub(crate) struct GivenTable {
     shape: Arc<TableShape>,
     /// Of each column, which of the built-in fields it is.
     fields: Vec<Option<usize>>,
@@ -36,7 +36,7 @@ pub struct GivenTable {
 
 /// What a key or a column of a given row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// The name of the device.
     Device,
     /// The time.
@@ -50,11 +50,10 @@ pub enum Place {
 impl GivenTable {
     /// The table `name`, beside whose own columns are these. `is_built_in`: a row of it is a reading of the
     /// built-in shape and nothing else.
-    #[must_use]
-    pub fn new(name: &str, mut columns: Vec<Column>, is_built_in: bool) -> Self {
+    pub(crate) fn new(name: &str, mut columns: Vec<Column>, is_built_in: bool) -> Self {
         columns.sort_by(|one, other| one.name.cmp(&other.name));
         let field = |column: &Column| {
-            let is_it = |field: &crate::telemetry::fields::Field| field.name == column.name;
+            let is_it = |field: &Field| field.name == column.name;
             FIELDS.iter().position(is_it).filter(|_| name == BUILT_IN_TABLE)
         };
         let fields = columns.iter().map(field).collect();
@@ -66,7 +65,7 @@ impl GivenTable {
     ///
     /// # Errors
     /// If the table has no such column, which is passed over only in the built-in shape.
-    pub fn place(&self, name: &str) -> Result<Place, Rejection> {
+    pub(crate) fn place(&self, name: &str) -> Result<Place, Rejection> {
         match name {
             "device_id" => return Ok(Place::Device),
             "timestamp" => return Ok(Place::Time),
@@ -86,7 +85,7 @@ impl GivenTable {
     }
 
     /// The names that a row must have.
-    pub fn required(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn required(&self) -> impl Iterator<Item = &'static str> {
         let fields = FIELDS.iter().map(|field| field.name).filter(|_| self.is_built_in);
         ["device_id", "timestamp"].into_iter().chain(fields)
     }
@@ -95,7 +94,7 @@ impl GivenTable {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn of_json(
+    pub(crate) fn of_json(
         &self,
         text: &[u8],
         rules: &Rules,
@@ -126,7 +125,7 @@ impl GivenTable {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn of_cells<'c>(
+    pub(crate) fn of_cells<'c>(
         &self,
         places: &[Place],
         cells: impl Iterator<Item = &'c str>,
@@ -330,10 +329,7 @@ mod tests {
     }
 
     fn telemetry() -> GivenTable {
-        let column = |field: &crate::telemetry::fields::Field| Column {
-            name: field.name.to_owned(),
-            kind: Kind::Float,
-        };
+        let column = |field: &Field| Column { name: field.name.to_owned(), kind: Kind::Float };
         GivenTable::new(BUILT_IN_TABLE, FIELDS.iter().map(column).collect(), true)
     }
 
