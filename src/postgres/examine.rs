@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::failure::{Failure, within};
-use super::look::LOOK_LIMIT;
+use super::session::LOOK_LIMIT;
 use super::table::DEVICES;
 use super::{Database, QUERY_TIMEOUT, durability};
 use crate::base::time::Timestamp;

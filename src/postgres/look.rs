@@ -3,14 +3,9 @@
 //! Which one it is, see `lineage`, and whether it keeps what it confirms, see `durability`. Both are asked on
 //! each new connection, together, because the way may be long.
 
-use std::time::Duration;
-
 use super::failure::Failure;
-use super::session::Session;
+use super::session::{LOOK_LIMIT, Session};
 use super::{Database, durability};
-
-/// What PostgreSQL is told of how long an answer may take.
-pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
 
 impl Database {
     /// Asks what is due, by way of `session`; whether anything was answered.

@@ -17,8 +17,7 @@ use sqlx::migrate::{Migration, Migrator};
 use sqlx::postgres::PgRow;
 
 use super::failure::{Failure, within};
-use super::look::LOOK_LIMIT;
-use super::session::Session;
+use super::session::{LOOK_LIMIT, Session};
 use super::table::MIGRATIONS_TABLE;
 use super::{Database, QUERY_TIMEOUT};
 

@@ -21,6 +21,9 @@ use super::failure::Failure;
 /// More than anything takes here that is bounded as a whole.
 const MOST_ROUND_TRIPS: u32 = 16;
 
+/// What PostgreSQL is told of how long the answer to a look may take: what it is, and what is there.
+pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
+
 /// A setting of PostgreSQL, as an expression of SQL.
 pub(super) type Setting = (&'static str, &'static str);
 

@@ -5,10 +5,8 @@
 //! acknowledgements. Nothing is queued in between, so `published` and `acked` are what the broker
 //! saw. [`progress`] prints them.
 
-use std::fmt;
 use std::time::Duration;
 
-use rumqttc::ConnectReturnCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::output::Output;
@@ -16,11 +14,13 @@ use crate::base::output::Output;
 mod device;
 mod encode;
 mod fleet;
+mod outcome;
 mod progress;
 mod publisher;
 mod settings;
 mod shapes;
 
+pub use outcome::{Error, Summary};
 pub use settings::{SETTINGS, Settings, help};
 
 use progress::Progress;
@@ -28,50 +28,6 @@ use publisher::Publisher;
 
 /// How long a stop waits for the acknowledgements that are still missing.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// What a run came to; displayed as the one line that scripts read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// Messages handed to a connection, each counted once however often it was sent again.
-    pub published: u64,
-    /// Those of them that the broker acknowledged.
-    pub acked: u64,
-    /// From the first connection to the end.
-    pub elapsed: Duration,
-}
-
-impl Summary {
-    /// Acknowledged messages per second.
-    #[must_use]
-    pub fn per_second(&self) -> u64 {
-        let micros = self.elapsed.as_micros().max(1);
-        u64::try_from(u128::from(self.acked) * 1_000_000 / micros).unwrap_or(u64::MAX)
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { published, acked, .. } = self;
-        write!(f, "published {published} · acked {acked} · {} msg/s", self.per_second())
-    }
-}
-
-/// Why a run cannot go on. A broker that is down is no such reason.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The broker answered the first connection with a refusal: somebody has to change the login
-    /// or the broker. Later refusals are waited out, a restarting broker may give them.
-    #[error("the broker at {broker} refuses the connection: {code:?}")]
-    Refused {
-        /// Host and port.
-        broker: String,
-        /// The broker's answer.
-        code: ConnectReturnCode,
-    },
-    /// The authorities' file has become unreadable since it was checked.
-    #[error("{0}")]
-    Tls(String),
-}
 
 /// Publishes until `MESSAGE_COUNT` messages are acknowledged or `stop` is cancelled.
 ///

@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{Fleet, Schedule};
+use super::outcome::{Error, Summary};
 use super::progress::Progress;
 use super::settings::Settings;
-use super::{Error, Summary};
 use crate::base::retry::Backoff;
 use crate::mqtt::tls;
 

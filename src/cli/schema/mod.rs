@@ -1,21 +1,22 @@
 //! `ingestor schema`: what the table is, and what turns an older one into what it should be while the
 //! service goes on.
 
-use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
 use crate::base::time::Timestamp;
-use crate::postgres::{self, Database, Failure, index_plan};
+use crate::postgres::{self, Database, index_plan};
 use crate::telemetry::validate::Rules;
 
 mod partition;
 mod show;
+mod statements;
+
+use statements::{Problem, carry_out};
 
 /// What `ingestor schema` is told.
 #[derive(Args)]
@@ -85,20 +86,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
     })
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Database(#[from] Failure),
-    #[error("there is no table telemetry in this database yet: the service makes it")]
-    NoTable,
-    #[error("{0}")]
-    Table(String),
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] io::Error),
-    #[error("cannot start: {0}")]
-    Runtime(io::Error),
-}
-
 fn execute(
     settings: &postgres::Settings,
     rules: &Rules,
@@ -127,61 +114,4 @@ async fn index(database: &Database, is_dry: bool) -> Result<ExitCode, Problem> {
     }
     carry_out(database, &plan, is_dry).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Says each statement, and what becomes of it.
-async fn carry_out(database: &Database, plan: &[String], is_dry: bool) -> Result<(), Problem> {
-    for statement in plan {
-        writeln!(io::stdout(), "{statement}")?;
-        if !is_dry {
-            let bar = bar();
-            database
-                .index_step(statement, |seen| {
-                    bar.set_length(seen.total);
-                    bar.set_position(seen.done);
-                    bar.set_message(seen.phase);
-                })
-                .await?;
-            bar.finish_and_clear();
-        }
-    }
-    Ok(())
-}
-
-/// On standard error, if that is a terminal.
-fn bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// Bytes for a person.
-fn bytes(number: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let mut text = format!("{number} B");
-    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-    let mut size = number as f64;
-    for unit in UNITS {
-        if size < 1_024.0 {
-            break;
-        }
-        size /= 1_024.0;
-        text.clear();
-        // Writing to a string does not fail.
-        write!(text, "{size:.1} {unit}").ok();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_shown_in_the_unit_that_fits() {
-        let shown = [0, 1_023, 1_024, 1_572_864, 3 << 30].map(bytes);
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]);
-    }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{Problem, carry_out};
+use super::statements::{Problem, carry_out};
 use crate::base::time::Timestamp;
 use crate::postgres::{Database, Kind, index_plan};
 

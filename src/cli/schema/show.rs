@@ -1,9 +1,10 @@
 //! `ingestor schema show`.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{Problem, bytes};
+use super::statements::Problem;
 use crate::base::number::with_commas;
 use crate::postgres::{Database, Kind, Shape};
 
@@ -60,4 +61,33 @@ fn write(shape: &Shape, out: &mut impl Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes for a person.
+fn bytes(number: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut text = format!("{number} B");
+    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+    let mut size = number as f64;
+    for unit in UNITS {
+        if size < 1_024.0 {
+            break;
+        }
+        size /= 1_024.0;
+        text.clear();
+        // Writing to a string does not fail.
+        write!(text, "{size:.1} {unit}").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_the_unit_that_fits() {
+        let shown = [0, 1_023, 1_024, 1_572_864, 3 << 30].map(bytes);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]);
+    }
 }

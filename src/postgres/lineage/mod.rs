@@ -27,8 +27,7 @@ use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
 use super::failure::Failure;
-use super::look::LOOK_LIMIT;
-use super::session::Session;
+use super::session::{LOOK_LIMIT, Session};
 use super::table::missing_keys;
 use crate::flusher::sink::LOOKED_WITHIN;
 use crate::telemetry::Record;

@@ -10,9 +10,8 @@ use super::need::{Mend, Need};
 use super::rows::TableRows;
 use super::tables::CachedTable;
 use crate::postgres::failure::{Failure, within};
-use crate::postgres::look::LOOK_LIMIT;
 use crate::postgres::schema::LOCK;
-use crate::postgres::session::{Scope, Session};
+use crate::postgres::session::{LOOK_LIMIT, Scope, Session};
 use crate::postgres::{Database, QUERY_TIMEOUT};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 

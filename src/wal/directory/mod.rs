@@ -8,8 +8,7 @@
 //! WAL_DIR/dead-letters/           not of the log, see `dead_letters`
 //! ```
 
-use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,18 +16,19 @@ use super::contract::generation_id;
 use super::error::WalError;
 use super::offset::Offset;
 
-/// sled's file in a generation, the one with the blocks.
-pub(super) const DATA_FILE: &str = "db";
-
 /// The file that is locked for as long as a process uses the directory.
 pub(crate) const LOCK: &str = "LOCK";
 
 /// Says that the disk did not read a generation, see [`Directory::mark_unreadable`].
 const UNREADABLE_MARK: &str = "read-error";
 
+mod files;
 pub(super) mod positions;
 pub(super) mod quarantine;
 
+pub(super) use files::{DATA_FILE, bytes_in, first_offset, generations};
+
+use files::{make_dir, options, sync_dir};
 use positions::PositionsFile;
 use quarantine::Quarantine;
 
@@ -117,50 +117,4 @@ impl Directory {
             .map_err(|error| WalError::Io { what: "ask for free space", source: error.into() })?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
-}
-
-/// The generations in a directory, oldest first.
-pub(super) fn generations(dir: &Path) -> io::Result<Vec<Offset>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir()
-            && let Some(first) = first_offset(&entry.file_name())
-        {
-            all.push(first);
-        }
-    }
-    all.sort_unstable();
-    Ok(all)
-}
-
-/// What the name of a generation's directory says.
-pub(super) fn first_offset(name: &OsStr) -> Option<Offset> {
-    let is_id = |name: &&str| name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit());
-    name.to_str().filter(is_id)?.parse().ok()
-}
-
-/// Bytes that the files in `dir` take.
-pub(super) fn bytes_in(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options
-}
-
-/// Makes `dir` and what is missing above it, durably. Its own name is made durable even if it was
-/// there: whoever made it may not have come to that.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    let dir = std::path::absolute(dir)?;
-    let missing = dir.ancestors().skip(1).take_while(|ancestor| !ancestor.exists()).count();
-    fs::create_dir_all(&dir)?;
-    dir.ancestors().skip(1).take(missing + 1).try_for_each(sync_dir)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

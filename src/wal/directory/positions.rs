@@ -4,11 +4,12 @@
 //! power cut has some records sent again. It is synced before a generation is deleted, whose blocks
 //! then say nothing any more.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::files::options;
 use crate::wal::contract::Positions;
 use crate::wal::offset::Offset;
 
@@ -22,9 +23,7 @@ pub(in crate::wal) struct PositionsFile(File);
 
 impl PositionsFile {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        options.open(dir.join(NAME)).map(Self)
+        options().open(dir.join(NAME)).map(Self)
     }
 
     pub(in crate::wal) fn write(&self, positions: Positions) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{DATA_FILE, bytes_in, sync_dir};
+use super::files::{DATA_FILE, bytes_in, sync_dir};
 use crate::wal::contract::Quarantined;
 use crate::wal::error::WalError;
 
