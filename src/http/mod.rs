@@ -225,6 +225,7 @@ pub(crate) async fn serve(settings: &Settings, state: AppState) -> Result<Runnin
 fn build(figment: Figment, state: AppState) -> Rocket<Build> {
     let rocket = rocket::custom(figment)
         .manage(state)
+        .manage(admin::Turns::default())
         .manage(export::Turns::default())
         .manage(upload::Turns::default())
         .attach(headers::shield())

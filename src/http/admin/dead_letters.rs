@@ -9,7 +9,7 @@ use rocket::{Route, State, delete, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use super::blocking;
+use super::{Busy, Turns};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 use crate::http::AppState;
@@ -60,17 +60,18 @@ pub(super) fn routes() -> Vec<Route> {
     tag = "admin",
     path = "/admin/dead-letters",
     params(Query),
-    responses((status = 200, description = "A page of dead letters.", body = Page))
+    responses((status = 200, description = "A page of dead letters.", body = Page), Busy)
 )]
 #[get("/dead-letters")]
 pub(in crate::http) async fn list(
     _operator: Operator,
     query: RawQuery<'_>,
+    turns: &State<Turns>,
     state: &State<AppState>,
 ) -> Result<Json<Page>, ApiError> {
     let query = Query::read(&query)?;
     let store = Arc::clone(&state.dead_letters);
-    blocking(move || Page::read(&store, &query)).await.map(Json)
+    turns.blocking(move || Page::read(&store, &query)).await.map(Json)
 }
 
 /// Remove a dead letter
@@ -82,6 +83,7 @@ pub(in crate::http) async fn list(
     responses(
         (status = 200, description = "The dead letter was removed.", body = Removed),
         NoLetter,
+        Busy,
     )
 )]
 #[delete("/dead-letters/<id>")]
@@ -89,12 +91,13 @@ pub(in crate::http) async fn remove(
     _operator: Operator,
     id: Option<u64>,
     query: RawQuery<'_>,
+    turns: &State<Turns>,
     state: &State<AppState>,
 ) -> Result<Json<Removed>, ApiError> {
     query.must_be_empty()?;
     let id = id.ok_or(NO_LETTER)?;
     let store = Arc::clone(&state.dead_letters);
-    if !blocking(move || store.remove(id)).await? {
+    if !turns.blocking(move || store.remove(id)).await? {
         return Err(NO_LETTER);
     }
     tracing::info!(id, "admin: dead letter deleted");

@@ -5,8 +5,8 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::blocking;
 use super::flusher::Status;
+use super::{Busy, Turns};
 use crate::base::time::Timestamp;
 use crate::http::AppState;
 use crate::http::access::Operator;
@@ -33,17 +33,18 @@ pub(super) fn routes() -> Vec<Route> {
     get,
     tag = "admin",
     path = "/admin/wal",
-    responses((status = 200, description = "The state of the log and of the flusher.", body = Wal))
+    responses((status = 200, description = "The state of the log and of the flusher.", body = Wal), Busy)
 )]
 #[get("/wal")]
 pub(in crate::http) async fn wal(
     _operator: Operator,
     query: RawQuery<'_>,
+    turns: &State<Turns>,
     state: &State<AppState>,
 ) -> Result<Json<Wal>, ApiError> {
     query.must_be_empty()?;
     let state = state.inner().clone();
-    blocking(move || Ok::<_, WalError>(Wal::of(&state))).await.map(Json)
+    turns.blocking(move || Ok::<_, WalError>(Wal::of(&state))).await.map(Json)
 }
 
 /// Records that wait in the log, oldest first
@@ -56,17 +57,18 @@ pub(in crate::http) async fn wal(
     tag = "admin",
     path = "/admin/wal/records",
     params(Query),
-    responses((status = 200, description = "A page of records.", body = Page))
+    responses((status = 200, description = "A page of records.", body = Page), Busy)
 )]
 #[get("/wal/records")]
 pub(in crate::http) async fn records(
     _operator: Operator,
     query: RawQuery<'_>,
+    turns: &State<Turns>,
     state: &State<AppState>,
 ) -> Result<Json<Page>, ApiError> {
     let query = Query::read(&query)?;
     let log = state.log.clone();
-    blocking(move || Page::read(&log, &query)).await.map(Json)
+    turns.blocking(move || Page::read(&log, &query)).await.map(Json)
 }
 
 #[derive(IntoParams)]
