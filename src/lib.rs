@@ -28,6 +28,26 @@
 //! # Invariant
 //!
 //! Per record, always in this order: received → committed → acked → flushed → trimmed.
+//!
+//! # Threads
+//!
+//! Of the service, by name. Whatever else it does at once is a task on the runtime: the flusher, HTTP, and
+//! what is started in `app::start`.
+//!
+//! | thread | runs | joined by |
+//! |---|---|---|
+//! | the first one | [`app::run`], from the start to the end of the stop | – |
+//! | `runtime`, two | tasks | nobody: what hangs beyond the grace is not waited for |
+//! | `runtime`, more as needed | what blocks on the disk, handed over by a task | the task, if it still waits |
+//! | `intake` | [`intake`]: decodes, validates, appends, commits, acks; the log's only writer | `intake-end` |
+//! | `mqtt source` | [`mqtt::Source`], on a runtime of its own | `mqtt source-end` |
+//! | `tokio-rt-worker` | a lookup of the broker's name, for the source's runtime | nobody: it may hang |
+//! | `intake-end`, `mqtt source-end` | wait for the end of these two, and tell `app::supervisor` | nobody: they end with that |
+//! | `wal-watch` | wakes whoever waits in sled for a write that has failed | the newest generation, when it is let go of |
+//! | `log flusher`, `sled-io-…` | sled's own, of the newest generation | sled; the latter end when idle |
+//! | `log output` | writes what is logged to standard error | nobody: a write may hang; the end waits a quarter of a second |
+//!
+//! The supervisor owns all that is named in `app::start`: what ends unasked brings the process down in order.
 
 // The path, in its order.
 pub mod mqtt;
