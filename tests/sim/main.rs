@@ -23,6 +23,7 @@ mod intake;
 mod kept;
 mod ledger;
 mod letters;
+mod listed;
 mod mutants;
 mod publisher;
 mod request;

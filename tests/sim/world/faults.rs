@@ -95,7 +95,7 @@ impl World<'_> {
                 }
             }
             Fault::Mend => self.database.mend(),
-            Fault::Stall => self.stall(dice.pick(&ACTORS), dice),
+            Fault::Stall => self.stall(dice.pick(ACTORS), dice),
         }
         Ok(())
     }
