@@ -66,7 +66,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
     let dead_letters_dir = dir.join("dead-letters");
     let database = Database::new(&config.database, config.flusher.connections, Some(dir))?;
     let database = database.with_mappings(&config.mappings);
-    database.expect(log.last_flushed(EXPECTED).records().map(|(_, reading)| reading));
+    database.expect(log.last_flushed(EXPECTED)?.records().map(|(_, reading)| reading));
     let dead_letters =
         DeadLetters::open(&dead_letters_dir, config.dead_letters.max_bytes, &metrics)?;
     let (deliveries, inbound) = mpsc::channel(config.intake.channel_size);

@@ -1,5 +1,6 @@
-//! Pauses between attempts. The only file that knows the `backoff` crate.
+//! Pauses between attempts, and reads that a disk refuses. The only file that knows the `backoff` crate.
 
+use std::io;
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
@@ -81,6 +82,43 @@ impl Breaker {
     }
 }
 
+/// A read that a disk refuses is tried again after each of these pauses: a cable or a controller may recover.
+const READ_AGAIN_AFTER: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
+
+/// Reads, and again a few times if the disk refuses; waits in between by `wait`.
+///
+/// # Errors
+/// The last one if the disk refuses ([`is_refusal`]), any other at once.
+pub(crate) fn read_again<T>(
+    mut read: impl FnMut() -> io::Result<T>,
+    mut wait: impl FnMut(Duration),
+) -> io::Result<T> {
+    let mut outcome = read();
+    for pause in READ_AGAIN_AFTER {
+        match &outcome {
+            Err(error) if is_refusal(error) => {}
+            _ => break,
+        }
+        wait(pause);
+        outcome = read();
+    }
+    outcome
+}
+
+/// Whether it says nothing of what is there: a disk that fails, and not something that is missing, ends before,
+/// is of another kind, or is not for this user.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    let answers = [
+        io::ErrorKind::NotFound,
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::IsADirectory,
+    ];
+    !answers.contains(&error.kind())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +144,27 @@ mod tests {
         };
         assert_eq!(pauses(7), pauses(7));
         assert_ne!(pauses(7), pauses(8));
+    }
+
+    #[test]
+    fn what_a_disk_refuses_is_asked_for_again_and_what_is_not_there_is_not() {
+        let attempts = |kind: io::ErrorKind, refusals: usize| {
+            let (mut reads, mut waited) = (0, 0);
+            let outcome = read_again(
+                || {
+                    reads += 1;
+                    if reads > refusals { Ok(()) } else { Err(kind.into()) }
+                },
+                |_| waited += 1,
+            );
+            assert_eq!(waited + 1, reads);
+            (outcome.is_ok(), reads)
+        };
+        let of_the_disk = io::Error::from_raw_os_error(5).kind();
+        assert_eq!(attempts(of_the_disk, 3), (true, 4));
+        assert_eq!(attempts(of_the_disk, 9), (false, 4));
+        assert_eq!(attempts(io::ErrorKind::NotFound, 1), (false, 1));
+        assert_eq!(attempts(io::ErrorKind::UnexpectedEof, 1), (false, 1));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use crate::base::time::Timestamp;
 use crate::telemetry::rejection::Stage;
@@ -108,6 +109,16 @@ pub enum DeadLetterError {
         "the dead-letter store has no room for more rows that the database refuses: they are acknowledged readings and are never dropped; replay or delete dead letters, or raise DEAD_LETTER_MAX_BYTES"
     )]
     Full,
+    /// A file of the store cannot be read, also when it is tried again: the caller ends the process in order.
+    #[error(
+        "cannot read {}, though it was tried several times: {source}; look after the disk (the kernel's log says more), or move the file, and the letters in it, out of the store", path.display()
+    )]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// How the last attempt failed.
+        source: io::Error,
+    },
     /// The disk failed, or is full ([`Self::is_disk_full`]). Unless it is full, the caller ends the
     /// process in order.
     #[error("cannot {what}: {source}")]
@@ -120,6 +131,11 @@ pub enum DeadLetterError {
 }
 
 impl DeadLetterError {
+    /// That the store cannot be opened.
+    pub(super) fn of_opening(source: io::Error) -> Self {
+        Self::Io { what: "open the dead-letter store", source }
+    }
+
     /// Whether the filesystem had no space left, which may pass.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -58,9 +58,9 @@ impl DeadLetters {
     /// Opens the store in `dir`, making it if it is not there.
     ///
     /// # Errors
-    /// If the directory cannot be used.
+    /// If the directory cannot be used, or a segment in it not be read: damage is no such reason.
     pub fn open(dir: &Path, max_bytes: u64, metrics: &Metrics) -> Result<Self, DeadLetterError> {
-        let store = Store::open(dir, max_bytes).map_err(failed_to("open the dead-letter store"))?;
+        let store = Store::open(dir, max_bytes)?;
         metrics.dead_letter_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         let letters = Self { metrics: metrics.clone(), store: Mutex::new(store) };
         letters.update_gauges(&letters.lock());

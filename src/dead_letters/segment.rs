@@ -1,12 +1,14 @@
 //! A segment: a file of lines, which is appended to until it is long enough, and goes as a whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use super::letter::DeadLetter;
+use super::letter::{DeadLetter, DeadLetterError};
 use super::line::{Line, REMOVED};
+use crate::base::retry::read_again;
 use crate::telemetry::rejection::Stage;
 
 /// What stands in segments of its own, because it stays for different reasons.
@@ -91,6 +93,20 @@ pub(super) fn parse_name(name: &str) -> Option<(u64, Class)> {
     })
 }
 
+/// Reads a file from its beginning to its end, and again where the disk refuses.
+struct Patient {
+    file: File,
+    position: u64,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = read_again(|| self.file.read_at(buffer, self.position), thread::sleep)?;
+        self.position += bytes as u64;
+        Ok(bytes)
+    }
+}
+
 impl Segment {
     /// Makes one whose letters begin with the id `first`; durable when this returns.
     pub(super) fn create(dir: &Path, first: u64, class: Class) -> io::Result<Self> {
@@ -109,9 +125,14 @@ impl Segment {
         first: u64,
         class: Class,
         number: u32,
-    ) -> io::Result<(Self, Found)> {
-        let mut segment = Self::at(dir, first, class)?;
-        let found = segment.scan(number)?;
+    ) -> Result<(Self, Found), DeadLetterError> {
+        let mut segment = Self::at(dir, first, class).map_err(DeadLetterError::of_opening)?;
+        let path = segment.path.clone();
+        let unread = |source| DeadLetterError::Unread { path, source };
+        let (found, is_torn) = segment.scan(number).map_err(unread)?;
+        if is_torn {
+            segment.file.set_len(segment.bytes).map_err(DeadLetterError::of_opening)?;
+        }
         Ok((segment, found))
     }
 
@@ -133,13 +154,14 @@ impl Segment {
         })
     }
 
-    fn scan(&mut self, number: u32) -> io::Result<Found> {
+    /// What is in it, and whether it ends in the middle of a line.
+    fn scan(&mut self, number: u32) -> io::Result<(Found, bool)> {
         let mut found = Found::default();
         let mut position = 0;
         // Behind the last line that ends: what a power cut tore is written over.
         let mut whole = 0;
         let mut text = Vec::new();
-        let mut reader = BufReader::new(self.file.try_clone()?);
+        let mut reader = BufReader::new(Patient { file: self.file.try_clone()?, position: 0 });
         while reader.read_until(b'\n', &mut text)? > 0 {
             if text.ends_with(b"\n") {
                 whole = position + text.len() as u64;
@@ -148,16 +170,16 @@ impl Segment {
             position += text.len() as u64;
             text.clear();
         }
-        if position > whole {
+        let is_torn = position > whole;
+        if is_torn {
             tracing::warn!(
                 file = %self.path.display(),
                 bytes = position - whole,
                 "a dead-letter segment ends in the middle of a line: that is dropped"
             );
-            self.file.set_len(whole)?;
         }
         self.bytes = whole;
-        Ok(found)
+        Ok((found, is_torn))
     }
 
     fn take_note(&mut self, text: &[u8], position: u64, number: u32, found: &mut Found) {
@@ -219,7 +241,8 @@ impl Segment {
         with: impl FnOnce(&Line<'_>) -> T,
     ) -> io::Result<Option<T>> {
         let mut text = vec![0; place.bytes as usize];
-        self.file.read_exact_at(&mut text, place.position.into())?;
+        let read = || self.file.read_exact_at(&mut text, place.position.into());
+        read_again(read, thread::sleep)?;
         Ok(Line::read(&text).map(|line| with(&line)))
     }
 

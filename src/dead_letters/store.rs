@@ -38,16 +38,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn open(dir: &Path, max_bytes: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
-        if let Some(parent) = dir.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            names.extend(entry?.file_name().to_str().and_then(parse_name));
-        }
-        names.sort_unstable();
+    pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<Self, DeadLetterError> {
+        let names = Self::names(dir).map_err(DeadLetterError::of_opening)?;
         let mut store = Self {
             dir: dir.to_owned(),
             max_bytes,
@@ -67,10 +59,24 @@ impl Store {
         // The segment that says so may go before the one that it speaks of.
         for id in removed {
             store.next_id = store.next_id.max(id + 1);
-            store.remove(id)?;
+            store.remove(id).map_err(DeadLetterError::of_opening)?;
         }
         store.drop_empty();
         Ok(store)
+    }
+
+    /// The segments in `dir`, which is made if it is not there, oldest first.
+    fn names(dir: &Path) -> io::Result<Vec<(u64, Class)>> {
+        fs::create_dir_all(dir)?;
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.extend(entry?.file_name().to_str().and_then(parse_name));
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     fn add(&mut self, segment: Segment) -> u32 {

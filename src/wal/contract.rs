@@ -31,7 +31,7 @@ pub trait Storage: Send + Sync + 'static {
     /// [`Sealed::lost`].
     ///
     /// # Errors
-    /// If the disk does not read it, see [`Bounds::unreadable`].
+    /// [`WalError::Unread`] if the disk does not read it, see [`Bounds::unreadable`].
     fn open(&self, first: Offset, bounds: Bounds) -> Result<Sealed, WalError>;
 
     /// Deletes a generation; needs no free space.
@@ -48,7 +48,10 @@ pub trait Storage: Send + Sync + 'static {
     fn quarantine(&self, first: Offset, report: &Quarantined) -> Result<(), WalError>;
 
     /// What was moved out of the log, oldest first.
-    fn quarantined(&self) -> Vec<Quarantined>;
+    ///
+    /// # Errors
+    /// If the disk does not say.
+    fn quarantined(&self) -> Result<Vec<Quarantined>, WalError>;
 
     /// Bytes of what was moved out of the log.
     fn quarantine_bytes(&self) -> u64;
@@ -60,8 +63,11 @@ pub trait Storage: Send + Sync + 'static {
     /// If it cannot be deleted.
     fn evict_quarantined(&self) -> Result<bool, WalError>;
 
-    /// Bytes that a generation takes on disk.
-    fn disk_bytes(&self, first: Offset) -> u64;
+    /// Bytes that a generation takes on disk; none if it is not there.
+    ///
+    /// # Errors
+    /// If the disk does not say.
+    fn disk_bytes(&self, first: Offset) -> Result<u64, WalError>;
 
     /// Bytes that are free for the log.
     ///
@@ -77,8 +83,11 @@ pub trait Storage: Send + Sync + 'static {
     /// a power cut leaves no positions that say that its records are still to be flushed.
     fn sync_positions(&self);
 
-    /// What was last written, if it can still be read.
-    fn read_positions(&self) -> Option<Positions>;
+    /// What was last written; none if nothing was, or it is damaged.
+    ///
+    /// # Errors
+    /// If the disk does not read it: it is not known to be damaged.
+    fn read_positions(&self) -> Result<Option<Positions>, WalError>;
 
     /// Remembers over a restart that the generation `first` could not be read, so that the next process
     /// opens it with [`Unreadable::IsLost`].

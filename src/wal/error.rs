@@ -16,6 +16,17 @@ pub enum WalError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A file of the log cannot be read, also when it is tried again: the caller stops. The disk, its cable or
+    /// its controller may be at fault, so nothing is given up for lost.
+    #[error("cannot read {}, though it was tried several times: {source}; {advice}", path.display())]
+    Unread {
+        /// The file or directory.
+        path: PathBuf,
+        /// How the last attempt failed.
+        source: io::Error,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// The filesystem has no space left. The group is not durable and must not be acknowledged;
     /// the log goes on draining, and takes records again once there is room.
     #[error("the filesystem has no space left")]
@@ -38,7 +49,29 @@ pub enum WalError {
     Poisoned,
 }
 
+/// What to do about a generation that cannot be read.
+pub(super) const ON_GENERATION: &str = "look after the disk (the kernel's log says more), or copy WAL_DIR to another one, before the next start: what cannot be read then is taken for lost";
+
+/// What to do about a directory that cannot be read.
+pub(super) const ON_DIRECTORY: &str =
+    "look after the disk (the kernel's log says more), or copy WAL_DIR to another one";
+
+/// What to do about the positions if they cannot be read.
+pub(super) const ON_POSITIONS: &str = "look after the disk (the kernel's log says more); without this file, which may be deleted, readings are sent to the database again";
+
+/// What to do about a report in quarantine that cannot be read.
+pub(super) const ON_REPORT: &str = "look after the disk (the kernel's log says more), or move the directory of this report out of WAL_DIR";
+
 impl WalError {
+    /// That `path` cannot be read, and what to do about it.
+    pub(super) fn unread(
+        path: impl Into<PathBuf>,
+        advice: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Unread { path, source, advice }
+    }
+
     /// Whether there was no space left, which passes, unlike other errors of a disk.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

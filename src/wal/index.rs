@@ -1,16 +1,14 @@
 //! Where the frames of a generation lie, and reading them there.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::contract::Generation;
-use super::error::WalError;
+use super::error::{ON_GENERATION, WalError};
 use super::frame::{self, Block, Header};
 use super::offset::{Offset, OffsetRange};
-
-/// A read that fails is tried again after each of these pauses: a cable or a controller may recover.
-pub(super) const READ_AGAIN_AFTER: [Duration; 3] =
-    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(200)];
+use crate::base::retry::read_again;
 
 /// Where the frames of a generation are read from.
 pub(super) trait FrameSource: Send + Sync + 'static {
@@ -22,6 +20,9 @@ pub(super) trait FrameSource: Send + Sync + 'static {
 
     /// Waits before a read is tried again.
     fn wait(&self, pause: Duration);
+
+    /// Its file, as it is told to an operator.
+    fn path(&self) -> &Path;
 
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;
@@ -98,32 +99,20 @@ impl<S: FrameSource> IndexedGeneration<S> {
     /// The block in `frame`.
     ///
     /// # Errors
-    /// [`WalError::Io`] if the disk does not read it, also when it is asked again, and
+    /// [`WalError::Unread`] if the disk does not read it, also when it is asked again, and
     /// [`WalError::Unreadable`] if it reads something else than a block.
     pub(super) fn read(&self, frame: &FrameRef) -> Result<Block, WalError> {
         let mut bytes = vec![0; frame.frame_bytes as usize];
         let damaged = || WalError::Unreadable { range: frame.offsets() };
-        match read_again(&self.source, &mut bytes, frame.position) {
+        let source = &self.source;
+        let read = || source.read_exact_at(&mut bytes, frame.position);
+        match read_again(read, |pause| source.wait(pause)) {
             Ok(()) => frame::decode(&bytes).map_err(|_| damaged()),
             // The file was cut short under our hands.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(damaged()),
-            Err(source) => Err(WalError::Io { what: "read a block of the WAL", source }),
+            Err(error) => Err(WalError::unread(source.path(), ON_GENERATION)(error)),
         }
     }
-}
-
-/// Reads, and again a few times if the disk refuses.
-fn read_again(source: &impl FrameSource, buffer: &mut [u8], position: u64) -> io::Result<()> {
-    let mut outcome = source.read_exact_at(buffer, position);
-    for pause in READ_AGAIN_AFTER {
-        match &outcome {
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {}
-            _ => break,
-        }
-        source.wait(pause);
-        outcome = source.read_exact_at(buffer, position);
-    }
-    outcome
 }
 
 impl<S: FrameSource> Generation for IndexedGeneration<S> {

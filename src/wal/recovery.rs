@@ -194,22 +194,23 @@ pub(super) fn with_ends(
 
 /// Finds out how far a log with these `generations`, as [`with_ends`] lists them, had come. Only the newest with a
 /// record is looked into, and one behind it without any, so this takes the same time however much waits.
+/// `unreadable` says of each what is made of what the disk does not read.
 ///
 /// # Errors
 /// Those of `open`.
 pub(super) fn recover<G: Opened, E>(
     written: Option<Positions>,
     generations: &[(Offset, Option<Offset>)],
+    unreadable: impl Fn(Offset) -> Unreadable,
     mut open: impl FnMut(Offset, Bounds) -> Result<G, E>,
 ) -> Result<Recovered<G>, E> {
     let Positions { committed, mut flushed } = written.unwrap_or_default();
     let mut next = committed;
     let (mut without_records, mut newest) = (None, None);
-    // It is what the process that starts now needs to go on, see `Unreadable`.
-    let unreadable = Unreadable::IsLost;
     for (first, end) in generations.iter().rev().copied() {
         let committed = if end.is_none() { committed } else { first };
-        let opened = open(first, Bounds { flushed, committed, end, unreadable })?;
+        let opened =
+            open(first, Bounds { flushed, committed, end, unreadable: unreadable(first) })?;
         flushed = flushed.max(opened.flushed());
         if end.is_none() {
             next = opened.end();

@@ -65,4 +65,5 @@ mod systemd;
 mod tables;
 mod tables_api;
 mod torture;
+mod unread;
 mod wal_cli;

@@ -33,7 +33,7 @@ impl Storage for RetriesSyncs {
         self.0.quarantine(first, report)
     }
 
-    fn quarantined(&self) -> Vec<Quarantined> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>, WalError> {
         self.0.quarantined()
     }
 
@@ -45,7 +45,7 @@ impl Storage for RetriesSyncs {
         self.0.evict_quarantined()
     }
 
-    fn disk_bytes(&self, first: Offset) -> u64 {
+    fn disk_bytes(&self, first: Offset) -> Result<u64, WalError> {
         self.0.disk_bytes(first)
     }
 
@@ -61,7 +61,7 @@ impl Storage for RetriesSyncs {
         self.0.sync_positions();
     }
 
-    fn read_positions(&self) -> Option<Positions> {
+    fn read_positions(&self) -> Result<Option<Positions>, WalError> {
         self.0.read_positions()
     }
 

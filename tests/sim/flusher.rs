@@ -394,7 +394,7 @@ impl Flusher {
 
 /// What the log has reported as lost.
 pub(crate) fn lost_in(log: &Log) -> Vec<OffsetRange> {
-    log.quarantined().into_iter().flat_map(|report| report.lost_ranges).collect()
+    log.quarantined().unwrap().into_iter().flat_map(|report| report.lost_ranges).collect()
 }
 
 /// What anything but an insert may take.

@@ -72,7 +72,7 @@ fn gather(log: &Inspection, progress: &Progress) -> Result<Stats, Failure> {
         next_offset: positions.map(|positions| positions.committed),
         disk_bytes: 0,
         generations: Vec::new(),
-        quarantined: log.quarantined(),
+        quarantined: log.quarantined()?,
     };
     let read = |bytes| progress.advance(bytes);
     for generation in log.generations(0, &read)? {

@@ -44,7 +44,7 @@ pub(in crate::http) async fn wal(
 ) -> Result<Json<Wal>, ApiError> {
     query.must_be_empty()?;
     let state = state.inner().clone();
-    turns.blocking(move || Ok::<_, WalError>(Wal::of(&state))).await.map(Json)
+    turns.blocking(move || Wal::of(&state)).await.map(Json)
 }
 
 /// Records that wait in the log, oldest first
@@ -210,10 +210,10 @@ pub(in crate::http) struct Wal {
 }
 
 impl Wal {
-    fn of(state: &AppState) -> Self {
+    fn of(state: &AppState) -> Result<Self, WalError> {
         let log = &state.log;
         let now = log.stats();
-        Self {
+        Ok(Self {
             pending_records: now.pending_records,
             pending_bytes: now.pending_bytes,
             disk_bytes: now.disk_bytes,
@@ -223,9 +223,9 @@ impl Wal {
             next_offset: now.next_offset,
             flushed_offset: now.flushed_offset,
             generations: now.generations.into_iter().map(Generation::from).collect(),
-            quarantined: log.quarantined().into_iter().map(Damaged::from).collect(),
+            quarantined: log.quarantined()?.into_iter().map(Damaged::from).collect(),
             flusher: Status::of(&state.flusher),
-        }
+        })
     }
 }
 

@@ -31,10 +31,27 @@ pub(in crate::wal) fn first_offset(name: &OsStr) -> Option<Offset> {
     name.to_str().filter(is_id)?.parse().ok()
 }
 
-/// Bytes that the files in `dir` take.
-pub(in crate::wal) fn bytes_in(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+/// Bytes that the files in `dir` take, as far as they are there.
+pub(in crate::wal) fn bytes_in(dir: &Path) -> io::Result<u64> {
+    let Some(entries) = if_there(fs::read_dir(dir))? else { return Ok(0) };
+    let mut bytes = 0;
+    for entry in entries {
+        bytes += if_there(entry?.metadata())?.map_or(0, |file| file.len());
+    }
+    Ok(bytes)
+}
+
+/// What was found; none if it is not there.
+pub(in crate::wal) fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// How files that stay are opened.

@@ -11,10 +11,12 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::contract::generation_id;
-use super::error::WalError;
+use super::error::{ON_DIRECTORY, WalError};
 use super::offset::Offset;
+use crate::base::retry::read_again;
 
 /// The file that is locked for as long as a process uses the directory.
 pub(crate) const LOCK: &str = "LOCK";
@@ -26,7 +28,7 @@ mod files;
 pub(super) mod positions;
 pub(super) mod quarantine;
 
-pub(super) use files::{DATA_FILE, bytes_in, first_offset, generations};
+pub(super) use files::{DATA_FILE, bytes_in, first_offset, generations, if_there};
 
 use files::{make_dir, options, sync_dir};
 use positions::PositionsFile;
@@ -67,14 +69,15 @@ impl Directory {
     /// Makes the place free where the generation `first` is to be.
     pub(super) fn clear(&self, first: Offset) -> io::Result<()> {
         let path = self.generation(first);
-        if path.is_dir() {
+        match if_there(fs::symlink_metadata(&path))? {
+            None => Ok(()),
             // Of a process that ended before its first commit.
-            fs::remove_dir_all(&path)?;
-        } else if path.exists() {
-            tracing::warn!(path = %path.display(), "a file is in the place of a WAL generation: deleting it");
-            fs::remove_file(&path)?;
+            Some(found) if found.is_dir() => fs::remove_dir_all(&path),
+            Some(_) => {
+                tracing::warn!(path = %path.display(), "a file is in the place of a WAL generation: deleting it");
+                fs::remove_file(&path)
+            }
         }
-        Ok(())
     }
 
     /// Makes the name of the generation `first` and the names and contents of its files durable.
@@ -88,8 +91,8 @@ impl Directory {
     }
 
     pub(super) fn list(&self) -> Result<Vec<Offset>, WalError> {
-        generations(&self.path)
-            .map_err(|source| WalError::Io { what: "list the WAL directory", source })
+        let listed = read_again(|| generations(&self.path), thread::sleep);
+        listed.map_err(WalError::unread(&self.path, ON_DIRECTORY))
     }
 
     pub(super) fn delete(&self, first: Offset) -> Result<(), WalError> {

@@ -7,10 +7,13 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::files::options;
+use crate::base::retry::{is_refusal, read_again};
 use crate::wal::contract::Positions;
+use crate::wal::error::{ON_POSITIONS, WalError};
 use crate::wal::offset::Offset;
 
 /// Its name in the log's directory.
@@ -19,35 +22,42 @@ pub(in crate::wal) const NAME: &str = "positions";
 const BYTES: usize = 20;
 
 /// `WAL_DIR/positions`.
-pub(in crate::wal) struct PositionsFile(File);
+pub(in crate::wal) struct PositionsFile {
+    path: PathBuf,
+    file: File,
+}
 
 impl PositionsFile {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        options().open(dir.join(NAME)).map(Self)
+        let path = dir.join(NAME);
+        options().open(&path).map(|file| Self { path, file })
     }
 
     pub(in crate::wal) fn write(&self, positions: Positions) {
-        if let Err(error) = self.0.write_all_at(&encode(positions), 0) {
+        if let Err(error) = self.file.write_all_at(&encode(positions), 0) {
             tracing::debug!(%error, "the log's positions were not written down");
         }
     }
 
     pub(in crate::wal) fn sync(&self) {
-        if let Err(error) = self.0.sync_data() {
+        if let Err(error) = self.file.sync_data() {
             tracing::debug!(%error, "the log's positions were not synced");
         }
     }
 
-    pub(in crate::wal) fn read(&self) -> Option<Positions> {
-        read(&self.0)
+    pub(in crate::wal) fn read(&self) -> Result<Option<Positions>, WalError> {
+        read(&self.file).map_err(WalError::unread(&self.path, ON_POSITIONS))
     }
 }
 
-/// What is in the file, unless it is damaged.
-pub(in crate::wal) fn read(file: &File) -> Option<Positions> {
+/// What is in the file, unless it is damaged or there is nothing in it yet.
+pub(in crate::wal) fn read(file: &File) -> io::Result<Option<Positions>> {
     let mut bytes = [0; BYTES];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    decode(&bytes)
+    match read_again(|| file.read_exact_at(&mut bytes, 0), thread::sleep) {
+        Ok(()) => Ok(decode(&bytes)),
+        Err(error) if is_refusal(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 fn encode(positions: Positions) -> [u8; BYTES] {

@@ -8,16 +8,19 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::SystemTime;
 
 use super::files::{DATA_FILE, bytes_in, sync_dir};
+use crate::base::retry::{is_refusal, read_again};
 use crate::wal::contract::Quarantined;
-use crate::wal::error::WalError;
+use crate::wal::error::{ON_DIRECTORY, ON_REPORT, WalError};
 
 /// Its name in the log's directory.
 pub(in crate::wal) const NAME: &str = "quarantine";
 
-const REPORT: &str = "report.json";
+/// What says why a generation is here.
+pub(in crate::wal) const REPORT: &str = "report.json";
 
 /// `WAL_DIR/quarantine`.
 pub(in crate::wal) struct Quarantine {
@@ -30,6 +33,8 @@ pub(in crate::wal) struct Quarantine {
 struct Entry {
     changed: Option<SystemTime>,
     report: Option<Quarantined>,
+    /// Whether the disk does not say what the report is.
+    is_refused: bool,
     bytes: u64,
 }
 
@@ -73,19 +78,32 @@ impl Quarantine {
     }
 
     /// The reports, in the order in which they were written.
-    pub(in crate::wal) fn reports(&self) -> Vec<Quarantined> {
-        self.entries().into_iter().filter_map(|(_, entry)| entry.report).collect()
+    ///
+    /// # Errors
+    /// If the disk does not read one that is there.
+    pub(in crate::wal) fn reports(&self) -> Result<Vec<Quarantined>, WalError> {
+        let mut reports = Vec::new();
+        for (dir, entry) in self.entries()? {
+            let again = || report(&dir).map_err(WalError::unread(dir.join(REPORT), ON_REPORT));
+            reports.extend(if entry.is_refused { again()? } else { entry.report });
+        }
+        Ok(reports)
     }
 
+    /// What they take, as far as the disk says.
     pub(in crate::wal) fn bytes(&self) -> u64 {
-        self.entries().iter().map(|(_, entry)| entry.bytes).sum()
+        let bytes = |entry: &Entry| entry.bytes;
+        match self.entries() {
+            Ok(entries) => entries.iter().map(|(_, entry)| bytes(entry)).sum(),
+            Err(_) => self.known().values().map(bytes).sum(),
+        }
     }
 
     /// Deletes the damaged generation that was written first, whichever was found damaged first, but for its
     /// report; never one of an unknown version, nor one without a report, of which nobody knows what it is.
     /// Returns whether there was one.
     pub(in crate::wal) fn evict(&self) -> Result<bool, WalError> {
-        let entries = self.entries();
+        let entries = self.entries()?;
         let evictable = entries.iter().filter_map(|(dir, entry)| {
             let report = entry.report.as_ref()?;
             (report.unknown_version.is_none() && dir.join(DATA_FILE).exists())
@@ -108,18 +126,20 @@ impl Quarantine {
     }
 
     /// Everything that is here, oldest report first; read anew where a directory has changed.
-    fn entries(&self) -> Vec<(PathBuf, Entry)> {
-        let Ok(listed) = fs::read_dir(&self.path) else { return Vec::new() };
+    fn entries(&self) -> Result<Vec<(PathBuf, Entry)>, WalError> {
+        let list = || fs::read_dir(&self.path)?.collect::<io::Result<Vec<_>>>();
+        let listed = read_again(list, thread::sleep);
+        let listed = listed.map_err(WalError::unread(&self.path, ON_DIRECTORY))?;
         let mut known = self.known();
         let mut now = HashMap::new();
-        for entry in listed.filter_map(Result::ok) {
+        for entry in listed {
             let path = entry.path();
             let changed = entry.metadata().and_then(|metadata| metadata.modified()).ok();
             let kept = known.remove(&path).filter(|kept| kept.changed == changed);
-            let entry = kept.unwrap_or_else(|| Entry {
-                changed,
-                report: report(&path),
-                bytes: bytes_in(&path),
+            let entry = kept.filter(|kept| !kept.is_refused).unwrap_or_else(|| {
+                let (report, bytes) = (report(&path), bytes_in(&path).unwrap_or(0));
+                let is_refused = report.is_err();
+                Entry { changed, report: report.ok().flatten(), is_refused, bytes }
             });
             now.insert(path, entry);
         }
@@ -128,7 +148,7 @@ impl Quarantine {
         let mut all: Vec<_> = now.into_iter().collect();
         let at = |entry: &Entry| entry.report.as_ref().map(|report| report.at.clone());
         all.sort_by_cached_key(|(path, entry)| (at(entry), path.clone()));
-        all
+        Ok(all)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Entry>> {
@@ -136,10 +156,16 @@ impl Quarantine {
     }
 }
 
-/// What was written down when the generation in `dir` was set aside.
-pub(in crate::wal) fn report(dir: &Path) -> Option<Quarantined> {
-    let report = fs::read(dir.join(REPORT)).ok()?;
-    serde_json::from_slice(&report).ok()
+/// What was written down when the generation in `dir` was set aside; none if nothing was, or it is damaged.
+///
+/// # Errors
+/// If the disk does not read it.
+pub(in crate::wal) fn report(dir: &Path) -> io::Result<Option<Quarantined>> {
+    match read_again(|| fs::read(dir.join(REPORT)), thread::sleep) {
+        Ok(report) => Ok(serde_json::from_slice(&report).ok()),
+        Err(error) if is_refusal(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Deletes everything in `dir` but the report.

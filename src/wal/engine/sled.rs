@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use ::sled::{Db, IVec};
 
+use crate::base::retry::read_again;
 use crate::wal::contract::{Active, Bounds, Generation, Positions, Quarantined, Sealed, Storage};
-use crate::wal::directory::{DATA_FILE, Directory, bytes_in};
-use crate::wal::error::WalError;
+use crate::wal::directory::{DATA_FILE, Directory, bytes_in, if_there};
+use crate::wal::error::{ON_DIRECTORY, ON_GENERATION, WalError};
 use crate::wal::frame::{self, Block, MAX_FRAME_BYTES};
 use crate::wal::offset::Offset;
 use crate::wal::raw;
@@ -92,13 +93,15 @@ impl Storage for SledStorage {
 
     fn open(&self, first: Offset, bounds: Bounds) -> Result<Sealed, WalError> {
         let path = self.directory.generation(first).join(DATA_FILE);
-        if bounds.end.is_none() && path.exists() {
+        if bounds.end.is_none() {
             // What the last process wrote and did not sync counts as committed from now on.
             let io = |source| WalError::Io { what: "sync the newest WAL generation", source };
-            File::open(&path).and_then(|db| db.sync_data()).map_err(io)?;
+            let db = if_there(read_again(|| File::open(&path), thread::sleep));
+            if let Some(db) = db.map_err(WalError::unread(&path, ON_GENERATION))? {
+                db.sync_data().map_err(io)?;
+            }
         }
-        raw::open(&path, first, bounds)
-            .map_err(|source| WalError::Io { what: "read a WAL generation", source })
+        raw::open(&path, first, bounds).map_err(WalError::unread(&path, ON_GENERATION))
     }
 
     fn delete(&self, first: Offset) -> Result<(), WalError> {
@@ -109,7 +112,7 @@ impl Storage for SledStorage {
         self.directory.quarantine.take(&self.directory.generation(first), report)
     }
 
-    fn quarantined(&self) -> Vec<Quarantined> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>, WalError> {
         self.directory.quarantine.reports()
     }
 
@@ -121,8 +124,10 @@ impl Storage for SledStorage {
         self.directory.quarantine.evict()
     }
 
-    fn disk_bytes(&self, first: Offset) -> u64 {
-        bytes_in(&self.directory.generation(first))
+    fn disk_bytes(&self, first: Offset) -> Result<u64, WalError> {
+        let path = self.directory.generation(first);
+        let bytes = read_again(|| bytes_in(&path), thread::sleep);
+        bytes.map_err(WalError::unread(path, ON_DIRECTORY))
     }
 
     fn free_bytes(&self) -> Result<u64, WalError> {
@@ -137,7 +142,7 @@ impl Storage for SledStorage {
         self.directory.positions.sync();
     }
 
-    fn read_positions(&self) -> Option<Positions> {
+    fn read_positions(&self) -> Result<Option<Positions>, WalError> {
         self.directory.positions.read()
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{InspectError, cannot_read};
-use crate::wal::contract::{Bounds, Unreadable, generation_id};
-use crate::wal::directory::quarantine::report;
-use crate::wal::directory::{DATA_FILE, bytes_in};
+use crate::wal::contract::{Bounds, Quarantined, Unreadable, generation_id};
+use crate::wal::directory::quarantine::{self, REPORT};
+use crate::wal::directory::{DATA_FILE, bytes_in, if_there};
 use crate::wal::found::Found;
 use crate::wal::frame::{Block, FrameError};
 use crate::wal::index::IndexedGeneration;
@@ -47,6 +47,7 @@ pub struct ExaminedGeneration {
     pub(super) first: Offset,
     dir: PathBuf,
     pub(super) file_is_missing: bool,
+    disk_bytes: u64,
     belongs_to_log: bool,
     pub(super) blocks: IndexedGeneration<RawFile>,
     pub(super) findings: Findings,
@@ -67,7 +68,7 @@ impl ExaminedGeneration {
     /// Of one of which it is not known what is flushed; what was known to be lost when it was set
     /// aside is so still.
     pub(super) fn of_no_log(part: &Part, progress: &dyn Fn(u64)) -> Result<Self, InspectError> {
-        let lost = report(&part.dir).map(|report| report.lost_ranges).unwrap_or_default();
+        let lost = report_of(&part.dir)?.map(|report| report.lost_ranges).unwrap_or_default();
         let committed = lost.iter().map(|range| range.to + 1).max().unwrap_or(0);
         let bounds = Bounds { flushed: 0, committed, end: None, unreadable: Unreadable::IsLost };
         Self::look_into(part, bounds, false, progress)
@@ -97,11 +98,13 @@ impl ExaminedGeneration {
             }
         });
         let (blocks, findings) = surveyed.map_err(cannot_read(&path))?;
+        let file = if_there(fs::metadata(&path)).map_err(cannot_read(&path))?;
         progress(part.file_bytes().saturating_sub(passed));
         Ok(Self {
             first: part.first,
             dir: part.dir.clone(),
-            file_is_missing: !path.exists(),
+            file_is_missing: file.is_none(),
+            disk_bytes: bytes_in(&part.dir).map_err(cannot_read(&part.dir))?,
             belongs_to_log,
             blocks,
             findings,
@@ -144,7 +147,7 @@ impl ExaminedGeneration {
     /// Bytes on disk.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        bytes_in(&self.dir)
+        self.disk_bytes
     }
 
     /// Whether it is known what of it is flushed.
@@ -207,4 +210,9 @@ impl Opened for ExaminedGeneration {
     fn end(&self) -> Offset {
         self.findings.end
     }
+}
+
+/// What was written down when the generation in `dir` was set aside.
+pub(super) fn report_of(dir: &Path) -> Result<Option<Quarantined>, InspectError> {
+    quarantine::report(dir).map_err(cannot_read(&dir.join(REPORT)))
 }

@@ -8,13 +8,12 @@
 //!
 //! One generation is looked at after the other, and of each only the places of its blocks are held.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::contract::{Positions, Quarantined, Unreadable, generation_id};
-use super::directory::quarantine::{self, report};
-use super::directory::{LOCK, first_offset, generations, positions};
+use super::directory::{LOCK, first_offset, generations, if_there, positions, quarantine};
 use super::offset::Offset;
 use super::recovery::{bounds_of_older, recover, with_ends};
 
@@ -27,7 +26,7 @@ pub use generation::{ExaminedGeneration, Scope};
 pub use verify::{Finding, Meaning};
 
 use error::cannot_read;
-use generation::Part;
+use generation::{Part, report_of};
 
 /// A log, or generations that belong to none. No service can start on the log while this is held.
 pub struct Inspection {
@@ -51,16 +50,17 @@ impl Inspection {
             io::ErrorKind::NotFound => InspectError::Missing(dir.to_owned()),
             _ => cannot_read(dir)(error),
         })?;
-        let is_log = |dir: &Path| dir.join(LOCK).is_file() || dir.join(positions::NAME).is_file();
         if let Some(first) = found.file_name().and_then(first_offset) {
-            if let Some(log) = found.parent().filter(|parent| is_log(parent)) {
-                let log = Self::of_log(log)?;
+            if let Some(parent) = found.parent()
+                && is_log(parent)?
+            {
+                let log = Self::of_log(parent)?;
                 return Ok(Self { dir: found, only: Some(first), ..log });
             }
             let part = Part { first, end: None, dir: found.clone() };
             return Ok(Self::of_no_log(found, vec![part]));
         }
-        if is_log(&found) {
+        if is_log(&found)? {
             return Self::of_log(&found);
         }
         let firsts = generations(&found).map_err(cannot_read(dir))?;
@@ -87,11 +87,14 @@ impl Inspection {
             Err(TryLockError::WouldBlock) => return Err(InspectError::InUse(dir.to_owned())),
             Err(TryLockError::Error(error)) => return Err(cannot_read(&dir.join(LOCK))(error)),
         }
-        let file = existing(&dir.join(positions::NAME))?;
-        let written = file.as_ref().and_then(positions::read);
+        let path = dir.join(positions::NAME);
+        let written = match existing(&path)? {
+            Some(file) => positions::read(&file).map_err(cannot_read(&path))?,
+            None => None,
+        };
         let firsts = generations(dir).map_err(cannot_read(dir))?;
         let part = |(first, end)| Part { first, end, dir: dir.join(generation_id(first)) };
-        let parts = with_ends(&firsts, &set_aside(dir)).into_iter().map(part).collect();
+        let parts = with_ends(&firsts, &set_aside(dir)?).into_iter().map(part).collect();
         let dir = dir.to_owned();
         Ok(Self { dir, parts, only: None, belongs_to_log: true, written, _lock: lock })
     }
@@ -120,8 +123,10 @@ impl Inspection {
     }
 
     /// Damaged generations that the service has set aside out of this log.
-    #[must_use]
-    pub fn quarantined(&self) -> Vec<Quarantined> {
+    ///
+    /// # Errors
+    /// If the disk does not say.
+    pub fn quarantined(&self) -> Result<Vec<Quarantined>, InspectError> {
         set_aside(&self.dir)
     }
 
@@ -142,7 +147,9 @@ impl Inspection {
         let mut newest = Vec::new();
         if self.belongs_to_log {
             let listed: Vec<_> = self.parts.iter().map(|part| (part.first, part.end)).collect();
-            let recovered = recover(self.written, &listed, |first, bounds| {
+            // Nothing is given up by looking: what the disk does not read is told.
+            let unreadable = |_| Unreadable::IsLost;
+            let recovered = recover(self.written, &listed, unreadable, |first, bounds| {
                 let at = self.parts.partition_point(|part| part.first < first);
                 ExaminedGeneration::look_into(&self.parts[at], bounds, true, progress)
             })?;
@@ -166,17 +173,24 @@ impl Inspection {
 }
 
 /// The reports of what was set aside out of the log in `dir`.
-fn set_aside(dir: &Path) -> Vec<Quarantined> {
+fn set_aside(dir: &Path) -> Result<Vec<Quarantined>, InspectError> {
     let dir = dir.join(quarantine::NAME);
-    let ids = generations(&dir).unwrap_or_default();
-    ids.into_iter().filter_map(|first| report(&dir.join(generation_id(first)))).collect()
+    let ids = if_there(generations(&dir)).map_err(cannot_read(&dir))?.unwrap_or_default();
+    let reports = ids.into_iter().map(|first| report_of(&dir.join(generation_id(first))));
+    reports.filter_map(Result::transpose).collect()
+}
+
+/// Whether there are the files of a log in `dir`.
+fn is_log(dir: &Path) -> Result<bool, InspectError> {
+    let is_file = |name| {
+        let path = dir.join(name);
+        let found = if_there(fs::metadata(&path)).map_err(cannot_read(&path))?;
+        Ok(found.is_some_and(|found| found.is_file()))
+    };
+    Ok(is_file(LOCK)? || is_file(positions::NAME)?)
 }
 
 /// `path`, opened, if it is there.
 fn existing(path: &Path) -> Result<Option<File>, InspectError> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(cannot_read(path)(error)),
-    }
+    if_there(File::open(path)).map_err(cannot_read(path))
 }

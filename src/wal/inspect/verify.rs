@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::generation::{Broken, ExaminedGeneration};
+use crate::wal::error::WalError;
 use crate::wal::frame::FrameError;
 use crate::wal::index::FrameRef;
 use crate::wal::offset::{Offset, OffsetRange};
@@ -53,6 +54,8 @@ pub enum Finding {
         position: Range<Option<u64>>,
         /// Blocks of a newer version may hold it.
         is_newer: bool,
+        /// Pages that the disk does not give back may hold it.
+        is_unread: bool,
     },
 }
 
@@ -90,7 +93,8 @@ impl ExaminedGeneration {
         found.extend(pages.map(|position| Finding::UnreadablePage { position: *position }));
         found.extend(self.broken.iter().map(|broken| self.finding(broken)));
         for frame in self.blocks.frames.from(0) {
-            if self.blocks.read(frame).is_err() {
+            let read = self.blocks.read(frame);
+            if let Err(WalError::Unreadable { .. }) = read {
                 let offsets = frame.offsets();
                 let is_flushed = offsets.to < self.findings.flushed;
                 found.push(Finding::Block {
@@ -99,6 +103,8 @@ impl ExaminedGeneration {
                     error: FrameError::Body,
                     meaning: if is_flushed { Meaning::Flushed } else { Meaning::Lost },
                 });
+            } else if read.is_err() {
+                found.push(Finding::UnreadablePage { position: frame.position });
             }
             progress();
         }
@@ -111,6 +117,7 @@ impl ExaminedGeneration {
             offsets: *offsets,
             position: self.surroundings(*offsets),
             is_newer: !self.newer.is_empty(),
+            is_unread: !self.unreadable_pages.is_empty(),
         }));
         found
     }
@@ -201,10 +208,11 @@ impl fmt::Display for Finding {
                 f,
                 "byte {position}: block version {version}, written by a newer version of this program, which can read it ({blocks} such blocks)"
             ),
-            Self::Gap { offsets: OffsetRange { from, to }, position, is_newer } => {
-                let what = match is_newer {
-                    true => "are in no block that this version can read",
-                    false => "are lost",
+            Self::Gap { offsets: OffsetRange { from, to }, position, is_newer, is_unread } => {
+                let what = match (is_newer, is_unread) {
+                    (true, _) => "are in no block that this version can read",
+                    (false, true) => "are in no block that the disk gives back",
+                    (false, false) => "are lost",
                 };
                 write!(f, "offsets {from} to {to} {what}")?;
                 match (position.start, position.end) {

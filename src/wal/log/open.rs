@@ -17,7 +17,7 @@ use super::stretches::Stretches;
 use super::writer::Writer;
 use crate::base::metrics::Metrics;
 use crate::base::time::Clock;
-use crate::wal::contract::{Positions, Quarantined, Storage, Unreadable};
+use crate::wal::contract::{Bounds, Positions, Quarantined, Sealed, Storage, Unreadable};
 use crate::wal::error::WalError;
 use crate::wal::frame::{HEADER_BYTES, MOST_RECORDS};
 use crate::wal::offset::{Offset, OffsetRange};
@@ -38,7 +38,8 @@ const _: () = assert!(MOST_RECORDS as u64 <= RECORDS_A_BYTE * HEADER_BYTES as u6
 /// waits.
 ///
 /// # Errors
-/// If the storage cannot be used at all. Damage is no such reason.
+/// If the storage cannot be used at all, or the disk does not read what has to be known: the next process takes
+/// for lost what it does not read either of a generation. Damage is no such reason.
 pub fn open(
     storage: Box<dyn Storage>,
     clock: Arc<dyn Clock>,
@@ -54,7 +55,7 @@ pub fn open(
 /// the last, also if nothing more comes; if not, only the newest time is told.
 ///
 /// # Errors
-/// As [`open`]. Receipts that cannot be read are no such reason.
+/// As [`open`]. Receipts that are damaged are no such reason.
 pub fn open_with_receipts(
     storage: Box<dyn Storage>,
     clock: Arc<dyn Clock>,
@@ -63,7 +64,7 @@ pub fn open_with_receipts(
     are_needed: bool,
 ) -> Result<(Writer, Log, LeftReceipts), WalError> {
     let shared = open_shared(storage, clock, limits, metrics)?;
-    let (mut left, mut places) = shared.read_receipts();
+    let (mut left, mut places) = shared.read_receipts()?;
     if !are_needed {
         left.receipts.clear();
         places = Places::default();
@@ -78,7 +79,7 @@ fn open_shared(
     limits: Limits,
     metrics: &Metrics,
 ) -> Result<Arc<Shared>, WalError> {
-    let listed = with_ends(&storage.list()?, &storage.quarantined());
+    let listed = with_ends(&storage.list()?, &storage.quarantined()?);
     let mut generations = BTreeMap::new();
     for (first, end) in listed.iter().copied() {
         let unreadable = if storage.is_marked_unreadable(first) {
@@ -86,15 +87,18 @@ fn open_shared(
         } else {
             Unreadable::IsAnError
         };
-        let disk_bytes = storage.disk_bytes(first);
+        let disk_bytes = storage.disk_bytes(first)?;
         generations.insert(first, Generation::closed(end, disk_bytes, unreadable));
     }
-    let recovered =
-        recover(storage.read_positions(), &listed, |first, bounds| storage.open(first, bounds))?;
+    let unreadable = |first: Offset| {
+        generations.get(&first).map_or(Unreadable::IsAnError, |kept: &Generation| kept.unreadable)
+    };
+    let open = |first, bounds| open_generation(&*storage, first, bounds);
+    let recovered = recover(storage.read_positions()?, &listed, unreadable, open)?;
     let Recovered { flushed, mut next, without_records, newest, gone } = recovered;
     if let Some((first, sealed)) = without_records {
         generations.remove(&first);
-        let disk_bytes = storage.disk_bytes(first);
+        let disk_bytes = storage.disk_bytes(first)?;
         if disk_bytes > EMPTY_BYTES {
             let unknown_version = sealed.unknown_version;
             // Offsets that it may have held are not given out again.
@@ -152,17 +156,27 @@ fn open_shared(
         quarantine_bytes: AtomicU64::new(0),
     });
     if let Some((first, sealed)) = newest {
-        // What the disk does not read of it is lost by now, and no error when it is opened once more.
-        if !sealed.lost.is_empty()
-            && let Some(generation) = lock(&shared.state).generations.get_mut(&first)
-        {
-            generation.unreadable = Unreadable::IsLost;
-        }
         shared.take_sealed(first, sealed);
     }
     shared.measure_quarantine();
     shared.write_positions(|_| ());
     Ok(shared)
+}
+
+/// Opens a generation to be read. If the disk does not read it, the next process is told.
+///
+/// # Errors
+/// As [`Storage::open`].
+pub(super) fn open_generation(
+    storage: &dyn Storage,
+    first: Offset,
+    bounds: Bounds,
+) -> Result<Sealed, WalError> {
+    storage.open(first, bounds).inspect_err(|error| {
+        if matches!(error, WalError::Unread { .. }) {
+            storage.mark_unreadable(first);
+        }
+    })
 }
 
 /// Deletes what is of no more use, and hands the log over.
@@ -198,10 +212,19 @@ pub(super) fn open_in(
     storage: &crate::wal::engine::memory::MemoryStorage,
     metrics: &Metrics,
 ) -> (Writer, Log) {
+    try_open_in(storage, metrics).unwrap()
+}
+
+/// As [`open_in`], where that may fail.
+#[cfg(test)]
+pub(super) fn try_open_in(
+    storage: &crate::wal::engine::memory::MemoryStorage,
+    metrics: &Metrics,
+) -> Result<(Writer, Log), WalError> {
     let retain = std::time::Duration::ZERO;
     let limits = Limits { max_bytes: u64::MAX, min_free_bytes: 0, generation_bytes: 1, retain };
     let clock = Arc::new(crate::base::time::SystemClock::default());
-    open(Box::new(storage.clone()), clock, limits, metrics).unwrap()
+    open(Box::new(storage.clone()), clock, limits, metrics)
 }
 
 #[cfg(test)]
@@ -209,6 +232,7 @@ mod tests {
     use super::*;
     use crate::base::time::Timestamp;
     use crate::telemetry::Reading;
+    use crate::wal::contract::generation_id;
     use crate::wal::engine::memory::MemoryStorage;
 
     fn commit(writer: &mut Writer, count: i32) {
@@ -229,7 +253,7 @@ mod tests {
         commit(&mut writer, 10);
         writer.maintain().unwrap();
         commit(&mut writer, 10_000);
-        assert!(storage.disk_bytes(10) > EMPTY_BYTES);
+        assert!(storage.disk_bytes(10).unwrap() > EMPTY_BYTES);
         drop((writer, log));
         storage.spoil(10);
         // Nothing says any more how far the log had come.
@@ -243,7 +267,7 @@ mod tests {
             assert_eq!(log.read(0, Offset::MAX).unwrap().len(), waiting);
             assert_eq!(log.stats().pending_records, waiting as u64);
             assert_eq!(metrics.wal_lost_records.get(), 0);
-            assert_eq!(log.quarantined().len(), 1);
+            assert_eq!(log.quarantined().unwrap().len(), 1);
             commit(&mut writer, 5);
             waiting += 5;
         }
@@ -258,5 +282,54 @@ mod tests {
             assert_eq!(log.stats().pending_records, left as u64);
             assert_eq!(metrics.wal_lost_records.get(), 0);
         }
+    }
+    /// The log's two generations of ten records each, by a process that has ended.
+    fn left() -> MemoryStorage {
+        let storage = MemoryStorage::default();
+        let (mut writer, log) = open_in(&storage, &Metrics::new().unwrap());
+        for _ in 0..2 {
+            commit(&mut writer, 10);
+            writer.maintain().unwrap();
+        }
+        drop((writer, log));
+        storage
+    }
+
+    #[test]
+    fn a_newest_generation_that_the_disk_does_not_read_ends_the_start_and_is_lost_to_the_next_one()
+    {
+        for is_mended in [true, false] {
+            let storage = left();
+            storage.fail_reads_in(10);
+            let metrics = Metrics::new().unwrap();
+            let Err(refused) = try_open_in(&storage, &metrics) else { panic!("it was opened") };
+            let said = refused.to_string();
+            assert!(said.contains(&generation_id(10)), "{said}");
+            assert_eq!(metrics.wal_lost_records.get(), 0);
+            assert_eq!(storage.quarantined().unwrap(), []);
+
+            if is_mended {
+                storage.mend_reads();
+            }
+            let (_writer, log) = try_open_in(&storage, &metrics).unwrap();
+            let lost = if is_mended { 0 } else { 10 };
+            assert_eq!(log.read(0, 20).unwrap().len(), 20 - lost);
+            assert_eq!(metrics.wal_lost_records.get(), lost as u64);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_reads_neither_positions_nor_reports_nor_sizes_is_no_log_without_them() {
+        let storage = left();
+        let metrics = Metrics::new().unwrap();
+        storage.read_only_blocks(true);
+        for _ in 0..3 {
+            assert!(matches!(try_open_in(&storage, &metrics), Err(WalError::Unread { .. })));
+        }
+        storage.read_only_blocks(false);
+        let (_writer, log) = try_open_in(&storage, &metrics).unwrap();
+        assert_eq!((log.flushed(), log.read(0, 20).unwrap().len()), (0, 20));
+        assert_eq!(metrics.wal_lost_records.get(), 0);
+        assert_eq!(storage.quarantined().unwrap(), []);
     }
 }

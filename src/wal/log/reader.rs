@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::handle::Log;
+use super::open::open_generation;
 use super::state::{Shared, lock};
 use crate::wal::contract::{Bounds, Generation, Sealed, Unreadable, generation_id};
 use crate::wal::error::WalError;
@@ -31,12 +32,14 @@ impl Log {
         Ok(batch)
     }
 
-    /// Of the records that were flushed last so many at most, as far as they are still here and can be read.
-    #[must_use]
-    pub fn last_flushed(&self, most: u64) -> Batch {
+    /// Of the records that were flushed last so many at most, as far as they are still here.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn last_flushed(&self, most: u64) -> Result<Batch, WalError> {
         let flushed = self.flushed();
         let from = flushed.saturating_sub(most).max(self.retained());
-        self.read(from, flushed).unwrap_or_default()
+        self.read(from, flushed)
     }
 
     /// As [`Self::read`], but only if all of it is still in memory; never blocks for long.
@@ -64,9 +67,7 @@ impl Shared {
             return Ok(generation);
         }
         let bounds = self.bounds(first);
-        let open = || {
-            self.storage.open(first, bounds).inspect_err(|_| self.storage.mark_unreadable(first))
-        };
+        let open = || open_generation(&*self.storage, first, bounds);
         let mut sealed = open()?;
         if !sealed.lost.is_empty() {
             // sled may still have been at work in it when it was read.
@@ -192,7 +193,7 @@ mod tests {
     use crate::base::time::{SystemClock, Timestamp};
     use crate::telemetry::Reading;
     use crate::wal::engine::memory::MemoryStorage;
-    use crate::wal::log::open::open_in;
+    use crate::wal::log::open::{open_in, try_open_in};
     use crate::wal::log::{Limits, Writer, open};
 
     fn commit(writer: &mut Writer, count: usize) {
@@ -242,6 +243,7 @@ mod tests {
         storage.fail_reads_in(20);
 
         let metrics = Metrics::new().unwrap();
+        assert!(try_open_in(&storage, &metrics).is_err());
         let (_writer, log) = reopen(&metrics);
         assert_eq!(metrics.wal_lost_records.get(), 10);
         for _ in 0..2 {

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use super::state::{Shared, lock};
 use crate::base::time::Timestamp;
 use crate::telemetry::Record;
-use crate::wal::contract::generation_id;
+use crate::wal::error::WalError;
 use crate::wal::frame::Block;
 use crate::wal::offset::Offset;
 use crate::wal::receipt::{MOST_RECEIPTS, Receipt};
@@ -66,7 +66,10 @@ impl Places {
 
 impl Shared {
     /// The receipts that an earlier process has left, as far as they are needed.
-    pub(super) fn read_receipts(&self) -> (LeftReceipts, Places) {
+    ///
+    /// # Errors
+    /// If the disk fails. Without them a message that the broker delivers again is stored a second time.
+    pub(super) fn read_receipts(&self) -> Result<(LeftReceipts, Places), WalError> {
         let generations: Vec<(Offset, Offset)> = {
             let state = lock(&self.state);
             let ended = state.generations.iter().rev();
@@ -83,18 +86,7 @@ impl Shared {
             let mut of_generation = Vec::new();
             let mut at = first.max(end.saturating_sub(MOST_RECORDS_BACK));
             while at < to {
-                let block = match self.block_at(at) {
-                    Ok(Some(block)) => block,
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::warn!(
-                            generation = generation_id(first),
-                            %error,
-                            "the log cannot be read back for receipts of messages: one that is delivered again by the broker now may be stored a second time"
-                        );
-                        break;
-                    }
-                };
+                let Some(block) = self.block_at(at)? else { break };
                 at = block.end();
                 newest = newest.max(newest_time(&block));
                 if !block.receipts.is_empty() {
@@ -110,7 +102,7 @@ impl Shared {
             places.add(first, &receipts);
             left.receipts.extend(receipts);
         }
-        (left, places)
+        Ok((left, places))
     }
 }
 

@@ -5,10 +5,11 @@
 //! whoever tells it remembers only a database that has everything.
 
 use super::handle::Rewound;
+use super::open::open_generation;
 use super::state::{Shared, lock};
-use crate::wal::contract::{Bounds, Unreadable};
 use crate::wal::error::WalError;
 use crate::wal::offset::Offset;
+use crate::wal::recovery::bounds_of_older;
 
 impl Shared {
     pub(super) fn rewind(&self) -> Result<Rewound, WalError> {
@@ -40,16 +41,12 @@ impl Shared {
             let older = {
                 let state = lock(&self.state);
                 let older = state.generations.range(..here).next_back();
-                older.and_then(|(first, generation)| Some((*first, generation.end?)))
+                older.and_then(|(first, kept)| Some((*first, kept.end?, kept.unreadable)))
             };
-            let Some((first, end)) = older.filter(|(_, end)| *end >= here) else { break };
-            let bounds = Bounds {
-                flushed: here,
-                committed: first,
-                end: Some(end),
-                unreadable: Unreadable::IsLost,
-            };
-            let found = self.storage.open(first, bounds)?;
+            let older = older.filter(|(_, end, _)| *end >= here);
+            let Some((first, end, unreadable)) = older else { break };
+            let bounds = bounds_of_older(first, end, here, unreadable);
+            let found = open_generation(&*self.storage, first, bounds)?;
             here = found.retained.min(here);
             if here > first {
                 break;

@@ -119,13 +119,16 @@ impl Log {
         }
     }
 
-    /// Damaged generations: those in quarantine, and those that will be once they are drained.
-    #[must_use]
-    pub fn quarantined(&self) -> Vec<Quarantined> {
-        let mut all = self.shared.storage.quarantined();
+    /// Damaged generations: those in quarantine, and those that will be once they are drained. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// If the disk does not say.
+    pub fn quarantined(&self) -> Result<Vec<Quarantined>, WalError> {
+        let mut all = self.shared.storage.quarantined()?;
         let state = lock(&self.shared.state);
         all.extend(state.generations.values().filter_map(|generation| generation.damage.clone()));
-        all
+        Ok(all)
     }
 
     /// How much it may take.

@@ -8,20 +8,22 @@
 //!
 //! A disk that does not read is not yet a damaged file. Each read is tried again a few times. After
 //! that, a block that a running process needs is an I/O error, which ends the process; and a page that
-//! is not read when a file is opened is an error too, or lost, as [`Bounds::unreadable`] says.
+//! is not read when a file is opened, at the start too, is an error, or lost, as [`Bounds::unreadable`] says.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use super::contract::{Bounds, Sealed, Unreadable};
+use super::directory::if_there;
 use super::found::Found;
 use super::index::{FrameSource, IndexedGeneration};
 use super::offset::{Offset, OffsetRange};
 use super::recovery::{Findings, Survey};
+use crate::base::retry::read_again;
 
 mod scan;
 
@@ -30,6 +32,7 @@ pub(super) use scan::PAGE_BYTES;
 /// The raw file of a generation.
 pub(super) struct RawFile {
     pub(super) file: File,
+    path: PathBuf,
     disk_bytes: u64,
 }
 
@@ -40,6 +43,10 @@ impl FrameSource for RawFile {
 
     fn wait(&self, pause: Duration) {
         thread::sleep(pause);
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -58,10 +65,9 @@ pub(super) fn survey(
     bounds: Bounds,
     mut each: impl FnMut(u64, Found),
 ) -> io::Result<(IndexedGeneration<RawFile>, Findings)> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open("/dev/null")?,
-        Err(error) => return Err(error),
+    let file = match if_there(read_again(|| File::open(path), thread::sleep))? {
+        Some(file) => file,
+        None => File::open("/dev/null")?,
     };
     let mut survey = Survey::new(first, bounds);
     let mut unreadable = None;
@@ -79,7 +85,8 @@ pub(super) fn survey(
     }
     let (frames, findings) = survey.finish();
     let disk_bytes = file.metadata()?.len();
-    Ok((IndexedGeneration { source: RawFile { file, disk_bytes }, frames }, findings))
+    let source = RawFile { file, path: path.to_owned(), disk_bytes };
+    Ok((IndexedGeneration { source, frames }, findings))
 }
 
 /// Opens the raw file at `path`, of the generation that begins at `first`, to be read. A file that is

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::thread;
 
+use crate::base::retry::read_again;
 use crate::wal::found::Found;
 use crate::wal::frame::{MAGIC, MAX_FRAME_BYTES};
-use crate::wal::index::READ_AGAIN_AFTER;
 
 const CHUNK_BYTES: usize = 1024 * 1024;
 
@@ -84,16 +84,17 @@ impl Reader<'_> {
     }
 
     fn read_page(&mut self, page: &mut [u8], position: u64) -> io::Result<()> {
-        let outcome = self.file.read_exact_at(page, position);
-        if outcome.is_ok() || self.retried == RETRIED_READS {
-            return outcome;
+        if self.retried == RETRIED_READS {
+            return self.file.read_exact_at(page, position);
         }
-        self.retried += 1;
-        let again = |pause| {
+        let mut is_retried = false;
+        let wait = |pause| {
+            is_retried = true;
             thread::sleep(pause);
-            self.file.read_exact_at(page, position).ok()
         };
-        if READ_AGAIN_AFTER.into_iter().find_map(again).is_some() { Ok(()) } else { outcome }
+        let outcome = read_again(|| self.file.read_exact_at(page, position), wait);
+        self.retried += usize::from(is_retried);
+        outcome
     }
 }
 

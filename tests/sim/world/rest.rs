@@ -70,6 +70,10 @@ impl World<'_> {
         // And after a power cut, or a kill, nothing of it is different.
         self.fail(Fault::PowerCut, dice)?;
         self.start()?;
+        if self.process.is_none() {
+            // What the disk did not read is lost to the next process.
+            self.start()?;
+        }
         self.ledger.check(&Stored { database: &self.database, letters: &self.letters })
     }
 

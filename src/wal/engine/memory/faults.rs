@@ -7,10 +7,16 @@ use std::io;
 pub(super) struct Faults {
     pub(super) fail_next_sync: bool,
     pub(super) fail_next_create: bool,
+    /// The disk reads blocks and nothing else: neither positions, nor reports, nor sizes.
+    pub(super) reads_only_blocks: bool,
     pub(super) capacity: Option<u64>,
     pub(super) used: u64,
     /// Calls that still work before the power goes; all fail after that.
     pub(super) power_left: Option<u32>,
+}
+
+pub(super) fn read_error() -> io::Error {
+    io::Error::other("injected: the disk does not read")
 }
 
 impl Faults {
@@ -24,6 +30,14 @@ impl Faults {
                 Ok(())
             }
         }
+    }
+
+    /// A read of anything but a block.
+    pub(super) fn read(&self) -> io::Result<()> {
+        if self.reads_only_blocks {
+            return Err(read_error());
+        }
+        Ok(())
     }
 
     pub(super) fn write(&mut self, bytes: u64) -> io::Result<()> {

@@ -1,16 +1,18 @@
 //! A generation in memory, as it is written and as it is read.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::disk::Contents;
-use super::faults::Faults;
-use crate::wal::contract::{Active, Bounds, Generation, Sealed, Unreadable};
-use crate::wal::error::WalError;
+use super::faults::{Faults, read_error};
+use crate::base::retry::read_again;
+use crate::wal::contract::{Active, Bounds, Generation, Sealed, Unreadable, generation_id};
+use crate::wal::error::{ON_GENERATION, WalError};
 use crate::wal::found::Found;
 use crate::wal::frame::{self, Block, MAGIC};
-use crate::wal::index::{FrameSource, IndexedGeneration, READ_AGAIN_AFTER};
+use crate::wal::index::{FrameSource, IndexedGeneration};
 use crate::wal::offset::Offset;
 use crate::wal::recovery::Survey;
 
@@ -18,10 +20,6 @@ use crate::wal::recovery::Survey;
 pub(super) struct MemoryGeneration {
     contents: Mutex<Contents>,
     faults: Arc<Mutex<Faults>>,
-}
-
-pub(super) fn read_error() -> io::Error {
-    io::Error::other("injected: the disk does not read")
 }
 
 impl MemoryGeneration {
@@ -46,10 +44,13 @@ impl MemoryGeneration {
         let mut survey = Survey::new(first, bounds);
         let mut contents = generation.contents();
         for block in contents.firsts() {
-            let is_read = (0..=READ_AGAIN_AFTER.len()).any(|_| contents.reads(block));
-            if !is_read && bounds.unreadable == Unreadable::IsAnError {
-                return Err(WalError::Io { what: "read a WAL generation", source: read_error() });
-            }
+            let mut read = || if contents.reads(block) { Ok(()) } else { Err(read_error()) };
+            let is_read = match read_again(&mut read, |_| {}) {
+                Err(error) if bounds.unreadable == Unreadable::IsAnError => {
+                    return Err(WalError::unread(generation_id(first), ON_GENERATION)(error));
+                }
+                read => read.is_ok(),
+            };
             match contents.get(block).filter(|frame| is_read && frame.starts_with(&MAGIC)) {
                 Some(frame) => survey.add(block, &Found::at_start_of(frame)),
                 None => survey.add(block, &Found::Unreadable(read_error())),
@@ -57,17 +58,21 @@ impl MemoryGeneration {
         }
         drop(contents);
         let (frames, findings) = survey.finish();
-        let source = SealedSource(Arc::clone(generation));
+        let generation = Arc::clone(generation);
+        let source = SealedSource { generation, path: generation_id(first).into() };
         Ok(findings.seal(first, IndexedGeneration { source, frames }))
     }
 }
 
 /// Reads of a generation that is only read. A position is the offset of a block.
-struct SealedSource(Arc<MemoryGeneration>);
+struct SealedSource {
+    generation: Arc<MemoryGeneration>,
+    path: PathBuf,
+}
 
 impl FrameSource for SealedSource {
     fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
-        let mut contents = self.0.contents();
+        let mut contents = self.generation.contents();
         if !contents.reads(position) {
             return Err(read_error());
         }
@@ -79,8 +84,12 @@ impl FrameSource for SealedSource {
 
     fn wait(&self, _: Duration) {}
 
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn disk_bytes(&self) -> u64 {
-        self.0.contents().bytes()
+        self.generation.contents().bytes()
     }
 }
 

@@ -10,7 +10,7 @@ use super::generation::MemoryGeneration;
 use crate::wal::contract::{
     Active, Bounds, Positions, Quarantined, Sealed, Storage, generation_id,
 };
-use crate::wal::error::WalError;
+use crate::wal::error::{ON_DIRECTORY, ON_POSITIONS, ON_REPORT, WalError};
 #[cfg(test)]
 use crate::wal::frame::HEADER_BYTES;
 use crate::wal::offset::{Offset, OffsetRange};
@@ -144,6 +144,12 @@ impl MemoryStorage {
         }
     }
 
+    /// Whether from now on the disk reads blocks and nothing else.
+    #[cfg(test)]
+    pub(in crate::wal) fn read_only_blocks(&self, is_so: bool) {
+        lock(&self.faults).reads_only_blocks = is_so;
+    }
+
     /// Makes all reads work again.
     pub fn mend_reads(&self) {
         for generation in lock(&self.disk).generations.values() {
@@ -162,6 +168,11 @@ impl MemoryStorage {
             })
             .collect();
         random.choice(blocks).map(|(generation, first)| (Arc::clone(generation), first))
+    }
+
+    /// Anything but a block is read.
+    fn read(&self, name: &str, advice: &'static str) -> Result<(), WalError> {
+        lock(&self.faults).read().map_err(WalError::unread(name, advice))
     }
 
     fn call(&self, what: &'static str) -> Result<(), WalError> {
@@ -229,8 +240,10 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    fn quarantined(&self) -> Vec<Quarantined> {
-        lock(&self.disk).quarantine.iter().map(|set_aside| set_aside.report.clone()).collect()
+    fn quarantined(&self) -> Result<Vec<Quarantined>, WalError> {
+        self.read("quarantine", ON_REPORT)?;
+        let disk = lock(&self.disk);
+        Ok(disk.quarantine.iter().map(|set_aside| set_aside.report.clone()).collect())
     }
 
     fn quarantine_bytes(&self) -> u64 {
@@ -247,9 +260,10 @@ impl Storage for MemoryStorage {
         Ok(true)
     }
 
-    fn disk_bytes(&self, first: Offset) -> u64 {
+    fn disk_bytes(&self, first: Offset) -> Result<u64, WalError> {
+        self.read(&generation_id(first), ON_DIRECTORY)?;
         let disk = lock(&self.disk);
-        disk.generations.get(&first).map_or(0, |generation| generation.contents().bytes())
+        Ok(disk.generations.get(&first).map_or(0, |generation| generation.contents().bytes()))
     }
 
     fn free_bytes(&self) -> Result<u64, WalError> {
@@ -270,8 +284,9 @@ impl Storage for MemoryStorage {
         }
     }
 
-    fn read_positions(&self) -> Option<Positions> {
-        lock(&self.disk).positions
+    fn read_positions(&self) -> Result<Option<Positions>, WalError> {
+        self.read("positions", ON_POSITIONS)?;
+        Ok(lock(&self.disk).positions)
     }
 
     fn mark_unreadable(&self, first: Offset) {
