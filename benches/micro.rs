@@ -1,6 +1,7 @@
 //! The pure functions on the way of every reading: a payload decoded, a block encoded and decoded.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "benchmarks measure time")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

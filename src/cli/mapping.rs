@@ -1,6 +1,8 @@
 //! `ingestor check-mapping`: what the mappings make of messages, without a broker, a database or a log.
 //! It is the service's own decoder that is asked.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 

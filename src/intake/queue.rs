@@ -149,7 +149,7 @@ mod tests {
             payload: Bytes::from_static(b"x"),
             is_retained: false,
             omitted: 0,
-            received_at: Timestamp::now(),
+            received_at: Timestamp::UNIX_EPOCH,
             packet: None,
             ack: AckToken { epoch: 1, position: Some(position) },
             budget: None,

@@ -3,6 +3,8 @@
 //! Nothing is dropped here: when the queue is full, or the payloads in it take their share of the
 //! memory, nothing more is read from the broker, and TCP tells it.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::pin::pin;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! What an operator reads of the connection: one line a change.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use super::session::Change;
 use super::settings::Settings;
 use crate::base::time::Timestamp;

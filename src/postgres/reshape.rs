@@ -191,11 +191,14 @@ impl Database {
             if !is_empty && chosen < safe - MARGIN_MICROS {
                 obstacles.push(format!(
                     "the boundary has to lie beyond what may come until all is done, {} or later",
-                    Timestamp::from_micros(safe).unwrap_or_else(Timestamp::now)
+                    Timestamp::from_micros(safe).unwrap_or(Timestamp::UNIX_EPOCH)
                 ));
             }
             let ahead = ahead(grid, chosen, now);
-            let boundary = Timestamp::from_micros(chosen).unwrap_or_else(Timestamp::now);
+            let boundary = Timestamp::from_micros(chosen).unwrap_or_else(|| {
+                obstacles.push("the boundary is in no calendar".to_owned());
+                Timestamp::UNIX_EPOCH
+            });
             let has_bound = bound == Some(chosen);
             Ok(Reshape { boundary, obstacles, schema, is_empty, has_bound, ahead })
         })

@@ -166,6 +166,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "what is made is of now")]
     fn outcome(payload: &[u8]) -> Result<Reading, Reason> {
         let mut outcomes = Vec::new();
         decode(payload, |_, outcome| {

@@ -1,5 +1,7 @@
 //! All devices, and whose turn it is when.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -102,7 +104,6 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::disallowed_methods, reason = "a test: it takes any moment for now")]
 
     use std::collections::BTreeSet;
 

@@ -1,6 +1,8 @@
 //! `ingestor doctor`: whether all that the service needs is there and as it should be, in a line each,
 //! with what mends it. Disturbs nothing: a service that runs keeps its session at the broker and its log.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! `ingestor wal stats`.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -78,7 +78,7 @@ impl<'l> Line<'l> {
 
     /// The letter that is its part `part`; `None` if there is no such part.
     pub(in crate::dead_letters) fn letter(&self, part: u8) -> Option<DeadLetter> {
-        let received_at = |micros| Timestamp::from_micros(micros).unwrap_or_else(Timestamp::now);
+        let received_at = |micros| Timestamp::from_micros(micros).unwrap_or(Timestamp::UNIX_EPOCH);
         match &self.object {
             Object::Letter(letter) => Some(DeadLetter {
                 id: letter.id,

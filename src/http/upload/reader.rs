@@ -1,5 +1,7 @@
 //! What a body is, and how readings come out of it.
 
+#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+
 use std::collections::HashMap;
 
 use super::feed::{Feed, is_of_syntax};

@@ -13,7 +13,7 @@ const MOMENT: Moment = Moment {
 };
 
 fn since(seconds: u64) -> Since {
-    Since::of(Timestamp::now(), Duration::from_secs(seconds))
+    Since::of(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds))
 }
 
 fn flow(readings: f64, rejected: f64) -> Flow {
@@ -30,7 +30,7 @@ fn well() -> Snapshot {
         instance: "one".to_owned(),
         version: "1",
         uptime_seconds: 9_000.0,
-        now: Timestamp::now(),
+        now: Timestamp::UNIX_EPOCH,
         clock_is_set: true,
         broker: Broker {
             state: "connected",

@@ -240,7 +240,7 @@ mod tests {
         let records: Vec<Record> =
             (0..20).map(|at| row(&a, at, &noise(at.cast_unsigned(), 5_900))).collect();
         assert!(!records.iter().any(is_too_long));
-        let received_at = vec![Timestamp::now(); records.len()];
+        let received_at = vec![Timestamp::UNIX_EPOCH; records.len()];
         let mut next = 0;
         super::encode(0, 0, &received_at, &records, &mut |at, count, frame| {
             assert!(frame.len() <= MAX_FRAME_BYTES && at == next);
