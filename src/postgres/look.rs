@@ -31,7 +31,7 @@ impl Database {
                             self.durability.hear(answer)?;
                         }
                         if let Some(answer) = rows.first() {
-                            self.lineage.judge(look, answer, session).await?;
+                            self.lineage.judge(look, answer, session, &self.tables).await?;
                         }
                         break;
                     }

@@ -100,7 +100,8 @@ impl Session {
         self.scope
     }
 
-    fn has_transaction(&self) -> bool {
+    /// Whether what is refused takes all with it since [`Self::begin`].
+    pub(super) fn has_transaction(&self) -> bool {
         self.scope != Scope::Statement || !self.is_ours
     }
 

@@ -44,18 +44,3 @@ pub(super) fn columns() -> String {
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
-
-/// Numbers, from 1, of the keys that are not in `table`, of device ids and times as two arrays.
-pub(super) fn missing_keys(table: &str) -> String {
-    format!(
-        "
-    select wanted.at
-    from unnest($1::text[], $2::timestamptz[]) with ordinality as wanted (device_id, ts, at)
-    where not exists (
-        select from {} as there
-        where there.device_id = wanted.device_id and there.ts = wanted.ts
-    )
-    order by wanted.at",
-        quoted(table)
-    )
-}

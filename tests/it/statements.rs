@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading,
+    readings,
 };
 
 /// Days that have a partition each: 96 behind today, today, and three ahead.
@@ -216,17 +217,20 @@ const NODES: &str = "
     create function of_nodes() returns boolean language plpgsql as $$ begin
         if current_query() ~* 'recursive' then
             raise exception 'recursive CTEs are not supported' using errcode = 'P0001';
-        elsif current_query() ~* 'lateral' then
+        elsif current_query() ~* 'lateral|with ordinality|not exists' then
             raise exception 'complex joins are not supported' using errcode = '0A000';
         end if;
         return true;
     end $$;
-    create policy nodes on telemetry using (of_nodes());
-    create policy nodes on power using (of_nodes());
-    alter table telemetry enable row level security;
-    alter table power enable row level security;
-    alter table telemetry force row level security;
-    alter table power force row level security";
+    do $$ declare name text; begin
+        foreach name in array array['telemetry', 'power'] loop
+            if to_regclass(name) is not null then
+                execute format('create policy nodes on %I using (of_nodes())', name);
+                execute format('alter table %I enable row level security', name);
+                execute format('alter table %I force row level security', name);
+            end if;
+        end loop;
+    end $$";
 
 #[test]
 fn what_tables_on_several_nodes_refuse_is_asked_otherwise_and_answered_the_same() {
@@ -289,4 +293,47 @@ fn what_tables_on_several_nodes_refuse_is_asked_otherwise_and_answered_the_same(
     let import = here.run(env!("CARGO_BIN_EXE_ingestor"), &["import", &file.display().to_string()]);
     let said = String::from_utf8_lossy(&import.stdout).into_owned();
     assert!(said.contains("2 stored, 1 known, 0 rejected"), "{said} {import:?}");
+}
+
+#[test]
+fn rows_that_come_twice_to_tables_on_several_nodes_are_known_and_keep_nothing_pending() {
+    let (mut postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres
+        .execute("create role app login password 'secret'; grant create on schema public to app");
+    let service = Service::new(&postgres.url_of("app", "secret"), broker.port)
+        .set("ADMIN_TOKEN", TOKEN);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..300);
+    devices.finish();
+    postgres.await_exactly(&readings(0..300));
+    postgres.execute(NODES);
+    // A statement of its own at first; with new names, a transaction that is taken back with what was refused.
+    for (inserted, first) in [(300, 200), (0, 300)] {
+        let again = first..first + 200;
+        assert_eq!(ingestor.admin("POST", "/admin/flusher/pause", TOKEN).status, 200);
+        devices.publish_readings(again.clone());
+        devices.finish();
+        ingestor.await_metric("ingestor_wal_pending_records", 200);
+        assert_eq!(ingestor.admin("POST", "/admin/flusher/resume", TOKEN).status, 200);
+        eventually_eq("nothing is pending", &0, || ingestor.metric("ingestor_wal_pending_records"));
+        assert_eq!(ingestor.metric("ingestor_db_inserts_total"), inserted + 100);
+        assert_eq!(ingestor.metric("ingestor_duplicates_total"), 100);
+        assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+        postgres.await_exactly(&readings(0..again.end));
+        ingestor.stop();
+        ingestor = service.start();
+        ingestor.await_ready();
+    }
+    // A server that was started again is asked for the rows that it had last.
+    devices.publish_readings(500..600);
+    devices.finish();
+    postgres.await_exactly(&readings(0..600));
+    postgres.stop();
+    postgres.launch();
+    devices.publish_readings(600..700);
+    devices.finish();
+    postgres.await_exactly(&readings(0..700));
+    assert_eq!(ingestor.metric("ingestor_resent_records_total"), 0);
 }

@@ -10,17 +10,15 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::types::Oid;
 
 use crate::postgres::durability::DURABLY;
 use crate::postgres::failure::Failure;
+use crate::postgres::keys::Keys;
 use crate::postgres::session::Session;
 use crate::postgres::table;
-use crate::postgres::written::Written;
 use crate::telemetry::Reading;
 use crate::telemetry::fields::COUNT;
-use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Fails with a unique violation if a row is there already, and stores none if the unique key is gone that
 /// would say so: somebody may drop it at any time.
@@ -109,21 +107,8 @@ impl<'r> Columns<'r> {
         self.execute(&INSERT_MISSING, None, session).await
     }
 
-    /// Some rows were passed over, and no error said so: those that are not in the table were swallowed by a
-    /// trigger, a rule or a policy.
-    pub(super) async fn look_for_rest(
-        &self,
-        inserted: u64,
-        session: &mut Session,
-    ) -> Result<Written, Failure> {
-        let swallowed = sqlx::query_scalar(AssertSqlSafe(table::missing_keys(BUILT_IN_TABLE)))
-            .persistent(session.keeps_statements())
-            .bind(&self.device_ids)
-            .bind(&self.timestamps)
-            .fetch_all(session.connection())
-            .await
-            .map_err(|error| Failure::of_statement(error).while_looking())?;
-        Ok(Written { inserted, swallowed, ..Written::default() })
+    pub(super) fn keys(&self) -> Keys<'_> {
+        Keys { device_ids: &self.device_ids, times: &self.timestamps }
     }
 
     /// Which of `rows` have the keys with these numbers, from 1, by the order of the key.

@@ -15,6 +15,7 @@ use super::session::{Scope, Session};
 use super::written::Written;
 use super::{Database, registry};
 use crate::flusher::sink::{Refusal, Sink, SinkError, Stored};
+use crate::telemetry::mapping::BUILT_IN_TABLE;
 use crate::telemetry::{Reading, Record};
 
 mod columns;
@@ -269,7 +270,7 @@ impl Database {
                 // All are swallowed, or the key is gone.
                 Ok(0) => self.durability.ask_soon(),
                 Ok(inserted) if inserted < all => {
-                    return batch.look_for_rest(inserted, session).await;
+                    return self.look_for_rest(batch, inserted, session, limit).await;
                 }
                 outcome => return outcome.map(Written::all),
             }
@@ -277,9 +278,34 @@ impl Database {
         let inserted = batch.insert_missing(session).await?;
         self.duplicates.note(all - inserted);
         if inserted < all {
-            return batch.look_for_rest(inserted, session).await;
+            return self.look_for_rest(batch, inserted, session, limit).await;
         }
         Ok(Written::all(inserted))
+    }
+
+    /// Some rows were passed over, and no error said so: those that are not in the table were swallowed by a
+    /// trigger, a rule or a policy.
+    async fn look_for_rest(
+        &self,
+        batch: &Columns<'_>,
+        mut inserted: u64,
+        session: &mut Session,
+        limit: Duration,
+    ) -> Result<Written, Failure> {
+        let spread = self.tables.spread(BUILT_IN_TABLE);
+        let was_known = spread.is_known();
+        let mut swallowed = batch.keys().missing(session, BUILT_IN_TABLE, was_known).await;
+        if spread.learn_from(was_known, &swallowed) {
+            if session.has_transaction() {
+                // The rows are taken back with the question.
+                session.abandon().await?;
+                session.begin(limit).await?;
+                inserted = batch.insert_missing(session).await?;
+            }
+            swallowed = batch.keys().missing(session, BUILT_IN_TABLE, true).await;
+        }
+        let swallowed = swallowed.map_err(Failure::while_looking)?;
+        Ok(Written { inserted, swallowed, ..Written::default() })
     }
 }
 

@@ -23,12 +23,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use identity::{Change, Identity, QUESTIONS};
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgRow;
 
 use super::failure::Failure;
+use super::keys::Keys;
+use super::queries::Tables;
 use super::session::{LOOK_LIMIT, Session};
-use super::table::missing_keys;
+use super::spread::Spread;
 use crate::flusher::sink::LOOKED_WITHIN;
 use crate::telemetry::Record;
 
@@ -141,6 +142,7 @@ impl Lineage {
         Look { began, trusted }: Look,
         answer: &PgRow,
         session: &mut Session,
+        tables: &Tables,
     ) -> Result<(), Failure> {
         let Some(mut identity) = identity::read(answer).map_err(Failure::of_statement)? else {
             return Ok(());
@@ -161,7 +163,7 @@ impl Lineage {
             }
         }
         if change == Some(Change::Restarted) {
-            change = self.lacks_last(session).await?.then_some(Change::Crashed);
+            change = self.lacks_last(session, tables).await?.then_some(Change::Crashed);
         }
         let mut known = self.lock();
         match change {
@@ -223,16 +225,16 @@ impl Lineage {
     }
 
     /// Whether rows that were confirmed last are not in the table.
-    async fn lacks_last(&self, session: &mut Session) -> Result<bool, Failure> {
+    async fn lacks_last(&self, session: &mut Session, tables: &Tables) -> Result<bool, Failure> {
         let (last, before) = {
             let known = self.lock();
             (known.last.iter().flatten().cloned().collect::<Vec<_>>(), known.before.clone())
         };
         if !last.is_empty() {
-            return Ok(!missing(session, last).await?.is_empty());
+            return Ok(!missing(session, tables, last).await?.is_empty());
         }
         let count = before.len();
-        Ok(count > 0 && is_more_than_letters(&missing(session, before).await?, count))
+        Ok(count > 0 && is_more_than_letters(&missing(session, tables, before).await?, count))
     }
 
     fn write(&self, known: &mut LineageState) {
@@ -256,13 +258,17 @@ fn read(file: &Path) -> Option<Identity> {
 }
 
 /// Numbers of the keys that are not in their tables, from 1, in their order.
-async fn missing(session: &mut Session, keys: Vec<Key>) -> Result<Vec<i64>, Failure> {
+async fn missing(
+    session: &mut Session,
+    tables: &Tables,
+    keys: Vec<Key>,
+) -> Result<Vec<i64>, Failure> {
     let mut missing = Vec::new();
-    let tables: BTreeSet<&str> = keys.iter().map(|(table, ..)| table.as_str()).collect();
-    for table in tables {
+    let names: BTreeSet<&str> = keys.iter().map(|(table, ..)| table.as_str()).collect();
+    for table in names {
         let of_table = (1_i64..).zip(&keys).filter(|(_, (of, ..))| of == table);
         let of_table = of_table.map(|(number, (_, device_id, at))| (number, device_id, *at));
-        missing.extend(missing_of(session, table, of_table).await?);
+        missing.extend(missing_of(session, table, &tables.spread(table), of_table).await?);
     }
     missing.sort_unstable();
     Ok(missing)
@@ -272,24 +278,27 @@ async fn missing(session: &mut Session, keys: Vec<Key>) -> Result<Vec<i64>, Fail
 async fn missing_of(
     session: &mut Session,
     table: &str,
+    spread: &Spread,
     keys: impl Iterator<Item = (i64, &String, DateTime<Utc>)>,
 ) -> Result<Vec<i64>, Failure> {
     let mut numbers = Vec::new();
     let mut device_ids = Vec::new();
-    let mut timestamps = Vec::new();
+    let mut times = Vec::new();
     for (number, device_id, at) in keys {
         numbers.push(number);
         device_ids.push(device_id.as_str());
-        timestamps.push(at);
+        times.push(at);
     }
     session.begin(LOOK_LIMIT).await?;
-    let missing: Result<Vec<i64>, _> = sqlx::query_scalar(AssertSqlSafe(missing_keys(table)))
-        .persistent(false)
-        .bind(&device_ids)
-        .bind(&timestamps)
-        .fetch_all(session.connection())
-        .await;
-    match missing.map_err(Failure::of_statement) {
+    let keys = Keys { device_ids: &device_ids, times: &times };
+    let was_known = spread.is_known();
+    let mut missing = keys.missing(session, table, was_known).await;
+    if spread.learn_from(was_known, &missing) {
+        session.abandon().await?;
+        session.begin(LOOK_LIMIT).await?;
+        missing = keys.missing(session, table, true).await;
+    }
+    match missing {
         Ok(missing) => {
             session.end().await?;
             let number = |at: i64| numbers.get(usize::try_from(at - 1).ok()?).copied();

@@ -1,26 +1,22 @@
 //! What of the log, or of what is imported, is in the table already.
 //!
 //! Each key is looked up by itself: a join would be planned by a guess at how many there are. Where that is
-//! refused, the rows of some devices and some times are asked for at once, and looked through here.
-
-use std::collections::HashSet;
+//! refused, they are asked for otherwise, see [`crate::postgres::keys`].
 
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
 
 use super::devices::in_order;
 use super::relation::Relation;
-use super::spread::Spread;
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
+use crate::postgres::keys::Keys;
 use crate::postgres::session::Session;
+use crate::postgres::spread::Spread;
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// What names a reading that the log has: its device and its time.
 pub type LogKey<'k> = (&'k str, Timestamp);
-
-/// Keys that are asked for at once where each cannot be looked up by itself.
-const AT_ONCE: usize = 100;
 
 /// Which of `keys` are in the table, in their order.
 pub(super) async fn which_are_known(
@@ -33,7 +29,8 @@ pub(super) async fn which_are_known(
     let (device_ids, times): (Vec<&str>, Vec<DateTime<Utc>>) =
         keys.iter().map(|(device_id, at)| (*device_id, DateTime::from(*at))).unzip();
     if spread.is_known() {
-        return known_of_spread(session, &source, &device_ids, &times).await;
+        let keys = Keys { device_ids: &device_ids, times: &times };
+        return keys.known_of_spread(session, &source).await;
     }
     let sql = format!(
         "select key.place from unnest($1::text[], $2::timestamptz[])
@@ -52,33 +49,6 @@ pub(super) async fn which_are_known(
         .await
         .map_err(Failure::of_statement)?;
     Ok(marked(&places, keys.len()))
-}
-
-async fn known_of_spread(
-    session: &mut Session,
-    source: &str,
-    device_ids: &[&str],
-    times: &[DateTime<Utc>],
-) -> Result<Vec<bool>, Failure> {
-    let sql = format!(
-        "select telemetry.device_id::text, telemetry.ts::timestamptz from {source}
-        where telemetry.device_id = any($1) and telemetry.ts = any($2)"
-    );
-    let mut known = Vec::with_capacity(device_ids.len());
-    for (device_ids, times) in device_ids.chunks(AT_ONCE).zip(times.chunks(AT_ONCE)) {
-        let found: Vec<(String, DateTime<Utc>)> = sqlx::query_as(AssertSqlSafe(sql.as_str()))
-            .bind(device_ids)
-            .bind(times)
-            .persistent(session.keeps_statements())
-            .fetch_all(session.connection())
-            .await
-            .map_err(Failure::of_statement)?;
-        let found: HashSet<(&str, DateTime<Utc>)> =
-            found.iter().map(|(device_id, ts)| (device_id.as_str(), *ts)).collect();
-        let keys = device_ids.iter().copied().zip(times.iter().copied());
-        known.extend(keys.map(|key| found.contains(&key)));
-    }
-    Ok(known)
 }
 
 /// Which of `names` have rows, in their order.
@@ -134,7 +104,7 @@ impl Database {
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
     pub async fn known(&self, relation: &Relation, keys: &[LogKey<'_>]) -> Result<u64, Failure> {
-        let spread = self.tables.of(relation.name()).spread;
+        let spread = self.tables.spread(relation.name());
         let ask = || {
             within(QUERY_TIMEOUT, async {
                 let mut lease = self.queries.lease().await?;
@@ -146,8 +116,9 @@ impl Database {
                 Ok(known.into_iter().filter(|is_known| *is_known).count() as u64)
             })
         };
+        let was_known = spread.is_known();
         let mut known = ask().await;
-        if spread.learn_from(&known) {
+        if spread.learn_from(was_known, &known) {
             known = ask().await;
         }
         known
@@ -162,7 +133,7 @@ impl Database {
         relation: &Relation,
         names: &[&str],
     ) -> Result<Vec<bool>, Failure> {
-        let spread = self.tables.of(relation.name()).spread;
+        let spread = self.tables.spread(relation.name());
         let ask = || {
             within(QUERY_TIMEOUT, async {
                 let mut lease = self.queries.lease().await?;
@@ -174,8 +145,9 @@ impl Database {
                 Ok(having)
             })
         };
+        let was_known = spread.is_known();
         let mut having = ask().await;
-        if spread.learn_from(&having) {
+        if spread.learn_from(was_known, &having) {
             having = ask().await;
         }
         having

@@ -6,12 +6,12 @@ use sqlx::QueryBuilder;
 
 use super::relation::Relation;
 use super::row::StoredReading;
-use super::spread::is_refusal;
 use super::window::{Window, windows};
 use crate::postgres::QUERY_LIMIT;
 use crate::postgres::failure::Failure;
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
+use crate::postgres::spread::is_refusal;
 
 /// The latest readings of `names`, in no order: in each window of those that have none in a later
 /// one. A name may have none at all.

@@ -14,7 +14,7 @@
 //!   A device's `ts` is unique, so this is the order of `ts desc, device_id desc` too.
 //!
 //! What PostgreSQL's distributed relatives refuse is not here: no join of the table but with values that
-//! are sent along, and no recursion. Where they refuse that join too, the same is asked without, see `spread`.
+//! are sent along, and no recursion. Where they refuse that join too, the same is asked without, see [`super::spread`].
 
 mod columns;
 mod cursor;
@@ -25,7 +25,6 @@ mod latest;
 mod names;
 mod relation;
 mod row;
-mod spread;
 mod tables;
 mod telemetry;
 mod total;

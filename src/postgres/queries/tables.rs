@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::spread::Spread;
 use super::total::Census;
 use super::window::Newest;
+use crate::postgres::spread::Spread;
 
 /// By the name of the table: those of the configuration, which are few. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -26,5 +26,9 @@ impl Tables {
     pub(super) fn of(&self, table: &str) -> Remembered {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tables.entry(table.to_owned()).or_default().clone()
+    }
+
+    pub(in crate::postgres) fn spread(&self, table: &str) -> Spread {
+        self.of(table).spread
     }
 }

@@ -65,9 +65,10 @@ impl Database {
         most: u32,
         keys: &[LogKey<'_>],
     ) -> Result<TelemetrySlice, Failure> {
-        let spread = self.tables.of(relation.name()).spread;
+        let spread = self.tables.spread(relation.name());
+        let was_known = spread.is_known();
         let mut slice = self.slice(relation, filter, position, most, keys).await;
-        if spread.learn_from(&slice) {
+        if spread.learn_from(was_known, &slice) {
             slice = self.slice(relation, filter, position, most, keys).await;
         }
         match slice {
