@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
 
+use crate::harness::clock::UNSET;
 use crate::harness::{
     Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq,
     reading, readings,
@@ -117,6 +118,47 @@ fn a_row_without_a_partition_gets_one_and_no_failure_is_seen() {
     assert!(made.iter().all(|made| partitions(&postgres).contains(&(*made).to_owned())));
     assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
     assert_eq!(ingestor.metric(LETTERS), 0);
+}
+
+#[test]
+fn what_is_dated_beyond_the_year_9999_finds_a_place_and_holds_nothing_up() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    // Such times are told from right ones by a clock that is right.
+    let service = Service::new(&postgres.url(), broker.port).with_clock();
+    service.set_clock(UNSET);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    let far = [
+        // The last day of the year, and what a device sends that takes microseconds for milliseconds.
+        Reading { micros: 253_402_300_799_000_000, ..reading(1) },
+        Reading { micros: 1_698_796_800_000_000_000, ..reading(2) },
+        Reading { micros: 1_798_796_800_000_000_000, ..reading(3) },
+    ];
+    for reading in &far {
+        let payload = reading.payload().replace(
+            &format!("\"{}\"", reading.timestamp()),
+            &(reading.micros / 1_000).to_string(),
+        );
+        devices.publish(&reading.topic(), payload);
+    }
+    devices.publish_readings(100..200);
+    devices.finish();
+    postgres.await_exactly(&[&far[..], &readings(100..200)].concat());
+    assert!(partitions(&postgres).contains(&"telemetry_p99990101".to_owned()));
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+    ingestor.stop();
+    // It stands in the way of nothing.
+    let ingestor = start(&postgres, &broker);
+    let ahead = || ingestor.metrics().find("ingestor_partitions_ahead_seconds").unwrap();
+    eventually("it is known until when there are partitions", || (!ahead().is_nan()).then_some(()));
+    assert!((259_200.0..=345_600.0).contains(&ahead()), "{} s ahead", ahead());
+    let new = now(7_000);
+    devices.publish(&new.topic(), new.payload());
+    devices.finish();
+    postgres.await_count(104);
+    assert!(ingestor.log_of("no partitions are made").is_empty());
 }
 
 #[test]

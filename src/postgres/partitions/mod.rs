@@ -11,13 +11,13 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::DateTime;
+use chrono::{DateTime, Datelike, Utc};
 use sqlx::AssertSqlSafe;
 
 use super::Database;
 use super::failure::{Failure, within};
 use super::session::{Scope, Session};
-use super::table::{OLDER, PARTITION_BOUND};
+use super::table::{OLDER, PARTITION_BOUND, quoted};
 use crate::base::time::Timestamp;
 
 mod plan;
@@ -263,12 +263,13 @@ pub(super) fn statements(schema: &str, ranges: &[Range], mut taken: Vec<String>)
     let mut sql = String::new();
     for range in ranges {
         let name = name(*range, &taken);
+        let part = format!("{schema}.{}", quoted(&name));
         // Writing to a string does not fail.
         write!(
             sql,
-            "create table {schema}.{name} (like telemetry including all excluding indexes \
+            "create table {part} (like telemetry including all excluding indexes \
                  excluding identity);
-             alter table telemetry attach partition {schema}.{name} \
+             alter table telemetry attach partition {part} \
                  for values from ({}) to ({});",
             bound(range.from),
             bound(range.to)
@@ -284,9 +285,9 @@ fn name(range: Range, taken: &[String]) -> String {
     let name = if range.from == FIRST {
         OLDER.to_owned()
     } else {
-        let format = if range.from % DAY == 0 { "%Y%m%d" } else { "%Y%m%d_%H%M%S" };
-        let from = DateTime::from_timestamp_micros(range.from).unwrap_or_default();
-        format!("telemetry_p{}", from.format(format))
+        let format = if range.from % DAY == 0 { "%m%d" } else { "%m%d_%H%M%S" };
+        let from = time(range.from);
+        format!("telemetry_p{:04}{}", from.year_ce().1, from.format(format))
     };
     let numbered = (2..).map(|number| format!("{name}_{number}"));
     let mut names = std::iter::once(name.clone()).chain(numbered);
@@ -298,10 +299,17 @@ pub(super) fn bound(micros: i64) -> String {
         FIRST => "minvalue".to_owned(),
         LAST => "maxvalue".to_owned(),
         micros => {
-            let at = DateTime::from_timestamp_micros(micros).unwrap_or_default();
-            format!("'{}'", at.format("%Y-%m-%d %H:%M:%S%.6f+00"))
+            let at = time(micros);
+            // A year has no sign for PostgreSQL.
+            let (is_ours, year) = at.year_ce();
+            let era = if is_ours { "" } else { " BC" };
+            format!("'{year:04}-{}{era}'", at.format("%m-%d %H:%M:%S%.6f+00"))
         }
     }
+}
+
+fn time(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -320,11 +328,14 @@ mod tests {
         let taken = ["telemetry_p20241004", "telemetry_p20241004_2"];
         assert_eq!(name(from(day), &taken), "telemetry_p20241004_3");
         assert_eq!(name(Range { from: FIRST, to: day }, &[]), "telemetry_older");
+        assert_eq!(name(from(2_932_897 * DAY), &[]), "telemetry_p100000101");
     }
 
     #[test]
     fn bounds_are_said_in_utc_to_the_microsecond() {
         assert_eq!(bound(20_000 * DAY + 1), "'2024-10-04 00:00:00.000001+00'");
         assert_eq!((bound(FIRST), bound(LAST)), ("minvalue".to_owned(), "maxvalue".to_owned()));
+        assert_eq!(bound(2_932_897 * DAY), "'10000-01-01 00:00:00.000000+00'");
+        assert_eq!(bound(-719_529 * DAY), "'0002-12-31 00:00:00.000000+00 BC'");
     }
 }

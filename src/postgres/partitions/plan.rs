@@ -15,6 +15,9 @@ pub(in crate::postgres) struct Range {
 pub(in crate::postgres) const FIRST: i64 = i64::MIN;
 pub(in crate::postgres) const LAST: i64 = i64::MAX;
 pub(in crate::postgres) const DAY: i64 = 24 * 60 * 60 * 1_000_000;
+/// 9999-01-01T00:00:00Z. What is dated later comes of wrong clocks and units, and shares one range without an
+/// end.
+const FAR: i64 = 253_370_764_800_000_000;
 
 /// No more are made at once.
 pub(in crate::postgres) const MOST_AT_ONCE: usize = 1_000;
@@ -37,8 +40,11 @@ impl Grid {
     }
 
     fn cell(self, time: i64) -> Range {
+        if time >= FAR {
+            return Range { from: FAR, to: LAST };
+        }
         let from = self.floor(time);
-        Range { from, to: from + self.width }
+        Range { from, to: FAR.min(from + self.width) }
     }
 
     /// What is missing from `now` on, and behind all that is there.
@@ -55,6 +61,7 @@ impl Grid {
             cells.push(self.cell(from));
             from += self.width;
         }
+        cells.dedup();
         with_older(older(there, self.floor(start)), there, &cells)
     }
 
@@ -168,6 +175,24 @@ mod tests {
         assert_eq!(early, [Range { from: FIRST, to: 19_000 * DAY }]);
         let everywhere: Vec<i64> = (0..5_000).map(|day| (30_000 + day) * DAY).collect();
         assert_eq!(GRID.missing_for(&there, &everywhere).len(), MOST_AT_ONCE);
+    }
+
+    #[test]
+    fn all_that_is_dated_beyond_the_year_9999_has_one_range_without_an_end() {
+        let there = [days(19_000..20_000)];
+        let year_55800 = 1_698_796_800_000_000_000;
+        let far = Range { from: FAR, to: LAST };
+        assert_eq!(GRID.missing_for(&there, &[FAR, FAR + 400 * DAY, year_55800]), [far]);
+        // A week that would reach into it.
+        let weeks = Grid { width: 7 * DAY, ..GRID };
+        let made = weeks.missing_for(&there, &[FAR - 1, year_55800]);
+        assert_eq!(made, [Range { from: weeks.floor(FAR), to: FAR }, far]);
+        // Ahead of now there is as much as before.
+        let made = GRID.missing_ahead(&[there[0], far], NOON);
+        assert_eq!(made[1..], each(20_000..20_004));
+        assert_eq!(covered_until(&[&made[..], &[far]].concat(), NOON), 20_004 * DAY);
+        // A service that is set up then makes nothing twice.
+        assert_eq!(GRID.missing_ahead(&[], FAR - DAY / 2).last(), Some(&far));
     }
 
     proptest! {
