@@ -121,6 +121,40 @@ fn a_row_without_a_partition_gets_one_and_no_failure_is_seen() {
 }
 
 #[test]
+fn a_partition_that_somebody_else_has_made_meanwhile_helps_and_no_failure_is_seen() {
+    // Of whoever makes partitions.
+    const LOCK: i64 = 0x696f_742d_7061_7274;
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.set("VALIDATE_MAX_FUTURE_SECS", 100 * 86_400).start();
+    ingestor.await_ready();
+    eventually("those ahead are there", || (partitions(&postgres).len() == 6).then_some(()));
+    let in_days = |days: i64| Reading { micros: now(0).micros + days * 86_400_000_000, ..reading(1) };
+    let mut devices = Publisher::connect(broker.port);
+    let mut other = postgres.session();
+    other.execute(&format!("begin; select pg_advisory_xact_lock({LOCK})"));
+    let new = [in_days(40), in_days(50)];
+    devices.publish(&new[0].topic(), new[0].payload());
+    devices.flush();
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+        and waitstart < clock_timestamp() - interval '0.7 s'";
+    eventually("a batch waits for its turn", || (postgres.value(waiting) > 0).then_some(()));
+    other.execute(
+        "create table early partition of telemetry
+             for values from (now() + interval '39 days') to (now() + interval '42 days');
+         commit",
+    );
+    postgres.await_exactly(&new[..1]);
+    // On need they are made as before.
+    devices.publish(&new[1].topic(), new[1].payload());
+    devices.finish();
+    postgres.await_exactly(&new);
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+    assert_eq!(ingestor.metric(LETTERS), 0);
+}
+
+#[test]
 fn what_is_dated_beyond_the_year_9999_finds_a_place_and_holds_nothing_up() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(PARTITIONED);

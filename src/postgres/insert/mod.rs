@@ -11,6 +11,7 @@ use columns::Columns;
 
 use super::failure::{Failure, within};
 use super::mapped::{Batch, TableRows};
+use super::partitions::Help;
 use super::session::{Scope, Session};
 use super::written::Written;
 use super::{Database, registry};
@@ -156,11 +157,15 @@ impl Database {
         limit: Duration,
     ) -> Result<Written, Failure> {
         let mut written = self.write_durably(work, limit).await;
-        if let Err(Failure::Refused(refusal)) = &written
-            && refusal.lacks_partition()
-            && self.make_partitions_for(&work.micros()).await
-        {
-            written = self.write_durably(work, limit).await;
+        if lacks_partition(&written) {
+            let help = self.make_partitions_for(&work.micros()).await;
+            if help != Help::None {
+                written = self.write_durably(work, limit).await;
+            }
+            if help == Help::Found && lacks_partition(&written) {
+                // Of another level, or another table's.
+                self.partitions.set_aside();
+            }
         }
         written
     }
@@ -307,6 +312,10 @@ impl Database {
         let swallowed = swallowed.map_err(Failure::while_looking)?;
         Ok(Written { inserted, swallowed, ..Written::default() })
     }
+}
+
+fn lacks_partition(written: &Result<Written, Failure>) -> bool {
+    matches!(written, Err(Failure::Refused(refusal)) if refusal.lacks_partition())
 }
 
 /// What was not written.

@@ -27,9 +27,11 @@ pub(super) use statements::{bound, statements};
 /// Longest time for what a row lacks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for another ingestor, or another batch, that makes some.
+const TURN_LIMIT: &str = "4s";
 /// In one transaction.
 const A_CHUNK: usize = 50;
-/// After it could not be done, or did not help.
+/// After it could not be done, or does not help.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// One for all ingestors of a database: "iot-part" in ASCII.
@@ -60,10 +62,12 @@ pub(super) const FROM_MICROS: &str =
 /// The same of the other.
 pub(super) const TO_MICROS: &str = "case when bounds[2] in ('MAXVALUE', '''infinity''') then null
     else (extract(epoch from trim('''' from bounds[2])::timestamptz) * 1000000)::bigint end";
+/// Whether it is a plain table, and has the check.
 const HAS_BOUND: &str = "
-    select exists (
-        select from pg_constraint where conrelid = to_regclass('telemetry') and conname = $1
-    )";
+    select relkind = 'r', exists (
+        select from pg_constraint where conrelid = pg_class.oid and conname = $1
+    )
+    from pg_class where oid = to_regclass('telemetry')";
 const NAMES: &str = "
     select relname::text from pg_class
     where relnamespace = (select relnamespace from pg_class where oid = to_regclass('telemetry'))
@@ -99,6 +103,11 @@ impl Partitions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// None are made on need for a while.
+    pub(super) fn set_aside(&self) {
+        self.lock().failed = Some(Instant::now());
+    }
+
     /// Says why none are made, once.
     pub(super) fn complain(&self, reason: &str) {
         let mut state = self.lock();
@@ -118,6 +127,40 @@ enum Need<'t> {
     Rows(&'t [i64]),
 }
 
+/// What is there for rows that had no partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Help {
+    /// Nothing that they could be tried again for.
+    None,
+    /// All of them have one.
+    Made,
+    /// The same, and somebody else has made it meanwhile.
+    Found,
+}
+
+/// What an attempt has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    made: usize,
+    /// Whether all that is needed is there.
+    is_enough: bool,
+}
+
+impl Outcome {
+    fn help(self) -> Help {
+        match self {
+            Self { is_enough: false, .. } => Help::None,
+            Self { made: 0, .. } => Help::Found,
+            Self { .. } => Help::Made,
+        }
+    }
+
+    /// Whether the next attempt will come no further.
+    fn is_in_vain(self) -> bool {
+        self.made == 0 && !self.is_enough
+    }
+}
+
 impl Database {
     /// Seconds for which there are partitions from now on; not a number if the table has none.
     #[must_use]
@@ -135,44 +178,53 @@ impl Database {
         self.make_partitions(Need::Ahead).await.map(drop)
     }
 
-    /// Makes what rows of these times lack, in microseconds since the Unix epoch; whether it is worth
-    /// trying them again.
-    pub(super) async fn make_partitions_for(&self, times: &[i64]) -> bool {
-        if self.partitions.lock().failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
-            return false;
+    /// Makes what rows of these times lack, in microseconds since the Unix epoch. Two batches may lack the same.
+    pub(super) async fn make_partitions_for(&self, times: &[i64]) -> Help {
+        let is_set_aside = |at: Instant| at.elapsed() < RETRY_AFTER;
+        // Rows of other tables, whose partitions are their maker's, have none of these.
+        if times.is_empty() || self.partitions.lock().failed.is_some_and(is_set_aside) {
+            return Help::None;
         }
-        let made = within(PATIENCE, self.make_partitions(Need::Rows(times))).await;
-        let helps = matches!(made, Ok(1..));
-        self.partitions.lock().failed = (!helps).then(Instant::now);
-        if let Err(failure) = made {
-            self.partitions.complain(&failure.to_string());
+        let outcome = within(PATIENCE, self.make_partitions(Need::Rows(times))).await;
+        let is_in_vain = match &outcome {
+            Ok(outcome) => outcome.is_in_vain(),
+            // Somebody holds a lock for the moment.
+            Err(failure) => failure.sqlstate() != Some("55P03"),
+        };
+        self.partitions.lock().failed = is_in_vain.then(Instant::now);
+        match outcome {
+            Ok(outcome) => outcome.help(),
+            Err(failure) => {
+                self.partitions.complain(&failure.to_string());
+                Help::None
+            }
         }
-        helps
     }
 
-    /// How many were made.
-    async fn make_partitions(&self, need: Need<'_>) -> Result<usize, Failure> {
+    async fn make_partitions(&self, need: Need<'_>) -> Result<Outcome, Failure> {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         let session = &mut session;
         session.set_scope(Scope::Transaction);
-        let mut made = 0;
+        let mut all = Outcome::default();
         loop {
             let allowance = session.allowance(STATEMENT_LIMIT * 2);
             let chunk = within(allowance, self.make_chunk(session, need)).await?;
-            made += chunk;
-            if chunk < A_CHUNK || made >= plan::MOST_AT_ONCE {
+            all = Outcome { made: all.made + chunk.made, ..chunk };
+            if chunk.is_enough || chunk.made == 0 || all.made >= plan::MOST_AT_ONCE {
                 break;
             }
         }
-        if made > 0 {
-            tracing::info!(partitions = made, "partitions made for the table telemetry");
+        if all.made > 0 {
+            tracing::info!(partitions = all.made, "partitions made for the table telemetry");
         }
-        Ok(made)
+        Ok(all)
     }
 
-    async fn make_chunk(&self, session: &mut Session, need: Need<'_>) -> Result<usize, Failure> {
+    async fn make_chunk(&self, session: &mut Session, need: Need<'_>) -> Result<Outcome, Failure> {
         session.begin(STATEMENT_LIMIT).await?;
-        session.run(format!("{SETTINGS}; select pg_advisory_xact_lock({LOCK})")).await?;
+        // Nobody waits behind whoever waits for their turn.
+        let turn = format!("set local lock_timeout = '{TURN_LIMIT}'; select pg_advisory_xact_lock({LOCK})");
+        session.run(format!("{turn}; {SETTINGS}")).await?;
         let table: Option<(String, i64, bool)> = sqlx::query_as(TABLE)
             .persistent(false)
             .fetch_optional(session.connection())
@@ -184,7 +236,7 @@ impl Database {
                 return drop_bound(session).await;
             }
             session.abandon().await?;
-            return Ok(0);
+            return Ok(Outcome { made: 0, is_enough: true });
         };
         let there = there(session).await?;
         if has_default {
@@ -193,13 +245,14 @@ impl Database {
                 "it has a default partition, in which PostgreSQL would have to look for their rows: move its rows elsewhere, and drop it",
             );
             session.abandon().await?;
-            return Ok(0);
+            return Ok(Outcome { made: 0, is_enough: true });
         }
         let grid = self.partitions.grid;
-        let mut missing = match need {
-            Need::Rows(times) if !there.is_empty() => grid.missing_for(&there, times),
-            Need::Ahead | Need::Rows(_) => grid.missing_ahead(&there, now),
+        let missing_in = |there: &[Range]| match need {
+            Need::Rows(times) if !there.is_empty() => grid.missing_for(there, times),
+            Need::Ahead | Need::Rows(_) => grid.missing_ahead(there, now),
         };
+        let mut missing = missing_in(&there);
         missing.truncate(A_CHUNK);
         if !missing.is_empty() {
             let taken: Vec<String> = sqlx::query_scalar(NAMES)
@@ -214,22 +267,24 @@ impl Database {
         let mut state = self.partitions.lock();
         state.covered_until = Some(plan::covered_until(&all, now));
         state.said = None;
-        Ok(missing.len())
+        Ok(Outcome { made: missing.len(), is_enough: missing_in(&all).is_empty() })
     }
 }
 
 /// A row was refused by the check of [`super::reshape`], which was broken off, or takes longer than it
-/// thought: rows come first. Counts as one that was made.
-async fn drop_bound(session: &mut Session) -> Result<usize, Failure> {
-    let is_there: bool = sqlx::query_scalar(HAS_BOUND)
+/// thought: rows come first. Counts as one that was made. Without it there is a place for every row of a plain
+/// table, and a table that is partitioned otherwise is its maker's.
+async fn drop_bound(session: &mut Session) -> Result<Outcome, Failure> {
+    let found: Option<(bool, bool)> = sqlx::query_as(HAS_BOUND)
         .bind(PARTITION_BOUND)
         .persistent(false)
-        .fetch_one(session.connection())
+        .fetch_optional(session.connection())
         .await
         .map_err(Failure::of_statement)?;
+    let (is_plain, is_there) = found.unwrap_or_default();
     if !is_there {
         session.abandon().await?;
-        return Ok(0);
+        return Ok(Outcome { made: 0, is_enough: is_plain });
     }
     let sql = format!("alter table telemetry drop constraint if exists {PARTITION_BOUND}");
     session.run(sql).await?;
@@ -237,7 +292,7 @@ async fn drop_bound(session: &mut Session) -> Result<usize, Failure> {
     tracing::warn!(
         "the table telemetry has a check that `ingestor schema partition` left, and that rows did not pass any more: it is dropped, run that again"
     );
-    Ok(1)
+    Ok(Outcome { made: 1, is_enough: true })
 }
 
 async fn there(session: &mut Session) -> Result<Vec<Range>, Failure> {
@@ -256,4 +311,21 @@ async fn there(session: &mut Session) -> Result<Vec<Range>, Failure> {
         to: to.unwrap_or(LAST),
     };
     Ok(rows.into_iter().map(range).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_tried_again_if_all_have_a_place_whoever_made_it() {
+        let outcome = |made, is_enough| Outcome { made, is_enough };
+        assert_eq!(outcome(2, true).help(), Help::Made);
+        assert_eq!(outcome(0, true).help(), Help::Found);
+        assert_eq!(outcome(1_000, false).help(), Help::None);
+        // A batch of too many days is halved, and each half gets what it lacks.
+        assert!(!outcome(1_000, false).is_in_vain());
+        assert!(!outcome(0, true).is_in_vain());
+        assert!(outcome(0, false).is_in_vain());
+    }
 }
