@@ -121,6 +121,23 @@ fn a_row_without_a_partition_gets_one_and_no_failure_is_seen() {
 }
 
 #[test]
+fn a_role_that_may_make_no_partitions_tells_how_long_those_that_are_there_last() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(PARTITIONED);
+    postgres.execute(
+        "create table early partition of telemetry
+             for values from (minvalue) to (now() + interval '10 hours');
+         create role app login password 'secret'; grant select, insert on telemetry to app",
+    );
+    let mut ingestor = Service::new(&postgres.url_of("app", "secret"), broker.port).start();
+    ingestor.await_ready();
+    let said = ingestor.await_log_of("no partitions are made");
+    assert!(said[0]["reason"].as_str().unwrap().contains("telemetry"), "{said:?}");
+    let ahead = ingestor.metrics().find("ingestor_partitions_ahead_seconds").unwrap();
+    assert!((30_000.0..=36_000.0).contains(&ahead), "{ahead} s ahead");
+}
+
+#[test]
 fn a_partition_that_somebody_else_has_made_meanwhile_helps_and_no_failure_is_seen() {
     // Of whoever makes partitions.
     const LOCK: i64 = 0x696f_742d_7061_7274;

@@ -247,6 +247,8 @@ impl Database {
             session.abandon().await?;
             return Ok(Outcome { made: 0, is_enough: true });
         }
+        // Also where none can be made.
+        self.partitions.lock().covered_until = Some(plan::covered_until(&there, now));
         let grid = self.partitions.grid;
         let missing_in = |there: &[Range]| match need {
             Need::Rows(times) if !there.is_empty() => grid.missing_for(there, times),
