@@ -6,7 +6,8 @@
 //!
 //! What would have to wait for an exclusive lock on a table in use is put off instead ([`PATIENT`]): whoever
 //! waits for such a lock holds up all that come after, so one long reader would stop the service. It
-//! works without, and [`super::upkeep`] tries again.
+//! works without, and [`super::upkeep`] tries again. It works as well without one that fails there for another
+//! reason, which is tried again at the next start.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,7 +41,21 @@ const PATIENT: i64 = 3;
 /// As long as that may hold up everybody else.
 const LOCK_LIMIT_MILLIS: u32 = 200;
 
+/// The oldest PostgreSQL that has all that the migrations and the service ask for, as `server_version_num`.
+const OLDEST_SERVER: i32 = 130_000;
+
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How far the schema has come. The table can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Migrated {
+    /// Every migration is applied.
+    Wholly,
+    /// One waits for a better moment.
+    PutOff,
+    /// One cannot be applied; the next start tries again.
+    SetAside,
+}
 
 impl Database {
     /// Brings the schema up to date, as far as that is possible at this moment.
@@ -53,19 +68,19 @@ impl Database {
     /// Always [`Failure::Unavailable`]: soon if the database does not answer, after
     /// [`MIGRATE_TIMEOUT`] if there is something to migrate.
     pub async fn prepare_schema(&self) -> Result<(), Failure> {
-        let is_complete = self.migrate().await?;
-        if !is_complete && !self.tasks.is_behind() {
+        let is_put_off = self.migrate().await? == Migrated::PutOff;
+        if is_put_off && !self.tasks.is_behind() {
             tracing::info!(
                 "somebody reads or changes the table telemetry, so its migration is put off and tried again every few seconds; until then the table is used as it is"
             );
         }
         self.prepare_tables().await?;
-        self.tasks.set_prepared(is_complete);
+        self.tasks.set_prepared(!is_put_off);
         Ok(())
     }
 
-    /// Whether all is applied now.
-    pub(super) async fn migrate(&self) -> Result<bool, Failure> {
+    /// Applies what is not.
+    pub(super) async fn migrate(&self) -> Result<Migrated, Failure> {
         // The one that the first batch will use.
         let mut lease = self.writes.lease().await?;
         let session = lease.session();
@@ -73,18 +88,18 @@ impl Database {
         let noted = within(patience, noted(session)).await?;
         if not_in(&noted).next().is_none() {
             lease.keep();
-            return Ok(true);
+            return Ok(Migrated::Wholly);
         }
         match within(MIGRATE_TIMEOUT, apply(session, noted)).await {
-            Ok(is_complete) => {
+            Ok(migrated) => {
                 lease.keep();
-                Ok(is_complete)
+                Ok(migrated)
             }
             Err(failure) => {
                 drop(lease);
                 if failure.sqlstate() == Some("42501") && self.has_table().await? {
                     tracing::warn!(%failure, "this role may not migrate, the table is used as it is");
-                    return Ok(true);
+                    return Ok(Migrated::SetAside);
                 }
                 Err(failure.while_migrating())
             }
@@ -138,14 +153,19 @@ fn read(rows: &[PgRow]) -> Result<Applied, Failure> {
     rows.iter().map(entry).collect::<sqlx::Result<_>>().map_err(Failure::of_statement)
 }
 
-/// The one value of the first row.
+/// The first value of the first row.
 fn first(rows: &[PgRow]) -> Result<bool, Failure> {
     let value = rows.first().map_or(Ok(false), |row| row.try_get(0));
     value.map_err(Failure::of_statement)
 }
 
-/// Whether all is applied then.
-async fn apply(session: &mut Session, mut applied: Applied) -> Result<bool, Failure> {
+/// A sentence if the server lacks what is needed.
+fn is_too_old(number: i32, version: &str) -> Option<String> {
+    (number < OLDEST_SERVER)
+        .then(|| format!("PostgreSQL {version} is too old, the ingestor needs 13 or newer"))
+}
+
+async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, Failure> {
     let limit = MIGRATE_LIMIT.as_millis();
     let rows = session
         .rows(format!(
@@ -159,12 +179,18 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<bool, Fail
                 success boolean not null default true,
                 applied_at timestamptz not null default now()
             );
-            select to_regclass('telemetry') is not null;
+            select to_regclass('telemetry') is not null,
+                current_setting('server_version_num')::int, current_setting('server_version');
             {}",
             entries(MIGRATIONS_TABLE)
         ))
         .await?;
     let is_there = first(&rows)?;
+    if let Some(row) = rows.first() {
+        let (number, version): (i32, String) = (|| Ok((row.try_get(1)?, row.try_get(2)?)))()
+            .map_err(Failure::of_statement)?;
+        is_too_old(number, &version).map_or(Ok(()), |reason| Err(Failure::unavailable(reason)))?;
+    }
     // Whoever held the lock before us may have applied them.
     applied.extend(read(rows.get(1..).unwrap_or_default())?);
     for migration in not_in(&applied) {
@@ -183,17 +209,25 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<bool, Fail
             Ok(()) => {}
             Err(failure) if failure.sqlstate() == Some("55P03") => {
                 session.run("rollback to patient; commit".to_owned()).await?;
-                return Ok(false);
+                return Ok(Migrated::PutOff);
             }
             Err(failure) => {
                 // Others' tables are still ours to make.
                 session.run("rollback to patient; commit".to_owned()).await?;
-                return Err(failure);
+                if failure.sqlstate() == Some("42501") {
+                    return Err(failure);
+                }
+                tracing::warn!(
+                    migration = &*migration.description,
+                    %failure,
+                    "a migration of the table telemetry fails, and rows go on to come in without it, at the speed that the table had: mend what refuses it, and the next start tries again"
+                );
+                return Ok(Migrated::SetAside);
             }
         }
     }
     session.run("commit".to_owned()).await?;
-    Ok(true)
+    Ok(Migrated::Wholly)
 }
 
 /// What says that it is applied.
@@ -220,5 +254,20 @@ struct Hex<'b>(&'b [u8]);
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_old;
+
+    #[test]
+    fn an_old_server_is_told_which_one_it_takes() {
+        let said = is_too_old(120_022, "12.22 (Debian 12.22-1)").unwrap();
+        assert_eq!(
+            said,
+            "PostgreSQL 12.22 (Debian 12.22-1) is too old, the ingestor needs 13 or newer"
+        );
+        assert_eq!(is_too_old(130_000, "13beta1"), None);
     }
 }

@@ -186,6 +186,32 @@ fn a_long_reader_holds_up_no_row_and_no_other_reader_and_the_migration_comes_aft
 }
 
 #[test]
+fn a_migration_that_something_refuses_holds_up_no_row_and_comes_with_the_start_after_it_is_mended() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(FIRST_RELEASE);
+    postgres.execute(
+        "create function freeze() returns event_trigger language plpgsql as
+             $$ begin raise exception 'nobody alters a table before Monday'; end $$;
+         create event trigger freeze on ddl_command_start when tag in ('ALTER TABLE')
+             execute function freeze()",
+    );
+    let ingestor = start(&postgres, &broker);
+    let mut devices = Publisher::connect(broker.port);
+    devices.publish_readings(0..500);
+    postgres.await_exactly(&readings(0..500));
+    let said = ingestor.await_log_of("a migration of the table telemetry fails");
+    assert_eq!(said.len(), 1);
+    assert!(said[0]["failure"].as_str().unwrap().contains("before Monday"), "{said:?}");
+    assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
+    ingestor.stop();
+    postgres.execute("drop event trigger freeze");
+    let _ingestor = start(&postgres, &broker);
+    await_migrated(&postgres);
+    devices.publish_readings(500..600);
+    postgres.await_exactly(&readings(0..600));
+}
+
+#[test]
 fn names_of_devices_are_gathered_from_where_it_was_broken_off() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.make_table();

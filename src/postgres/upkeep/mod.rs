@@ -10,6 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::Database;
+use super::schema::Migrated;
 
 mod backfill;
 mod closed;
@@ -88,11 +89,13 @@ impl Database {
             return;
         }
         match self.migrate().await {
-            Ok(true) => {
+            Ok(Migrated::Wholly) => {
                 self.tasks.set_prepared(true);
                 tracing::info!("the migration of the table telemetry that was put off is applied");
             }
-            Ok(false) => {}
+            // It was said.
+            Ok(Migrated::SetAside) => self.tasks.set_prepared(true),
+            Ok(Migrated::PutOff) => {}
             Err(failure) => tracing::debug!(%failure, "the migration that was put off failed"),
         }
     }
