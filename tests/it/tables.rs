@@ -186,6 +186,26 @@ fn a_long_reader_holds_up_no_row_and_no_other_reader_and_the_migration_comes_aft
 }
 
 #[test]
+fn what_holds_up_the_gathering_of_names_holds_up_no_migration() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(FIRST_RELEASE);
+    let mut reader = postgres.session();
+    reader.execute("begin; select * from telemetry");
+    let ingestor = start(&postgres, &broker);
+    ingestor.await_log_of("somebody reads or changes the table");
+    ingestor.stop();
+    let mut other = postgres.session();
+    other.execute("begin; lock table _iot_ingestor_progress");
+    let _ingestor = start(&postgres, &broker);
+    let waiting = "select count(*) from pg_locks
+        where not granted and relation = '_iot_ingestor_progress'::regclass";
+    eventually("the names wait", || (postgres.value(waiting) == 1).then_some(()));
+    reader.execute("commit");
+    await_migrated(&postgres);
+    assert_eq!(postgres.value(waiting), 1, "the names wait still");
+}
+
+#[test]
 fn a_migration_that_something_refuses_holds_up_no_row_and_comes_with_the_start_after_it_is_mended() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(FIRST_RELEASE);

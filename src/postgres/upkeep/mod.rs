@@ -2,8 +2,8 @@
 //!
 //! A migration that was put off ([`super::schema`]) is tried again, the names of devices are
 //! gathered from rows that were there before their list was ([`backfill`]), partitions are made ahead
-//! ([`super::partitions`]), and the indexes of closed ones built anew ([`closed`]), which takes as long as it takes
-//! and holds up nothing else. All of it can be broken off at any time and goes on where it was.
+//! ([`super::partitions`]), and the indexes of closed ones built anew ([`closed`]). Names and indexes take as long
+//! as they take, and hold up nothing else. All of it can be broken off at any time and goes on where it was.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -29,12 +29,15 @@ const PARTITIONS_AGAIN: Duration = Duration::from_secs(60);
 impl Database {
     /// Does it, without end. An outage is the flusher's to report: what fails here is tried again.
     pub async fn upkeep(self) {
-        let (table, closed) = (self.clone(), self);
-        tokio::join!(table.look_after_table(), closed.look_after_closed());
+        let (table, names, closed) = (self.clone(), self.clone(), self);
+        tokio::join!(
+            table.look_after_table(),
+            names.look_after_names(),
+            closed.look_after_closed()
+        );
     }
 
     async fn look_after_table(self) {
-        let mut backfill = Backfill::default();
         let mut partitions_at = Instant::now();
         loop {
             tokio::select! {
@@ -48,7 +51,16 @@ impl Database {
             if Instant::now() >= partitions_at {
                 partitions_at = Instant::now() + self.look_after_partitions().await;
             }
-            backfill.run(&self).await;
+        }
+    }
+
+    async fn look_after_names(self) {
+        let mut backfill = Backfill::default();
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            if self.tasks.is_prepared() {
+                backfill.run(&self).await;
+            }
         }
     }
 
