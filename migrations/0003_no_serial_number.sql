@@ -48,6 +48,11 @@ begin
     if bytes > 0 then
         return;
     end if;
+    -- On other nodes, or in parts of parts, rows take no bytes here.
+    perform 1 from telemetry limit 1;
+    if found then
+        return;
+    end if;
     -- Descending, it grows at its left end, whose pages split in halves; ascending, it is read
     -- backwards as well.
     for descending in

@@ -186,6 +186,28 @@ fn a_long_reader_holds_up_no_row_and_no_other_reader_and_the_migration_comes_aft
 }
 
 #[test]
+fn a_table_whose_rows_lie_in_parts_of_parts_keeps_the_index_that_takes_time_to_replace() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(
+        "create table telemetry (device_id text not null, ts timestamptz not null,
+             temperature float8 not null, humidity float8 not null, battery float8 not null,
+             created_at timestamptz not null default now(), unique (device_id, ts))
+             partition by range (ts);
+         create index theirs on telemetry (ts desc);
+         create table years partition of telemetry for values from (minvalue) to (maxvalue)
+             partition by range (ts);
+         create table year partition of years for values from (minvalue) to (maxvalue);
+         insert into telemetry values ('old', '2025-05-01Z', 1, 2, 3)",
+    );
+    let _ingestor = start(&postgres, &broker);
+    eventually_eq("the migration is applied", &1, || {
+        postgres.value("select count(*) from _iot_ingestor_migrations where version = 3")
+    });
+    let indexes = indexes(&postgres);
+    assert!(indexes.iter().any(|index| index.ends_with("(ts DESC)")), "{indexes:?}");
+}
+
+#[test]
 fn what_holds_up_the_gathering_of_names_holds_up_no_migration() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(FIRST_RELEASE);
