@@ -55,6 +55,15 @@ impl From<Reading> for Admitted {
     }
 }
 
+/// What a message is that comes once more.
+#[derive(Debug, Default)]
+pub struct Again {
+    /// Its records that are good.
+    pub records: Vec<Record>,
+    /// What is wrong with the first reading that is not good, or why there is none.
+    pub fault: Option<Rejection>,
+}
+
 /// Whose a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
@@ -150,32 +159,25 @@ impl Admission {
         Recipient::BuiltIn
     }
 
-    /// The records of a message that comes once more, if all of it is good.
-    ///
-    /// # Errors
-    /// What is wrong with the first that is not, or why there is none.
-    pub fn receive_all(
-        &self,
-        message: Message<'_>,
-        clock: TimeOfDay,
-    ) -> Result<Vec<Record>, Rejection> {
-        let mut all = Ok(Vec::new());
-        let whose = self.receive(message, clock, |_, outcome| match (&mut all, outcome) {
-            (Ok(records), Ok(admitted)) => records.push(admitted.record),
-            (Ok(_), Err(rejection)) => all = Err(rejection),
-            (Err(_), _) => {}
+    /// What is good of a message that comes once more, and what is not.
+    #[must_use]
+    pub fn receive_again(&self, message: Message<'_>, clock: TimeOfDay) -> Again {
+        let mut again = Again::default();
+        let whose = self.receive(message, clock, |_, outcome| match outcome {
+            Ok(admitted) => again.records.push(admitted.record),
+            Err(rejection) => {
+                again.fault.get_or_insert(rejection);
+            }
         });
-        match (whose, &self.mapped) {
-            (Recipient::LeftAlone(at), Some(mapped)) => {
-                let name = &mapped.mappings.list[at].name;
-                let what = format!("mapping \"{name}\" leaves it alone; delete the letter");
-                Err(Rejection::new(Reason::NoMapping, what))
+        let unstored = match whose {
+            Recipient::LeftAlone(at) => {
+                let name = self.mapping_name(at);
+                format!("mapping \"{name}\" leaves it alone; delete the letter")
             }
-            (Recipient::Dropped, _) => {
-                Err(Rejection::new(Reason::NoMapping, "no mapping takes it"))
-            }
-            _ => all,
-        }
+            Recipient::Dropped => "no mapping takes it".to_owned(),
+            _ => return again,
+        };
+        Again { fault: Some(Rejection::new(Reason::NoMapping, unstored)), ..again }
     }
 
     /// Calls `each` with the raw text and the outcome of every reading in `payload`, in order. A
@@ -310,6 +312,27 @@ fields = { a = { max = 5 } }
         }
         let without = mapped("builtin_mapping = false\nunmatched = \"drop\"");
         assert_eq!(received(&without, "telemetry/d", GOOD), (Recipient::Dropped, vec![]));
+    }
+
+    #[test]
+    fn of_a_message_that_comes_once_more_all_is_there_that_is_good_and_the_first_fault() {
+        let again = |topic: &str, payload: &str| {
+            let (payload, received_at) = (payload.as_bytes(), clock().now());
+            let message = Message { topic, payload, is_retained: false, received_at };
+            let Again { records, fault } = mapped("").receive_again(message, clock());
+            (records.len(), fault.map_or_else(String::new, |fault| fault.to_string()))
+        };
+        let [good, hot, warm] =
+            ["1", "9", "\"warm\""].map(|a| format!(r#"{{"a":{a},"t":1759667696}}"#));
+        let (count, fault) = again("m/d", &format!("[{good},{hot},{good},{warm},{good}]"));
+        assert_eq!(count, 3);
+        assert!(fault.starts_with("mapping \"m\", field \"a\": 9 "), "{fault}");
+        assert_eq!(again("m/d", &format!("[{good},{good}]")), (2, String::new()));
+        let (count, fault) = again("telemetry/d", &format!("[7,{GOOD}]"));
+        assert_eq!(count, 1);
+        assert!(fault.contains("object"), "{fault}");
+        let left_alone = "mapping \"m\" leaves it alone; delete the letter".to_owned();
+        assert_eq!(again("m/x", "[]"), (0, left_alone));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `POST /admin/dead-letters/<id>/replay` and `POST /admin/dead-letters/replay`.
 //!
 //! A letter is removed only once its readings are durable in the log. A process that ends between
-//! the two leaves a letter whose replay finds its rows in the table already.
+//! the two leaves a letter whose replay finds its rows in the table already. So does one that holds a whole
+//! message of which a part is still bad: what is good of it is put into the log, and it stays for the rest.
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
@@ -22,9 +23,11 @@ use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::inlet::Inlet;
 use crate::http::query::RawQuery;
+use crate::intake::fitting;
 use crate::telemetry::Record;
+use crate::telemetry::admit::Again;
 use crate::telemetry::mapping::{MappedReading, Message};
-use crate::telemetry::rejection::Stage;
+use crate::telemetry::rejection::{Rejection, Stage};
 use crate::telemetry::validate::TimeOfDay;
 
 /// Letters that are read, and put back, at once.
@@ -37,7 +40,8 @@ pub(super) fn routes() -> Vec<Route> {
 /// Replay a dead letter
 ///
 /// The dead letter is decoded and validated again, like a message that arrives now. If all of it is valid,
-/// its readings are written to the log, and the letter is removed once they are durable there.
+/// its readings are written to the log, and the letter is removed once they are durable there. Of a dead letter
+/// that holds several readings the valid ones are written to the log also if others are still invalid; it is kept then.
 #[utoipa::path(
     post,
     tag = "admin",
@@ -69,15 +73,31 @@ pub(in crate::http) async fn replay(
 ) -> Result<Json<ReplayedLetter>, ApiError> {
     query.must_be_empty()?;
     let id = id.ok_or(NO_LETTER)?;
-    let readings = state.replayer.one(id).await?;
-    tracing::info!(id, readings, "admin: dead letter replayed, its readings are in the log");
-    Ok(Json(ReplayedLetter { id, readings }))
+    match state.replayer.one(id).await? {
+        (readings, None) => {
+            tracing::info!(
+                id,
+                readings,
+                "admin: dead letter replayed, its readings are in the log"
+            );
+            Ok(Json(ReplayedLetter { id, readings }))
+        }
+        (0, Some(fault)) => Err(ApiError::Unfit(fault)),
+        (readings, Some(fault)) => {
+            tracing::info!(
+                id,
+                readings,
+                "admin: dead letter replayed in part, its good readings are in the log"
+            );
+            Err(ApiError::Unfit(format!("{fault}; {readings} of its readings are in the log")))
+        }
+    }
 }
 
 /// Replay all dead letters
 ///
-/// Each dead letter is replayed as if it were alone; those that are still invalid are kept. Dead letters
-/// that arrive meanwhile are not replayed.
+/// Each dead letter is replayed as if it were alone; those that are still invalid are kept, also where a part
+/// of their readings is valid and was written to the log. Dead letters that arrive meanwhile are not replayed.
 #[utoipa::path(
     post,
     tag = "admin",
@@ -101,11 +121,12 @@ pub(in crate::http) async fn replay_all(
     query.must_be_empty()?;
     let mut tally = ReplayedLetters::default();
     let outcome = state.replayer.all(&mut tally).await;
-    let ReplayedLetters { replayed, still_bad } = tally;
-    if replayed > 0 {
+    let ReplayedLetters { replayed, still_bad, in_part } = tally;
+    if replayed + in_part > 0 {
         tracing::info!(
             replayed,
             still_bad,
+            in_part,
             "admin: dead letters replayed, their readings are in the log"
         );
     }
@@ -135,9 +156,12 @@ pub(in crate::http) struct ReplayedLetters {
     /// Dead letters whose readings are in the log, and that were removed.
     #[schema(example = 12)]
     replayed: u64,
-    /// Dead letters that are still invalid, and were kept.
+    /// Dead letters that are still invalid, in all or in part, and were kept.
     #[schema(example = 3)]
     still_bad: u64,
+    /// Those of them of which a part is in the log.
+    #[serde(skip)]
+    in_part: u64,
 }
 
 /// Puts dead letters back into the log, as good as new.
@@ -155,16 +179,20 @@ impl Replayer {
         Self { inlet, dead_letters, turn: Mutex::new(()) }
     }
 
-    /// Replays the letter `id`; returns the number of its readings.
-    async fn one(&self, id: u64) -> Result<usize, ApiError> {
+    /// Replays the letter `id`; returns how many of its readings are in the log, and why it is kept, if it is.
+    async fn one(&self, id: u64) -> Result<(usize, Option<String>), ApiError> {
         let _turn = self.turn.lock().await;
         let store = Arc::clone(&self.dead_letters);
         let letter = blocking(move || store.get(id)).await?.ok_or(NO_LETTER)?;
-        let readings = self.read(&letter).map_err(ApiError::Unfit)?;
-        let count = readings.len();
-        self.inlet.commit(readings, false).await?;
-        self.remove(vec![id]).await?;
-        Ok(count)
+        let Again { records, fault } = self.read(&letter);
+        let count = records.len();
+        if count > 0 {
+            self.inlet.commit(records, false).await?;
+        }
+        if fault.is_none() {
+            self.remove(vec![id]).await?;
+        }
+        Ok((count, fault.map(|rejection| rejection.message.into_owned())))
     }
 
     /// Replays as many letters as there are now, from the oldest on.
@@ -178,20 +206,23 @@ impl Replayer {
             let before = left.unwrap_or(page.total);
             let mut readings = Vec::new();
             let mut good = Vec::new();
-            let mut bad = 0;
+            let (mut bad, mut in_part) = (0, 0);
             for letter in &page.letters {
-                match self.read(letter) {
-                    Ok(read) => {
-                        readings.extend(read);
-                        good.push(letter.id);
-                    }
-                    Err(_) => bad += 1,
+                let Again { records, fault } = self.read(letter);
+                if fault.is_none() {
+                    good.push(letter.id);
+                } else {
+                    bad += 1;
+                    in_part += u64::from(!records.is_empty());
                 }
+                readings.extend(records);
             }
-            if !good.is_empty() {
-                let replayed = good.len() as u64;
+            if !readings.is_empty() {
                 self.inlet.commit(readings, false).await?;
-                tally.replayed += replayed;
+            }
+            tally.replayed += good.len() as u64;
+            tally.in_part += in_part;
+            if !good.is_empty() {
                 self.remove(good).await?;
             }
             tally.still_bad += bad;
@@ -203,33 +234,46 @@ impl Replayer {
         }
     }
 
-    /// The readings in a letter, if all of them are good now; else the first one's fault.
-    fn read(&self, letter: &DeadLetter) -> Result<Vec<Record>, String> {
+    /// What is good now of a letter, and what is not.
+    fn read(&self, letter: &DeadLetter) -> Again {
+        let Again { records, mut fault } = self.decode(letter);
         let kept = letter.payload.len();
+        if kept >= PAYLOAD_MAX_BYTES && kept <= self.inlet.admission.max_payload_bytes {
+            // Where it was cut off, what looks good may be half of a value.
+            if let Some(Rejection { reason, message }) = fault {
+                let what = format!(
+                    "{message}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept"
+                );
+                return Again { records: Vec::new(), fault: Some(Rejection::new(reason, what)) };
+            }
+        }
+        let mut good = Vec::with_capacity(records.len());
+        for record in records {
+            match fitting(record) {
+                Ok(record) => good.push(record),
+                Err(rejection) => fault = fault.or(Some(rejection)),
+            }
+        }
+        Again { records: good, fault }
+    }
+
+    fn decode(&self, letter: &DeadLetter) -> Again {
         let clock = TimeOfDay::at(Timestamp::now());
-        let outcome = if letter.stage == Stage::Database.as_str() {
-            // An acknowledged reading: no mapping is asked again.
-            match MappedReading::from_json(&letter.payload) {
-                Some(row) => Ok(vec![row.into()]),
-                None => self
-                    .inlet
-                    .admission
-                    .admit_all(&letter.payload, clock)
-                    .map(|readings| readings.into_iter().map(Record::from).collect()),
-            }
-        } else {
-            let received_at = letter.received_at;
-            let (topic, payload) = (letter.topic.as_str(), letter.payload.as_slice());
+        let admission = &self.inlet.admission;
+        let payload = letter.payload.as_slice();
+        if letter.stage != Stage::Database.as_str() {
+            let (topic, received_at) = (letter.topic.as_str(), letter.received_at);
             let message = Message { topic, payload, is_retained: false, received_at };
-            self.inlet.admission.receive_all(message, clock)
-        };
-        outcome.map_err(|rejection| {
-            if kept >= PAYLOAD_MAX_BYTES && kept <= self.inlet.admission.max_payload_bytes {
-                format!("{rejection}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept")
-            } else {
-                rejection.message.into_owned()
-            }
-        })
+            return admission.receive_again(message, clock);
+        }
+        // An acknowledged reading: no mapping is asked again.
+        if let Some(row) = MappedReading::from_json(payload) {
+            return Again { records: vec![row.into()], fault: None };
+        }
+        match admission.admit_all(payload, clock) {
+            Ok(all) => Again { records: all.into_iter().map(Record::from).collect(), fault: None },
+            Err(rejection) => Again { records: Vec::new(), fault: Some(rejection) },
+        }
     }
 
     /// Removes letters whose readings are in the log, as far as nobody else has.
@@ -242,5 +286,117 @@ impl Replayer {
             Ok::<_, DeadLetterError>(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::base::metrics::Metrics;
+    use crate::base::settings::Sources;
+    use crate::dead_letters::NewDeadLetter;
+    use crate::intake::queue::{Inbound, Replayed};
+    use crate::telemetry::admit::{Admission, MappedTopics};
+    use crate::telemetry::mapping::{Mappings, OwnTopics};
+    use crate::telemetry::validate::Rules;
+
+    const MAPPINGS: &str = "
+[[default.mapping]]
+name = \"m\"
+topic = \"m/{d}\"
+each = \"[*]\"
+device = \"{d}\"
+time = \"received\"
+fields = { a = { max = 5 } }
+";
+
+    fn admission() -> Admission {
+        let mut from = Sources::new(BTreeMap::new(), MAPPINGS);
+        let mappings = Mappings::read(&mut from);
+        let rules = Rules::read(&mut from);
+        from.finish().unwrap();
+        let own = OwnTopics::new(&["telemetry/#".to_owned()]);
+        let mapped = Some(Arc::new(MappedTopics { mappings, own }));
+        Admission { max_payload_bytes: 1 << 20, rules, mapped }
+    }
+
+    fn letter<'p>(topic: &'p str, payload: &'p [u8]) -> NewDeadLetter<'p> {
+        NewDeadLetter {
+            received_at: Timestamp::from_millis(1_759_667_696_000).unwrap(),
+            topic,
+            stage: Stage::Validate,
+            reason: "hot".to_owned(),
+            payload,
+            is_unmatched: false,
+        }
+    }
+
+    struct Setup {
+        replayer: Replayer,
+        store: Arc<DeadLetters>,
+        /// What comes in: the times of the records.
+        inbound: mpsc::Receiver<Inbound>,
+        /// So that the replayer can send.
+        _sender: mpsc::Sender<Inbound>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Setup {
+        fn with(letters: &[NewDeadLetter<'_>]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = DeadLetters::open(dir.path(), 1 << 20, &Metrics::new().unwrap()).unwrap();
+            store.append(letters).unwrap();
+            let store = Arc::new(store);
+            let (sender, inbound) = mpsc::channel(1);
+            let inlet = Arc::new(Inlet::new(sender.downgrade(), admission()));
+            let replayer = Replayer::new(inlet, Arc::clone(&store));
+            Self { replayer, store, inbound, _sender: sender, _dir: dir }
+        }
+
+        /// Replays all; the outcome and the times of what went into the log, after the first of the letters.
+        async fn all(&mut self, outcome: Replayed) -> (Result<(u64, u64), ApiError>, Vec<i64>) {
+            let mut tally = ReplayedLetters::default();
+            let mut committed = Vec::new();
+            let first = letter("", b"").received_at.as_micros();
+            let done = {
+                let all = self.replayer.all(&mut tally);
+                tokio::pin!(all);
+                loop {
+                    tokio::select! {
+                        done = &mut all => break done,
+                        Some(Inbound::Replay(replay)) = self.inbound.recv() => {
+                            // Whatever is put into the log is still a letter then.
+                            assert!(self.store.page(None, 99).unwrap().total > 0);
+                            let time = |one: &Record| one.timestamp().as_micros() - first;
+                            committed.extend(replay.readings.iter().map(time));
+                            replay.done.send(outcome).unwrap();
+                        }
+                    }
+                }
+            };
+            (done.map(|()| (tally.replayed, tally.still_bad)), committed)
+        }
+
+        fn left(&self) -> u64 {
+            self.store.page(None, 99).unwrap().total
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_good_of_a_letter_goes_into_the_log_and_the_letter_stays_for_the_rest() {
+        let bad = br#"[{"a":9},{"a":1},{"a":"x"},{"a":2}]"#;
+        let mut setup = Setup::with(&[letter("m/d", bad), letter("m/d", br#"[{"a":3}]"#)]);
+        let (outcome, _) = setup.all(Replayed::Full).await;
+        assert!(matches!(outcome, Err(ApiError::Unavailable(_))), "{outcome:?}");
+        assert_eq!(setup.left(), 2);
+        assert_eq!(setup.all(Replayed::Committed).await, (Ok((1, 1)), vec![1, 3, 0]));
+        assert_eq!(setup.left(), 1);
+        // The same rows again.
+        assert_eq!(setup.all(Replayed::Committed).await, (Ok((0, 1)), vec![1, 3]));
+        assert_eq!(setup.left(), 1);
     }
 }

@@ -143,3 +143,75 @@ fn a_wrong_mapping_that_is_corrected_loses_nothing_every_message_is_in_its_table
     assert_eq!(setup.postgres.session().texts(types), [expected]);
     ingestor.stop();
 }
+
+/// A field is an integer for a wrong mapping and a number for a right one; a word is neither.
+const ELEMENTS: &str = r#"
+[[default.mapping]]
+name   = "timed"
+topic  = "timed/{device}"
+each   = "list[*]"
+device = "{device}/{index}"
+time   = { path = "$.t", format = "s" }
+table  = "timed"
+fields = { value = { type = "<float>" } }
+
+[[default.mapping]]
+name   = "untimed"
+topic  = "untimed/{device}"
+each   = "list[*]"
+device = "{device}"
+time   = "received"
+table  = "untimed"
+fields = { value = { type = "<float>" } }
+
+[[default.mapping]]
+name    = "rows"
+topic   = "rows/{device}"
+format  = "csv"
+columns = ["t", "value"]
+device  = "{device}"
+time    = { path = "t", format = "s" }
+table   = "rows"
+fields  = { value = { type = "<float>" } }
+"#;
+
+#[test]
+fn one_element_that_stays_bad_keeps_no_other_of_its_message_out_of_the_table() {
+    let setup = Setup::with(&ELEMENTS.replace("<float>", "int"));
+    let mut ingestor = setup.start();
+    let list = json!({"t": EPOCH, "list": [{"value": 0.5}, {"value": 1}, {"value": "warm"}, {"value": 1.5}]});
+    setup.publish("timed/a", &list);
+    setup.publish("untimed/a", &list);
+    let rows = format!("{EPOCH},0.5\n{},1\n{},warm\n{},1.5\n", EPOCH + 1, EPOCH + 2, EPOCH + 3);
+    Publisher::connect(setup.broker.port).publish_one("rows/a", rows);
+    await_settled(&mut ingestor, 3);
+    let tables = ["timed", "untimed", "rows"];
+    let values = |table: &str| {
+        setup
+            .postgres
+            .session()
+            .texts(&format!("select value::text from {table} order by ts, device_id"))
+    };
+    assert_eq!(tables.map(values), [["1"], ["1"], ["1"]]);
+    ingestor.stop();
+
+    setup.configure(&ELEMENTS.replace("<float>", "float"));
+    for table in tables {
+        setup
+            .postgres
+            .execute(&format!("alter table {table} alter column value type double precision"));
+    }
+    let ingestor = setup.start();
+    for _ in 0..2 {
+        let replayed = ingestor.admin("POST", "/admin/dead-letters/replay", TOKEN).json();
+        assert_eq!(replayed, json!({"replayed": 0, "still_bad": 3}));
+        eventually_eq("nothing waits", &0, || ingestor.metric(super::PENDING));
+        assert_eq!(tables.map(values), [["0.5", "1", "1.5"]; 3]);
+        assert_eq!(ingestor.metric("ingestor_dead_letters"), 3);
+    }
+    let one = &setup.service.dead_letters()[0];
+    let answer = ingestor.admin("POST", &format!("/admin/dead-letters/{}/replay", one.id), TOKEN);
+    let error = answer.error();
+    assert!(answer.status == 422 && error.contains("warm") && error.contains('3'), "{error}");
+    ingestor.stop();
+}
