@@ -1,9 +1,9 @@
 //! Which mapping takes a message, and what becomes of it.
 //!
 //! The first one in the order of the file whose topic and conditions allow it, and that finds one of its
-//! fields or more. Where none does, a mapping may still know what the message is: one that it leaves
-//! alone is ignored, one that it cannot read is rejected. What is left is unmatched, and each candidate
-//! says why.
+//! fields or more. Where none does, a mapping may still know what the message is: one that it cannot read is
+//! rejected, also if another leaves it alone; one that it leaves alone is ignored. What is left is unmatched,
+//! and each candidate says why.
 
 use std::fmt;
 
@@ -153,20 +153,20 @@ impl Mappings {
 
     /// What becomes of a message that every candidate has refused.
     pub(super) fn untaken(&self, refusals: Vec<(usize, Refusal)>) -> Fate {
-        let ignored = refusals.iter().find_map(|(mapping, refusal)| match refusal {
-            Refusal::Ignored(why) => Some(Fate::Ignored(*mapping, *why)),
+        let unreadable = refusals.iter().find_map(|(mapping, refusal)| match refusal {
+            Refusal::Unreadable(reason, what) => {
+                let message = format!("mapping \"{}\": {what}", self.list[*mapping].name);
+                Some(Fate::Unreadable(*mapping, Rejection::new(*reason, message)))
+            }
             _ => None,
         });
-        let unreadable = || {
+        let ignored = || {
             refusals.iter().find_map(|(mapping, refusal)| match refusal {
-                Refusal::Unreadable(reason, what) => {
-                    let message = format!("mapping \"{}\": {what}", self.list[*mapping].name);
-                    Some(Fate::Unreadable(*mapping, Rejection::new(*reason, message)))
-                }
+                Refusal::Ignored(why) => Some(Fate::Ignored(*mapping, *why)),
                 _ => None,
             })
         };
-        match ignored.or_else(unreadable) {
+        match unreadable.or_else(ignored) {
             Some(fate) => fate,
             None => Fate::Unmatched(refusals),
         }

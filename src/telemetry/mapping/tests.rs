@@ -302,6 +302,41 @@ fn what_a_mapping_leaves_alone_is_ignored() {
 }
 
 #[test]
+fn what_one_mapping_leaves_alone_and_another_cannot_read_is_rejected() {
+    let leaving = [
+        "name = \"a\"\ntopic = [\"x/+/set\", \"x/y/+\"]\nexcept = [\"x/y/set\"]\nfields = [\"v\"]",
+        "name = \"a\"\ntopic = \"x/y/{f}\"\nformat = \"text\"\nfield = \"{f}\"\nfields = [\"v\"]",
+        "name = \"a\"\ntopic = \"x/y/set\"\nretained = \"skip\"\nfields = [\"v\"]",
+    ];
+    let reading = "name = \"b\"\ntopic = \"x/+/+\"\nretained = \"store\"\nfields = [\"w\"]";
+    for one in leaving {
+        for both in [[one, reading], [reading, one]] {
+            let all = both.map(|keys| {
+                format!("[[default.mapping]]\ndevice = \"d\"\ntime = \"received\"\n{keys}\n")
+            });
+            let mappings = compiled(&all.concat()).unwrap();
+            let decide = |payload: &'static str| {
+                let received_at = received_at();
+                let (topic, payload) = ("x/y/set", payload.as_bytes());
+                let is_retained = one.contains("retained");
+                let message = Message { topic, payload, is_retained, received_at };
+                mappings.decide(message, &rules(), TimeOfDay::at(received_at), |_, _| {})
+            };
+            let broken = decide("{\"w\":");
+            let Fate::Unreadable(at, rejection) = broken else { panic!("{both:?}: {broken:?}") };
+            assert_eq!(
+                (mappings.list[at].name.as_str(), rejection.reason),
+                ("b", Reason::InvalidJson)
+            );
+            assert!(rejection.message.starts_with("mapping \"b\": "), "{rejection}");
+            // What it can read and is not its own is left alone, as ever, and so is what was cleared.
+            assert!(matches!(decide("{\"z\":1}"), Fate::Ignored(..)), "{both:?}");
+            assert!(matches!(decide(""), Fate::Ignored(..)), "{both:?}");
+        }
+    }
+}
+
+#[test]
 fn elements_get_times_of_arrival_that_lie_a_microsecond_apart() {
     let mappings = compiled(&with("each = \"[*]\"\nfields = [\"a\"]")).unwrap();
     let (_, outcomes) = decide(&mappings, "t/d", br#"[{"a":1},{"b":1},{"a":2}]"#);
