@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::base::time::Timestamp;
-use crate::telemetry::rejection::Stage;
+use crate::telemetry::rejection::{SENTENCE_MAX_BYTES, Stage};
 
 /// Longest part of a payload that is kept, in bytes.
 pub const PAYLOAD_MAX_BYTES: usize = 64 * 1024;
@@ -14,7 +14,7 @@ pub const PAYLOAD_MAX_BYTES: usize = 64 * 1024;
 pub const TOPIC_MAX_BYTES: usize = 256;
 
 /// Longest part of a reason that is kept, in bytes.
-pub const REASON_MAX_BYTES: usize = 512;
+pub const REASON_MAX_BYTES: usize = SENTENCE_MAX_BYTES;
 
 /// A reading on its way into the store.
 #[derive(Clone, Debug, PartialEq, Eq)]

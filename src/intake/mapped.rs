@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use super::newest::NewestTopics;
 use crate::base::text::cut;
-use crate::dead_letters::{REASON_MAX_BYTES, RejectedPart};
-use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
-
-/// Reasons of one message that are told, and elements that are named for each.
-const MOST_LISTED: usize = 100;
+use crate::dead_letters::REASON_MAX_BYTES;
+use crate::telemetry::rejection::Reason;
 
 /// What became of what mappings have taken or left alone.
 #[derive(Debug, Default)]
@@ -151,71 +148,9 @@ impl Notices {
     }
 }
 
-/// What is wrong with elements of a message, which is kept once.
-#[derive(Default)]
-pub(super) struct BadElements {
-    /// Sentences, each with the elements that it is about, as far as they are listed.
-    reasons: Vec<(Stage, String, Vec<usize>)>,
-    /// How many each rule has rejected.
-    pub(super) tally: Tally,
-}
-
-impl BadElements {
-    pub(super) fn add(&mut self, index: Option<usize>, rejection: Rejection) {
-        self.tally.add(rejection.reason);
-        let stage = rejection.reason.stage();
-        let known = self.reasons.iter().position(|(_, what, _)| *what == rejection.message);
-        let at = match known {
-            Some(at) => at,
-            None if self.reasons.len() < MOST_LISTED => {
-                self.reasons.push((stage, rejection.message.into_owned(), Vec::new()));
-                self.reasons.len() - 1
-            }
-            None => return,
-        };
-        let listed = &mut self.reasons[at].2;
-        if listed.len() < MOST_LISTED {
-            listed.extend(index);
-        }
-    }
-
-    /// What was found wrong last, of what is told.
-    pub(super) fn last_reason(&self) -> Option<&str> {
-        self.reasons.last().map(|(_, what, _)| what.as_str())
-    }
-
-    /// The letter of the message, if anything is wrong with it.
-    pub(super) fn into_part(self, payload: &[u8]) -> Option<RejectedPart> {
-        let stage = self.reasons.first()?.0;
-        let sentence = |(_, what, elements): &(Stage, String, Vec<usize>)| {
-            let list: Vec<String> = elements.iter().map(usize::to_string).collect();
-            match list.as_slice() {
-                [] => what.clone(),
-                [one] => format!("element {one}: {what}"),
-                _ => format!("elements {}: {what}", list.join(", ")),
-            }
-        };
-        let all: Vec<String> = self.reasons.iter().map(sentence).collect();
-        let reason = all.join("; ");
-        Some(RejectedPart { range: 0..payload.len(), stage, reason })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_is_one_letter_that_names_its_bad_elements() {
-        let mut bad = BadElements::default();
-        for (index, what) in [(0, "hot"), (3, "cold"), (7, "hot")] {
-            bad.add(Some(index), Rejection::new(Reason::ValueOutOfRange, what));
-        }
-        let part = bad.into_part(b"[...]").unwrap();
-        assert_eq!((part.range, part.stage), (0..5, Stage::Validate));
-        assert_eq!(part.reason, "elements 0, 7: hot; element 3: cold");
-        assert_eq!(BadElements::default().into_part(b"x"), None);
-    }
 
     #[test]
     fn outcomes_are_counted_by_mapping() {

@@ -11,6 +11,7 @@
 //! which ends the process: the broker delivers the messages again to the next one.
 
 pub mod arrivals;
+mod elements;
 pub mod group;
 mod linger;
 mod mapped;

@@ -5,6 +5,9 @@ use std::fmt;
 
 use super::fields::{COUNT, FIELDS};
 
+/// Longest part of a sentence that is kept, in bytes.
+pub const SENTENCE_MAX_BYTES: usize = 512;
+
 /// Where on its way a reading was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {

@@ -23,7 +23,8 @@ use std::iter::Peekable;
 
 pub use self::step::{Outcome, Step};
 use super::arrivals::Arrivals;
-use super::mapped::{BadElements, MappedTally, TakenMessage};
+use super::elements::BadElements;
+use super::mapped::{MappedTally, TakenMessage};
 use super::queue::{Delivery, Inbound, Replay};
 use super::refusal::{explain, fitting, place, sum_up};
 use crate::base::time::Timestamp;

@@ -15,8 +15,9 @@ use super::read::{Made, Pass, Reader, Surroundings};
 use super::scan::{one_value, scan};
 use super::set::Mappings;
 use super::shape::MappedReading;
+use crate::base::text::{cut, share_out};
 use crate::base::time::Timestamp;
-use crate::telemetry::rejection::{Reason, Rejection};
+use crate::telemetry::rejection::{Reason, Rejection, SENTENCE_MAX_BYTES};
 use crate::telemetry::validate::{Rules, TimeOfDay};
 
 /// A message, as mappings see it.
@@ -172,14 +173,22 @@ impl Mappings {
         }
     }
 
-    /// Why no mapping has taken a message, in a sentence.
+    /// Why no mapping has taken a message, in a sentence that names each candidate: where it would be too long
+    /// what each says is shortened.
     #[must_use]
     pub fn explain(&self, refusals: &[(usize, Refusal)]) -> Rejection {
-        let why = |(mapping, refusal): &(usize, Refusal)| {
-            format!("mapping \"{}\": {refusal}", self.list[*mapping].name)
-        };
-        let all: Vec<String> = refusals.iter().map(why).collect();
-        Rejection::new(Reason::NoMapping, format!("no mapping takes it; {}", all.join("; ")))
+        const LEAD: &str = "no mapping takes it; ";
+        let name = |mapping: usize| format!("mapping \"{}\"", self.list[mapping].name);
+        let told = share_out(
+            refusals,
+            0,
+            SENTENCE_MAX_BYTES - LEAD.len(),
+            |(mapping, _)| name(*mapping).len() + '…'.len_utf8(),
+            |(mapping, refusal), room| {
+                cut(&format!("{}: {refusal}", name(*mapping)), room).into_owned()
+            },
+        );
+        Rejection::new(Reason::NoMapping, format!("{LEAD}{told}"))
     }
 
     /// Asks one mapping; calls `each` if it takes the message.

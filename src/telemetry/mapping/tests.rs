@@ -337,6 +337,32 @@ fn what_one_mapping_leaves_alone_and_another_cannot_read_is_rejected() {
 }
 
 #[test]
+fn of_many_mappings_that_do_not_take_a_message_each_is_named() {
+    let told = |count: usize| {
+        let one = |n: usize| {
+            format!(
+                "[[default.mapping]]\nname = \"mapping-{n}\"\ntopic = \"t/{{d}}\"\ndevice = \"{{d}}\"\n\
+                     time = \"received\"\nhas = [\"a.path.that.is.not.there\"]\nfields = [\"v\"]\n"
+            )
+        };
+        let all: String = (0..count).map(one).collect();
+        fault(&compiled(&all).unwrap(), "t/d", "{\"v\":1}").1
+    };
+    assert!(told(3).ends_with(
+        "mapping \"mapping-2\": `has` does not hold: a.path.that.is.not.there is not there"
+    ));
+    for count in [3, 10, 18] {
+        let told = told(count);
+        assert!(told.len() <= 512, "{told}");
+        for n in 0..count {
+            assert!(told.contains(&format!("mapping \"mapping-{n}\"")), "{n} in {told}");
+        }
+    }
+    let told = told(100);
+    assert!(told.len() <= 512 && told.ends_with(" more"), "{told}");
+}
+
+#[test]
 fn elements_get_times_of_arrival_that_lie_a_microsecond_apart() {
     let mappings = compiled(&with("each = \"[*]\"\nfields = [\"a\"]")).unwrap();
     let (_, outcomes) = decide(&mappings, "t/d", br#"[{"a":1},{"b":1},{"a":2}]"#);

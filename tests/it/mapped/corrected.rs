@@ -97,7 +97,8 @@ fn a_wrong_mapping_that_is_corrected_loses_nothing_every_message_is_in_its_table
         ("none", "no mapping takes it; mapping \"none\": "),
         ("device", "mapping \"device\", device"),
         ("time", "mapping \"time\", time"),
-        ("type", "element 1: mapping \"type\", field \"value\""),
+        ("type", "mapping \"type\", field \"value\""),
+        ("type", " in element 1"),
     ] {
         let of_kind: Vec<_> =
             letters.iter().filter(|one| one.topic.starts_with(&format!("{kind}/"))).collect();
