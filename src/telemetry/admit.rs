@@ -7,8 +7,9 @@ use super::decode::decode;
 use super::mapping::{Fate, Mapped, Mappings, Message, OwnTopics, Unmatched};
 use super::reading::Reading;
 use super::record::Record;
-use super::rejection::{Reason, Rejection};
+use super::rejection::{Reason, Rejection, SENTENCE_MAX_BYTES, Stage};
 use super::validate::{Rules, TimeOfDay, validate};
+use crate::base::text::{cut, share_out};
 
 /// What payloads have to keep to.
 #[derive(Clone, Debug)]
@@ -107,16 +108,28 @@ impl Admission {
             Fate::Ignored(mapping, _) => return Recipient::LeftAlone(mapping),
             Fate::Unreadable(..) | Fate::NoTopic | Fate::Unmatched(_) => {}
         }
+        let mut built_in = None;
         if is_own {
-            return self.receive_built_in(message.payload, clock, each);
+            let is_alone = match fate {
+                Fate::Unmatched(_) => mappings.unmatched == Unmatched::Drop,
+                _ => matches!(fate, Fate::NoTopic),
+            };
+            if is_alone {
+                return self.receive_built_in(message.payload, clock, each);
+            }
+            built_in = self.receive_if_built_in(message.payload, clock, &mut each);
+            if built_in.is_none() {
+                return Recipient::BuiltIn;
+            }
         }
+        let built_in = built_in.as_ref();
         let unmatched = match fate {
             Fate::Unreadable(mapping, rejection) => {
-                each(Part::Whole(None), Err(rejection));
+                each(Part::Whole(None), Err(with_built_in(rejection, built_in)));
                 return Recipient::Mapping(mapping);
             }
             _ if mappings.unmatched == Unmatched::Drop => return Recipient::Dropped,
-            Fate::Unmatched(refusals) => mappings.explain(&refusals),
+            Fate::Unmatched(refusals) => mappings.explain(&refusals, built_in),
             _ => {
                 let what = "no mapping takes it; no topic of a mapping matches it";
                 Rejection::new(Reason::NoMapping, what)
@@ -157,6 +170,31 @@ impl Admission {
             each(Part::Text(raw), outcome.map(Admitted::from));
         });
         Recipient::BuiltIn
+    }
+
+    /// As [`Self::receive_built_in`], if anything in it is of the built-in shape, good or out of bounds; else
+    /// nothing is handed on, and this is what is wrong with it.
+    fn receive_if_built_in<'p>(
+        &self,
+        payload: &'p [u8],
+        clock: TimeOfDay,
+        each: &mut impl FnMut(Part<'p>, Result<Admitted, Rejection>),
+    ) -> Option<Rejection> {
+        let mut is_built_in = false;
+        let mut held = Vec::new();
+        self.admit(payload, clock, |raw, outcome| match outcome {
+            Err(rejection) if !is_built_in && rejection.reason.stage() == Stage::Decode => {
+                held.push((raw, rejection));
+            }
+            outcome => {
+                is_built_in = true;
+                for (raw, rejection) in held.drain(..) {
+                    each(Part::Text(raw), Err(rejection));
+                }
+                each(Part::Text(raw), outcome.map(Admitted::from));
+            }
+        });
+        held.into_iter().next().map(|(_, rejection)| rejection)
     }
 
     /// What is good of a message that comes once more, and what is not.
@@ -218,6 +256,16 @@ impl Admission {
         });
         all
     }
+}
+
+/// Why a mapping rejects what the built-in shape is not, either.
+fn with_built_in(rejection: Rejection, built_in: Option<&Rejection>) -> Rejection {
+    let Some(built_in) = built_in else { return rejection };
+    let both = [rejection.message.into_owned(), format!("the built-in one: {built_in}")];
+    let least = |text: &String| text.len().min(SENTENCE_MAX_BYTES / 3);
+    let told = |text: &String, room| cut(text, room).into_owned();
+    let what = share_out(&both, 0, SENTENCE_MAX_BYTES, least, told);
+    Rejection::new(rejection.reason, what)
 }
 
 #[cfg(test)]
@@ -312,6 +360,59 @@ fields = { a = { max = 5 } }
         }
         let without = mapped("builtin_mapping = false\nunmatched = \"drop\"");
         assert_eq!(received(&without, "telemetry/d", GOOD), (Recipient::Dropped, vec![]));
+    }
+
+    #[test]
+    fn what_neither_a_mapping_nor_the_built_in_shape_takes_is_the_mappings_letter_and_names_both() {
+        let admission = mapped("");
+        let told = |payload: &str| {
+            let mut all = Vec::new();
+            let message = Message {
+                topic: "telemetry/d/m",
+                payload: payload.as_bytes(),
+                is_retained: false,
+                received_at: clock().now(),
+            };
+            let whose = admission.receive(message, clock(), |part, outcome| {
+                all.push((part == Part::Whole(None), outcome.unwrap_err()));
+            });
+            (whose, all)
+        };
+        for (payload, whose, reason, lead) in [
+            ("{", Recipient::Mapping(0), Reason::InvalidJson, "mapping \"m\": not valid JSON"),
+            (
+                r#"{"b":1}"#,
+                Recipient::Unmatched,
+                Reason::NoMapping,
+                "no mapping takes it; mapping \"m\": ",
+            ),
+            (
+                "[7,8]",
+                Recipient::Unmatched,
+                Reason::NoMapping,
+                "no mapping takes it; mapping \"m\": ",
+            ),
+        ] {
+            let (found, all) = told(payload);
+            let [(true, rejection)] = all.as_slice() else { panic!("{payload}: {all:?}") };
+            assert_eq!((found, rejection.reason), (whose, reason), "{payload}");
+            assert!(rejection.message.starts_with(lead), "{rejection}");
+            assert!(rejection.message.contains("; the built-in one: "), "{rejection}");
+        }
+        // What is of the built-in shape stays its own, also out of bounds.
+        let hot = GOOD.replace("\"temperature\":1", "\"temperature\":1000");
+        let (whose, all) = told(&format!("[7,{hot},8]"));
+        assert_eq!(whose, Recipient::BuiltIn);
+        let reasons = all.iter().map(|(_, rejection)| rejection.reason);
+        let expected = [Reason::NotAnObject, Reason::OutOfRange(0), Reason::NotAnObject];
+        assert_eq!(reasons.collect::<Vec<_>>(), expected);
+        // What would be dropped is kept as it was.
+        let dropping = mapped("unmatched = \"drop\"");
+        let (whose, outcomes) = received(&dropping, "telemetry/d/m", "{\"b\":1}");
+        assert_eq!(
+            (whose, outcomes),
+            (Recipient::BuiltIn, vec![(None, Err(Reason::MissingField))])
+        );
     }
 
     #[test]

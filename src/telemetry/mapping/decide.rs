@@ -173,20 +173,26 @@ impl Mappings {
         }
     }
 
-    /// Why no mapping has taken a message, in a sentence that names each candidate: where it would be too long
-    /// what each says is shortened.
+    /// Why no mapping has taken a message, nor the built-in one if it was asked, in a sentence that names each
+    /// candidate: where it would be too long what each says is shortened.
     #[must_use]
-    pub fn explain(&self, refusals: &[(usize, Refusal)]) -> Rejection {
+    pub fn explain(
+        &self,
+        refusals: &[(usize, Refusal)],
+        built_in: Option<&Rejection>,
+    ) -> Rejection {
         const LEAD: &str = "no mapping takes it; ";
-        let name = |mapping: usize| format!("mapping \"{}\"", self.list[mapping].name);
+        let of_mapping = |(mapping, refusal): &(usize, Refusal)| {
+            (format!("mapping \"{}\"", self.list[*mapping].name), refusal.to_string())
+        };
+        let of_built_in = built_in.map(|why| ("the built-in one".to_owned(), why.to_string()));
+        let all: Vec<_> = refusals.iter().map(of_mapping).chain(of_built_in).collect();
         let told = share_out(
-            refusals,
+            &all,
             0,
             SENTENCE_MAX_BYTES - LEAD.len(),
-            |(mapping, _)| name(*mapping).len() + '…'.len_utf8(),
-            |(mapping, refusal), room| {
-                cut(&format!("{}: {refusal}", name(*mapping)), room).into_owned()
-            },
+            |(name, _)| name.len() + '…'.len_utf8(),
+            |(name, why), room| cut(&format!("{name}: {why}"), room).into_owned(),
         );
         Rejection::new(Reason::NoMapping, format!("{LEAD}{told}"))
     }

@@ -121,7 +121,7 @@ fn fault(mappings: &Mappings, topic: &str, payload: &str) -> (Reason, String) {
         (Fate::Taken(_), [(_, Err(rejection))]) => (rejection.reason, rejection.to_string()),
         (Fate::Unreadable(_, rejection), []) => (rejection.reason, rejection.to_string()),
         (Fate::Unmatched(refusals), []) => {
-            let rejection = mappings.explain(&refusals);
+            let rejection = mappings.explain(&refusals, None);
             (rejection.reason, rejection.to_string())
         }
         other => panic!("expected one fault of {payload}, got {other:?}"),

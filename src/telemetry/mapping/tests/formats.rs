@@ -38,7 +38,7 @@ fn told(mappings: &Mappings, payload: &[u8]) -> Vec<(Option<usize>, Value)> {
     match fate {
         Fate::Taken(_) => outcomes.into_iter().map(|(at, outcome)| (at, told(outcome))).collect(),
         Fate::Unreadable(_, rejection) => vec![(None, told(Err(rejection)))],
-        Fate::Unmatched(refusals) => vec![(None, told(Err(mappings.explain(&refusals))))],
+        Fate::Unmatched(refusals) => vec![(None, told(Err(mappings.explain(&refusals, None))))],
         fate => vec![(None, json!(format!("{fate:?}")))],
     }
 }
