@@ -24,6 +24,9 @@ use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
 /// Times that are further ahead of the clock were given by one that was wrong. Microseconds.
 const LEAP: i64 = 60 * 60 * 1_000_000;
 
+/// While times are further ahead of the clock than this, none are kept for letters. Microseconds.
+const LEAD: i64 = 1_000_000;
+
 /// The times that were given.
 #[derive(Debug, Default)]
 pub struct Arrivals {
@@ -88,6 +91,15 @@ impl Arrivals {
         }
         self.receipts.remove(&id);
         None
+    }
+
+    /// Whether there are times to be kept for what may become readings later. Whatever comes takes the next that
+    /// is free, so that a flood of what is rejected would move everybody's time into the future, and in the end
+    /// by [`LEAP`]. What is put back of a letter that has come in such a flood has one time to itself, and with
+    /// the others that it needs it may meet readings that came next.
+    pub(super) fn are_to_spare(&self, delivery: &Delivery) -> bool {
+        let clock = delivery.received_at.as_micros();
+        self.newest.is_none_or(|newest| newest.saturating_sub(clock) <= LEAD)
     }
 
     /// So many times from that of `arrival` on, a microsecond apart, belong to its message.

@@ -31,7 +31,7 @@ use crate::base::time::Timestamp;
 use crate::dead_letters::{PAYLOAD_MAX_BYTES, RejectedMessage, RejectedPart};
 use crate::telemetry::Record;
 use crate::telemetry::admit::{Admission, Admitted, Part, Recipient};
-use crate::telemetry::mapping::Message;
+use crate::telemetry::mapping::{Message, is_packed};
 use crate::telemetry::rejection::{Reason, Rejection, Stage, Tally};
 use crate::telemetry::validate::TimeOfDay;
 use crate::wal::Receipt;
@@ -277,8 +277,9 @@ impl Group {
         if let Some(arrival) = &arrival {
             // What is cut off is never replayed.
             let is_whole = payload.len() <= PAYLOAD_MAX_BYTES && delivery.omitted == 0;
-            if !parts.is_empty() && is_whole && admission.uses_arrival() {
-                times = times.max(most_elements(payload));
+            if !parts.is_empty() && is_whole {
+                let are_to_spare = arrivals.are_to_spare(&delivery);
+                times = times.max(if are_to_spare { most_elements(payload) } else { 1 });
             }
             if times > 0 {
                 let receipt = arrivals.receipt(&delivery, arrival);
@@ -326,12 +327,16 @@ impl Refused {
 }
 
 /// How many readings a mapping of a later configuration makes of a message, at most: in a text, what it goes
-/// through is held apart by commas or lines. It is bounded, as each takes a microsecond of everybody's time.
+/// through is held apart by commas or lines, and in a binary format each takes a byte. It is bounded, as each takes
+/// a microsecond of everybody's time.
 fn most_elements(payload: &[u8]) -> usize {
     const MOST: usize = 1_000;
-    if std::str::from_utf8(payload).is_err() {
-        // Of binary formats, and of what is packed, nothing tells without reading it.
+    if is_packed(payload) {
+        // Nothing tells without unpacking it.
         return MOST;
+    }
+    if std::str::from_utf8(payload).is_err() {
+        return payload.len().min(MOST);
     }
     (1 + memchr::memchr3_iter(b',', b'\n', b'\r', payload).count()).min(MOST)
 }

@@ -436,17 +436,46 @@ fn a_message_that_is_kept_as_a_letter_keeps_the_times_that_its_readings_may_get(
     appended(bad(true), &mut arrivals);
     let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
     assert_eq!(times, [7]);
-    // Of what no text tells how many readings it may be, many; of what cannot be replayed, none.
-    let unreadable = |bytes: usize| {
-        let Inbound::Message(delivery) = by_arrival(4, false, "") else { unreachable!() };
-        vec![Inbound::Message(Delivery { payload: vec![0xff; bytes].into(), ..delivery })]
-    };
-    appended(unreadable(5), &mut arrivals);
-    appended(unreadable(PAYLOAD_MAX_BYTES + 1), &mut arrivals);
+    // Of a binary format as many as its bytes, of what is packed many; of what cannot be replayed, none.
+    appended(vec![unreadable(&[0xff; 5])], &mut arrivals);
+    appended(vec![unreadable(&[0x1f, 0x8b, 8])], &mut arrivals);
+    appended(vec![unreadable(&[0xff; PAYLOAD_MAX_BYTES + 1])], &mut arrivals);
     let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
-    assert_eq!(times, [1_008]);
+    assert_eq!(times, [1_013]);
     // One that is left to the broker ends what its packet id stood for.
     Group::refused(vec![by_arrival(2, false, r#"[{"a":1}]"#)].into_iter(), &mut arrivals);
     let (times, _) = appended(vec![by_arrival(2, true, r#"[{"a":1}]"#)], &mut arrivals);
-    assert_eq!(times, [1_009]);
+    assert_eq!(times, [1_014]);
+}
+
+/// What no mapping of any format can be meant by.
+fn unreadable(payload: &[u8]) -> Inbound {
+    let Inbound::Message(delivery) = by_arrival(4, false, "") else { unreachable!() };
+    Inbound::Message(Delivery { payload: payload.to_vec().into(), ..delivery })
+}
+
+#[test]
+fn a_flood_of_what_is_rejected_moves_the_times_of_others_by_little_more_than_a_second() {
+    let commas = ",".repeat(2_000);
+    let admission = mapped();
+    for payload in [&[0xff; 2_000][..], &[0x1f, 0x8b, 8], commas.as_bytes()] {
+        let mut arrivals = Arrivals::default();
+        let mut flood = (0..5_000).map(|_| unreadable(payload)).peekable();
+        while flood.peek().is_some() {
+            Group::gather(&mut flood, &admission, clock(), &mut arrivals);
+        }
+        // Each still has a time of its own.
+        let (times, _) = appended(vec![by_arrival(2, false, r#"[{"a":1}]"#)], &mut arrivals);
+        let lead = times[0] - 2;
+        assert!((1_000_000..1_010_000).contains(&lead), "{lead} µs ahead");
+        // The clock catches up, and there are times for letters again.
+        let later = |payload: &[u8], seconds: i64| {
+            let Inbound::Message(delivery) = unreadable(payload) else { unreachable!() };
+            let received_at = Timestamp::from_micros(seconds * 1_000_000).unwrap();
+            Inbound::Message(Delivery { received_at, ..delivery })
+        };
+        appended(vec![later(payload, 9)], &mut arrivals);
+        let (times, _) = appended(vec![later(br#"[{"a":1}]"#, 9)], &mut arrivals);
+        assert_eq!(times, [9_001_000]);
+    }
 }

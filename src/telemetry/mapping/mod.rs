@@ -43,6 +43,7 @@ pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
 pub use explain::{Explained, Explanation};
 pub use field::{is_name, name_fault as column_fault};
 pub(crate) use fill::{fill_row, moved};
+pub(crate) use format::is_packed;
 pub use format::{Recognized, recognize, recognize_time};
 pub use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;

@@ -24,3 +24,4 @@ pub(super) use document::{Document, Fault};
 pub(super) use kind::{Format, MANY};
 pub(super) use read::read;
 pub use recognize::{Recognized, recognize, recognize_time};
+pub(crate) use unpack::is_packed;

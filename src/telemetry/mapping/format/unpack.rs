@@ -15,6 +15,11 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// Whether a payload is packed, by its first bytes.
+pub(crate) fn is_packed(payload: &[u8]) -> bool {
+    payload.starts_with(&GZIP) || payload.starts_with(&ZSTD)
+}
+
 /// What `payload` is unpacked, if it is packed.
 ///
 /// # Errors
