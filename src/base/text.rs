@@ -12,6 +12,13 @@ pub(crate) fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
     format!("{}…", &text[..ends.last().unwrap_or_default()]).into()
 }
 
+/// Whether `text` may be the start of another that [`cut`] has cut.
+pub(crate) fn is_cut(text: &str, max_bytes: usize) -> bool {
+    // What was cut in front of a long character is shorter by the rest of that.
+    let least = max_bytes - (char::MAX.len_utf8() - 1);
+    text.ends_with('…') && text.len() >= least
+}
+
 /// `texts` with `"; "` between them, within `max_bytes` as far as their `least` bytes have room: each is told in
 /// its share of what is left, and at the end how many more there are, with `more` that are not among them.
 pub(crate) fn share_out<T>(
@@ -54,6 +61,18 @@ pub(crate) fn share_out<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_is_cut_is_known_to_be() {
+        for tail in ["aaaaaaaaaaaa", "ééééééé", "…………", "🦀🦀🦀🦀"] {
+            for head in ["", "a", "aa", "aaa"] {
+                let text = format!("{head}{tail}");
+                let cut = cut(&text, 10);
+                assert!(cut.len() <= 10 && is_cut(&cut, 10), "{cut}");
+            }
+        }
+        assert!(!is_cut("aaaaaaaaaa", 10) && !is_cut("a…", 10));
+    }
 
     #[test]
     fn texts_that_have_no_room_together_are_cut_to_shares_and_counted_where_even_those_have_none() {

@@ -6,18 +6,23 @@
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rocket::serde::json::Json;
 use rocket::{Route, State, post, routes};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::blocking;
 use super::dead_letters::{LetterId, NO_LETTER, NoLetter};
+use crate::base::text::is_cut;
 use crate::base::time::Timestamp;
-use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES};
+use crate::dead_letters::{
+    DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES, TOPIC_MAX_BYTES,
+};
 use crate::http::AppState;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;
@@ -27,7 +32,7 @@ use crate::intake::fitting;
 use crate::telemetry::Record;
 use crate::telemetry::admit::Again;
 use crate::telemetry::mapping::{MappedReading, Message};
-use crate::telemetry::rejection::{Rejection, Stage};
+use crate::telemetry::rejection::{Reason, Rejection, Stage};
 use crate::telemetry::validate::TimeOfDay;
 
 /// Letters that are read, and put back, at once.
@@ -236,33 +241,41 @@ impl Replayer {
 
     /// What is good now of a letter, and what is not.
     fn read(&self, letter: &DeadLetter) -> Again {
-        let Again { records, mut fault } = self.decode(letter);
+        let Again { records, fault } = self.decode(letter);
         let kept = letter.payload.len();
         if kept >= PAYLOAD_MAX_BYTES && kept <= self.inlet.admission.max_payload_bytes {
             // Where it was cut off, what looks good may be half of a value.
+            let kept = format!("of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept");
             if let Some(Rejection { reason, message }) = fault {
-                let what = format!(
-                    "{message}; of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept"
-                );
-                return Again { records: Vec::new(), fault: Some(Rejection::new(reason, what)) };
+                return unfit(reason, format!("{message}; {kept}"));
+            }
+            if may_go_on(&letter.payload) {
+                return unfit(Reason::PayloadTooLarge, format!("{kept}, and maybe not all of it"));
             }
         }
-        let mut good = Vec::with_capacity(records.len());
+        let mut again = Again { records: Vec::with_capacity(records.len()), fault };
         for record in records {
             match fitting(record) {
-                Ok(record) => good.push(record),
-                Err(rejection) => fault = fault.or(Some(rejection)),
+                Ok(record) => again.records.push(record),
+                Err(rejection) => again.fault = again.fault.or(Some(rejection)),
             }
         }
-        Again { records: good, fault }
+        again
     }
 
     fn decode(&self, letter: &DeadLetter) -> Again {
         let clock = TimeOfDay::at(Timestamp::now());
         let admission = &self.inlet.admission;
-        let payload = letter.payload.as_slice();
+        let DeadLetter { topic, payload, received_at, .. } = letter;
         if letter.stage != Stage::Database.as_str() {
-            let (topic, received_at) = (letter.topic.as_str(), letter.received_at);
+            // A level that is not there any more may be the one that a mapping makes the device of.
+            if admission.mapped.is_some() && is_cut(topic, TOPIC_MAX_BYTES) {
+                let what = format!(
+                    "of its topic the first {TOPIC_MAX_BYTES} bytes were kept, and mappings look at all of it; publish it again"
+                );
+                return unfit(Reason::InvalidTopic, what);
+            }
+            let received_at = *received_at;
             let message = Message { topic, payload, is_retained: false, received_at };
             return admission.receive_again(message, clock);
         }
@@ -272,7 +285,7 @@ impl Replayer {
         }
         match admission.admit_all(payload, clock) {
             Ok(all) => Again { records: all.into_iter().map(Record::from).collect(), fault: None },
-            Err(rejection) => Again { records: Vec::new(), fault: Some(rejection) },
+            Err(Rejection { reason, message }) => unfit(reason, message),
         }
     }
 
@@ -287,6 +300,15 @@ impl Replayer {
         })
         .await
     }
+}
+
+fn unfit(reason: Reason, what: impl Into<Cow<'static, str>>) -> Again {
+    Again { records: Vec::new(), fault: Some(Rejection::new(reason, what)) }
+}
+
+/// Whether a payload may be the beginning of one that means more: of lines each is whole by itself.
+fn may_go_on(payload: &[u8]) -> bool {
+    std::str::from_utf8(payload).is_ok() && serde_json::from_slice::<IgnoredAny>(payload).is_err()
 }
 
 #[cfg(test)]
@@ -312,6 +334,15 @@ each = \"[*]\"
 device = \"{d}\"
 time = \"received\"
 fields = { a = { max = 5 } }
+
+[[default.mapping]]
+name = \"rows\"
+topic = \"rows/#\"
+format = \"csv\"
+columns = [\"a\"]
+device = \"r\"
+time = \"received\"
+fields = [\"a\"]
 ";
 
     fn admission() -> Admission {
@@ -398,5 +429,26 @@ fields = { a = { max = 5 } }
         // The same rows again.
         assert_eq!(setup.all(Replayed::Committed).await, (Ok((0, 1)), vec![1, 3]));
         assert_eq!(setup.left(), 1);
+    }
+    #[tokio::test]
+    async fn what_was_cut_off_is_not_taken_for_a_whole_message() {
+        let rows = "1\n".repeat(PAYLOAD_MAX_BYTES);
+        let topic = |bytes: usize| format!("rows/{}", "d".repeat(bytes - "rows/".len()));
+        let long = topic(TOPIC_MAX_BYTES + 1);
+        let whole = topic(TOPIC_MAX_BYTES);
+        let mut setup = Setup::with(&[
+            letter("rows/d", rows.as_bytes()),
+            letter(&long, b"1"),
+            letter(&whole, b"1"),
+            letter("rows/d", &rows.as_bytes()[..PAYLOAD_MAX_BYTES - 1]),
+        ]);
+        let (outcome, committed) = setup.all(Replayed::Committed).await;
+        assert_eq!((outcome, committed.len()), (Ok((2, 2)), 1 + PAYLOAD_MAX_BYTES / 2));
+        let left = setup.store.page(None, 99).unwrap().letters;
+        let faults =
+            left.iter().map(|letter| setup.replayer.read(letter).fault.unwrap().to_string());
+        let faults: Vec<_> = faults.collect();
+        assert!(faults[0].contains("of its payload the first 65536 bytes"), "{}", faults[0]);
+        assert!(faults[1].contains("of its topic the first 256 bytes"), "{}", faults[1]);
     }
 }
