@@ -52,6 +52,7 @@ mod insert;
 mod instant;
 mod keys;
 mod lineage;
+mod locks;
 mod look;
 mod mapped;
 mod partitions;

@@ -15,10 +15,9 @@ use super::failure::{Failure, within};
 use super::partitions::{self, Grid, Range};
 use super::session::{Scope, Session};
 use super::table::{OLDER, PARTITION_BOUND};
-use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT};
+use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT, locks};
 use crate::base::time::Timestamp;
 
-const LOCK_LIMIT: &str = "set local lock_timeout = '200ms'";
 const ATTEMPTS: u32 = 1_200;
 const PAUSE: Duration = Duration::from_millis(500);
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
@@ -259,11 +258,14 @@ async fn alone(session: &mut Session, sql: &str, limit: Duration) -> Result<(), 
 /// In a transaction that waits for no lock for long; again, until it has it.
 async fn patiently(session: &mut Session, sql: &str) -> Result<(), Failure> {
     session.set_scope(Scope::Transaction);
+    let sql = format!("{}; {sql}", locks::exclusive("telemetry"));
     let mut attempts = 0;
     loop {
-        let outcome = alone(session, &format!("{LOCK_LIMIT}; {sql}"), EXCHANGE_LIMIT).await;
+        let outcome = alone(session, &sql, EXCHANGE_LIMIT).await;
         match outcome {
-            Err(failure) if failure.sqlstate() == Some("55P03") && attempts < ATTEMPTS => {
+            Err(failure)
+                if failure.sqlstate() == Some(locks::NOT_AVAILABLE) && attempts < ATTEMPTS =>
+            {
                 session.abandon().await?;
                 attempts += 1;
                 tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;

@@ -20,7 +20,7 @@ use sqlx::postgres::PgRow;
 use super::failure::{Failure, within};
 use super::session::{LOOK_LIMIT, Session};
 use super::table::MIGRATIONS_TABLE;
-use super::{Database, QUERY_TIMEOUT};
+use super::{Database, QUERY_TIMEOUT, locks};
 
 /// Longest wait for migrations: another ingestor may hold their lock, and an index on a table that
 /// was there before takes its time.
@@ -38,8 +38,6 @@ pub(super) const LOCK: i64 = 0x696f_742d_696e_6765;
 const MAKES_TABLE: i64 = 1;
 /// The first of those that change a table in use; each can be left for later.
 const PATIENT: i64 = 3;
-/// As long as that may hold up everybody else.
-const LOCK_LIMIT_MILLIS: u32 = 200;
 
 /// The oldest PostgreSQL that has all that the migrations and the service ask for, as `server_version_num`.
 const OLDEST_SERVER: i32 = 130_000;
@@ -203,11 +201,10 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, 
             session.run(sql).await?;
             continue;
         }
-        let limited =
-            format!("savepoint patient; set local lock_timeout = {LOCK_LIMIT_MILLIS}; {sql}");
+        let limited = format!("savepoint patient; {}; {sql}", locks::exclusive("telemetry"));
         match session.run(limited + "release patient").await {
             Ok(()) => {}
-            Err(failure) if failure.sqlstate() == Some("55P03") => {
+            Err(failure) if failure.sqlstate() == Some(locks::NOT_AVAILABLE) => {
                 session.run("rollback to patient; commit".to_owned()).await?;
                 return Ok(Migrated::PutOff);
             }

@@ -395,6 +395,33 @@ fn a_long_reader_makes_it_wait_and_nobody_else() {
 }
 
 #[test]
+fn an_autovacuum_gives_way_to_the_migration_and_to_the_exchange() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.execute(FIRST_RELEASE);
+    postgres.execute(
+        "insert into telemetry (device_id, ts, temperature, humidity, battery)
+         select 'old-' || n % 7, now() - n * interval '1 s', n, 1, 2
+         from generate_series(1, 50000) as n",
+    );
+    postgres.vacuum_slowly("telemetry");
+    let service = Service::new(&postgres.url(), broker.port);
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    eventually_eq("the migration is applied", &0, || {
+        postgres.value("select count(*) from pg_constraint where conname = 'telemetry_pkey'")
+    });
+    postgres.await_vacuum("telemetry");
+    let run = std::thread::spawn({
+        let (url, port) = (postgres.url(), broker.port);
+        move || partition(&Service::new(&url, port), &[])
+    });
+    eventually("it ends", || run.is_finished().then_some(()));
+    let done = run.join().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    postgres.await_count(50_000);
+}
+
+#[test]
 fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
     let postgres = Postgres::start();
     postgres.make_table();

@@ -6,6 +6,8 @@ use crate::harness::{
     Ingestor, Mosquitto, Postgres, Publisher, Reading, Service, eventually, eventually_eq, reading,
 };
 
+mod parts;
+
 const TOKEN: &str = "7f3a-admin-token";
 const PARTITIONED: &str = include_str!("../../deploy/postgres/partitioned.sql");
 const FIRST_RELEASE: &str = include_str!("../../migrations/0001_telemetry.sql");

@@ -10,6 +10,7 @@ use sqlx::AssertSqlSafe;
 use super::look::{Kind, Look, literal, time};
 use super::plan::Part;
 use crate::postgres::failure::{Failure, within};
+use crate::postgres::locks;
 use crate::postgres::session::{Scope, Session};
 
 const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
@@ -24,11 +25,9 @@ const LEAST_REST: Duration = Duration::from_millis(20);
 /// whoever sends old readings may still be at it. Microseconds.
 const JUST_ARRIVED: i64 = 60 * 60 * 1_000_000;
 
-/// An exclusive lock on the table is waited for so long, and nobody behind it for longer.
-const LOCK_LIMIT: &str = "select set_config('lock_timeout', '200ms', true)";
+/// At an exclusive lock.
 const ATTEMPTS: u32 = 120;
 const PAUSE: Duration = Duration::from_millis(500);
-const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// One for all ingestors of a database: "iot-retn" in ASCII.
 const LOCK: i64 = 0x696f_742d_7265_746e;
@@ -122,7 +121,7 @@ impl Work<'_> {
                     return Ok(());
                 }
                 Err(failure)
-                    if failure.sqlstate() == Some(LOCK_NOT_AVAILABLE) && attempt < ATTEMPTS =>
+                    if failure.sqlstate() == Some(locks::NOT_AVAILABLE) && attempt < ATTEMPTS =>
                 {
                     self.session.abandon().await?;
                     attempt += 1;
@@ -155,7 +154,8 @@ impl Work<'_> {
         }
         self.session
             .run(format!(
-                "{LOCK_LIMIT}; alter table {table} detach partition {name}; drop table {name}",
+                "{}; alter table {table} detach partition {name}; drop table {name}",
+                locks::exclusive(&part.name),
                 table = self.table,
                 name = part.name
             ))

@@ -216,6 +216,27 @@ impl Postgres {
         self.execute(&format!("begin; {}; commit", MIGRATIONS.join(";")));
     }
 
+    /// Has an autovacuum at `table`, which has many new rows, for as long as it is let.
+    #[track_caller]
+    pub(crate) fn vacuum_slowly(&self, table: &str) {
+        self.execute(&format!(
+            "alter table {table} set (autovacuum_vacuum_cost_delay = 100,
+                 autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_insert_threshold = 1000)"
+        ));
+        self.execute("alter system set autovacuum_naptime = '1s'");
+        self.execute("select pg_reload_conf()");
+        self.await_vacuum(table);
+    }
+
+    /// Until an autovacuum is at `table`.
+    #[track_caller]
+    pub(crate) fn await_vacuum(&self, table: &str) {
+        let at_it = format!(
+            "select count(*) from pg_stat_progress_vacuum where relid = '{table}'::regclass"
+        );
+        eventually("an autovacuum is at it", || (self.value(&at_it) > 0).then_some(()));
+    }
+
     /// The one value of the one row.
     #[track_caller]
     pub(crate) fn value(&self, sql: &str) -> i64 {
