@@ -422,6 +422,23 @@ fn an_autovacuum_gives_way_to_the_migration_and_to_the_exchange() {
 }
 
 #[test]
+fn partitions_belong_to_whom_the_table_belongs() {
+    let postgres = Postgres::start();
+    postgres.make_table();
+    postgres.execute(
+        "insert into telemetry values ('a', now(), 1, 2, 3);
+         create role keeper; alter table telemetry owner to keeper",
+    );
+    let done = partition(&Service::new(&postgres.url(), 1), &[]);
+    assert!(done.status.success(), "{done:?}");
+    let owners =
+        "select distinct relowner::regrole::text from pg_class where relname ~ '^telemetry'
+        and relname <> 'telemetry_devices' and relkind in ('r', 'p')";
+    assert!(partitions(&postgres).len() >= 3);
+    assert_eq!(postgres.session().texts(owners), ["keeper"]);
+}
+
+#[test]
 fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
     let postgres = Postgres::start();
     postgres.make_table();

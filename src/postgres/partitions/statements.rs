@@ -7,17 +7,24 @@ use chrono::{DateTime, Datelike, Utc};
 use super::plan::{DAY, FIRST, LAST, Range};
 use crate::postgres::table::{OLDER, quoted};
 
-/// Makes them. The lock that attaching takes is one that neither readers nor writers wait for.
+/// Makes them, for the owner of the table where this role may give them away. The lock that attaching takes
+/// is one that neither readers nor writers wait for.
 pub(in crate::postgres) fn statements(schema: &str, ranges: &[Range], mut taken: Vec<String>) -> String {
     let mut sql = String::new();
     for range in ranges {
         let name = name(*range, &taken);
         let part = format!("{schema}.{}", quoted(&name));
+        let literal = part.replace('\'', "''");
         // Writing to a string does not fail.
         write!(
             sql,
             "create table {part} (like telemetry including all excluding indexes \
                  excluding identity);
+             do $owner$ begin
+                 execute format('alter table %s owner to %s', '{literal}'::regclass,
+                     (select relowner::regrole from pg_class where oid = 'telemetry'::regclass));
+             exception when insufficient_privilege then null;
+             end $owner$;
              alter table telemetry attach partition {part} \
                  for values from ({}) to ({});",
             bound(range.from),
