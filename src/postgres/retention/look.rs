@@ -79,9 +79,25 @@ pub(super) enum Kind {
     Hypertable { old: Vec<String>, all: usize },
     /// `all` that hold or held rows and are not of the future.
     Partitioned { old: plan::Partitions, all: usize, rows: Rows },
-    /// Or divided in another way. `source` stands for its own rows in a statement: tables that inherit from it
-    /// are their maker's.
-    Plain { rows: Rows, source: String },
+    /// Or divided in another way.
+    Plain { rows: Rows, source: OldRows },
+}
+
+/// Old rows in a statement: where they are, and what tells them.
+#[derive(Clone, Debug)]
+pub(super) struct OldRows {
+    pub(super) table: String,
+    pub(super) which: String,
+}
+
+impl OldRows {
+    fn of(table: &str, range: Range, cutoff: i64) -> Self {
+        let mut which = format!("ts < {}", literal(range.to.min(cutoff)));
+        if range.from != FIRST {
+            which = format!("ts >= {} and {which}", literal(range.from));
+        }
+        Self { table: table.to_owned(), which }
+    }
 }
 
 /// Those that have to be deleted one by one.
@@ -94,6 +110,11 @@ pub(super) struct Rows {
 }
 
 impl Look {
+    /// The old rows of a partition, by way of its table: it may be another role's, or gone by now.
+    pub(super) fn rows_of(&self, part: &Part) -> OldRows {
+        OldRows::of(&self.name, part.range, self.cutoff)
+    }
+
     /// Whether it is more than time alone makes old.
     pub(super) fn is_too_much(&self) -> Option<HeldUp> {
         let rows = |rows: &Rows| {
@@ -143,14 +164,16 @@ pub(super) async fn look(
         let parts = parts(session, name).await?;
         let mut old = plan::old(&parts, cutoff);
         for parts in [&mut old.whole, &mut old.swept] {
-            leave_out_empty(session, parts).await?;
+            leave_out_empty(session, name, parts, cutoff).await?;
         }
-        let swept: Vec<&str> = old.swept.iter().map(|part| part.name.as_str()).collect();
-        let rows = rows(session, name, &swept, cutoff, estimate).await?;
+        let swept = old.swept.iter().map(|part| OldRows::of(name, part.range, cutoff));
+        let rows = rows(session, name, &swept.collect::<Vec<_>>(), estimate).await?;
         Kind::Partitioned { old, all: plan::in_use(&parts, now), rows }
     } else {
-        let source = if has_heirs { format!("only {name}") } else { name.to_owned() };
-        let rows = rows(session, &source, &[&source], cutoff, estimate).await?;
+        // Tables that inherit from it are their maker's.
+        let table = if has_heirs { format!("only {name}") } else { name.to_owned() };
+        let source = OldRows::of(&table, Range { from: FIRST, to: LAST }, cutoff);
+        let rows = rows(session, &table, std::slice::from_ref(&source), estimate).await?;
         Kind::Plain { rows, source }
     };
     Ok(Some(Look { name: name.to_owned(), now, cutoff, has_arrival, kind }))
@@ -173,7 +196,8 @@ async fn parts(session: &mut Session, name: &str) -> Result<Vec<Part>, Failure> 
     let sql = format!(
         "select
             format('%I.%I', nspname, part.relname),
-            part.relnamespace = wide.relnamespace and pg_has_role(part.relowner, 'usage')
+            part.relnamespace = wide.relnamespace
+                and pg_has_role(part.relowner, 'usage') and pg_has_role(wide.relowner, 'usage')
                 and starts_with(part.relname, wide.relname)
                 and substr(part.relname, length(wide.relname) + 1) ~ '^{OUR_NAMES}',
             {FROM_MICROS}, {TO_MICROS},
@@ -201,9 +225,14 @@ async fn parts(session: &mut Session, name: &str) -> Result<Vec<Part>, Failure> 
 }
 
 /// In them there is nothing to remove: an empty `telemetry_older` stays, for what is late.
-async fn leave_out_empty(session: &mut Session, parts: &mut Vec<Part>) -> Result<(), Failure> {
+async fn leave_out_empty(
+    session: &mut Session,
+    name: &str,
+    parts: &mut Vec<Part>,
+    cutoff: i64,
+) -> Result<(), Failure> {
     for part in std::mem::take(parts) {
-        if count(session, &part.name, None, 1).await? > 0 {
+        if count_old(session, &OldRows::of(name, part.range, cutoff), 1).await? > 0 {
             parts.push(part);
         }
     }
@@ -212,32 +241,29 @@ async fn leave_out_empty(session: &mut Session, parts: &mut Vec<Part>) -> Result
 
 async fn rows(
     session: &mut Session,
-    name: &str,
-    swept: &[&str],
-    cutoff: i64,
+    table: &str,
+    swept: &[OldRows],
     estimate: i64,
 ) -> Result<Rows, Failure> {
-    let mut all = count(session, name, None, COUNTED_UP_TO + 1).await?;
+    let mut all = count(session, table, COUNTED_UP_TO + 1).await?;
     if all > COUNTED_UP_TO {
         all = all.max(estimate);
     }
     let mut old = 0;
-    for table in swept {
-        let limit = plan::more_than_a_third(all) - old;
-        old += count(session, table, Some(cutoff), limit).await?;
+    for rows in swept {
+        old += count_old(session, rows, plan::more_than_a_third(all) - old).await?;
     }
     Ok(Rows { old, all })
 }
 
 /// At most `limit`.
-async fn count(
-    session: &mut Session,
-    table: &str,
-    cutoff: Option<i64>,
-    limit: i64,
-) -> Result<i64, Failure> {
-    let before = cutoff.map_or(String::new(), |cutoff| format!("where ts < {}", literal(cutoff)));
-    let sql = format!("select count(*) from (select from {table} {before} limit {limit}) as found");
+async fn count_old(session: &mut Session, rows: &OldRows, limit: i64) -> Result<i64, Failure> {
+    count(session, &format!("{} where {}", rows.table, rows.which), limit).await
+}
+
+/// The same of all rows of `source`.
+async fn count(session: &mut Session, source: &str, limit: i64) -> Result<i64, Failure> {
+    let sql = format!("select count(*) from (select from {source} limit {limit}) as found");
     sqlx::query_scalar(AssertSqlSafe(sql))
         .persistent(false)
         .fetch_one(session.connection())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use sqlx::AssertSqlSafe;
 
-use super::look::{Kind, Look, literal, time};
+use super::look::{Kind, Look, OldRows, literal, time};
 use super::plan::Part;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::locks;
@@ -63,7 +63,7 @@ pub(super) async fn remove(
                 work.drop_part(part).await?;
             }
             for part in &old.swept {
-                work.sweep(&part.name).await?;
+                work.sweep(&look.rows_of(part)).await?;
             }
         }
         Kind::Plain { rows, .. } if rows.old == 0 => {}
@@ -189,12 +189,12 @@ impl Work<'_> {
 
     /// Deletes the older rows of a table in the order of their time, a slice of it at once: what cannot go
     /// yet is passed by.
-    async fn sweep(&mut self, table: &str) -> Result<(), Failure> {
+    async fn sweep(&mut self, rows: &OldRows) -> Result<(), Failure> {
         let mut from = None;
         loop {
             let started = Instant::now();
             let allowance = self.session.allowance(STATEMENT_LIMIT * 3);
-            let slice = within(allowance, self.delete_slice(table, from)).await?;
+            let slice = within(allowance, self.delete_slice(rows, from)).await?;
             let Some((to, deleted)) = slice else { return Ok(()) };
             self.went_on(0, deleted);
             let Some(to) = to else { return Ok(()) };
@@ -206,19 +206,18 @@ impl Work<'_> {
     /// How far it came, if not to the end, and how many rows it deleted. Nothing if it is another's to go on.
     async fn delete_slice(
         &mut self,
-        table: &str,
+        OldRows { table, which }: &OldRows,
         from: Option<DateTime<Utc>>,
     ) -> Result<Option<(Option<DateTime<Utc>>, u64)>, Failure> {
         if !self.begin(STATEMENT_LIMIT).await? {
             return Ok(None);
         }
         let find = format!(
-            "select ts from {table} where ts < $1 and ($2::timestamptz is null or ts > $2) \
+            "select ts from {table} where {which} and ($1::timestamptz is null or ts > $1) \
              order by ts offset {} limit 1",
             A_STEP - 1
         );
         let to: Option<DateTime<Utc>> = sqlx::query_scalar(AssertSqlSafe(find))
-            .bind(time(self.cutoff))
             .bind(from)
             .persistent(false)
             .fetch_optional(self.session.connection())
@@ -228,11 +227,10 @@ impl Work<'_> {
             .arrived_before
             .map_or(String::new(), |before| format!("and created_at < {}", literal(before)));
         let delete = format!(
-            "delete from {table} where ts < $1 and ($2::timestamptz is null or ts > $2) \
-             and ($3::timestamptz is null or ts <= $3) {arrived}"
+            "delete from {table} where {which} and ($1::timestamptz is null or ts > $1) \
+             and ($2::timestamptz is null or ts <= $2) {arrived}"
         );
         let deleted = sqlx::query(AssertSqlSafe(delete))
-            .bind(time(self.cutoff))
             .bind(from)
             .bind(to)
             .persistent(false)

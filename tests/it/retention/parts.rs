@@ -1,7 +1,8 @@
 //! Of partitions: what is in their way, who else is at it, and whose they are.
 
-use super::{await_run, service, with_partitions};
+use super::{await_run, report, service, with_partitions};
 use crate::harness::{Mosquitto, Postgres};
+use serde_json::Value;
 
 /// The partition that [`with_partitions`] makes for a day so many days ago.
 fn part(days: u32) -> String {
@@ -28,4 +29,35 @@ fn the_vacuum_of_an_old_partition_gives_way() {
     ingestor.await_ready();
     assert_eq!(await_run(&ingestor)["removed_partitions"], 2);
     assert!(!is_there(&postgres, &old));
+}
+
+#[test]
+fn partitions_of_another_role_lose_their_old_rows_by_way_of_the_table() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    with_partitions(&postgres, (24..33).rev());
+    let (like_ours, left) = (part(32), part(24));
+    postgres.execute(&format!(
+        "create table archive partition of telemetry for values from ('2020-01-01Z') to ('2021-01-01Z');
+         insert into telemetry (device_id, ts, temperature, humidity, battery, created_at)
+         values ('of others', '2020-06-01Z', 20, 50, 90, '2021-01-01Z');
+         create role keeper login password 'secret';
+         grant create on schema public to keeper;
+         do $$ declare part regclass; begin
+             for part in select oid from pg_class where relname ~ '^telemetry' and relkind in ('r', 'p')
+             loop execute format('alter table %s owner to keeper', part); end loop;
+         end $$;
+         create role other;
+         alter table archive owner to other;
+         alter table {like_ours} owner to other"
+    ));
+    let url = postgres.url_of("keeper", "secret");
+    let mut ingestor = service(&postgres, &broker).set("DATABASE_URL", url).start();
+    ingestor.await_ready();
+    let report = await_run(&ingestor);
+    assert_eq!(report["last_error"], Value::Null);
+    assert_eq!((&report["removed_partitions"], &report["removed_rows"]), (&1.into(), &51.into()));
+    assert_eq!(postgres.value(&format!("select count(*) from {like_ours}")), 0);
+    assert_eq!(postgres.value("select count(*) from archive"), 0);
+    assert_eq!(postgres.value(&format!("select count(*) from {left}")), 50);
+    assert_eq!(postgres.count(), 7 * 50);
 }
