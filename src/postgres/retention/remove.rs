@@ -60,7 +60,9 @@ pub(super) async fn remove(
         Kind::Hypertable { .. } => work.drop_chunks().await?,
         Kind::Partitioned { old, .. } => {
             for part in &old.whole {
-                work.drop_part(part).await?;
+                if let Dropped::NotYet = work.drop_part(part).await? {
+                    work.sweep(&look.rows_of(part)).await?;
+                }
             }
             for part in &old.swept {
                 work.sweep(&look.rows_of(part)).await?;
@@ -70,6 +72,16 @@ pub(super) async fn remove(
         Kind::Plain { source, .. } => work.sweep(source).await?,
     }
     Ok(work.removed)
+}
+
+/// What became of a partition.
+enum Dropped {
+    /// It is gone.
+    Now,
+    /// It is another ingestor's to drop.
+    ByOther,
+    /// Something came into it just now.
+    NotYet,
 }
 
 struct Work<'w> {
@@ -109,16 +121,16 @@ impl Work<'_> {
         Ok(is_ours)
     }
 
-    async fn drop_part(&mut self, part: &Part) -> Result<(), Failure> {
+    async fn drop_part(&mut self, part: &Part) -> Result<Dropped, Failure> {
         let mut attempt = 1;
         loop {
             let allowance = self.session.allowance(STATEMENT_LIMIT * 2);
             match within(allowance, self.try_drop(part)).await {
-                Ok(is_gone) => {
-                    if is_gone {
+                Ok(dropped) => {
+                    if let Dropped::Now = dropped {
                         self.went_on(1, 0);
                     }
-                    return Ok(());
+                    return Ok(dropped);
                 }
                 Err(failure)
                     if failure.sqlstate() == Some(locks::NOT_AVAILABLE) && attempt < ATTEMPTS =>
@@ -132,9 +144,9 @@ impl Work<'_> {
         }
     }
 
-    async fn try_drop(&mut self, part: &Part) -> Result<bool, Failure> {
+    async fn try_drop(&mut self, part: &Part) -> Result<Dropped, Failure> {
         if !self.begin(STATEMENT_LIMIT).await? {
-            return Ok(false);
+            return Ok(Dropped::ByOther);
         }
         if let Some(before) = self.arrived_before {
             let sql = format!(
@@ -149,7 +161,7 @@ impl Work<'_> {
                 .map_err(Failure::of_statement)?;
             if has_arrivals {
                 self.session.abandon().await?;
-                return Ok(false);
+                return Ok(Dropped::NotYet);
             }
         }
         self.session
@@ -161,7 +173,7 @@ impl Work<'_> {
             ))
             .await?;
         self.session.end().await?;
-        Ok(true)
+        Ok(Dropped::Now)
     }
 
     async fn drop_chunks(&mut self) -> Result<(), Failure> {

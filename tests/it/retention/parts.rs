@@ -1,6 +1,6 @@
 //! Of partitions: what is in their way, who else is at it, and whose they are.
 
-use super::{await_run, report, service, with_partitions};
+use super::{await_run, report, run, service, with_partitions};
 use crate::harness::{Mosquitto, Postgres};
 use serde_json::Value;
 
@@ -28,6 +28,24 @@ fn the_vacuum_of_an_old_partition_gives_way() {
     let mut ingestor = service(&postgres, &broker).start();
     ingestor.await_ready();
     assert_eq!(await_run(&ingestor)["removed_partitions"], 2);
+    assert!(!is_there(&postgres, &old));
+}
+
+#[test]
+fn a_partition_in_which_something_comes_late_loses_its_old_rows_and_goes_later() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    with_partitions(&postgres, (26..33).rev());
+    let old = part(32);
+    postgres.execute(&format!(
+        "update {old} set created_at = now() where ts = (select max(ts) from {old})"
+    ));
+    let mut ingestor = service(&postgres, &broker).start();
+    ingestor.await_ready();
+    let report = await_run(&ingestor);
+    assert_eq!((&report["removed_partitions"], &report["removed_rows"]), (&1.into(), &49.into()));
+    assert_eq!(postgres.value(&format!("select count(*) from {old}")), 1);
+    postgres.execute(&format!("update {old} set created_at = now() - interval '2 hours'"));
+    assert_eq!(run(&ingestor)["removed_partitions"], 2);
     assert!(!is_there(&postgres, &old));
 }
 
