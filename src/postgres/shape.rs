@@ -143,7 +143,7 @@ const PARTITIONS: &str = "
     select
         relname::text as name,
         pg_get_expr(relpartbound, oid) as bounds,
-        pg_total_relation_size(oid) as bytes
+        coalesce(pg_total_relation_size(oid), 0) as bytes
     from pg_class join pg_inherits on inhrelid = oid
     where inhparent = to_regclass('telemetry') and relispartition
     order by pg_get_expr(relpartbound, oid) like '%MINVALUE%' desc, pg_get_expr(relpartbound, oid)";

@@ -201,7 +201,9 @@ async fn parts(session: &mut Session, name: &str) -> Result<Vec<Part>, Failure> 
                 and starts_with(part.relname, wide.relname)
                 and substr(part.relname, length(wide.relname) + 1) ~ '^{OUR_NAMES}',
             {FROM_MICROS}, {TO_MICROS},
-            pg_total_relation_size(part.oid), pg_relation_size(part.oid) > 0
+            -- Nothing of one that another ingestor drops at this moment.
+            coalesce(pg_total_relation_size(part.oid), 0),
+            coalesce(pg_relation_size(part.oid) > 0, false)
         from pg_inherits
         join pg_class as part on part.oid = inhrelid
         join pg_namespace on pg_namespace.oid = part.relnamespace

@@ -29,6 +29,12 @@ const JUST_ARRIVED: i64 = 60 * 60 * 1_000_000;
 const ATTEMPTS: u32 = 120;
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// False where another ingestor has dropped it, or somebody keeps it as a table of its own.
+const IS_PART: &str = "
+    select exists (
+        select from pg_inherits where inhrelid = to_regclass($1) and inhparent = to_regclass($2)
+    )";
+
 /// One for all ingestors of a database: "iot-retn" in ASCII.
 const LOCK: i64 = 0x696f_742d_7265_746e;
 
@@ -78,7 +84,7 @@ pub(super) async fn remove(
 enum Dropped {
     /// It is gone.
     Now,
-    /// It is another ingestor's to drop.
+    /// It was, or it is another ingestor's to drop.
     ByOther,
     /// Something came into it just now.
     NotYet,
@@ -146,6 +152,17 @@ impl Work<'_> {
 
     async fn try_drop(&mut self, part: &Part) -> Result<Dropped, Failure> {
         if !self.begin(STATEMENT_LIMIT).await? {
+            return Ok(Dropped::ByOther);
+        }
+        let is_part: bool = sqlx::query_scalar(IS_PART)
+            .bind(&part.name)
+            .bind(self.table)
+            .persistent(false)
+            .fetch_one(self.session.connection())
+            .await
+            .map_err(Failure::of_statement)?;
+        if !is_part {
+            self.session.abandon().await?;
             return Ok(Dropped::ByOther);
         }
         if let Some(before) = self.arrived_before {

@@ -1,7 +1,7 @@
 //! Of partitions: what is in their way, who else is at it, and whose they are.
 
-use super::{await_run, report, run, service, with_partitions};
-use crate::harness::{Mosquitto, Postgres};
+use super::{TOKEN, await_run, report, run, service, with_partitions};
+use crate::harness::{Ingestor, Mosquitto, Postgres, eventually, eventually_eq, http};
 use serde_json::Value;
 
 /// The partition that [`with_partitions`] makes for a day so many days ago.
@@ -78,4 +78,40 @@ fn partitions_of_another_role_lose_their_old_rows_by_way_of_the_table() {
     assert_eq!(postgres.value("select count(*) from archive"), 0);
     assert_eq!(postgres.value(&format!("select count(*) from {left}")), 50);
     assert_eq!(postgres.count(), 7 * 50);
+}
+
+#[test]
+fn two_ingestors_take_what_the_other_has_dropped_for_done() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    with_partitions(&postgres, (20..25).rev());
+    postgres.execute(
+        "create table telemetry_older partition of telemetry for values from (minvalue) to ('2020-01-01Z')",
+    );
+    let mut ingestors: Vec<Ingestor> = ["one", "two"]
+        .map(|name| service(&postgres, &broker).set("MQTT_CLIENT_ID", name).start())
+        .into();
+    for ingestor in &mut ingestors {
+        ingestor.await_ready();
+        await_run(ingestor);
+    }
+    for _ in 0..4 {
+        with_partitions(&postgres, (31..43).rev());
+        std::thread::scope(|scope| {
+            for ingestor in &ingestors {
+                let address = ingestor.address();
+                scope.spawn(move || {
+                    let headers = format!("Authorization: Bearer {TOKEN}\r\n");
+                    http::request_with(address, "POST", "/admin/retention/run", &headers).unwrap()
+                });
+            }
+        });
+        eventually_eq("they are gone", &(5 * 50), || postgres.count());
+        for ingestor in &ingestors {
+            eventually("it is over", || (report(ingestor)["running"] == false).then_some(()));
+        }
+    }
+    for ingestor in &ingestors {
+        let said = ingestor.log_of("readings older than RETENTION_DAYS could not be removed");
+        assert!(said.is_empty(), "{said:?}");
+    }
 }
