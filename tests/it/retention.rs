@@ -222,7 +222,7 @@ fn clocks_that_disagree_hold_it_up_and_nobody_can_mean_that() {
 
 /// Not every Debian has TimescaleDB: these are its functions as they are documented. `tests/deploy/timescaledb.sh` has the real ones.
 #[test]
-fn of_a_hypertable_chunks_are_dropped_by_its_own_function() {
+fn of_a_hypertable_chunks_are_dropped_by_its_own_function_and_nobody_queues_behind_a_long_reader() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(FIRST_RELEASE);
     postgres.execute(
@@ -232,22 +232,43 @@ fn of_a_hypertable_chunks_are_dropped_by_its_own_function() {
          grant usage on schema timescaledb_information to public;
          grant select on timescaledb_information.hypertables to public;
          create table chunks as
-             select now() - interval '1 day' * (28 + number) as until from generate_series(1, 9) as number;
+             select format('chunk_%s', number) as name, now() - interval '1 day' * (28 + number) as until
+             from generate_series(1, 9) as number;
          grant all on chunks to public;
+         do 'begin for n in 1..9 loop execute format(''create table chunk_%s ()'', n); end loop; end';
          create function show_chunks(relation regclass, older_than timestamptz default 'infinity')
-             returns setof text language sql as
-             'select until::text from chunks where until <= older_than';
+             returns setof regclass language sql as
+             'select name::regclass from chunks where until <= older_than';
          create function drop_chunks(relation regclass, older_than timestamptz)
-             returns setof text language sql as
-             'delete from chunks where until <= older_than returning until::text'",
+             returns setof text language plpgsql as $$
+             declare chunk text;
+             begin
+                 for chunk in delete from chunks where until <= older_than returning name loop
+                     execute format('drop table %I', chunk);
+                     return next chunk;
+                 end loop;
+             end $$",
     );
     let mut ingestor = service(&postgres, &broker).start();
     ingestor.await_ready();
     let held_up = await_run(&ingestor)["held_up"].clone();
     assert!(held_up.as_str().unwrap().starts_with("8 of 9 partitions"), "{held_up}");
-    run(&ingestor);
-    assert_eq!(postgres.value("select count(*) from chunks"), 1);
-    assert_eq!(ingestor.metric("ingestor_retention_removed_partitions_total"), 8);
+
+    let (mut reader, mut behind) = (postgres.session(), postgres.session());
+    reader.execute("begin; select from chunk_9");
+    assert_eq!(ingestor.admin("POST", "/admin/retention/run", TOKEN).status, 200);
+    eventually("it is at it", || (self::report(&ingestor)["running"] == true).then_some(()));
+    behind.execute("set statement_timeout = '3s'");
+    for _ in 0..20 {
+        behind.execute("select from chunk_9");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(self::report(&ingestor)["running"], true);
+    reader.execute("rollback");
+    eventually_eq("they are gone", &1, || postgres.value("select count(*) from chunks"));
+    eventually_eq("they are counted", &8, || {
+        ingestor.metric("ingestor_retention_removed_partitions_total")
+    });
 }
 
 /// Two, of which the first fills `table`, the second `pumps`.

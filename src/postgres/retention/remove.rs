@@ -63,10 +63,12 @@ pub(super) async fn remove(
     };
     match &look.kind {
         Kind::Hypertable { old, .. } if old.is_empty() => {}
-        Kind::Hypertable { .. } => work.drop_chunks().await?,
+        Kind::Hypertable { old, .. } => {
+            work.drop_whole(Whole::Chunks(old)).await?;
+        }
         Kind::Partitioned { old, .. } => {
             for part in &old.whole {
-                if let Dropped::NotYet = work.drop_part(part).await? {
+                if let Dropped::NotYet = work.drop_whole(Whole::Partition(part)).await? {
                     work.sweep(&look.rows_of(part)).await?;
                 }
             }
@@ -80,11 +82,19 @@ pub(super) async fn remove(
     Ok(work.removed)
 }
 
-/// What became of a partition.
+/// What goes as a whole.
+#[derive(Clone, Copy)]
+enum Whole<'l> {
+    Partition(&'l Part),
+    /// All in one statement of TimescaleDB.
+    Chunks(&'l [String]),
+}
+
+/// What became of it.
 enum Dropped {
-    /// It is gone.
-    Now,
-    /// It was, or it is another ingestor's to drop.
+    /// So many are gone.
+    Now(u64),
+    /// It was gone, or it is another ingestor's to drop.
     ByOther,
     /// Something came into it just now.
     NotYet,
@@ -127,14 +137,18 @@ impl Work<'_> {
         Ok(is_ours)
     }
 
-    async fn drop_part(&mut self, part: &Part) -> Result<Dropped, Failure> {
+    async fn drop_whole(&mut self, whole: Whole<'_>) -> Result<Dropped, Failure> {
+        let limit = match whole {
+            Whole::Partition(_) => STATEMENT_LIMIT,
+            Whole::Chunks(_) => CHUNKS_LIMIT,
+        };
         let mut attempt = 1;
         loop {
-            let allowance = self.session.allowance(STATEMENT_LIMIT * 2);
-            match within(allowance, self.try_drop(part)).await {
+            let allowance = self.session.allowance(limit * 2);
+            match within(allowance, self.try_drop(whole, limit)).await {
                 Ok(dropped) => {
-                    if let Dropped::Now = dropped {
-                        self.went_on(1, 0);
+                    if let Dropped::Now(count) = dropped {
+                        self.went_on(count, 0);
                     }
                     return Ok(dropped);
                 }
@@ -150,10 +164,22 @@ impl Work<'_> {
         }
     }
 
-    async fn try_drop(&mut self, part: &Part) -> Result<Dropped, Failure> {
-        if !self.begin(STATEMENT_LIMIT).await? {
+    async fn try_drop(&mut self, whole: Whole<'_>, limit: Duration) -> Result<Dropped, Failure> {
+        if !self.begin(limit).await? {
             return Ok(Dropped::ByOther);
         }
+        let dropped = match whole {
+            Whole::Partition(part) => self.detach_and_drop(part).await?,
+            Whole::Chunks(names) => self.drop_chunks(names).await?,
+        };
+        match dropped {
+            Dropped::Now(_) => self.session.end().await?,
+            Dropped::ByOther | Dropped::NotYet => self.session.abandon().await?,
+        }
+        Ok(dropped)
+    }
+
+    async fn detach_and_drop(&mut self, part: &Part) -> Result<Dropped, Failure> {
         let is_part: bool = sqlx::query_scalar(IS_PART)
             .bind(&part.name)
             .bind(self.table)
@@ -162,7 +188,6 @@ impl Work<'_> {
             .await
             .map_err(Failure::of_statement)?;
         if !is_part {
-            self.session.abandon().await?;
             return Ok(Dropped::ByOther);
         }
         if let Some(before) = self.arrived_before {
@@ -177,7 +202,6 @@ impl Work<'_> {
                 .await
                 .map_err(Failure::of_statement)?;
             if has_arrivals {
-                self.session.abandon().await?;
                 return Ok(Dropped::NotYet);
             }
         }
@@ -189,31 +213,21 @@ impl Work<'_> {
                 name = part.name
             ))
             .await?;
-        self.session.end().await?;
-        Ok(Dropped::Now)
+        Ok(Dropped::Now(1))
     }
 
-    async fn drop_chunks(&mut self) -> Result<(), Failure> {
-        if !self.begin(CHUNKS_LIMIT).await? {
-            return Ok(());
-        }
-        let allowance = self.session.allowance(CHUNKS_LIMIT * 2);
-        let dropped = within(allowance, async {
-            let dropped: i64 = sqlx::query_scalar(
-                "select count(*) from drop_chunks(to_regclass($1), older_than => $2)",
-            )
-            .bind(self.table)
-            .bind(time(self.cutoff))
-            .persistent(false)
-            .fetch_one(self.session.connection())
-            .await
-            .map_err(Failure::of_statement)?;
-            self.session.end().await?;
-            Ok(dropped)
-        })
-        .await?;
-        self.went_on(u64::try_from(dropped).unwrap_or_default(), 0);
-        Ok(())
+    async fn drop_chunks(&mut self, names: &[String]) -> Result<Dropped, Failure> {
+        self.session.run(locks::exclusive(&names.join(", "))).await?;
+        let dropped: i64 = sqlx::query_scalar(
+            "select count(*) from drop_chunks(to_regclass($1), older_than => $2)",
+        )
+        .bind(self.table)
+        .bind(time(self.cutoff))
+        .persistent(false)
+        .fetch_one(self.session.connection())
+        .await
+        .map_err(Failure::of_statement)?;
+        Ok(Dropped::Now(u64::try_from(dropped).unwrap_or_default()))
     }
 
     /// Deletes the older rows of a table in the order of their time, a slice of it at once: what cannot go
