@@ -118,6 +118,37 @@ fn more_than_a_third_of_a_plain_table_waits_for_an_operator() {
     assert_eq!((devices(&postgres), postgres.count()), (vec!["new".to_owned()], 600));
 }
 
+#[test]
+fn what_an_operator_means_goes_also_where_counting_it_would_take_too_long() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.make_table();
+    insert(&postgres, "old", 31.0, 400);
+    insert(&postgres, "new", 1.0, 600);
+    // A second for each row that a run looks at, once it is slow; deleting has another limit.
+    postgres.execute(
+        "create table slow ();
+         create function seen() returns bool language plpgsql as $$ begin
+             if current_setting('statement_timeout') = '1min' and to_regclass('slow') is null then
+                 perform pg_sleep(1);
+             end if;
+             return true;
+         end $$;
+         create role keeper login password 'secret';
+         grant create on schema public to keeper;
+         grant all on all tables in schema public to keeper;
+         alter table telemetry owner to keeper;
+         alter table telemetry enable row level security, force row level security;
+         create policy seen on telemetry using (seen())",
+    );
+    let url = postgres.url_of("keeper", "secret");
+    let mut ingestor = service(&postgres, &broker).set("DATABASE_URL", url).start();
+    ingestor.await_ready();
+    assert!(await_run(&ingestor)["held_up"].is_string());
+    postgres.execute("drop table slow");
+    assert_eq!(run(&ingestor)["last_error"], Value::Null);
+    assert_eq!(postgres.count(), 600);
+}
+
 /// Partitions of a day each, with rows, so many days ago.
 fn with_partitions(postgres: &Postgres, days: impl Iterator<Item = u32>) {
     postgres.execute(PARTITIONED);

@@ -132,7 +132,7 @@ struct Due {
     /// Rows that would be deleted one by one.
     #[schema(example = 0)]
     rows: u64,
-    /// False if there are more than `rows`: they are counted up to a third of all.
+    /// False if there are more than `rows`: they are counted up to a third of all, and to a million.
     rows_exact: bool,
     /// Why it is not removed; null if it is.
     #[schema(required, example = json!(null))]

@@ -1,9 +1,9 @@
 //! What retention has to know of the table.
 
 use chrono::{DateTime, Utc};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::plan::{self, HeldUp, Part};
+use super::plan::{self, HeldUp, Part, Rows};
 use crate::postgres::failure::Failure;
 use crate::postgres::partitions::{
     BOUNDS, DAY, FIRST, FROM_MICROS, LAST, Range, SETTINGS, TO_MICROS,
@@ -100,13 +100,13 @@ impl OldRows {
     }
 }
 
-/// Those that have to be deleted one by one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
-    /// Not counted beyond a third of all.
-    pub(super) old: i64,
-    /// Estimated, if they are many.
-    pub(super) all: i64,
+/// What old rows are counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// To tell whether they are too many.
+    ToJudge,
+    /// To tell whether there are any.
+    IfAny,
 }
 
 impl Look {
@@ -117,16 +117,12 @@ impl Look {
 
     /// Whether it is more than time alone makes old.
     pub(super) fn is_too_much(&self) -> Option<HeldUp> {
-        let rows = |rows: &Rows| {
-            let is_much = rows.old >= plan::more_than_a_third(rows.all);
-            is_much.then_some(HeldUp::TooManyRows { all: rows.all })
-        };
         match &self.kind {
             Kind::Hypertable { old, all } => plan::are_too_many(old.len(), *all),
             Kind::Partitioned { old, all, rows: swept } => {
-                plan::are_too_many(old.whole.len(), *all).or_else(|| rows(swept))
+                plan::are_too_many(old.whole.len(), *all).or_else(|| swept.are_too_many())
             }
-            Kind::Plain { rows: all, .. } => rows(all),
+            Kind::Plain { rows, .. } => rows.are_too_many(),
         }
     }
 }
@@ -137,6 +133,7 @@ pub(super) async fn look(
     session: &mut Session,
     table: &str,
     days: u32,
+    counting: Counting,
 ) -> Result<Option<Look>, Failure> {
     let name = &*quoted(table);
     session.run(SETTINGS.to_owned()).await?;
@@ -167,13 +164,13 @@ pub(super) async fn look(
             leave_out_empty(session, name, parts, cutoff).await?;
         }
         let swept = old.swept.iter().map(|part| OldRows::of(name, part.range, cutoff));
-        let rows = rows(session, name, &swept.collect::<Vec<_>>(), estimate).await?;
+        let rows = rows(session, name, &swept.collect::<Vec<_>>(), estimate, counting).await?;
         Kind::Partitioned { old, all: plan::in_use(&parts, now), rows }
     } else {
         // Tables that inherit from it are their maker's.
         let table = if has_heirs { format!("only {name}") } else { name.to_owned() };
         let source = OldRows::of(&table, Range { from: FIRST, to: LAST }, cutoff);
-        let rows = rows(session, &table, std::slice::from_ref(&source), estimate).await?;
+        let rows = rows(session, &table, std::slice::from_ref(&source), estimate, counting).await?;
         Kind::Plain { rows, source }
     };
     Ok(Some(Look { name: name.to_owned(), now, cutoff, has_arrival, kind }))
@@ -246,16 +243,35 @@ async fn rows(
     table: &str,
     swept: &[OldRows],
     estimate: i64,
+    counting: Counting,
 ) -> Result<Rows, Failure> {
-    let mut all = count(session, table, COUNTED_UP_TO + 1).await?;
+    let mut all = 0;
+    if counting == Counting::ToJudge {
+        all = count(session, table, COUNTED_UP_TO + 1).await?;
+    }
     if all > COUNTED_UP_TO {
         all = all.max(estimate);
     }
-    let mut old = 0;
+    let (mut old, limit) = (0, plan::counted_of(all));
     for rows in swept {
-        old += count_old(session, rows, plan::more_than_a_third(all) - old).await?;
+        old += count_old(session, rows, limit - old).await?;
     }
-    Ok(Rows { old, all })
+    let (is_exact, mut guess) = (old < limit, 0_i64);
+    if !is_exact && counting == Counting::ToJudge {
+        for rows in swept {
+            guess = guess.saturating_add(guess_old(session, rows).await?);
+        }
+    }
+    Ok(Rows { old, is_exact, guess, all })
+}
+
+/// As PostgreSQL plans with it.
+async fn guess_old(session: &mut Session, rows: &OldRows) -> Result<i64, Failure> {
+    let sql = format!("explain select from {} where {}", rows.table, rows.which);
+    let lines = session.rows(sql).await?;
+    let first = lines.first().map(|line| line.try_get(0)).transpose();
+    // Of a plan that nobody can read, the worst.
+    Ok(first.map_err(Failure::of_statement)?.and_then(plan::rows_of_plan).unwrap_or(i64::MAX))
 }
 
 /// At most `limit`.

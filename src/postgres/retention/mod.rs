@@ -20,7 +20,7 @@ use super::session::Scope;
 use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::base::time::Timestamp;
 use crate::telemetry::mapping::BUILT_IN_TABLE;
-use look::{Look, look};
+use look::{Counting, Look, look};
 use plan::{Clocks, HeldUp};
 use remove::{Removed, remove};
 
@@ -36,7 +36,7 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 const AGAIN: Duration = Duration::from_secs(60);
 /// Until the table is prepared.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Counting up to a third of a large table.
+/// Counting rows of a large table.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// Clones share it.
@@ -120,8 +120,8 @@ impl Database {
         let mut report = self.retention.report();
         let Some(days) = self.retention.days else { return Ok(report) };
         for table in self.tables_of_readings() {
-            let look = within(QUERY_TIMEOUT, self.look_at_old(&table, days, QUERY_LIMIT)).await?;
-            if let Some(look) = look {
+            let look = self.look_at_old(&table, days, QUERY_LIMIT, Counting::ToJudge);
+            if let Some(look) = within(QUERY_TIMEOUT, look).await? {
                 let held_up = self.retention.doubt(&mut self.retention.lock(), &look);
                 report.due.push(look.due(&table, held_up.as_ref()));
             }
@@ -165,11 +165,12 @@ impl Database {
         table: &str,
         days: u32,
         limit: Duration,
+        counting: Counting,
     ) -> Result<Option<Look>, Failure> {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         session.set_scope(Scope::Transaction);
         session.begin(limit).await?;
-        let found = look(&mut session, table, days).await?;
+        let found = look(&mut session, table, days, counting).await?;
         session.end().await?;
         Ok(found)
     }
@@ -200,11 +201,19 @@ impl Database {
         days: u32,
         is_meant: &mut bool,
     ) -> Result<Option<HeldUp>, Failure> {
-        let look = within(LOOK_LIMIT * 2, self.look_at_old(table, days, LOOK_LIMIT)).await?;
-        let Some(look) = look else { return Ok(None) };
-        if let Some(doubt) = self.retention.may_remove(&look, is_meant) {
-            return Ok(Some(doubt));
-        }
+        let look = loop {
+            // What is meant need not be counted, which may take too long.
+            let was_meant = *is_meant;
+            let counting = if was_meant { Counting::IfAny } else { Counting::ToJudge };
+            let look = self.look_at_old(table, days, LOOK_LIMIT, counting);
+            let Some(look) = within(LOOK_LIMIT * 2, look).await? else { return Ok(None) };
+            match self.retention.may_remove(&look, is_meant) {
+                // It was the clock that was meant.
+                _ if was_meant && !*is_meant => {}
+                Some(doubt) => return Ok(Some(doubt)),
+                None => break look,
+            }
+        };
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         let before = self.retention.lock().now;
         let mut progress = |removed| self.retention.lock().now = before.with(removed);

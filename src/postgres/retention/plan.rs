@@ -140,9 +140,44 @@ pub(super) fn are_too_many(old: usize, all: usize) -> Option<HeldUp> {
     (old * 3 > all).then_some(HeldUp::TooManyPartitions { old, all })
 }
 
+/// Rows that have to be deleted one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// Those that were counted.
+    pub(super) old: i64,
+    /// Whether there are no more.
+    pub(super) is_exact: bool,
+    /// How many there are, as PostgreSQL guesses, where they are more than are counted.
+    pub(super) guess: i64,
+    /// All of the table; estimated, if they are many.
+    pub(super) all: i64,
+}
+
+impl Rows {
+    /// Whether so many at once are more than time alone makes old.
+    pub(super) fn are_too_many(self) -> Option<HeldUp> {
+        let is_much = self.old.max(self.guess) >= more_than_a_third(self.all);
+        is_much.then_some(HeldUp::TooManyRows { all: self.all })
+    }
+}
+
+/// No more old rows are counted.
+const MOST_COUNTED: i64 = 1_000_000;
+
+/// How many old rows are counted of so many rows.
+pub(super) fn counted_of(all: i64) -> i64 {
+    more_than_a_third(all).min(MOST_COUNTED)
+}
+
 /// How many rows have to be found to know that they are more than a third.
-pub(super) fn more_than_a_third(all: i64) -> i64 {
+fn more_than_a_third(all: i64) -> i64 {
     all / 3 + 1
+}
+
+/// The rows that the first line of a plan tells, as `explain` prints it.
+pub(super) fn rows_of_plan(line: &str) -> Option<i64> {
+    let (_, rows) = line.split_once(" rows=")?;
+    rows.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -211,6 +246,22 @@ mod tests {
         assert_eq!(at(5), (vec![], vec![FIRST, 0]));
         assert_eq!(at(29), (vec![FIRST, 10], vec![0]));
         assert_eq!(at(30), (vec![FIRST, 10, 20], vec![0]));
+    }
+
+    #[test]
+    fn of_a_large_table_a_guess_tells_what_is_too_much_where_counting_ends() {
+        assert_eq!([2, 3_000, 3_000_000_000].map(counted_of), [1, 1_001, MOST_COUNTED]);
+        let rows = |guess| Rows { old: MOST_COUNTED, is_exact: false, guess, all: 3_000_000_000 };
+        assert_eq!(rows(0).are_too_many(), None);
+        assert_eq!(rows(1_000_000_000).are_too_many(), None);
+        let held = rows(1_000_000_001).are_too_many().unwrap();
+        assert!(held.to_string().contains("a third of some 3000000000 rows"), "{held}");
+        let few = |old, all| Rows { old, is_exact: false, guess: 0, all }.are_too_many();
+        assert_eq!(few(333, 1_000), None);
+        assert!(few(334, 1_000).is_some());
+        let plan = "Index Only Scan using a on b rows_c  (cost=0.42..63.07 rows=1200 width=0)";
+        assert_eq!(rows_of_plan(plan), Some(1_200));
+        assert_eq!(rows_of_plan("Result"), None);
     }
 
     #[test]

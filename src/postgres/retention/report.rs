@@ -1,7 +1,7 @@
 //! What there is to remove, and what was, for whoever asks.
 
 use super::look::{Kind, Look};
-use super::plan::{self, HeldUp};
+use super::plan::HeldUp;
 use crate::base::time::Timestamp;
 
 /// What is to be removed, and what was.
@@ -38,7 +38,7 @@ pub struct Due {
     pub partitions: Vec<(String, Option<u64>)>,
     /// Of so many.
     pub partitions_total: u64,
-    /// Rows that would be deleted one by one, counted up to a third of all.
+    /// Rows that would be deleted one by one, counted up to a third of all, and to a million.
     pub rows: u64,
     /// Whether there are more.
     pub rows_exact: bool,
@@ -75,7 +75,7 @@ impl Look {
             }
             Kind::Plain { rows, .. } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
         };
-        let rows_exact = rows.is_none_or(|rows| rows.old < plan::more_than_a_third(rows.all));
+        let rows_exact = rows.is_none_or(|rows| rows.is_exact);
         Due {
             table: table.to_owned(),
             cutoff: Timestamp::from_micros(self.cutoff).unwrap_or(Timestamp::UNIX_EPOCH),
