@@ -120,7 +120,8 @@ impl Look {
         match &self.kind {
             Kind::Hypertable { old, all } => plan::are_too_many(old.len(), *all),
             Kind::Partitioned { old, all, rows: swept } => {
-                plan::are_too_many(old.whole.len(), *all).or_else(|| swept.are_too_many())
+                let used = old.whole.iter().filter(|part| part.is_used).count();
+                plan::are_too_many(used, *all).or_else(|| swept.are_too_many())
             }
             Kind::Plain { rows, .. } => rows.are_too_many(),
         }
@@ -223,7 +224,8 @@ async fn parts(session: &mut Session, name: &str) -> Result<Vec<Part>, Failure> 
     Ok(found.into_iter().map(part).collect())
 }
 
-/// In them there is nothing to remove: an empty `telemetry_older` stays, for what is late.
+/// In them there is nothing to remove: an empty `telemetry_older` stays, for what is late. Other partitions of
+/// ours go also if they were never used.
 async fn leave_out_empty(
     session: &mut Session,
     name: &str,
@@ -231,7 +233,9 @@ async fn leave_out_empty(
     cutoff: i64,
 ) -> Result<(), Failure> {
     for part in std::mem::take(parts) {
-        if count_old(session, &OldRows::of(name, part.range, cutoff), 1).await? > 0 {
+        let goes_empty = part.is_ours && part.range.from != FIRST;
+        let rows = OldRows::of(name, part.range, cutoff);
+        if goes_empty || count_old(session, &rows, 1).await? > 0 {
             parts.push(part);
         }
     }

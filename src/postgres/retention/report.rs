@@ -69,9 +69,10 @@ impl Look {
                 None,
             ),
             Kind::Partitioned { old, all, rows } => {
+                let never_used = old.whole.iter().filter(|part| !part.is_used).count();
                 let whole = old.whole.into_iter();
                 let whole = whole.map(|part| (part.name, Some(unsigned(part.bytes)))).collect();
-                (TableKind::Partitioned, whole, all, Some(rows))
+                (TableKind::Partitioned, whole, all + never_used, Some(rows))
             }
             Kind::Plain { rows, .. } => (TableKind::Plain, Vec::new(), 0, Some(rows)),
         };

@@ -81,6 +81,32 @@ fn partitions_of_another_role_lose_their_old_rows_by_way_of_the_table() {
 }
 
 #[test]
+fn old_partitions_of_ours_go_also_if_they_were_never_used() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    with_partitions(&postgres, (26..33).rev());
+    postgres.execute(
+        "create table telemetry_older partition of telemetry for values from (minvalue) to ('2019-01-01Z');
+         create table archive partition of telemetry for values from ('2019-01-01Z') to ('2019-02-01Z')",
+    );
+    let never_used: Vec<String> = (1..7).map(|day| format!("telemetry_p2020010{day}")).collect();
+    for (name, day) in never_used.iter().zip(1..) {
+        postgres.execute(&format!(
+            "create table {name} partition of telemetry
+                 for values from ('2020-01-0{day}Z') to ('2020-01-0{}Z')",
+            day + 1
+        ));
+    }
+    let mut ingestor = service(&postgres, &broker).start();
+    ingestor.await_ready();
+    let report = await_run(&ingestor);
+    assert_eq!(report["held_up"], Value::Null);
+    assert_eq!(report["removed_partitions"], 8);
+    assert!(never_used.iter().all(|name| !is_there(&postgres, name)));
+    // What is late or another's finds its place.
+    assert!(is_there(&postgres, "telemetry_older") && is_there(&postgres, "archive"));
+}
+
+#[test]
 fn two_ingestors_take_what_the_other_has_dropped_for_done() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     with_partitions(&postgres, (20..25).rev());
