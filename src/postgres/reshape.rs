@@ -128,10 +128,11 @@ impl Reshape {
         all
     }
 
+    /// All that attaching would look for.
     fn bound(&self) -> String {
         let boundary = partitions::bound(self.boundary.as_micros());
         format!(
-            "alter table telemetry add constraint {PARTITION_BOUND} check (ts < {boundary}) not valid"
+            "alter table telemetry add constraint {PARTITION_BOUND} check (ts is not null and ts < {boundary}) not valid"
         )
     }
 
@@ -225,7 +226,7 @@ impl Database {
                     session.abandon().await?;
                     patiently(session, DROP_BOUND).await?;
                     return Err(Failure::unavailable(format!(
-                        "there are rows dated {} or later: choose a later --boundary, or remove them",
+                        "there are rows dated {} or later, or without a date: choose a later --boundary, or remove them",
                         plan.boundary
                     )));
                 }

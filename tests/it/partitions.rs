@@ -439,6 +439,22 @@ fn partitions_belong_to_whom_the_table_belongs() {
 }
 
 #[test]
+fn a_table_whose_times_may_be_null_is_not_looked_through_in_the_exchange() {
+    let postgres = Postgres::start();
+    postgres.make_table();
+    postgres.execute(
+        "alter table telemetry alter ts drop not null;
+         insert into telemetry values ('a', now(), 1, 2, 3);
+         alter database iotdb set log_min_messages = debug1",
+    );
+    let done = partition(&Service::new(&postgres.url(), 1), &[]);
+    assert!(done.status.success(), "{done:?}");
+    let said =
+        r#"partition constraint for table "telemetry_older" is implied by existing constraints"#;
+    assert!(postgres.log_text().contains(said), "{}", postgres.log_text());
+}
+
+#[test]
 fn what_stands_in_the_way_is_named_and_nothing_is_changed() {
     let postgres = Postgres::start();
     postgres.make_table();
