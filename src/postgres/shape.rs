@@ -100,10 +100,13 @@ const KIND: &str = "
         to_regclass('pg_dist_partition') is not null,
         case relkind when 'p' then pg_get_partkeydef(pg_class.oid) end
     from pg_class where oid = to_regclass('telemetry')";
+/// By its parts: a name in a schema that this role may not use is no table to it.
 const IS_HYPERTABLE: &str = "
     select exists (
         select from timescaledb_information.hypertables
-        where format('%I.%I', hypertable_schema, hypertable_name)::regclass = to_regclass('telemetry')
+        join pg_namespace on nspname = hypertable_schema
+        join pg_class on relname = hypertable_name and relnamespace = pg_namespace.oid
+        where pg_class.oid = to_regclass($1)
     )";
 const IS_DISTRIBUTED: &str =
     "select exists (select from pg_dist_partition where logicalrelid = to_regclass('telemetry'))";
@@ -176,9 +179,9 @@ async fn shape(session: &mut Session) -> Result<Option<Shape>, Failure> {
     let Some((is_partitioned, has_timescale, has_citus, partitioned_by)) = kind else {
         return Ok(None);
     };
-    let kind = if has_timescale && is(session, IS_HYPERTABLE).await? {
+    let kind = if has_timescale && is_hypertable(session, "telemetry").await? {
         Kind::Hypertable
-    } else if has_citus && is(session, IS_DISTRIBUTED).await? {
+    } else if has_citus && is_distributed(session).await? {
         Kind::Distributed
     } else if is_partitioned {
         Kind::Partitioned
@@ -210,8 +213,18 @@ async fn shape(session: &mut Session) -> Result<Option<Shape>, Failure> {
     }))
 }
 
-async fn is(session: &mut Session, question: &'static str) -> Result<bool, Failure> {
-    sqlx::query_scalar(question)
+/// Whether TimescaleDB, which is there, keeps `table`, a quoted name.
+pub(super) async fn is_hypertable(session: &mut Session, table: &str) -> Result<bool, Failure> {
+    sqlx::query_scalar(IS_HYPERTABLE)
+        .bind(table)
+        .persistent(false)
+        .fetch_one(session.connection())
+        .await
+        .map_err(Failure::of_statement)
+}
+
+async fn is_distributed(session: &mut Session) -> Result<bool, Failure> {
+    sqlx::query_scalar(IS_DISTRIBUTED)
         .persistent(false)
         .fetch_one(session.connection())
         .await

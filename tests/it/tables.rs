@@ -377,3 +377,21 @@ fn a_schema_that_is_not_there_or_cannot_be_reached_is_said_in_a_line() {
     let output = run(&service.clone().set("DATABASE_URL", "mysql://x"));
     assert_eq!(output.status.code(), Some(64), "{output:?}");
 }
+
+#[test]
+fn a_hypertable_is_known_beside_others_in_schemas_that_the_role_may_not_use() {
+    let postgres = Postgres::start();
+    postgres.make_table();
+    postgres.execute(
+        "create schema hidden; create table hidden.telemetry ();
+         create schema timescaledb_information;
+         create view timescaledb_information.hypertables as
+             select schema::name as hypertable_schema, 'telemetry'::name as hypertable_name
+             from unnest(array['hidden', 'public']) as schema;
+         create role reader login password 'secret';
+         grant usage on schema timescaledb_information to reader;
+         grant select on timescaledb_information.hypertables, telemetry to reader",
+    );
+    let service = Service::new(&postgres.url_of("reader", "secret"), 1);
+    assert!(schema(&service, &["show"]).contains("a hypertable of TimescaleDB"));
+}

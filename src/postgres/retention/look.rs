@@ -9,6 +9,7 @@ use crate::postgres::partitions::{
     BOUNDS, DAY, FIRST, FROM_MICROS, LAST, Range, SETTINGS, TO_MICROS,
 };
 use crate::postgres::session::Session;
+use crate::postgres::shape::is_hypertable;
 use crate::postgres::table::quoted;
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
@@ -45,13 +46,6 @@ const TABLE: &str = "
                     and attname in ('device_id', 'ts')
             )
     ))";
-const IS_HYPERTABLE: &str = "
-    select exists (
-        select from timescaledb_information.hypertables
-        join pg_namespace on nspname = hypertable_schema
-        join pg_class on relname = hypertable_name and relnamespace = pg_namespace.oid
-        where pg_class.oid = to_regclass($1)
-    )";
 const CHUNKS: &str = "
     select
         array(select chunk::text from show_chunks(to_regclass($1), older_than => $2) as chunk),
@@ -175,15 +169,6 @@ pub(super) async fn look(
         Kind::Plain { rows, source }
     };
     Ok(Some(Look { name: name.to_owned(), now, cutoff, has_arrival, kind }))
-}
-
-async fn is_hypertable(session: &mut Session, name: &str) -> Result<bool, Failure> {
-    sqlx::query_scalar(IS_HYPERTABLE)
-        .bind(name)
-        .persistent(false)
-        .fetch_one(session.connection())
-        .await
-        .map_err(Failure::of_statement)
 }
 
 /// Name, whether it is ours, its bounds, its bytes, whether it has or had rows.
