@@ -23,6 +23,9 @@ const MOST_ROUND_TRIPS: u32 = 16;
 
 /// What PostgreSQL is told of how long the answer to a look may take: what it is, and what is there.
 pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
+/// Nobody goes without a word for so long between two statements of a transaction. A line that was cut would
+/// else keep its locks for as long as TCP believes in it, which is hours.
+const MOST_IDLE: &str = "'60s'";
 
 /// A setting of PostgreSQL, as an expression of SQL.
 pub(super) type Setting = (&'static str, &'static str);
@@ -154,7 +157,8 @@ impl Session {
         let limit = limit.as_millis();
         let mut sql = format!("select set_config('statement_timeout', '{limit}ms', true)");
         let settings = if self.is_ours { &[] } else { self.settings };
-        for (name, value) in settings {
+        let idle = ("idle_in_transaction_session_timeout", MOST_IDLE);
+        for (name, value) in settings.iter().chain([&idle]) {
             // Writing to a string does not fail.
             write!(sql, ", set_config('{name}', {value}, true)").ok();
         }

@@ -119,6 +119,26 @@ fn more_than_a_third_of_a_plain_table_waits_for_an_operator() {
 }
 
 #[test]
+fn the_locks_of_a_run_whose_line_is_cut_end_soon() {
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres.make_table();
+    insert(&postgres, "old", 31.0, 10);
+    insert(&postgres, "new", 1.0, 90);
+    postgres.execute(
+        "create table seen (patience text);
+         create function see() returns trigger language plpgsql as $$ begin
+             insert into seen values (current_setting('idle_in_transaction_session_timeout'));
+             return old;
+         end $$;
+         create trigger see before delete on telemetry for each row execute function see()",
+    );
+    let mut ingestor = service(&postgres, &broker).start();
+    ingestor.await_ready();
+    await_run(&ingestor);
+    assert_eq!(postgres.session().texts("select distinct patience from seen"), ["1min"]);
+}
+
+#[test]
 fn what_an_operator_means_goes_also_where_counting_it_would_take_too_long() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.make_table();
