@@ -71,6 +71,8 @@ section() {
 pack() {
     local target=$1 name="iot-ingestor-$VERSION-$1"
     scripts/package.sh --output "$OUT" --target "$target" ${BASE:+--base "$BASE"} || fail "there is no package"
+    [[ $target != "$(host_triple)" ]] || "${CARGO_TARGET_DIR:-target}/$target/${BUILD_PROFILE:-dist}/ingestor" --version ||
+        fail "what was built does not run"
     mkdir -p "$WORK_DIR/$name"
     cp "${CARGO_TARGET_DIR:-target}/$target/${BUILD_PROFILE:-dist}"/{ingestor,simulator} README.md CHANGELOG.md LICENSE-* Rocket.toml "$WORK_DIR/$name"
     "$(strip_of "$target")" "$WORK_DIR/$name"/{ingestor,simulator}
