@@ -1,9 +1,7 @@
 //! Which keys a table has.
 //!
-//! Keys that are sent along are looked up each by itself. Where that is refused ([`Spread`]), the rows of some
+//! Keys that are sent along are looked up each by itself. Where that is refused ([`super::spread`]), the rows of some
 //! devices and some times are asked for at once, and looked through here.
-//!
-//! [`Spread`]: super::spread::Spread
 
 use std::collections::HashSet;
 
@@ -59,9 +57,7 @@ impl Keys<'_> {
             where telemetry.device_id = any($1) and telemetry.ts = any($2)"
         );
         let mut known = Vec::with_capacity(self.device_ids.len());
-        for (device_ids, times) in
-            self.device_ids.chunks(AT_ONCE).zip(self.times.chunks(AT_ONCE))
-        {
+        for (device_ids, times) in self.device_ids.chunks(AT_ONCE).zip(self.times.chunks(AT_ONCE)) {
             let found: Vec<(String, DateTime<Utc>)> = sqlx::query_as(AssertSqlSafe(sql.as_str()))
                 .bind(device_ids)
                 .bind(times)

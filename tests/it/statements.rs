@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use crate::harness::{
-    Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading,
-    readings,
+    Ingestor, Mosquitto, Postgres, Publisher, Service, eventually, eventually_eq, reading, readings,
 };
 
 /// Days that have a partition each: 96 behind today, today, and three ahead.
@@ -300,8 +299,8 @@ fn rows_that_come_twice_to_tables_on_several_nodes_are_known_and_keep_nothing_pe
     let (mut postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres
         .execute("create role app login password 'secret'; grant create on schema public to app");
-    let service = Service::new(&postgres.url_of("app", "secret"), broker.port)
-        .set("ADMIN_TOKEN", TOKEN);
+    let service =
+        Service::new(&postgres.url_of("app", "secret"), broker.port).set("ADMIN_TOKEN", TOKEN);
     let mut ingestor = service.start();
     ingestor.await_ready();
     let mut devices = Publisher::connect(broker.port);
