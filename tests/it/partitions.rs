@@ -147,7 +147,8 @@ fn a_partition_that_somebody_else_has_made_meanwhile_helps_and_no_failure_is_see
     let mut ingestor = service.set("VALIDATE_MAX_FUTURE_SECS", 100 * 86_400).start();
     ingestor.await_ready();
     eventually("those ahead are there", || (partitions(&postgres).len() == 6).then_some(()));
-    let in_days = |days: i64| Reading { micros: now(0).micros + days * 86_400_000_000, ..reading(1) };
+    let in_days =
+        |days: i64| Reading { micros: now(0).micros + days * 86_400_000_000, ..reading(1) };
     let mut devices = Publisher::connect(broker.port);
     let mut other = postgres.session();
     other.execute(&format!("begin; select pg_advisory_xact_lock({LOCK})"));

@@ -223,7 +223,9 @@ impl Database {
     async fn make_chunk(&self, session: &mut Session, need: Need<'_>) -> Result<Outcome, Failure> {
         session.begin(STATEMENT_LIMIT).await?;
         // Nobody waits behind whoever waits for their turn.
-        let turn = format!("set local lock_timeout = '{TURN_LIMIT}'; select pg_advisory_xact_lock({LOCK})");
+        let turn = format!(
+            "set local lock_timeout = '{TURN_LIMIT}'; select pg_advisory_xact_lock({LOCK})"
+        );
         session.run(format!("{turn}; {SETTINGS}")).await?;
         let table: Option<(String, i64, bool)> = sqlx::query_as(TABLE)
             .persistent(false)
