@@ -9,7 +9,11 @@ use crate::postgres::table::{OLDER, quoted};
 
 /// Makes them, for the owner of the table where this role may give them away. The lock that attaching takes
 /// is one that neither readers nor writers wait for.
-pub(in crate::postgres) fn statements(schema: &str, ranges: &[Range], mut taken: Vec<String>) -> String {
+pub(in crate::postgres) fn statements(
+    schema: &str,
+    ranges: &[Range],
+    mut taken: Vec<String>,
+) -> String {
     let mut sql = String::new();
     for range in ranges {
         let name = name(*range, &taken);
