@@ -185,9 +185,11 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, 
         .await?;
     let is_there = first(&rows)?;
     if let Some(row) = rows.first() {
-        let (number, version): (i32, String) = (|| Ok((row.try_get(1)?, row.try_get(2)?)))()
-            .map_err(Failure::of_statement)?;
-        is_too_old(number, &version).map_or(Ok(()), |reason| Err(Failure::unavailable(reason)))?;
+        let version = || Ok((row.try_get(1)?, row.try_get(2)?));
+        let (number, version): (i32, String) = version().map_err(Failure::of_statement)?;
+        if let Some(reason) = is_too_old(number, &version) {
+            return Err(Failure::unavailable(reason));
+        }
     }
     // Whoever held the lock before us may have applied them.
     applied.extend(read(rows.get(1..).unwrap_or_default())?);

@@ -228,14 +228,15 @@ fn what_holds_up_the_gathering_of_names_holds_up_no_migration() {
 }
 
 #[test]
-fn a_migration_that_something_refuses_holds_up_no_row_and_comes_with_the_start_after_it_is_mended() {
+fn a_migration_that_something_refuses_holds_up_no_row_and_comes_with_the_start_after_it_is_mended()
+{
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
     postgres.execute(FIRST_RELEASE);
     postgres.execute(
-        "create function freeze() returns event_trigger language plpgsql as
+        "create function keep_out() returns event_trigger language plpgsql as
              $$ begin raise exception 'nobody alters a table before Monday'; end $$;
-         create event trigger freeze on ddl_command_start when tag in ('ALTER TABLE')
-             execute function freeze()",
+         create event trigger keep_out on ddl_command_start when tag in ('ALTER TABLE')
+             execute function keep_out()",
     );
     let ingestor = start(&postgres, &broker);
     let mut devices = Publisher::connect(broker.port);
@@ -246,7 +247,7 @@ fn a_migration_that_something_refuses_holds_up_no_row_and_comes_with_the_start_a
     assert!(said[0]["failure"].as_str().unwrap().contains("before Monday"), "{said:?}");
     assert_eq!(ingestor.metric("ingestor_db_failures_total"), 0);
     ingestor.stop();
-    postgres.execute("drop event trigger freeze");
+    postgres.execute("drop event trigger keep_out");
     let _ingestor = start(&postgres, &broker);
     await_migrated(&postgres);
     devices.publish_readings(500..600);
