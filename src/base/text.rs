@@ -50,8 +50,8 @@ pub(crate) fn share_out<T>(
         if at > 0 {
             line.push_str(BETWEEN);
         }
-        let share = least(text) + spare / (shown - at);
-        let told = told(text, share);
+        let room = least(text) + spare / (shown - at);
+        let told = told(text, room);
         spare = (spare + least(text)).saturating_sub(told.len());
         line.push_str(&told);
     }

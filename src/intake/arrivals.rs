@@ -93,13 +93,14 @@ impl Arrivals {
         None
     }
 
-    /// Whether there are times to be kept for what may become readings later. Whatever comes takes the next that
+    /// How many of so many times are to be kept for what may become readings later. Whatever comes takes the next that
     /// is free, so that a flood of what is rejected would move everybody's time into the future, and in the end
     /// by [`LEAP`]. What is put back of a letter that has come in such a flood has one time to itself, and with
     /// the others that it needs it may meet readings that came next.
-    pub(super) fn are_to_spare(&self, delivery: &Delivery) -> bool {
+    pub(super) fn to_spare(&self, delivery: &Delivery, times: usize) -> usize {
         let clock = delivery.received_at.as_micros();
-        self.newest.is_none_or(|newest| newest.saturating_sub(clock) <= LEAD)
+        let is_ahead = self.newest.is_some_and(|newest| newest.saturating_sub(clock) > LEAD);
+        if is_ahead { 1 } else { times }
     }
 
     /// So many times from that of `arrival` on, a microsecond apart, belong to its message.

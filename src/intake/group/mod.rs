@@ -278,8 +278,7 @@ impl Group {
             // What is cut off is never replayed.
             let is_whole = payload.len() <= PAYLOAD_MAX_BYTES && delivery.omitted == 0;
             if !parts.is_empty() && is_whole {
-                let are_to_spare = arrivals.are_to_spare(&delivery);
-                times = times.max(if are_to_spare { most_elements(payload) } else { 1 });
+                times = times.max(arrivals.to_spare(&delivery, most_elements(payload)));
             }
             if times > 0 {
                 let receipt = arrivals.receipt(&delivery, arrival);

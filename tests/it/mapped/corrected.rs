@@ -210,8 +210,9 @@ fn one_element_that_stays_bad_keeps_no_other_of_its_message_out_of_the_table() {
         assert_eq!(tables.map(values), [["0.5", "1", "1.5"]; 3]);
         assert_eq!(ingestor.metric("ingestor_dead_letters"), 3);
     }
-    let one = &setup.service.dead_letters()[0];
-    let answer = ingestor.admin("POST", &format!("/admin/dead-letters/{}/replay", one.id), TOKEN);
+    let letters = ingestor.admin("GET", "/admin/dead-letters", TOKEN).json();
+    let id = &letters["dead_letters"][0]["id"];
+    let answer = ingestor.admin("POST", &format!("/admin/dead-letters/{id}/replay"), TOKEN);
     let error = answer.error();
     assert!(answer.status == 422 && error.contains("warm") && error.contains('3'), "{error}");
     ingestor.stop();
