@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{COUNT, FIELDS, Field, Values};
 use super::mapping::convert::convert;
+use super::mapping::jsonb;
 use super::mapping::value::Raw;
 use super::mapping::{BUILT_IN_TABLE, Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
 use super::reading::Reading;
@@ -244,10 +245,10 @@ fn unfit(name: &str, reason: Reason, what: &str) -> Rejection {
 
 fn cell(raw: &Raw<'_>, kind: Kind) -> Result<Cell, (Reason, String)> {
     match (kind, raw) {
-        (Kind::Json, Raw::Object(text)) if text.contains("\\u0000") => {
-            Err((Reason::WrongType, "the object holds a null character".to_owned()))
-        }
-        (Kind::Json, Raw::Object(text)) => Ok(Cell::Json((*text).to_owned())),
+        (Kind::Json, Raw::Object(text)) => match jsonb::fault(text) {
+            Some(unfit) => Err(unfit),
+            None => Ok(Cell::Json((*text).to_owned())),
+        },
         (Kind::Json, other) => {
             Err((Reason::WrongType, format!("expected an object, found {}", other.what())))
         }
@@ -377,6 +378,37 @@ mod tests {
         ] {
             let rejection = power().of_json(json.as_bytes(), &rules, clock).unwrap_err();
             assert_eq!(rejection.reason, reason, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_taken_as_it_stands_if_postgresql_takes_it() {
+        let (rules, clock) = rules();
+        let row = |extra: &str| {
+            let json = format!(r#"{{"device_id":"a","timestamp":1759667696000,"extra":{extra}}}"#);
+            power().of_json(json.as_bytes(), &rules, clock)
+        };
+        let deep =
+            |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+        let long = format!(r#"{{"a":0.{}1}}"#, "0".repeat(5_000));
+        for good in [r#"{"a":[1.50,-2E+3,{"b":"ü\ud83d\ude00\\u0000"}]}"#, &deep(100), &long] {
+            let Ok(Record::Mapped(row)) = row(good) else { panic!("{good}") };
+            assert_eq!(row.cells.last(), Some(&(1, Cell::Json(good.to_owned()))));
+        }
+        let long = format!(r#"{{"a":0.{}1}}"#, "0".repeat(20_000));
+        for (bad, reason) in [
+            (r#"{"a":"\u0000"}"#, Reason::WrongType),
+            (r#"{"a\\\u0000":1}"#, Reason::WrongType),
+            (r#"{"a":["\ud800"]}"#, Reason::WrongType),
+            (r#"{"\udc00":1}"#, Reason::WrongType),
+            (r#"{"a":1e-20000}"#, Reason::NumberOutOfRange),
+            (r#"{"a":[0e-20000]}"#, Reason::NumberOutOfRange),
+            (r#"{"a":1E+200000}"#, Reason::NumberOutOfRange),
+            (long.as_str(), Reason::NumberOutOfRange),
+            (&*deep(200), Reason::WrongType),
+            (&*deep(50_000), Reason::WrongType),
+        ] {
+            assert_eq!(row(bad).map_err(|why| why.reason), Err(reason), "{bad:.80}");
         }
     }
 

@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use super::jsonb::is_numeric;
 use super::path::Step;
 use super::scan::Key;
 use super::value::{Literal, Raw, push_quoted};
@@ -19,7 +20,7 @@ use super::value::{Literal, Raw, push_quoted};
 /// Deeper than this a value is left out.
 const MOST_LEVELS: usize = 32;
 
-/// Longest number that is kept as one: PostgreSQL's numeric has an end.
+/// Longest number that is kept as one.
 const NUMBER_MAX_BYTES: usize = 64;
 
 /// An object to be.
@@ -67,7 +68,8 @@ impl<'a> Flat<'a> {
         if self.missing.iter().any(|literal| literal.is_written(raw)) {
             return;
         }
-        let is_plain = |text: &str| text.len() <= NUMBER_MAX_BYTES && is_finite(text);
+        let is_plain =
+            |text: &str| text.len() <= NUMBER_MAX_BYTES && is_finite(text) && is_numeric(text);
         let (value, is_text) = match raw {
             Raw::Bool(true) => ("true", false),
             Raw::Bool(false) => ("false", false),
@@ -202,6 +204,18 @@ mod tests {
     fn a_number_beyond_a_double_is_kept_as_text_and_the_first_of_a_name_stays() {
         assert_eq!(flat(r#"{"a":1e999}"#, 64).as_deref(), Some(r#"{"a":"1e999"}"#));
         assert_eq!(flat(r#"{"a_b":1,"a":{"b":2}}"#, 64).as_deref(), Some(r#"{"a_b":1}"#));
+    }
+
+    #[test]
+    fn a_number_that_postgresql_refuses_is_kept_as_text() {
+        for number in ["1e-20000", "0e-20000", "0E-9999999999999999999999", "0e99999999"] {
+            let expected = format!(r#"{{"a":"{number}"}}"#);
+            assert_eq!(flat(&format!(r#"{{"a":{number}}}"#), 64), Some(expected));
+        }
+        for number in ["1e-300", "-1.50E+0300", "0e0", "-0.0", "9007199254740993"] {
+            let json = format!(r#"{{"a":{number}}}"#);
+            assert_eq!(flat(&json, 64).as_deref(), Some(&*json));
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod fill;
 mod format;
 mod found;
 mod identity;
+pub(super) mod jsonb;
 mod keys;
 mod outline;
 mod own;
