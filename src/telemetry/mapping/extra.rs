@@ -8,13 +8,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::jsonb::is_numeric;
 use super::path::Step;
-use super::scan::Key;
 use super::value::{Literal, Raw, push_quoted};
 
 /// Deeper than this a value is left out.
@@ -150,7 +149,12 @@ impl<'de> Visitor<'de> for Inside<'_, '_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key)? {
+        while let Some(key) = map.next_key::<&'de RawValue>()? {
+            let Raw::Text(key) = Raw::of_json(key.get()) else {
+                // It is not Unicode, which is no reason to leave out those behind it.
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
             let is_key = |step: &Step| matches!(step, Step::Key(other) if *other == key);
             self.add(&key, is_key, map.next_value()?);
         }
@@ -204,6 +208,13 @@ mod tests {
     fn a_number_beyond_a_double_is_kept_as_text_and_the_first_of_a_name_stays() {
         assert_eq!(flat(r#"{"a":1e999}"#, 64).as_deref(), Some(r#"{"a":"1e999"}"#));
         assert_eq!(flat(r#"{"a_b":1,"a":{"b":2}}"#, 64).as_deref(), Some(r#"{"a_b":1}"#));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_left_out_and_those_behind_it_are_not() {
+        let json = r#"{"a":1,"\ud800":{"b":2},"c":{"\udc00":3,"\u00fc":4},"d\u0000":5}"#;
+        let expected = "{\"a\":1,\"c_ü\":4,\"d\u{fffd}\":5}";
+        assert_eq!(flat(json, 64).as_deref(), Some(expected));
     }
 
     #[test]

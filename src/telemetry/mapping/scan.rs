@@ -206,7 +206,7 @@ impl<'de> DeserializeSeed<'de> for Element<'_, '_, 'de> {
 }
 
 /// A key of an object, borrowed if it can be.
-pub(super) struct Key;
+struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;
