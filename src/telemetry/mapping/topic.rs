@@ -139,32 +139,41 @@ impl Except {
         if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Exactly(_))) {
             return false;
         }
-        matches(&self.levels, Some(topic))
+        matches(&self.levels, topic)
     }
 }
 
-/// Whether `levels` match what is left of a topic, none if nothing is.
-fn matches(levels: &[Level], topic: Option<&str>) -> bool {
-    let (level, levels) = match (levels.split_first(), topic) {
-        (None, topic) => return topic.is_none(),
-        (Some((Level::Rest, _)), _) => return true,
-        (Some((Level::SomeRest, _)), topic) => return topic.is_some(),
-        (Some((level, levels)), _) => (level, levels),
-    };
-    let Some(topic) = topic else { return false };
-    let (first, mut behind) = split_level(topic);
-    match level {
-        Level::Exactly(text) => text == first && matches(levels, behind),
-        Level::Some => {
-            while let Some(topic) = behind {
-                if matches(levels, behind) {
-                    return true;
-                }
-                behind = split_level(topic).1;
+/// Whether `levels` match a topic. Of what a `...` stands for the least is tried first, and more of it only
+/// for the last one: what matched before it goes on to match, however much that one takes.
+fn matches(levels: &[Level], topic: &str) -> bool {
+    // What is left of both; no topic if nothing is.
+    let (mut levels, mut left) = (levels, Some(topic));
+    // Behind the last `...`, and from where on it stands for a level more.
+    let mut again: Option<(&[Level], &str)> = None;
+    loop {
+        let matched = match (levels.split_first(), left) {
+            (None, None) | (Some((Level::Rest, _)), _) | (Some((Level::SomeRest, _)), Some(_)) => {
+                return true;
             }
-            matches(levels, None)
-        }
-        Level::Any | Level::Rest | Level::SomeRest => matches(levels, behind),
+            (Some((level, behind)), Some(topic)) => {
+                let (first, rest) = split_level(topic);
+                if *level == Level::Some {
+                    again = rest.map(|rest| (behind, rest));
+                }
+                let is_match = !matches!(level, Level::Exactly(text) if text != first);
+                is_match.then_some((behind, rest))
+            }
+            _ => None,
+        };
+        (levels, left) = match (matched, again) {
+            (Some(matched), _) => matched,
+            (None, Some((behind, topic))) => {
+                let rest = split_level(topic).1;
+                again = rest.map(|rest| (behind, rest));
+                (behind, rest)
+            }
+            (None, None) => return false,
+        };
     }
 }
 
@@ -234,6 +243,8 @@ fn span(topic: &str, at: usize) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -296,6 +307,46 @@ mod tests {
         ];
         for (filter, topic, is_match) in table {
             assert_eq!(Except::parse(filter).unwrap().matches(topic), is_match, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn three_dots_that_stand_there_again_and_again_are_found_in_one_go() {
+        let except = Except::parse("a/.../b/.../b/.../b/.../c").unwrap();
+        let topic = format!("a{}", "/b".repeat(30_000));
+        assert!(!except.matches(&topic));
+        assert!(except.matches(&format!("{topic}/c")));
+    }
+
+    /// What a filter matches, with no regard to how long it takes.
+    fn is_matched(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            ([], []) | (["#"], _) => true,
+            ([first @ ("..." | "+"), filter @ ..], [_, topic @ ..]) => {
+                let most = if *first == "..." { topic.len() } else { 0 };
+                (0..=most).any(|at| is_matched(filter, &topic[at..]))
+            }
+            ([first, filter @ ..], [level, topic @ ..]) => {
+                first == level && is_matched(filter, topic)
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_out_is_what_is_found_by_trying_everything(
+            filter in proptest::collection::vec(
+                prop_oneof![Just("..."), Just("+"), Just("a"), Just("b")], 1..8),
+            has_rest in any::<bool>(),
+            topic in proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("")], 1..9),
+        ) {
+            let mut filter = filter;
+            if has_rest {
+                filter.push("#");
+            }
+            let Ok(except) = Except::parse(&filter.join("/")) else { return Ok(()) };
+            prop_assert_eq!(except.matches(&topic.join("/")), is_matched(&filter, &topic));
         }
     }
 }
