@@ -1,5 +1,7 @@
 //! Which filters match a topic: a trie over the levels of all of them.
 
+use std::collections::BTreeMap;
+
 use smallvec::SmallVec;
 
 use super::topic::{Filter, Level, split_level};
@@ -24,8 +26,8 @@ pub(super) struct Dispatch {
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// By their text, in its order.
-    exactly: Vec<(String, Node)>,
+    /// By their text.
+    exactly: BTreeMap<String, Node>,
     any: Option<Box<Node>>,
     /// Filters that go on with `#`.
     rest: Vec<Candidate>,
@@ -41,14 +43,7 @@ impl Dispatch {
         let mut node = &mut self.root;
         for level in &filter.levels {
             node = match level {
-                Level::Exactly(text) => {
-                    let at = node.exactly.binary_search_by(|(other, _)| other.cmp(text));
-                    let at = at.unwrap_or_else(|at| {
-                        node.exactly.insert(at, (text.clone(), Node::default()));
-                        at
-                    });
-                    &mut node.exactly[at].1
-                }
+                Level::Exactly(text) => node.exactly.entry(text.clone()).or_default(),
                 Level::Any => node.any.get_or_insert_default(),
                 Level::Rest => return node.rest.push(candidate),
                 Level::SomeRest | Level::Some => return node.some_rest.push(candidate),
@@ -68,6 +63,11 @@ impl Dispatch {
         }
         found
     }
+
+    /// Calls `found` with each filter that matches a topic which `filter` matches too.
+    pub(super) fn overlapping(&self, filter: &Filter, found: &mut impl FnMut(Candidate)) {
+        self.root.overlapping(&filter.levels, true, found);
+    }
 }
 
 impl Node {
@@ -86,12 +86,56 @@ impl Node {
             return;
         }
         let (level, behind) = split_level(topic);
-        if let Ok(at) = self.exactly.binary_search_by(|(text, _)| text.as_str().cmp(level)) {
-            self.exactly[at].1.find(behind, false, found);
+        if let Some(node) = self.exactly.get(level) {
+            node.find(behind, false, found);
         }
         if let Some(any) = self.any.as_ref().filter(|_| !is_brokers) {
             any.find(behind, false, found);
         }
+    }
+}
+
+impl Node {
+    fn overlapping(&self, levels: &[Level], is_first: bool, found: &mut impl FnMut(Candidate)) {
+        let Some((level, levels)) = levels.split_first() else {
+            return self.end.iter().chain(&self.rest).copied().for_each(found);
+        };
+        match level {
+            Level::Exactly(text) => {
+                // As in a topic, no wildcard stands for a level that the broker has made itself.
+                if !is_first || !text.starts_with('$') {
+                    self.rest.iter().chain(&self.some_rest).copied().for_each(&mut *found);
+                    if let Some(any) = &self.any {
+                        any.overlapping(levels, false, found);
+                    }
+                }
+                if let Some(node) = self.exactly.get(text) {
+                    node.overlapping(levels, false, found);
+                }
+            }
+            Level::Any => {
+                self.rest.iter().chain(&self.some_rest).copied().for_each(&mut *found);
+                self.behind(is_first).for_each(|node| node.overlapping(levels, false, found));
+            }
+            Level::Rest => self.all(is_first, found),
+            Level::SomeRest | Level::Some => self.all_behind(is_first, found),
+        }
+    }
+
+    /// What one more level leads to, whichever it is.
+    fn behind(&self, is_first: bool) -> impl Iterator<Item = &Self> {
+        let is_met = move |(text, _): &(&String, &Self)| !is_first || !text.starts_with('$');
+        self.exactly.iter().filter(is_met).map(|(_, node)| node).chain(self.any.as_deref())
+    }
+
+    fn all(&self, is_first: bool, found: &mut impl FnMut(Candidate)) {
+        self.end.iter().copied().for_each(&mut *found);
+        self.all_behind(is_first, found);
+    }
+
+    fn all_behind(&self, is_first: bool, found: &mut impl FnMut(Candidate)) {
+        self.rest.iter().chain(&self.some_rest).copied().for_each(&mut *found);
+        self.behind(is_first).for_each(|node| node.all(false, found));
     }
 }
 
@@ -232,6 +276,24 @@ mod tests {
         assert_eq!(of("a/b", "c/+"), None);
         assert_eq!(of("+/+", "a/b/c"), None);
         assert_eq!(of("+/x/#", "$SYS/+/y"), None);
+    }
+
+    #[test]
+    fn the_filters_that_overlap_with_one_are_those_that_share_a_topic_with_it() {
+        let filters = [
+            "#", "+", "a", "a/#", "a/+", "a/{x...}", "+/b", "+/#", "+/{x...}", "a/b", "a/b/#",
+            "a/b/c", "+/+/c", "/", "b/c", "{x...}", "$SYS/#", "$SYS/+", "$SYS/b", "$SYS",
+        ];
+        let dispatch = dispatch(&filters);
+        for one in filters.map(|text| Filter::parse(text).unwrap()) {
+            let mut found = Vec::new();
+            dispatch.overlapping(&one, &mut |candidate| found.push(candidate.mapping));
+            found.sort_unstable();
+            let expected: Vec<usize> = (0..filters.len())
+                .filter(|at| shared_topic(&one, &Filter::parse(filters[*at]).unwrap()).is_some())
+                .collect();
+            assert_eq!(found, expected, "{}", one.text);
+        }
     }
 
     #[test]

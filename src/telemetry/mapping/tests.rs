@@ -632,6 +632,45 @@ fn subscriptions_leave_out_what_another_one_brings() {
     );
 }
 
+#[test]
+fn thousands_of_filters_are_compared_in_a_moment() {
+    let topics = |mapping: usize| -> String {
+        let of = |at: usize| format!("\"site/{}/{{d}}/m{mapping}/x{at}\"", at % 4);
+        (0..256).map(of).collect::<Vec<_>>().join(", ")
+    };
+    let toml: String = (0..32)
+        .map(|mapping| {
+            with("fields = [\"a\"]\n")
+                .replace("\"m\"", &format!("\"m{mapping}\""))
+                .replace("\"t/{d}\"", &format!("[{}]", topics(mapping)))
+        })
+        .collect();
+    let mappings = compiled(&toml).unwrap();
+    let own =
+        ["site/0/a/m3/#".to_owned(), "site/+/b/m31/x9".to_owned(), "site/1/+/m7/#".to_owned()];
+    // What the last of them covers is left out. Each pair parsed anew takes longer than a test may.
+    assert_eq!(mappings.subscriptions(&own).len(), 3 + 32 * 256 - 64);
+    let warnings = mappings.warnings(&own);
+    assert_eq!(warnings.len(), 64 + 1, "{warnings:?}");
+    assert!(warnings.iter().any(|line| {
+        line.starts_with(
+            "the topic filters `site/+/b/m31/x9` and `site/1/+/m31/x9` both match `site/1/b/m31/x9`: some brokers",
+        )
+    }));
+}
+
+#[test]
+fn of_filters_that_overlap_without_end_a_hundred_are_named_and_the_others_counted() {
+    let topics: Vec<String> = (0..40).map(|at| format!("\"+/x{at}/#\", \"y{at}/#\"")).collect();
+    let toml = with("fields = [\"a\"]\n")
+        .replace("\"t/{d}\"", &format!("[{}]", topics.join(", ")))
+        .replace("\"{d}\"", "\"d\"");
+    let warnings = compiled(&toml).unwrap().warnings(&["y0/#".to_owned()]);
+    assert_eq!(warnings.len(), 101);
+    assert!(warnings[0].contains("`y0/#` and `+/x0/#` both match `y0/x0`"), "{}", warnings[0]);
+    assert_eq!(warnings[100], "1500 more pairs of topic filters overlap, and are not shown");
+}
+
 proptest! {
     #[test]
     fn whatever_comes_is_a_row_or_a_rejection_that_names_its_mapping(
