@@ -6,7 +6,7 @@ use super::compiled::{Mapping, One, Piece, Retained, SILENT_AFTER_MAX_SECS, Temp
 use super::field::{Field, MOST_PATHS, is_name, name_fault};
 use super::format::{Format, MANY};
 use super::keys::{Keys, literals, texts};
-use super::parts::{MOST_ENTRIES, Reader, too_many};
+use super::parts::{MOST_ENTRIES, MOST_TOPICS, Reader, too_many};
 use super::path::{Container, Path, parse_each};
 use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS, SilentAfter};
 use super::topic::{Except, Filter};
@@ -119,7 +119,7 @@ fn read_filters(keys: &mut Keys<'_, '_>) -> Vec<Filter> {
         }
         return Vec::new();
     };
-    too_many(keys, "topic", texts.len());
+    too_many(keys, "topic", texts.len(), MOST_TOPICS);
     let mut filters = Vec::new();
     for text in texts {
         match Filter::parse(text) {
@@ -132,7 +132,7 @@ fn read_filters(keys: &mut Keys<'_, '_>) -> Vec<Filter> {
 
 fn read_except(keys: &mut Keys<'_, '_>) -> Vec<Except> {
     let texts = keys.texts("except").unwrap_or_default();
-    too_many(keys, "except", texts.len());
+    too_many(keys, "except", texts.len(), MOST_ENTRIES);
     let mut except = Vec::new();
     for text in texts {
         match Except::parse(text) {
@@ -166,7 +166,7 @@ fn read_missing(keys: &mut Keys<'_, '_>) -> Vec<Literal> {
             .unexpected("missing", "a list of words and numbers", value)
             .unwrap_or_default();
     };
-    too_many(keys, "missing", words.len());
+    too_many(keys, "missing", words.len(), MOST_ENTRIES);
     words
 }
 

@@ -16,13 +16,16 @@ use super::tree::{Slot, Tree};
 const EXTRA_ENTRIES: usize = 64;
 const EXTRA_MAX_ENTRIES: usize = 1_024;
 
-/// More filters, conditions or words of one kind are in no mapping.
+/// More filters of `except`, conditions or words of one kind are in no mapping.
 pub(super) const MOST_ENTRIES: usize = 256;
 
-/// Notes that a list is too long.
-pub(super) fn too_many(keys: &mut Keys<'_, '_>, key: &str, count: usize) {
-    if count > MOST_ENTRIES {
-        keys.mistake(format_args!("{key}: has {count} entries, {MOST_ENTRIES} are allowed"));
+/// More topics are in no mapping.
+pub(super) const MOST_TOPICS: usize = 1_000;
+
+/// Notes that a list is longer than `most`.
+pub(super) fn too_many(keys: &mut Keys<'_, '_>, key: &str, count: usize, most: usize) {
+    if count > most {
+        keys.mistake(format_args!("{key}: has {count} entries, {most} are allowed"));
     }
 }
 
@@ -117,7 +120,7 @@ impl Reader<'_> {
         if let Some(dict) = keys.dict("when") {
             flatten(dict, "", &mut wanted);
         }
-        too_many(keys, "when", wanted.len());
+        too_many(keys, "when", wanted.len(), MOST_ENTRIES);
         for (path, value) in wanted {
             let any_of = literals(value).filter(|values| !values.is_empty()).unwrap_or_else(|| {
                 keys.mistake(format_args!(
@@ -131,7 +134,7 @@ impl Reader<'_> {
             }
         }
         let paths = keys.texts("has").unwrap_or_default();
-        too_many(keys, "has", paths.len());
+        too_many(keys, "has", paths.len(), MOST_ENTRIES);
         for path in paths {
             match Path::parse(path) {
                 Ok(path) => has.push((path.clone(), self.tree.slot(&path))),

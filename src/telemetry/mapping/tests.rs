@@ -671,6 +671,38 @@ fn of_filters_that_overlap_without_end_a_hundred_are_named_and_the_others_counte
     assert_eq!(warnings[100], "1500 more pairs of topic filters overlap, and are not shown");
 }
 
+#[test]
+fn each_of_32_mappings_with_1_000_topics_takes_its_own_messages() {
+    let at_most = |topics: usize| {
+        let all: Vec<String> = (0..topics).map(|at| format!("\"t/{{d}}/{at}\"")).collect();
+        with("fields = [\"a\"]").replace("\"t/{d}\"", &format!("[{}]", all.join(", ")))
+    };
+    assert!(compiled(&at_most(1_000)).is_ok());
+    let found = compiled(&at_most(1_001)).unwrap_err();
+    assert_eq!(found, ["mapping \"m\": topic: has 1001 entries, 1000 are allowed"]);
+    let mut toml = String::new();
+    for mapping in 0..32 {
+        let topics: Vec<String> = (0..1_000)
+            .filter(|at| at % 32 == mapping)
+            .map(|at| format!("\"hall/{}/{{d}}/{at}/#\"", at / 100))
+            .collect();
+        toml += &with("fields = [\"a\"]\n")
+            .replace("\"m\"", &format!("\"m{mapping}\""))
+            .replace("\"t/{d}\"", &format!("[{}]", topics.join(", ")));
+    }
+    let mappings = compiled(&toml).unwrap();
+    assert_eq!(mappings.subscriptions(&[]).len(), 1_000);
+    assert_eq!(mappings.warnings(&[]), [""; 0]);
+    for at in 0..1_000 {
+        let topic = format!("hall/{}/press {at}/{at}/state", at / 100);
+        let (fate, outcomes) = decide(&mappings, &topic, br#"{"a":1}"#);
+        assert!(matches!(fate, Fate::Taken(mapping) if mapping == at % 32), "{topic}: {fate:?}");
+        let reading = &outcomes[0].1.as_ref().unwrap().reading;
+        assert_eq!(reading.device_id, format!("press {at}"));
+    }
+    assert!(matches!(decide(&mappings, "hall/1/press/99/state", b"{}").0, Fate::NoTopic));
+}
+
 proptest! {
     #[test]
     fn whatever_comes_is_a_row_or_a_rejection_that_names_its_mapping(
