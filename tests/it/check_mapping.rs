@@ -73,6 +73,7 @@ fn a_message_is_told_with_its_row_and_where_every_value_came_from() {
     assert_eq!(row["row"]["device_id"], "boiler/AM2301");
     assert_eq!(row["row"]["temperature"], 21.5);
     assert_eq!(row["table"], "climate");
+    assert_eq!(row["from"]["device_id"], "{device}/{key}");
     assert_eq!(row["from"]["temperature"], "Temperature");
     assert_eq!(row["from"]["timestamp"], "$.Time");
     assert_eq!(told["ignored"], serde_json::json!(["AM2301.DewPoint", "TempUnit"]));
@@ -80,6 +81,7 @@ fn a_message_is_told_with_its_row_and_where_every_value_came_from() {
     let text = check(MAPPING, &arguments, "").text;
     for part in [
         "mapping tasmota",
+        "device_id = \"boiler/AM2301\"   from {device}/{key}",
         "temperature = 21.5   from Temperature",
         "not looked at: AM2301.DewPoint",
     ] {

@@ -252,7 +252,8 @@ fn only_field(fields: &[Field], tree: &mut Tree) -> Option<One> {
     let [field] = fields else { return None };
     let name = field.paths.first()?.to_string();
     let slot = tree.slot(&Path::parse("$").ok()?);
-    Some(One { name: Template(vec![Piece::Text(name)]), slot, path: None })
+    let name = Template { pieces: vec![Piece::Text(name.clone())], text: name };
+    Some(One { name, slot, path: None })
 }
 
 const _: () = assert!(MOST_PATHS * (MOST_COLUMNS + 2) + 2 * MOST_ENTRIES < u16::MAX as usize);

@@ -21,12 +21,16 @@ pub(super) enum Piece {
 }
 
 /// Text with what the topic, the element and the payload put into it.
-#[derive(Clone, Debug)]
-pub(super) struct Template(pub(super) Vec<Piece>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Template {
+    pub(super) pieces: Vec<Piece>,
+    /// As it was written.
+    pub(super) text: String,
+}
 
 impl Template {
     /// Finds the slots of a template's paths.
-    pub(super) fn new(parts: Vec<Part>, tree: &mut Tree) -> Self {
+    pub(super) fn new(text: &str, parts: Vec<Part>, tree: &mut Tree) -> Self {
         let piece = |part| match part {
             Part::Text(text) => Piece::Text(text),
             Part::Capture(name) => Piece::Capture(name),
@@ -34,7 +38,15 @@ impl Template {
             Part::Index => Piece::Index,
             Part::Value(path) => Piece::Value(tree.slot(&path), path),
         };
-        Self(parts.into_iter().map(piece).collect())
+        Self { pieces: parts.into_iter().map(piece).collect(), text: text.to_owned() }
+    }
+
+    /// The paths of the payload that it takes something from.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Value(_, path) => Some(path),
+            _ => None,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
-use super::compiled::{Mapping, Piece, Time};
+use super::compiled::{Mapping, Time};
 use super::decide::{Fate, Mapped, Message, Refusal};
 use super::entries::Entries;
 use super::format;
@@ -39,7 +39,7 @@ pub struct Explained {
     pub index: Option<usize>,
     /// What it is.
     pub outcome: Result<Mapped, Rejection>,
-    /// The columns that have a value, and where it came from.
+    /// The columns that have a value, and where it came from; of the device, the template that made it.
     pub sources: Vec<(String, String)>,
 }
 
@@ -119,7 +119,8 @@ fn explained(
         }
         sources.sort();
         let time = made.time_path.map_or_else(|| "its arrival".to_owned(), Path::to_string);
-        sources.insert(0, ("timestamp".to_owned(), time));
+        let device = mapping.device.text.clone();
+        sources.splice(..0, [("device_id".to_owned(), device), ("timestamp".to_owned(), time)]);
         Mapped { reading: made.reading, by_arrival: made.by_arrival }
     });
     Explained { index, outcome, sources }
@@ -154,11 +155,8 @@ fn used_by(mapping: &Mapping, index: Option<usize>, text: &str) -> Vec<Vec<Step>
     paths.extend(mapping.when.iter().map(|condition| &condition.path));
     paths.extend(mapping.has.iter().map(|(path, _)| path));
     paths.extend(mapping.extra.iter().filter_map(|extra| extra.from.as_ref()).map(|from| &from.1));
-    let names = mapping.one.iter().flat_map(|one| &one.name.0);
-    paths.extend(mapping.device.0.iter().chain(names).filter_map(|piece| match piece {
-        Piece::Value(_, path) => Some(path),
-        _ => None,
-    }));
+    let names = mapping.one.iter().flat_map(|one| one.name.paths());
+    paths.extend(mapping.device.paths().chain(names));
     let mut all: Vec<Vec<Step>> = paths.into_iter().map(from_message).collect();
     if mapping.one.as_ref().is_some_and(|one| one.path.is_none()) {
         all.push(element);

@@ -63,11 +63,11 @@ impl<'a> Reader<'a> {
     where
         'a: 'f,
     {
-        if let [piece] = template.0.as_slice() {
+        if let [piece] = template.pieces.as_slice() {
             return self.piece(piece, view);
         }
         let mut text = String::new();
-        for piece in &template.0 {
+        for piece in &template.pieces {
             text.push_str(&self.piece(piece, view)?);
         }
         Some(text.into())

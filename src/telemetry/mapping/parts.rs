@@ -63,7 +63,10 @@ impl Reader<'_> {
     /// A template of what an element has under one key.
     fn label(&mut self, key: &str) -> Template {
         let path = Path::of_key(key);
-        Template(vec![Piece::Value(self.tree.slot(&path), path)])
+        Template {
+            pieces: vec![Piece::Value(self.tree.slot(&path), path)],
+            text: format!("{{.{key}}}"),
+        }
     }
 
     pub(super) fn template(
@@ -76,7 +79,7 @@ impl Reader<'_> {
             if must_be && keys.value(key).is_none() {
                 keys.mistake(format_args!("{key}: is missing"));
             }
-            return Template(Vec::new());
+            return Template::default();
         };
         let parts = template::parse(text).unwrap_or_else(|what| {
             keys.mistake(format_args!("{key}: {what}"));
@@ -87,7 +90,7 @@ impl Reader<'_> {
                 keys.mistake(format_args!("{key}: {fault}"));
             }
         }
-        Template::new(parts, self.tree)
+        Template::new(text, parts, self.tree)
     }
 
     fn part_fault(&self, part: &Part) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::compiled::{Extra, Mapping, One, Piece};
+use super::compiled::{Extra, Mapping, One};
 use super::convert::{Unfit, convert};
 use super::extra::Flat;
 use super::field::Field;
@@ -193,10 +193,7 @@ impl<'a> Reader<'a> {
         }
         if let Some(extra) = &self.mapping.extra {
             taken.extend(made.time_path);
-            taken.extend(self.mapping.device.0.iter().filter_map(|piece| match piece {
-                Piece::Value(_, path) => Some(path),
-                _ => None,
-            }));
+            taken.extend(self.mapping.device.paths());
             self.leave(extra, view, taken, made);
         }
         Ok(())

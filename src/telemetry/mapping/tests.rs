@@ -703,6 +703,35 @@ fn each_of_32_mappings_with_1_000_topics_takes_its_own_messages() {
     assert!(matches!(decide(&mappings, "hall/1/press/99/state", b"{}").0, Fate::NoTopic));
 }
 
+#[test]
+fn of_each_value_it_is_told_where_it_came_from() {
+    let told = |mappings: &Mappings, topic, payload: &str| -> Vec<(String, String)> {
+        let received_at = received_at();
+        let payload = payload.as_bytes();
+        let message = Message { topic, payload, is_retained: false, received_at };
+        let told = mappings.tell(message, &rules(), TimeOfDay::at(received_at));
+        told.readings.into_iter().flat_map(|reading| reading.sources).collect()
+    };
+    let pair = |name: &str, from: &str| (name.to_owned(), from.to_owned());
+    let examples = compiled(EXAMPLES).unwrap();
+    let payload = r#"{"Time":"2025-10-05T12:34:56","AM2301":{"Temperature":21.5}}"#;
+    assert_eq!(
+        told(&examples, "tele/boiler/SENSOR", payload),
+        [
+            pair("device_id", "{device}/{key}"),
+            pair("timestamp", "$.Time"),
+            pair("temperature", "Temperature")
+        ]
+    );
+    let senml =
+        "[[default.mapping]]\nname = \"m\"\ntopic = \"s\"\nformat = \"senml\"\nfields = [\"a\"]\n";
+    let payload = r#"[{"bn":"d","n":"a","v":1,"bt":1759667696}]"#;
+    assert_eq!(
+        told(&compiled(senml).unwrap(), "s", payload),
+        [pair("device_id", "{.bn}"), pair("timestamp", "t"), pair("a", "the value called a")]
+    );
+}
+
 proptest! {
     #[test]
     fn whatever_comes_is_a_row_or_a_rejection_that_names_its_mapping(
