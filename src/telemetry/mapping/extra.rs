@@ -51,6 +51,10 @@ impl<'a> Flat<'a> {
         (!self.names.is_empty()).then_some(self.json)
     }
 
+    fn is_full(&self) -> bool {
+        self.names.len() >= self.max
+    }
+
     fn add_json(&mut self, name: &str, text: &str, taken: &[&[Step]], level: usize) {
         match Raw::of_json(text) {
             Raw::Array(_) | Raw::Object(_) if level >= MOST_LEVELS => {}
@@ -77,8 +81,7 @@ impl<'a> Flat<'a> {
             Raw::Null | Raw::Broken | Raw::Array(_) | Raw::Object(_) => return,
         };
         let name = if name.is_empty() { "value" } else { name };
-        let is_full = self.names.len() >= self.max;
-        if is_full || self.names.iter().any(|other| other == name) {
+        if self.is_full() || self.names.iter().any(|other| other == name) {
             return;
         }
         self.json.push(if self.names.is_empty() { '{' } else { ',' });
@@ -157,6 +160,10 @@ impl<'de> Visitor<'de> for Inside<'_, '_, '_> {
             };
             let is_key = |step: &Step| matches!(step, Step::Key(other) if *other == key);
             self.add(&key, is_key, map.next_value()?);
+            // What follows need not even be read.
+            if self.flat.is_full() {
+                break;
+            }
         }
         Ok(())
     }
@@ -166,6 +173,9 @@ impl<'de> Visitor<'de> for Inside<'_, '_, '_> {
         while let Some(value) = seq.next_element::<&'de RawValue>()? {
             self.add(&index.to_string(), |step| *step == Step::Index(index), value);
             index += 1;
+            if self.flat.is_full() {
+                break;
+            }
         }
         Ok(())
     }

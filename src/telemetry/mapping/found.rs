@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::left::Left;
 use super::tree::{Slot, Tree};
 use super::value::Raw;
 
@@ -48,13 +49,15 @@ pub(super) struct View<'f, 'p> {
     index: Vec<u32>,
     pub(super) place: Option<&'f Place<'p>>,
     shown: Range<usize>,
+    /// Of the message, whichever element is looked at.
+    pub(super) left: Left,
 }
 
 impl<'f, 'p> View<'f, 'p> {
     /// A view of the message alone.
     pub(super) fn new(found: &'f Found<'p>, tree: &Tree) -> Self {
         let index = vec![0; usize::from(tree.element_slots)];
-        Self { found, index, place: None, shown: 0..0 }
+        Self { found, index, place: None, shown: 0..0, left: Left::default() }
     }
 
     /// Looks at `element` from now on.

@@ -24,6 +24,7 @@ mod found;
 mod identity;
 pub(super) mod jsonb;
 mod keys;
+mod left;
 mod outline;
 mod own;
 mod parts;

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::compiled::{Extra, Mapping, One};
+use super::compiled::{Mapping, One};
 use super::convert::{Unfit, convert};
 use super::extra::Flat;
 use super::field::Field;
 use super::found::View;
-use super::path::{Path, Step};
+use super::path::Path;
 use super::shape::{Cell, MappedReading, TableShape};
 use super::tree::Slot;
 use super::value::Raw;
@@ -139,15 +139,6 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn has_extra(&self, extra: &Extra, view: &View<'_, '_>) -> bool {
-        let raw = extra.from.as_ref().and_then(|(slot, _)| view.get(*slot));
-        let mut flat = Flat::new(1, &self.mapping.missing);
-        raw.is_some_and(|raw| {
-            flat.add("", raw, &[]);
-            flat.into_json().is_some()
-        })
-    }
-
     /// Makes a reading; `fill` does what depends on how the fields are found, and notes which paths it
     /// has taken.
     fn make(
@@ -166,14 +157,16 @@ impl<'a> Reader<'a> {
         let mut taken = Vec::new();
         fill(&mut made, &mut taken)?;
         made.reading.cells.sort_unstable_by_key(|(column, _)| *column);
-        let bytes = made.reading.bytes();
-        if bytes > READING_MAX_BYTES {
-            let message = format!(
-                "the reading takes {bytes} bytes in the log, {READING_MAX_BYTES} are allowed"
-            );
-            return Err(self.rejection(Reason::ReadingTooLarge, &message));
+        match made.reading.bytes() {
+            ..=READING_MAX_BYTES => Ok(made),
+            bytes => Err(self.too_large(bytes)),
         }
-        Ok(made)
+    }
+
+    pub(super) fn too_large(&self, bytes: usize) -> Rejection {
+        let message =
+            format!("the reading takes {bytes} bytes in the log, {READING_MAX_BYTES} are allowed");
+        self.rejection(Reason::ReadingTooLarge, &message)
     }
 
     fn fields(
@@ -191,12 +184,10 @@ impl<'a> Reader<'a> {
                 taken.extend(first.map(|(path, _)| &field.paths[path]));
             }
         }
-        if let Some(extra) = &self.mapping.extra {
-            taken.extend(made.time_path);
-            taken.extend(self.mapping.device.paths());
-            self.leave(extra, view, taken, made);
+        match &self.mapping.extra {
+            Some(extra) => self.leave(extra, view, taken, made),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn named(
@@ -256,20 +247,6 @@ impl<'a> Reader<'a> {
         if self.around.notes_sources {
             made.sources.extend(source.map(|source| (field, source)));
         }
-    }
-
-    fn leave(&self, extra: &Extra, view: &View<'_, '_>, taken: &[&Path], made: &mut Made<'a>) {
-        let Some((slot, path)) = &extra.from else { return };
-        let Some(raw) = view.get(*slot) else { return };
-        let is_of_message = |path: &Path| self.mapping.each.is_none() || path.is_of_message;
-        let taken: Vec<&[Step]> = taken
-            .iter()
-            .filter(|other| is_of_message(other) == is_of_message(path))
-            .filter_map(|other| other.steps.strip_prefix(path.steps.as_slice()))
-            .collect();
-        let mut flat = Flat::new(extra.max, &self.mapping.missing);
-        flat.add("", raw, &taken);
-        made.reading.cells.extend(flat.into_json().map(|json| (extra.column, Cell::Json(json))));
     }
 
     /// The first value that is there, and which of `slots` leads to it.

@@ -704,6 +704,48 @@ fn each_of_32_mappings_with_1_000_topics_takes_its_own_messages() {
 }
 
 #[test]
+fn what_is_left_of_the_message_is_gone_through_once_and_is_in_each_element() {
+    let rest = r#"
+each = "e[*]"
+device = "{$.who}"
+time = { path = ["t", "$.t"], fallback = "received" }
+extra = { path = "$.head" }
+fields = { a = {}, b = { path = ["b", "$.head.b"] } }
+"#;
+    let toml = with(rest).replacen("device = \"{d}\"\ntime = \"received\"\n", "", 1);
+    let mappings = compiled(&toml).unwrap();
+    let long = "x,".repeat(100_000);
+    let ignored: Vec<String> = (0..40_000).map(|at| format!("\"n{at}\":null")).collect();
+    let elements = r#"{"a":1,"t":"2025-10-05T12:34:56Z"},{"a":2,"b":5}"#;
+    let payload = |elements: String| {
+        let ignored = ignored.join(",");
+        format!(
+            r#"{{"who":"w","t":"soon","head":{{"b":3,"c":4,"s":{{"d":[true]}},{ignored}}},"e":[{elements}],"x":"{long}"}}"#
+        )
+    };
+    let head = r#"{"table":"telemetry","device_id":"w","timestamp":"#;
+    let extra = r#""extra":{"c":4,"s_d_0":true}}"#;
+    assert_eq!(
+        rows(&mappings, "t/d", &payload(elements.to_owned())),
+        [
+            format!(r#"{head}"2025-10-05T12:34:56Z","a":1.0,"b":3.0,{extra}"#),
+            format!(r#"{head}"2030-01-01T00:00:00.000001Z","a":2.0,"b":5.0,{extra}"#),
+        ]
+    );
+    // Element by element it takes longer than a test may.
+    let all = rows(&mappings, "t/d", &payload(vec![elements; 10_000].join(",")));
+    assert!(all.len() == 20_000 && all.iter().all(|row| row.ends_with(extra)));
+}
+
+#[test]
+fn what_is_left_of_the_message_makes_rows_without_a_field_too() {
+    let rest = "each = \"e[*]\"\nhas = [\"a\"]\nextra = { path = \"$.head\" }\n";
+    let rows = rows_of(rest, r#"{"head":{"c":4},"e":[{"a":1},{"b":1},{"a":2}]}"#);
+    assert_eq!(rows, [r#"{"extra":{"c":4}}"#; 2]);
+    assert!(rows_of(rest, r#"{"head":{"c":null},"e":[{"a":1}]}"#)[0].contains("Unmatched"));
+}
+
+#[test]
 fn of_each_value_it_is_told_where_it_came_from() {
     let told = |mappings: &Mappings, topic, payload: &str| -> Vec<(String, String)> {
         let received_at = received_at();
