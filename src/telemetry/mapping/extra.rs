@@ -78,7 +78,7 @@ impl<'a> Flat<'a> {
             Raw::Bool(false) => ("false", false),
             Raw::Number(text) => (*text, !is_plain(text)),
             Raw::Text(text) => (&**text, true),
-            Raw::Null | Raw::Broken | Raw::Array(_) | Raw::Object(_) => return,
+            Raw::Null | Raw::Broken | Raw::TooLong(_) | Raw::Array(_) | Raw::Object(_) => return,
         };
         let name = if name.is_empty() { "value" } else { name };
         if self.is_full() || self.names.iter().any(|other| other == name) {

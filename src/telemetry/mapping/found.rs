@@ -6,6 +6,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::left::Left;
+use super::read::READING_MAX_BYTES;
 use super::tree::{Slot, Tree};
 use super::value::Raw;
 
@@ -38,6 +39,8 @@ pub(super) struct Found<'p> {
     pub(super) twice: Option<String>,
     /// Whether what `each` goes through is there.
     pub(super) has_container: bool,
+    /// Whether the values of the message are looked at for each of its elements.
+    has_elements: bool,
     is_in_element: bool,
     twice_in_element: Option<String>,
 }
@@ -87,14 +90,16 @@ impl<'p> Found<'p> {
     pub(super) fn with_room(tree: &Tree) -> Self {
         let mut message = SmallVec::new();
         message.resize_with(usize::from(tree.message_slots), || None);
-        Self { message, ..Self::default() }
+        Self { message, has_elements: tree.element.is_some(), ..Self::default() }
     }
 
     pub(super) fn hit(&mut self, slot: u16, raw: Raw<'p>) {
         if self.is_in_element {
             self.hits.push((slot, raw));
         } else if let Some(value) = self.message.get_mut(usize::from(slot)) {
-            *value = Some(raw);
+            // Not as a whole for each of thousands of elements.
+            let max = if self.has_elements { READING_MAX_BYTES } else { usize::MAX };
+            *value = Some(raw.up_to(max));
         }
     }
 

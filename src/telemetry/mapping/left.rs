@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
     pub(super) fn has_extra(&self, extra: &Extra, view: &View<'_, '_>) -> bool {
         let Some((slot, _)) = &extra.from else { return false };
         let Some(raw) = view.get(*slot) else { return false };
-        let look = || self.flat(1, raw, &[]).is_some();
+        let look = || matches!(raw, Raw::TooLong(_)) || self.flat(1, raw, &[]).is_some();
         if slot.is_of_element { look() } else { *view.left.is_any.get_or_init(look) }
     }
 
@@ -65,6 +65,9 @@ impl<'a> Reader<'a> {
     ) -> Result<(), Rejection> {
         let Some((slot, path)) = &extra.from else { return Ok(()) };
         let Some(raw) = view.get(*slot) else { return Ok(()) };
+        if let Raw::TooLong(bytes) = raw {
+            return Err(self.too_large(made.reading.bytes() + bytes));
+        }
         let of_message = self.mapping.each.is_some() && !slot.is_of_element;
         let left = if of_message {
             let time = made.time_path.filter(|time| time.is_of_message);

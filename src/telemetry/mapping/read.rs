@@ -207,6 +207,9 @@ impl<'a> Reader<'a> {
             self.take(at, &self.mapping.fields[at], there, source, made)?;
         }
         if let (None, Some(extra), Some(raw)) = (field, &self.mapping.extra, there) {
+            if let Raw::TooLong(bytes) = raw {
+                return Err(self.too_large(made.reading.bytes() + bytes));
+            }
             let mut flat = Flat::new(extra.max, &self.mapping.missing);
             flat.add(name, raw, &[]);
             made.reading

@@ -738,6 +738,28 @@ fields = { a = {}, b = { path = ["b", "$.head.b"] } }
 }
 
 #[test]
+fn a_value_of_the_message_that_no_reading_has_room_for_is_not_looked_at_for_each_element() {
+    let elements = vec![r#"{"a":1}"#; 20_000].join(",");
+    for (rest, reason, part) in [
+        ("fields = { a = {}, x = { path = \"$.x\" } }", "wrong_type", "longer than any reading"),
+        ("fields = { a = {} }\nextra = { path = \"$.x\" }", "reading_too_large", "500"),
+        ("extra = { path = \"$.x\" }\nhas = [\"a\"]", "reading_too_large", "500"),
+        ("field = \"b\"\nvalue = \"$.x\"\nextra = {}\nhas = [\"a\"]", "reading_too_large", "500"),
+        ("fields = { a = {} }\nwhen = { \"$.x\" = 1 }", "Unmatched", "longer than any reading"),
+    ] {
+        for value in [format!("1.{}", "0".repeat(500_000)), format!("{:?}", "x".repeat(500_000))] {
+            let rows = rows_of(
+                &format!("each = \"e[*]\"\n{rest}"),
+                &format!(r#"{{"x":{value},"e":[{elements}]}}"#),
+            );
+            assert!(matches!(rows.len(), 1 | 20_000), "{rest}");
+            let is_told = |row: &String| row.starts_with(reason) && row.contains(part);
+            assert!(rows.iter().all(is_told), "{rest}: {}", rows[0]);
+        }
+    }
+}
+
+#[test]
 fn what_is_left_of_the_message_makes_rows_without_a_field_too() {
     let rest = "each = \"e[*]\"\nhas = [\"a\"]\nextra = { path = \"$.head\" }\n";
     let rows = rows_of(rest, r#"{"head":{"c":4},"e":[{"a":1},{"b":1},{"a":2}]}"#);

@@ -13,6 +13,8 @@ pub(in crate::telemetry) enum Raw<'p> {
     Text(Cow<'p, str>),
     /// A string that is not Unicode: half of a surrogate pair.
     Broken,
+    /// A number or a string that no reading has room for, of so many bytes.
+    TooLong(usize),
     /// As written.
     Array(&'p str),
     /// As written.
@@ -40,6 +42,15 @@ impl<'p> Raw<'p> {
         }
     }
 
+    /// Itself, unless it is plain and longer than `max` bytes.
+    pub(super) fn up_to(self, max: usize) -> Self {
+        match self {
+            Self::Number(text) if text.len() > max => Self::TooLong(text.len()),
+            Self::Text(text) if text.len() > max => Self::TooLong(text.len()),
+            raw => raw,
+        }
+    }
+
     /// What it is, for a sentence.
     pub(in crate::telemetry) fn what(&self) -> &'static str {
         match self {
@@ -48,6 +59,7 @@ impl<'p> Raw<'p> {
             Self::Number(_) => "a number",
             Self::Text(_) => "a string",
             Self::Broken => "a string that is not Unicode",
+            Self::TooLong(_) => "a value that is longer than any reading",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
         }
@@ -60,7 +72,7 @@ impl<'p> Raw<'p> {
             Self::Bool(false) => Some("false"),
             Self::Number(text) => Some(text),
             Self::Text(text) => Some(text),
-            Self::Null | Self::Broken | Self::Array(_) | Self::Object(_) => None,
+            Self::Null | Self::Broken | Self::TooLong(_) | Self::Array(_) | Self::Object(_) => None,
         }
     }
 
