@@ -9,6 +9,7 @@ use super::keys::{Keys, literals, texts};
 use super::parts::{MOST_ENTRIES, MOST_TOPICS, Reader, too_many};
 use super::path::{Container, Path, parse_each};
 use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS, SilentAfter};
+use super::template::is_reserved;
 use super::topic::{Except, Filter};
 use super::tree::Tree;
 use super::value::Literal;
@@ -123,7 +124,14 @@ fn read_filters(keys: &mut Keys<'_, '_>) -> Vec<Filter> {
     let mut filters = Vec::new();
     for text in texts {
         match Filter::parse(text) {
-            Ok(filter) => filters.push(filter),
+            Ok(filter) => {
+                if let Some(name) = filter.captures().find(|name| is_reserved(name)) {
+                    keys.mistake(format_args!(
+                        "topic: `{text}`: `{{{name}}}` is where an element of `each` stands; call the level something else"
+                    ));
+                }
+                filters.push(filter);
+            }
             Err(what) => keys.mistake(format_args!("topic: {what}")),
         }
     }

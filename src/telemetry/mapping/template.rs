@@ -51,6 +51,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
+/// Whether a capture of this name could not be told from what a template calls so.
+pub(super) fn is_reserved(name: &str) -> bool {
+    matches!(part(name), Ok(Part::Key | Part::Index))
+}
+
 fn part(inside: &str) -> Result<Part, String> {
     if inside == "." {
         return Path::parse(".").map(Part::Value);

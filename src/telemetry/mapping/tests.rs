@@ -575,6 +575,19 @@ fn every_mistake_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn a_capture_that_no_template_could_name_is_a_mistake_that_says_where() {
+    for (level, name) in [("{key}", "key"), ("{index}", "index"), ("{key...}", "key")] {
+        let toml = with("each = \"*\"\nfields = [\"a\"]")
+            .replace("\"t/{d}\"", &format!("[\"t/{{d}}\", \"u/{{d}}/{level}\"]"));
+        let found = compiled(&toml).expect_err(level);
+        let expected = format!(
+            "mapping \"m\": topic: `u/{{d}}/{level}`: `{{{name}}}` is where an element of `each` stands; call the level something else"
+        );
+        assert_eq!(found, [expected]);
+    }
+}
+
+#[test]
 fn a_time_is_checked_at_start() {
     for (time, part) in [
         ("\"now\"", "expected \"received\""),
