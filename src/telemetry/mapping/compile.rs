@@ -55,6 +55,10 @@ pub(super) fn compile(table: &Dict, at: usize, mistakes: &mut Vec<String>) -> Ma
     let plain = fields.map(|fields| plain_fields(&mut keys, fields)).unwrap_or_default();
     if fields.is_none() && extra.is_none() {
         keys.mistake("fields: is missing");
+    } else if fields.is_none() && one.is_none() && format.is_text() {
+        keys.mistake(
+            "extra: in a text it is what no column takes, so `field` has to say what it is called",
+        );
     }
     keys.finish();
     let mut fields = match fields {

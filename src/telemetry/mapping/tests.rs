@@ -539,6 +539,7 @@ fn every_mistake_is_told_at_once_with_its_place() {
         ("fields = [\"a\"]\neach = \"a\"", "each: `a` must end"),
         ("fields = [\"a\"]\nformat = \"xml\"", "format: expected json, text, ndjson"),
         ("fields = [\"a\"]\nformat = \"csv\"", "columns: is missing"),
+        ("extra = {}\nformat = \"text\"", "extra: in a text it is what no column takes"),
         ("fields = [\"a\"]\nformat = \"text\"\neach = \"[*]\"", "has no elements"),
         ("fields = [\"a\", \"b\"]\nformat = \"text\"", "field: is missing"),
         ("fields = [\"a\"]\nvalue = \"v\"", "goes with `field`"),
