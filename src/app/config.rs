@@ -55,22 +55,34 @@ impl Config {
     /// # Errors
     /// All mistakes at once.
     pub fn from_sources(mut from: Sources) -> Result<Self, Mistakes> {
-        let grace_secs = |from: &mut Sources| from.number("SHUTDOWN_GRACE_SECS", 10, 1..=3_600);
-        let config = Self {
-            database: postgres::Settings::read(&mut from),
-            mqtt: mqtt::Settings::read(&mut from),
-            http: http::Settings::read(&mut from),
-            flusher: flusher::Settings::read(&mut from),
-            intake: intake::Settings::read(&mut from),
-            wal: wal::Settings::read(&mut from),
-            dead_letters: dead_letters::Settings::read(&mut from),
-            recent: recent::Settings::read(&mut from),
-            rules: Rules::read(&mut from),
-            mappings: Mappings::read(&mut from),
-            shutdown_grace: Duration::from_secs(grace_secs(&mut from)),
-            logging: logging::Settings::read(&mut from),
-        };
+        let config = Self::read(&mut from);
         from.finish().map(|()| config)
+    }
+
+    fn read(from: &mut Sources) -> Self {
+        let grace_secs = |from: &mut Sources| from.number("SHUTDOWN_GRACE_SECS", 10, 1..=3_600);
+        Self {
+            database: postgres::Settings::read(from),
+            mqtt: mqtt::Settings::read(from),
+            http: http::Settings::read(from),
+            flusher: flusher::Settings::read(from),
+            intake: intake::Settings::read(from),
+            wal: wal::Settings::read(from),
+            dead_letters: dead_letters::Settings::read(from),
+            recent: recent::Settings::read(from),
+            rules: Rules::read(from),
+            mappings: Mappings::read(from),
+            shutdown_grace: Duration::from_secs(grace_secs(from)),
+            logging: logging::Settings::read(from),
+        }
+    }
+
+    /// A line for each key and variable that is no setting, whatever those hold that are: for whoever reads a
+    /// part of the configuration and yet refuses what the service does.
+    #[must_use]
+    pub fn unknown(mut from: Sources) -> Vec<String> {
+        Self::read(&mut from);
+        from.unknown()
     }
 
     /// How to reach the broker, with the filters that mappings need, too.
@@ -164,6 +176,17 @@ mod tests {
         let toml = "[default]\nmqtt_port = 1\nbatch_size = 7\n";
         let config = load(&[("MQTT_PORT", "2")], toml).unwrap();
         assert_eq!((config.mqtt.port, config.flusher.batch_size), (2, 7));
+    }
+
+    #[test]
+    fn what_is_no_setting_is_told_apart_from_what_is_wrong_with_one() {
+        let toml = "[default]\nmqtt_port = 0\n[[default.mappings]]\nname = \"m\"\n";
+        let env = [("ADMIN_TOKEN_FILE", "/nowhere"), ("ROCKET_MAPPING", "x")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let unknown = Config::unknown(Sources::new(BTreeMap::from(env), toml));
+        assert_eq!(unknown.len(), 2, "{unknown:?}");
+        assert_eq!(unknown[0], "mappings in Rocket.toml: unknown key");
+        assert!(unknown[1].starts_with("ROCKET_MAPPING: unknown variable"), "{unknown:?}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn answer(output: &Output) -> ExitCode {
         }
         Command::Wal(arguments) => cli::wal::run(&arguments).unwrap_or_else(bad_configuration),
         Command::CheckMapping(arguments) => {
-            cli::mapping::run(&arguments).unwrap_or_else(bad_configuration)
+            cli::mapping::run(&arguments, Config::unknown).unwrap_or_else(bad_configuration)
         }
         Command::SuggestMapping(arguments) => {
             cli::suggest::run(&arguments).unwrap_or_else(bad_configuration)

@@ -61,12 +61,18 @@ struct Checker {
     own_topics: OwnTopics,
 }
 
-/// Checks messages.
+/// Checks messages. `unknown` says what of the configuration is no setting: a mapping may stand under it.
 ///
 /// # Errors
 /// What is wrong with the configuration.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
+pub fn run(
+    arguments: &Arguments,
+    unknown: impl FnOnce(Sources) -> Vec<String>,
+) -> Result<ExitCode, Mistakes> {
     let mut from = Sources::of_this_process();
+    for mistake in unknown(Sources::of_this_process()) {
+        from.mistake(mistake);
+    }
     let mappings = Mappings::read(&mut from);
     let rules = Rules::read(&mut from);
     let own_topics = mqtt::Settings::read_topics(&mut from);

@@ -183,6 +183,15 @@ fn mistakes_and_bad_arguments_exit_64_everywhere() {
             assert!(checked.complaints.contains(part), "{part} in {}", checked.complaints);
         }
     }
+    // What would be passed over otherwise, with all that stands under it.
+    let elsewhere = MAPPING.replace("[[default.mapping]]", "[[default.mappings]]");
+    let elsewhere = elsewhere.replace("[default.mapping.fields]", "[default.mappings.fields]");
+    for arguments in [&["check-mapping", "--topic", "a", "--payload", "b"][..], &["run"]] {
+        let checked = check(&elsewhere, arguments, "");
+        let mistake = "mappings in Rocket.toml: unknown key";
+        assert!(checked.complaints.contains(mistake), "{arguments:?}: {}", checked.complaints);
+        assert_eq!(checked.code, Some(64), "{arguments:?}");
+    }
     for arguments in [&["check-mapping"][..], &["check-mapping", "--topic", "a"]] {
         assert_eq!(check(MAPPING, arguments, "").code, Some(64), "{arguments:?}");
     }

@@ -263,19 +263,24 @@ impl Sources {
         if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
     }
 
+    /// A line for each key and variable that nobody has asked for.
+    #[must_use]
+    pub fn unknown(&self) -> Vec<String> {
+        let keys = self.keys.iter().filter(|key| !self.known.contains(*key));
+        let keys = keys.map(|key| format!("{key} in Rocket.toml: unknown key"));
+        let variables = self.rocket.unknown().map(|variable| {
+            format!("{variable}: unknown variable, no setting begins with ROCKET_ but those of Rocket itself")
+        });
+        keys.chain(variables).collect()
+    }
+
     /// The mistakes, those of unknown keys included; to be called last.
     ///
     /// # Errors
     /// If there are any.
     pub fn finish(mut self) -> Result<(), Mistakes> {
-        for key in &self.keys {
-            if !self.known.contains(key) {
-                self.mistakes.push(format!("{key} in Rocket.toml: unknown key"));
-            }
-        }
-        for variable in self.rocket.unknown() {
-            self.mistakes.push(format!("{variable}: unknown variable, no setting begins with ROCKET_ but those of Rocket itself"));
-        }
+        let mut unknown = self.unknown();
+        self.mistakes.append(&mut unknown);
         self.mistakes_so_far()
     }
 }
