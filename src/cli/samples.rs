@@ -1,6 +1,6 @@
 //! Messages in a file, as those have them who have seen them: `mosquitto_sub`, and the dead letters.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,14 @@ pub(super) fn read_samples(
             |error: io::Error| io::Error::new(error.kind(), format!("cannot read {name}: {error}"));
         Box::new(std::fs::File::open(name).map_err(named)?)
     };
-    let mut input = BufReader::new(input);
+    read_all(name, Box::new(BufReader::new(input)), take)
+}
+
+fn read_all(
+    name: &str,
+    mut input: Box<dyn BufRead + '_>,
+    take: &mut impl FnMut(&Sample) -> io::Result<()>,
+) -> io::Result<bool> {
     let mut are_all_read = true;
     let mut number = 0_u64;
     loop {
@@ -50,40 +57,63 @@ pub(super) fn read_samples(
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let samples = match samples(&line) {
-            // A document over several lines, such as an answer that was made readable.
-            Err(_) if number == 1 => {
-                input.read_to_end(&mut line)?;
-                samples(&line)
+        let mut read = samples(&line);
+        if number == 1 && read.as_ref().is_err_and(|problem| problem.ends_too_early) {
+            let mut rest = Vec::new();
+            input.read_to_end(&mut rest)?;
+            let whole = samples(&[&*line, &*rest].concat());
+            let goes_on = rest.split(|byte| *byte == b'\n').any(|line| samples(line).is_ok());
+            if whole.is_ok() || !goes_on {
+                // A document over several lines, such as an answer that was made readable.
+                read = whole;
+            } else {
+                input = Box::new(Cursor::new(rest));
             }
-            outcome => outcome,
-        };
-        match samples {
+        }
+        match read {
             Ok(samples) => samples.iter().try_for_each(&mut *take)?,
-            Err(problem) => {
-                complain(&format!("ingestor: {name}, line {number}: {problem}"));
+            Err(Problem { what, .. }) => {
+                complain(&format!("ingestor: {name}, line {number}: {what}"));
                 are_all_read = false;
             }
         }
     }
 }
 
-/// The messages in a line, or in a document.
-fn samples(text: &[u8]) -> Result<Vec<Sample>, String> {
-    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
-    let expected = |error: serde_json::Error| {
-        format!(
+/// Why something holds no messages.
+#[derive(Debug)]
+struct Problem {
+    what: String,
+    /// Whether more of it might.
+    ends_too_early: bool,
+}
+
+impl From<String> for Problem {
+    fn from(what: String) -> Self {
+        Self { what, ends_too_early: false }
+    }
+}
+
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        let what = format!(
             "expected {{\"topic\",\"payload\"}} or an answer of GET /admin/dead-letters: {error}"
-        )
-    };
+        );
+        Self { what, ends_too_early: error.is_eof() }
+    }
+}
+
+/// The messages in a line, or in a document.
+fn samples(text: &[u8]) -> Result<Vec<Sample>, Problem> {
+    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
     let lines: Vec<Line<'_>> = if let Ok(Letters { dead_letters }) = serde_json::from_str(text) {
         dead_letters
     } else if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(expected)?
+        serde_json::from_str(text)?
     } else {
-        vec![serde_json::from_str(text).map_err(expected)?]
+        vec![serde_json::from_str(text)?]
     };
-    lines.into_iter().map(Line::sample).collect()
+    Ok(lines.into_iter().map(Line::sample).collect::<Result<_, _>>()?)
 }
 
 /// An answer of `GET /admin/dead-letters`.
@@ -146,6 +176,43 @@ fn time(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The topics, and whether all could be understood.
+    fn topics(input: &str) -> (Vec<String>, bool) {
+        let mut topics = Vec::new();
+        let mut take = |sample: &Sample| {
+            topics.push(sample.topic.clone());
+            Ok(())
+        };
+        let are_all_read = read_all("-", Box::new(input.as_bytes()), &mut take).unwrap();
+        (topics, are_all_read)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_costs_none_of_the_others_be_it_the_first() {
+        let (a, b) = (r#"{"topic":"a","payload":"1"}"#, r#"{"topic":"b","payload":"2"}"#);
+        let both = vec!["a".to_owned(), "b".to_owned()];
+        for bad in
+            ["not a line", r#"{"topic":"c","payl"#, r#"{"topic":1}"#, "{", "[", "\u{feff}", "1"]
+        {
+            for lines in [[bad, a, b], [a, bad, b], [a, b, bad]] {
+                assert_eq!(topics(&lines.join("\n")), (both.clone(), false), "{lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_over_several_lines_is_read_as_one() {
+        let all = serde_json::json!([{"topic": "a", "payload": {"topic": 1}}, {"topic": "b"}]);
+        let letters = serde_json::json!({"dead_letters": all});
+        for document in [all, letters] {
+            let pretty = serde_json::to_string_pretty(&document).unwrap();
+            assert_eq!(topics(&pretty), (vec!["a".to_owned(), "b".to_owned()], true));
+            assert_eq!(topics(&pretty[..pretty.len() - 1]), (Vec::new(), false));
+        }
+        let one = "{\n  \"topic\": \"a\"\n}\n";
+        assert_eq!(topics(one), (vec!["a".to_owned()], true));
+    }
 
     #[test]
     fn a_time_of_mosquitto_sub_is_read_in_its_zone() {
