@@ -114,11 +114,11 @@ use_base() {
     if [[ ! -e $root/version ]]; then
         say "fetching the C library of $BASE for $arch (debootstrap)…"
         as_root rm -rf -- "$root" "$root.debs"
+        mkdir -p "$root"
         mapfile -t archive < <(debian_mirror)
         as_root debootstrap --download-only --variant=minbase --arch="$arch" --include=libc6-dev,libgcc-s1 \
             "$BASE" "$root.debs" "${archive[@]}" >"$LOG_DIR/debootstrap.log" 2>&1 ||
             fail "there is no C library of $BASE: $(tail -n 3 "$LOG_DIR/debootstrap.log")"
-        mkdir -p "$root"
         for archive in "$root.debs"/var/cache/apt/archives/{libgcc-s1,linux-libc-dev,libc6-dev,libc6}_*.deb; do
             dpkg-deb --extract "$archive" "$root" || fail "$archive could not be unpacked"
         done

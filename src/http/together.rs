@@ -26,7 +26,7 @@ use crate::postgres::{
     TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total,
 };
 use crate::recent::{Ask, Found, LogPart, LogRow, RecentError, RowValues, Unread};
-use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell, fill_row};
+use crate::telemetry::mapping::{BUILT_IN_TABLE, Cell, fill_row, fill_row_from};
 
 /// Longest wait for the database, all queries of an answer together: a query that only takes long is ended by
 /// PostgreSQL before that.
@@ -344,9 +344,15 @@ pub(super) fn latest(
 
 /// The row of the table, with what it lacks and the log brings.
 fn filled(mut stored: StoredReading, row: LogRow) -> StoredReading {
-    if let (StoredValues::Row(text), RowValues::Cells(cells)) = (&stored.values, row.values)
-        && let Some(text) = fill_row(text, cells.iter().map(|(name, cell)| (name.as_str(), cell)))
-    {
+    let StoredValues::Row(text) = &stored.values else { return stored };
+    let filled = match row.values {
+        RowValues::Cells(cells) => {
+            fill_row(text, cells.iter().map(|(name, cell)| (name.as_str(), cell)))
+        }
+        RowValues::Row(other) => fill_row_from(text, &other),
+        RowValues::Fields(_) => None,
+    };
+    if let Some(text) = filled {
         stored.values = StoredValues::Row(text);
     }
     stored

@@ -7,6 +7,13 @@
 /// PostgreSQL's code for a lock that was waited for in vain.
 pub(super) const NOT_AVAILABLE: &str = "55P03";
 
+const DEADLOCK: &str = "40P01";
+
+/// Whether an error is that of a lock which somebody else has, and will not have for ever.
+pub(super) fn passes(sqlstate: &str) -> bool {
+    [NOT_AVAILABLE, DEADLOCK].contains(&sqlstate)
+}
+
 /// What stands before the statements of a transaction that need an exclusive lock on `tables`, a list. A role
 /// that may not change their rows does without the first lock.
 pub(super) fn exclusive(tables: &str) -> String {

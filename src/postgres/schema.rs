@@ -18,7 +18,7 @@ use sqlx::migrate::{Migration, Migrator};
 use sqlx::postgres::PgRow;
 
 use super::failure::{Failure, within};
-use super::session::{LOOK_LIMIT, Session};
+use super::session::{LOOK_LIMIT, MOST_IDLE, Session};
 use super::table::MIGRATIONS_TABLE;
 use super::{Database, QUERY_TIMEOUT, locks};
 
@@ -163,12 +163,19 @@ fn is_too_old(number: i32, version: &str) -> Option<String> {
         .then(|| format!("PostgreSQL {version} is too old, the ingestor needs 13 or newer"))
 }
 
+/// Whether an error of a migration may be gone when it is tried again: a lock, a deadlock, what the server lacks, a
+/// time limit or somebody who cancelled it.
+fn passes(sqlstate: &str) -> bool {
+    locks::passes(sqlstate) || ["40", "53", "57"].iter().any(|class| sqlstate.starts_with(class))
+}
+
 async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, Failure> {
     let limit = MIGRATE_LIMIT.as_millis();
     let rows = session
         .rows(format!(
             "begin;
             set local statement_timeout = '{limit}ms';
+            set local idle_in_transaction_session_timeout = {MOST_IDLE};
             do 'begin perform pg_advisory_xact_lock({LOCK}); end';
             create table if not exists {MIGRATIONS_TABLE} (
                 version bigint primary key,
@@ -206,7 +213,7 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, 
         let limited = format!("savepoint patient; {}; {sql}", locks::exclusive("telemetry"));
         match session.run(limited + "release patient").await {
             Ok(()) => {}
-            Err(failure) if failure.sqlstate() == Some(locks::NOT_AVAILABLE) => {
+            Err(failure) if failure.sqlstate().is_some_and(passes) => {
                 session.run("rollback to patient; commit".to_owned()).await?;
                 return Ok(Migrated::PutOff);
             }

@@ -25,7 +25,7 @@ const MOST_ROUND_TRIPS: u32 = 16;
 pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
 /// Nobody goes without a word for so long between two statements of a transaction. A line that was cut would
 /// else keep its locks for as long as TCP believes in it, which is hours.
-const MOST_IDLE: &str = "'60s'";
+pub(super) const MOST_IDLE: &str = "'60s'";
 
 /// A setting of PostgreSQL, as an expression of SQL.
 pub(super) type Setting = (&'static str, &'static str);

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
+
 use super::decode::decode;
 use super::mapping::{Fate, Mapped, Mappings, Message, OwnTopics, Unmatched};
 use super::reading::Reading;
@@ -78,6 +80,18 @@ pub enum Recipient {
     Unmatched,
     /// No mapping takes it, and such messages are not kept.
     Dropped,
+}
+
+/// Whether it names a device and a time as the built-in shape does, whatever else is wrong with it.
+fn is_meant_so(raw: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        #[serde(rename = "device_id")]
+        _device_id: IgnoredAny,
+        #[serde(rename = "timestamp")]
+        _timestamp: IgnoredAny,
+    }
+    serde_json::from_slice::<Named>(raw).is_ok()
 }
 
 impl Admission {
@@ -183,7 +197,11 @@ impl Admission {
         let mut is_built_in = false;
         let mut held = Vec::new();
         self.admit(payload, clock, |raw, outcome| match outcome {
-            Err(rejection) if !is_built_in && rejection.reason.stage() == Stage::Decode => {
+            Err(rejection)
+                if !is_built_in
+                    && rejection.reason.stage() == Stage::Decode
+                    && !is_meant_so(raw) =>
+            {
                 held.push((raw, rejection));
             }
             outcome => {
@@ -406,6 +424,13 @@ fields = { a = { max = 5 } }
         let reasons = all.iter().map(|(_, rejection)| rejection.reason);
         let expected = [Reason::NotAnObject, Reason::OutOfRange(0), Reason::NotAnObject];
         assert_eq!(reasons.collect::<Vec<_>>(), expected);
+        // So does what names a device and a time, each by itself, though it lacks the rest.
+        let (whose, all) = told(&format!(
+            "[{0},{0}]",
+            r#"{"device_id":"a","timestamp":"2025-10-05T12:34:56Z","b":1}"#
+        ));
+        let reasons: Vec<_> = all.iter().map(|(_, rejection)| rejection.reason).collect();
+        assert_eq!((whose, reasons), (Recipient::BuiltIn, vec![Reason::MissingField; 2]));
         // What would be dropped is kept as it was.
         let dropping = mapped("unmatched = \"drop\"");
         let (whose, outcomes) = received(&dropping, "telemetry/d/m", "{\"b\":1}");

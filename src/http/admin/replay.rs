@@ -29,6 +29,7 @@ use crate::http::error::ApiError;
 use crate::http::inlet::Inlet;
 use crate::http::query::RawQuery;
 use crate::intake::fitting;
+use crate::intake::group::GROUP_READINGS;
 use crate::telemetry::Record;
 use crate::telemetry::admit::Again;
 use crate::telemetry::mapping::{MappedReading, Message};
@@ -209,34 +210,37 @@ impl Replayer {
             let store = Arc::clone(&self.dead_letters);
             let page = blocking(move || store.page(after, STEP)).await?;
             let before = left.unwrap_or(page.total);
-            let mut readings = Vec::new();
-            let mut good = Vec::new();
-            let (mut bad, mut in_part) = (0, 0);
+            let mut step = Step::default();
             for letter in &page.letters {
                 let Again { records, fault } = self.read(letter);
-                if fault.is_none() {
-                    good.push(letter.id);
-                } else {
-                    bad += 1;
-                    in_part += u64::from(!records.is_empty());
+                step.take(letter.id, records, fault.is_none());
+                // A letter may unpack to very many.
+                if step.readings.len() >= GROUP_READINGS {
+                    self.carry_out(std::mem::take(&mut step), tally).await?;
                 }
-                readings.extend(records);
             }
-            if !readings.is_empty() {
-                self.inlet.commit(readings, false).await?;
-            }
-            tally.replayed += good.len() as u64;
-            tally.in_part += in_part;
-            if !good.is_empty() {
-                self.remove(good).await?;
-            }
-            tally.still_bad += bad;
+            self.carry_out(step, tally).await?;
             after = page.next;
             left = before.checked_sub(STEP as u64).filter(|left| *left > 0);
             if after.is_none() || left.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    /// Puts into the log what is good of some letters, and then removes those that are good as a whole.
+    async fn carry_out(&self, step: Step, tally: &mut ReplayedLetters) -> Result<(), ApiError> {
+        let Step { readings, good, bad, in_part } = step;
+        if !readings.is_empty() {
+            self.inlet.commit(readings, false).await?;
+        }
+        tally.replayed += good.len() as u64;
+        tally.in_part += in_part;
+        if !good.is_empty() {
+            self.remove(good).await?;
+        }
+        tally.still_bad += bad;
+        Ok(())
     }
 
     /// What is good now of a letter, and what is not.
@@ -299,6 +303,28 @@ impl Replayer {
             Ok::<_, DeadLetterError>(())
         })
         .await
+    }
+}
+
+/// Letters that are replayed with one commit.
+#[derive(Default)]
+struct Step {
+    readings: Vec<Record>,
+    /// Those of which nothing is left.
+    good: Vec<u64>,
+    bad: u64,
+    in_part: u64,
+}
+
+impl Step {
+    fn take(&mut self, id: u64, records: Vec<Record>, is_good: bool) {
+        if is_good {
+            self.good.push(id);
+        } else {
+            self.bad += 1;
+            self.in_part += u64::from(!records.is_empty());
+        }
+        self.readings.extend(records);
     }
 }
 

@@ -179,7 +179,7 @@ async fn listed(
         .map_err(Failure::of_statement)
 }
 
-/// How many there are, in the order of the table, which takes less than that of the key.
+/// How many there are.
 async fn counted(session: &mut Session, list: &str) -> Result<u64, Failure> {
     let sql = format!("select count(*) from (select from {list} limit $1) as names");
     let counted: i64 = sqlx::query_scalar(AssertSqlSafe(sql))

@@ -156,7 +156,10 @@ pub(super) struct Rows {
 impl Rows {
     /// Whether so many at once are more than time alone makes old.
     pub(super) fn are_too_many(self) -> Option<HeldUp> {
-        let is_much = self.old.max(self.guess) >= more_than_a_third(self.all);
+        // Of a table that was never analyzed, PostgreSQL guesses a third, whatever is in it.
+        let about_a_third = self.all / 3 - self.all / 100;
+        let is_much = self.old >= more_than_a_third(self.all)
+            || (self.guess > 0 && self.guess >= about_a_third);
         is_much.then_some(HeldUp::TooManyRows { all: self.all })
     }
 }

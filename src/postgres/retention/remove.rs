@@ -153,7 +153,7 @@ impl Work<'_> {
                     return Ok(dropped);
                 }
                 Err(failure)
-                    if failure.sqlstate() == Some(locks::NOT_AVAILABLE) && attempt < ATTEMPTS =>
+                    if failure.sqlstate().is_some_and(locks::passes) && attempt < ATTEMPTS =>
                 {
                     self.session.abandon().await?;
                     attempt += 1;
@@ -190,6 +190,8 @@ impl Work<'_> {
         if !is_part {
             return Ok(Dropped::ByOther);
         }
+        // What may take a while comes before it is looked what has just come.
+        self.session.run(locks::exclusive(&part.name)).await?;
         if let Some(before) = self.arrived_before {
             let sql = format!(
                 "select exists (select from {} where created_at >= {})",
@@ -207,8 +209,7 @@ impl Work<'_> {
         }
         self.session
             .run(format!(
-                "{}; alter table {table} detach partition {name}; drop table {name}",
-                locks::exclusive(&part.name),
+                "alter table {table} detach partition {name}; drop table {name}",
                 table = self.table,
                 name = part.name
             ))

@@ -12,16 +12,24 @@ pub(crate) fn fill_row<'c>(
     row: &str,
     cells: impl IntoIterator<Item = (&'c str, &'c Cell)>,
 ) -> Option<String> {
-    let object: BTreeMap<String, &RawValue> = serde_json::from_str(row).ok()?;
-    let is_there = |name: &str| object.get(name).is_some_and(|value| value.get() != "null");
-    let brought: BTreeMap<&str, &Cell> =
-        cells.into_iter().filter(|(name, _)| !is_there(name)).collect();
+    let brought: BTreeMap<&str, &Cell> = cells.into_iter().collect();
+    fill_row_from(row, &serde_json::to_string(&brought).ok()?)
+}
+
+/// The same, with what another row brings.
+#[must_use]
+pub(crate) fn fill_row_from(row: &str, other: &str) -> Option<String> {
+    let mut object: BTreeMap<String, &RawValue> = serde_json::from_str(row).ok()?;
+    let is_there = |value: &RawValue| value.get() != "null";
+    let mut brought: BTreeMap<String, &RawValue> = serde_json::from_str(other).ok()?;
+    brought.retain(|name, value| {
+        is_there(value) && !object.get(name).is_some_and(|value| is_there(value))
+    });
     if brought.is_empty() {
         return None;
     }
-    let brought = serde_json::to_string(&brought).ok()?;
-    let brought: BTreeMap<String, &RawValue> = serde_json::from_str(&brought).ok()?;
-    serde_json::to_string(&object.into_iter().chain(brought).collect::<BTreeMap<_, _>>()).ok()
+    object.extend(brought);
+    serde_json::to_string(&object).ok()
 }
 
 impl TableShape {

@@ -44,7 +44,7 @@ pub use compiled::{Mapping, SILENT_AFTER_MAX_SECS};
 pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
 pub use explain::{Explained, Explanation};
 pub use field::{is_name, name_fault as column_fault};
-pub(crate) use fill::{fill_row, moved};
+pub(crate) use fill::{fill_row, fill_row_from, moved};
 pub(crate) use format::is_packed;
 pub use format::{Recognized, recognize, recognize_time};
 pub use outline::{ColumnOutline, TableOutline};
