@@ -25,7 +25,7 @@ use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
 const LEAP: i64 = 60 * 60 * 1_000_000;
 
 /// While times are further ahead of the clock than this, none are kept for letters. Microseconds.
-const LEAD: i64 = 60_000_000;
+const LEAD: i64 = 10_000_000;
 
 /// The times that were given.
 #[derive(Debug, Default)]

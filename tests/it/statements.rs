@@ -156,18 +156,26 @@ fn no_statement_reads_more_than_the_partitions_of_its_window() {
         let asked = setup.asked(path);
         let (counts, pages): (Vec<&Carried>, Vec<&Carried>) =
             asked.iter().partition(|carried| carried.sql.contains("count(*)"));
-        must_go_on(path, &counts);
+        // What a page has read as a whole is not counted again.
+        let read = pages.len() - 1;
+        assert!(read > 0 || path.contains("limit=1000"), "{path} is answered by one window");
+        must_go_on_behind(read, path, &counts);
         must_go_on(path, &pages);
     }
 }
 
-/// From window to window, and over none twice.
 #[track_caller]
 fn must_go_on(path: &str, statements: &[&Carried]) {
+    must_go_on_behind(0, path, statements);
+}
+
+/// From window to window, behind so many of them, and over none twice.
+#[track_caller]
+fn must_go_on_behind(read: usize, path: &str, statements: &[&Carried]) {
     let partitions: Vec<usize> = statements.iter().map(|carried| carried.partitions).collect();
-    let (first, second) = (partitions.first().copied(), partitions.get(1).copied());
-    assert!(first.is_none_or(|first| first <= RECENT), "{path}: {partitions:?}");
-    assert!(second.is_none_or(|second| second <= MONTH), "{path}: {partitions:?}");
+    for (most, partitions) in [RECENT, MONTH].iter().skip(read).zip(&partitions) {
+        assert!(partitions <= most, "{path}: {partitions}");
+    }
     // A partition in which one window ends and the next begins is in both.
     assert!(partitions.iter().sum::<usize>() <= DAYS + 1 + 2, "{path}: {partitions:?}");
 }
