@@ -310,9 +310,12 @@ fn of_a_hypertable_chunks_are_dropped_by_its_own_function_and_nobody_queues_behi
     assert_eq!(ingestor.admin("POST", "/admin/retention/run", TOKEN).status, 200);
     eventually("it is at it", || (self::report(&ingestor)["running"] == true).then_some(()));
     behind.execute("set statement_timeout = '3s'");
-    for _ in 0..20 {
+    let waits =
+        "select count(*) from pg_locks where not granted and relation = 'chunk_9'::regclass";
+    for _ in 0..3 {
+        eventually("the lock is waited for", || (postgres.value(waits) > 0).then_some(()));
         behind.execute("select from chunk_9");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        eventually_eq("it is given up for now", &0, || postgres.value(waits));
     }
     assert_eq!(self::report(&ingestor)["running"], true);
     reader.execute("rollback");

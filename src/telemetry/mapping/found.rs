@@ -6,7 +6,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::left::Left;
-use super::read::READING_MAX_BYTES;
+use super::shape::READING_MAX_BYTES;
 use super::tree::{Slot, Tree};
 use super::value::Raw;
 

@@ -7,7 +7,7 @@
 //! From the file to a row: [`set`] reads all mappings, [`compile`] each of them with the options of its
 //! [`field`]s, out of [`path`]s, [`template`]s and [`topic`] filters. [`dispatch`] finds the candidates
 //! for a topic, [`mod@format`] makes JSON of a message, [`scan`] reads that once along the [`tree`] of a
-//! mapping's paths, [`read`] makes a reading of what was [`found`], [`decide`] says whose the message is.
+//! mapping's paths, [`read`] makes a reading of what was [`found`] and [`leave`] of what is left, [`decide`] says whose the message is.
 
 mod compile;
 mod compiled;
@@ -24,6 +24,7 @@ mod found;
 mod identity;
 pub(super) mod jsonb;
 mod keys;
+mod leave;
 mod left;
 mod outline;
 mod own;
@@ -50,11 +51,10 @@ pub use format::{Recognized, recognize, recognize_time};
 pub use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;
 pub(crate) use path::quoted as path_key;
-pub use read::READING_MAX_BYTES;
 pub use set::{Mappings, Unmatched};
 pub use shape::{
-    BUILT_IN_TABLE, Cell, Column, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading, SilentAfter,
-    TableShape,
+    BUILT_IN_TABLE, Cell, Column, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading,
+    READING_MAX_BYTES, SilentAfter, TableShape,
 };
 
 #[cfg(test)]

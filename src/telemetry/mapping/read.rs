@@ -9,15 +9,12 @@ use super::extra::Flat;
 use super::field::Field;
 use super::found::View;
 use super::path::Path;
-use super::shape::{Cell, MappedReading, TableShape};
+use super::shape::{Cell, MappedReading, READING_MAX_BYTES, TableShape};
 use super::tree::Slot;
 use super::value::Raw;
 use crate::base::time::Timestamp;
 use crate::telemetry::rejection::{Reason, Rejection};
 use crate::telemetry::validate::{Rules, TimeOfDay};
-
-/// A reading has at most so many bytes, or its block could not be kept short.
-pub const READING_MAX_BYTES: usize = 6_000;
 
 /// What holds for every message.
 #[derive(Clone, Copy)]

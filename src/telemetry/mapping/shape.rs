@@ -127,6 +127,9 @@ impl Serialize for Cell {
     }
 }
 
+/// A reading has at most so many bytes, or its block could not be kept short.
+pub const READING_MAX_BYTES: usize = 6_000;
+
 /// A row of a table that mappings fill.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MappedReading {
