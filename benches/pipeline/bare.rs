@@ -97,7 +97,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn of(readings: &[Reading]) -> Self {
+    pub(crate) fn of(readings: &[Reading]) -> Self {
         Self {
             device_ids: readings.iter().map(|reading| reading.device_id.clone()).collect(),
             timestamps: readings
@@ -110,7 +110,7 @@ impl Batch {
         }
     }
 
-    /// As the service sorts them.
+    /// As the first release sorted them.
     pub(crate) fn in_order_of_key(readings: &[Reading]) -> Self {
         let mut readings = readings.to_vec();
         readings.sort_by(|a, b| (&a.device_id, a.micros).cmp(&(&b.device_id, b.micros)));

@@ -107,7 +107,7 @@ const WRITE_SETTINGS: &[Setting] = &[
 ];
 /// One plan for each query, the one that `queries` writes it for, also before the table has
 /// statistics; made for the parameters at hand, without compiling it and without workers, either of
-/// which takes longer than the query.
+/// which takes longer than the query. What is left to choose from is judged by the rows that are looked at.
 const QUERY_SETTINGS: &[Setting] = &[
     ("enable_seqscan", "'off'"),
     ("enable_bitmapscan", "'off'"),
@@ -115,6 +115,8 @@ const QUERY_SETTINGS: &[Setting] = &[
     ("plan_cache_mode", "'force_custom_plan'"),
     ("jit", "'off'"),
     ("max_parallel_workers_per_gather", "'0'"),
+    ("seq_page_cost", "'0.00001'"),
+    ("random_page_cost", "'0.00001'"),
 ];
 const QUERY_CONNECTIONS: usize = 4;
 /// A batch that meets a connection which was cut is sent again, a query is not.

@@ -3,7 +3,7 @@
 //! A batch whose devices are all known costs a look into a set here and nothing there. What is new is
 //! inserted in the batch's own transaction, after its rows: so no name is there without a row, and none
 //! is missing as soon as rows can be read. Every transaction takes the locks of rows first and of names
-//! then, each in the order of the key, so no two wait for each other.
+//! then, each in an order that is the same for all, so no two wait for each other.
 //!
 //! The list serves readers; rows must not wait for it. Where it takes no names, rows go in without, and
 //! [`super::upkeep`] looks for the names later.
@@ -58,17 +58,18 @@ impl Default for RegisteredNames {
 }
 
 impl Registry {
-    /// Those of `names`, which are sorted, that are not known, once each.
+    /// Those of `names` that are not known, once each and sorted.
     pub(super) fn unknown<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
         let mut known = self.lock();
         if known.since.elapsed() >= TRUSTED_FOR {
             let RegisteredNames { set_aside, changes, .. } = *known;
             *known = RegisteredNames { set_aside, changes, ..RegisteredNames::default() };
         }
-        let mut last = None;
-        let is_new = |name: &&&'n str| last.replace(**name) != Some(**name);
-        let distinct = names.iter().filter(is_new).copied();
-        distinct.filter(|name| !known.hashes.contains(&known.key.hash_one(name))).collect()
+        let is_new = |name: &&'n str| !known.hashes.contains(&known.key.hash_one(name));
+        let mut unknown: Vec<&str> = names.iter().copied().filter(is_new).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
     }
 
     /// Whether it took no names just now.
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn a_name_is_unknown_once_and_known_after_it_was_learned() {
         let registry = Registry::default();
-        let names = ["a", "a", "b", "c", "c"];
+        let names = ["a", "c", "b", "a", "c"];
         assert_eq!(registry.unknown(&names), ["a", "b", "c"]);
         registry.learn(&["a", "c"]);
         assert_eq!(registry.unknown(&names), ["b"]);

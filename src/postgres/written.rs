@@ -6,7 +6,7 @@ pub(super) struct Written {
     pub(super) inserted: u64,
     /// Rows that were there and got a value that they lacked.
     pub(super) merged: u64,
-    /// Numbers of the rows that are not in the table, from 1, by the order of the key.
+    /// Numbers of the rows that are not in the table, from 1, in the order in which they go in.
     pub(super) swallowed: Vec<i64>,
 }
 

@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::postgres::types::Oid;
 use tokio::runtime::{Builder, Runtime};
 
-use super::table::Grown;
+use super::table::{Grown, Layout};
 use crate::bare::Batch;
 use crate::harness::process::children_of;
 use crate::usage;
@@ -30,12 +30,15 @@ pub(super) struct Cost {
     pub(super) wal_bytes: f64,
 }
 
-/// Inserts the next `rows` by the service's own statement.
+/// Inserts the next `rows` by the service's own statement, in the order of the service that the table is of.
 #[expect(clippy::cast_precision_loss, reason = "counts of rows and bytes")]
 pub(super) fn write(grown: &mut Grown, rows: u64) -> Cost {
     let readings: Vec<_> =
         (grown.rows..grown.rows + rows).map(|number| grown.spread.reading(number)).collect();
-    let batches: Vec<Batch> = readings.chunks(BATCH).map(Batch::in_order_of_key).collect();
+    // In that of time they are, which is how the service has them.
+    let order =
+        if grown.layout == Layout::FirstRelease { Batch::in_order_of_key } else { Batch::of };
+    let batches: Vec<Batch> = readings.chunks(BATCH).map(order).collect();
     let postgres = &grown.postgres;
     let key = postgres.value(
         "select indexrelid::bigint from pg_index

@@ -73,7 +73,7 @@ impl<'r> Columns<'r> {
     pub(super) fn of(readings: &[&'r Reading]) -> Self {
         let mut rows = readings.to_vec();
         // Stable, so that the first of two with the same key stays first.
-        rows.sort_by(|a, b| (&a.device_id, a.timestamp).cmp(&(&b.device_id, b.timestamp)));
+        rows.sort_by(|a, b| (a.timestamp, &a.device_id).cmp(&(b.timestamp, &b.device_id)));
         let mut columns = Self {
             device_ids: Vec::with_capacity(rows.len()),
             timestamps: Vec::with_capacity(rows.len()),
@@ -111,7 +111,7 @@ impl<'r> Columns<'r> {
         Keys { device_ids: &self.device_ids, times: &self.timestamps }
     }
 
-    /// Which of `rows` have the keys with these numbers, from 1, by the order of the key.
+    /// Which of `rows` have the keys with these numbers, from 1, in their order here.
     pub(super) fn indices(&self, numbers: &[i64], rows: &[&Reading]) -> Vec<usize> {
         if numbers.is_empty() {
             return Vec::new();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_go_in_by_key_and_the_first_of_equal_keys_stays_first() {
+    fn rows_go_in_by_time_and_device_and_the_first_of_equal_keys_stays_first() {
         let readings = [
             reading("b", 1, 1.0),
             reading("a", 2, 2.0),
@@ -172,8 +172,8 @@ mod tests {
             reading("a", 1, 4.0),
         ];
         let columns = Columns::of(&readings.iter().collect::<Vec<_>>());
-        assert_eq!(columns.device_ids, ["a", "a", "b", "b"]);
-        assert_eq!(columns.values[0], [4.0, 2.0, 1.0, 3.0]);
+        assert_eq!(columns.device_ids, ["a", "b", "b", "a"]);
+        assert_eq!(columns.values[0], [4.0, 1.0, 3.0, 2.0]);
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         let rows: Vec<&Reading> = readings.iter().collect();
         let columns = Columns::of(&rows);
         assert_eq!(columns.indices(&[], &rows), [0_usize; 0]);
-        assert_eq!(columns.indices(&[2], &rows), [1]);
-        assert_eq!(columns.indices(&[1, 3, 4], &rows), [0, 2, 3]);
+        assert_eq!(columns.indices(&[4], &rows), [1]);
+        assert_eq!(columns.indices(&[1, 2, 3], &rows), [0, 2, 3]);
     }
 }

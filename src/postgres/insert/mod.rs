@@ -56,8 +56,8 @@ impl Sink for Database {
     /// them. Else it takes the rows for new, which is faster; if one is not, nothing is written, and
     /// the careful statement follows.
     ///
-    /// Rows go in by the order of the unique key, so two batches in flight take its locks in the
-    /// same order and cannot deadlock. Cancellation-safe in the sense that a batch whose future
+    /// Rows go in by time and device, so two batches in flight take the locks of the unique key in the
+    /// same order and cannot deadlock; and the index on the time grows at its end alone, with full pages. Cancellation-safe in the sense that a batch whose future
     /// was dropped may or may not have been written, and can be sent again.
     async fn insert(&self, rows: &[&Record], limit: Duration) -> Result<Stored, SinkError> {
         if rows.is_empty() {
@@ -83,7 +83,7 @@ enum Work<'b, 'r> {
 }
 
 impl<'r> Work<'_, 'r> {
-    /// Of rows of `telemetry`, in the order of the key.
+    /// Of rows of `telemetry`, in the order of time and device.
     fn device_ids(&self) -> &[&'r str] {
         match self {
             Self::BuiltIn(columns) => columns.device_ids(),

@@ -50,7 +50,7 @@ impl<'r> Batch<'r> {
         self.0.iter().map(|ready| &ready.rows).find(|rows| rows.table == BUILT_IN_TABLE)
     }
 
-    /// Of rows of `telemetry`, in the order of the key.
+    /// Of rows of `telemetry`, in the order of time and device.
     pub(in crate::postgres) fn device_ids(&self) -> &[&'r str] {
         self.of_telemetry().map_or(&[], |rows| &rows.device_ids)
     }

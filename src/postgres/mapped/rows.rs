@@ -13,7 +13,7 @@ use crate::telemetry::fields::FIELDS;
 use crate::telemetry::mapping::{Kind, MappedReading, TableShape};
 use crate::telemetry::{Reading, Record};
 
-/// What of a batch goes into one table, in the order of the key.
+/// What of a batch goes into one table, in the order of time and device.
 pub(in crate::postgres) struct TableRows<'r> {
     pub(super) table: &'r str,
     pub(super) device_ids: Vec<&'r str>,
@@ -41,7 +41,7 @@ impl<'r> TableRows<'r> {
         let mut rows: Vec<(usize, &'r Record)> = batch.iter().copied().enumerate().collect();
         // Stable, so that the first of two with the same key stays first.
         rows.sort_by(|(_, a), (_, b)| {
-            let key = |row: &'r Record| (row.table(), row.device_id(), row.timestamp());
+            let key = |row: &'r Record| (row.table(), row.timestamp(), row.device_id());
             key(a).cmp(&key(b))
         });
         rows.chunk_by(|(_, a), (_, b)| a.table() == b.table()).map(Self::of_table).collect()
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_go_by_table_and_key_and_the_first_value_of_a_field_wins() {
+    fn rows_go_by_table_time_and_device_and_the_first_value_of_a_field_wins() {
         let batch = [
             mapped("power", "b", 1, &[("watts", Cell::Float(1.0))]),
             built_in("z", 5),
@@ -219,11 +219,11 @@ mod tests {
         let power = &tables[0];
         assert_eq!(
             (power.device_ids.as_slice(), power.merging.as_slice()),
-            (&["a", "b"][..], &[1][..])
+            (&["b", "a"][..], &[0][..])
         );
-        assert_eq!(values(power, "watts"), [None, Some(Value::Float(1.0))]);
-        assert_eq!(values(power, "on"), [Some(Value::Bool(true)), Some(Value::Bool(false))]);
-        assert_eq!(power.origins(1).collect::<Vec<_>>(), [0, 3, 4]);
+        assert_eq!(values(power, "watts"), [Some(Value::Float(1.0)), None]);
+        assert_eq!(values(power, "on"), [Some(Value::Bool(false)), Some(Value::Bool(true))]);
+        assert_eq!(power.origins(0).collect::<Vec<_>>(), [0, 3, 4]);
         assert!(power.always_fills("on") && !power.always_fills("watts"));
         assert!(!power.always_fills("other"));
         assert_eq!(values(&tables[1], "humidity"), [Some(Value::Float(2.0))]);

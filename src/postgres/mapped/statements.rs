@@ -62,7 +62,7 @@ fn fill(sql: &mut String, table: &str, names: &[String]) {
         sql,
         " and exists (select from {table} as there where there.device_id = batch.device_id \
          and there.ts = batch.ts and ({})) \
-         order by batch.device_id collate \"C\", batch.ts \
+         order by batch.ts, batch.device_id collate \"C\" \
          on conflict (device_id, ts) do update set {sets} where {}",
         lacks(names, "there", "batch"),
         lacks(names, "stored", "excluded")

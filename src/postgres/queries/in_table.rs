@@ -83,8 +83,7 @@ async fn having_of_spread(
     source: &str,
     names: &[&str],
 ) -> Result<Vec<bool>, Failure> {
-    let sql =
-        format!("select 1 from {source} where telemetry.device_id = any(array[$1::text]) limit 1");
+    let sql = format!("select 1 from {source} where telemetry.device_id = $1::text limit 1");
     let mut having = Vec::with_capacity(names.len());
     for name in names {
         let found: Option<i32> = sqlx::query_scalar(AssertSqlSafe(sql.as_str()))

@@ -60,11 +60,11 @@ async fn latest_in(
         cross join lateral (
             select {columns}
             from {source}
-            where telemetry.device_id = any(array[device.device_id])"
+            where telemetry.device_id = device.device_id"
     ));
     window.push_to(&mut sql);
     sql.push(
-        " order by telemetry.device_id desc, telemetry.ts desc
+        " order by telemetry.ts desc
             limit 1
         ) as latest",
     );
@@ -83,9 +83,9 @@ async fn latest_of_one(
 ) -> Result<Option<StoredReading>, Failure> {
     let (columns, source) = (relation.columns(), relation.source());
     let mut sql = QueryBuilder::new(format!("select {columns} from {source} where "));
-    sql.push("telemetry.device_id = any(array[").push_bind(name.to_owned()).push("])");
+    sql.push("telemetry.device_id = ").push_bind(name.to_owned());
     window.push_to(&mut sql);
-    sql.push(" order by telemetry.device_id desc, telemetry.ts desc limit 1");
+    sql.push(" order by telemetry.ts desc limit 1");
     sql.build_query_as()
         .persistent(session.keeps_statements())
         .fetch_optional(session.connection())

@@ -8,9 +8,11 @@
 //!
 //! - All devices: `ts desc, device_id desc`, from the index on `ts`; readings of one microsecond are
 //!   sorted by device on the way, by its bytes.
-//! - One device: `device_id desc, ts desc`, from the unique index. Written as an equality,
-//!   `device_id` would drop out of that order, and for a device that is common, but silent of
-//!   late, the planner would walk the index on `ts` past everything newer; hence `any(array[…])`.
+//! - One device: `ts desc`, from the unique index, partition after partition until there is enough. The
+//!   index on `ts` has that order as well, and for a device that is common, but silent of late, the
+//!   planner would walk it past everything newer, because the rows lie in it side by side. So the
+//!   settings say that a page costs next to nothing: then it costs less to find just those rows, unless
+//!   the statistics know of no other device at all.
 //!   A device's `ts` is unique, so this is the order of `ts desc, device_id desc` too.
 //!
 //! What PostgreSQL's distributed relatives refuse is not here: no join of the table but with values that

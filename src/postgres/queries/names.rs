@@ -22,6 +22,9 @@ const STEPS: usize = 100;
 const COUNTING: Duration = Duration::from_secs(1);
 /// Names of the list that a part of a name may find with one look through it.
 const FEW: i64 = 1_000;
+/// All of a list from its first page on, which is read as it lies. With its key it takes twice as long, or six
+/// times where PostgreSQL has not found out yet which pages all transactions see.
+const AS_IT_LIES: &str = "ctid >= '(0,0)'";
 /// Where counting ends.
 const PAST: usize = TOTAL_EXACT_UP_TO as usize + 1;
 
@@ -181,7 +184,8 @@ async fn listed(
 
 /// How many there are.
 async fn counted(session: &mut Session, list: &str) -> Result<u64, Failure> {
-    let sql = format!("select count(*) from (select from {list} limit $1) as names");
+    let sql =
+        format!("select count(*) from (select from {list} where {AS_IT_LIES} limit $1) as names");
     let counted: i64 = sqlx::query_scalar(AssertSqlSafe(sql))
         .bind(i64::from(TOTAL_EXACT_UP_TO) + 1)
         .persistent(session.keeps_statements())
@@ -200,7 +204,8 @@ async fn matching(
     let condition = matches(part);
     let sql = format!(
         "with matching as materialized (
-            select device_id::text as name, device_id from {list} where {condition} limit $2
+            select device_id::text as name, device_id from {list}
+            where {condition} and {AS_IT_LIES} limit $2
         )
         select (select count(*) from matching),
             array(select name from matching order by device_id limit $3)"

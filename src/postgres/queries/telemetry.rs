@@ -1,5 +1,7 @@
 //! Readings, newest first, page by page, and how many there are.
 
+use std::collections::VecDeque;
+
 use sqlx::{Postgres, QueryBuilder};
 
 use super::cursor::Cursor;
@@ -7,7 +9,7 @@ use super::in_table::{LogKey, which_are_known};
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::total::TOTAL_EXACT_UP_TO;
-use super::window::{Window, windows};
+use super::window::{Window, is_sparse, join, windows};
 use crate::base::time::Timestamp;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant;
@@ -167,7 +169,8 @@ pub(super) async fn page(
     let mut readings: Vec<StoredReading> = Vec::new();
     let is_counted = *position == Position::Offset(0);
     let mut read_whole = (0, 0);
-    for window in asked.windows_until(until) {
+    let mut windows = VecDeque::from(asked.windows_until(until));
+    while let Some(window) = windows.pop_front() {
         let missing = i64::from(wanted) - i64::try_from(readings.len()).unwrap_or(i64::MAX);
         let rows: Vec<StoredReading> = page_of(asked, after, &window, to_skip, missing)
             .build_query_as()
@@ -188,6 +191,10 @@ pub(super) async fn page(
         } else {
             0
         };
+        let is_of_one = asked.filter.device_id.is_some() && !was_skipped_whole;
+        if is_of_one && is_sparse(readings.len(), wanted as usize) {
+            join(&mut windows);
+        }
     }
     Ok((readings, read_whole))
 }
@@ -202,7 +209,7 @@ fn page_of(
     let (columns, source) = (relation.columns(), relation.source());
     let mut sql = QueryBuilder::new(format!("select {columns} from {source} where true"));
     if let Some(device_id) = &filter.device_id {
-        sql.push(" and telemetry.device_id = any(array[").push_bind(device_id.clone()).push("])");
+        sql.push(" and telemetry.device_id = ").push_bind(device_id.clone());
     }
     push_span(&mut sql, filter);
     window.push_to(&mut sql);
@@ -213,7 +220,7 @@ fn page_of(
         sql.push(", ").push_bind(device_id.clone()).push(")");
     }
     match filter.device_id {
-        Some(_) => sql.push(" order by telemetry.device_id desc, telemetry.ts desc"),
+        Some(_) => sql.push(" order by telemetry.ts desc"),
         None => sql.push(format!(" order by telemetry.ts desc, {BY_BYTES} desc")),
     };
     sql.push(" limit ").push_bind(limit);

@@ -7,6 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -63,6 +64,19 @@ pub(super) fn windows(
     }
     windows.push(Window { after: None, until, is_last: true });
     windows
+}
+
+/// Whether a device of which so few rows were found in the first window has too few for a page in the second.
+pub(super) fn is_sparse(found: usize, wanted: usize) -> bool {
+    const TIMES: usize = (DAYS[1] / DAYS[0]) as usize;
+    found * TIMES < wanted
+}
+
+/// Makes one of all that are left: one statement over all of them takes less than one for each.
+pub(super) fn join(left: &mut VecDeque<Window>) {
+    if let Some(Window { until, .. }) = left.pop_front() {
+        *left = VecDeque::from([Window { after: None, until, is_last: true }]);
+    }
 }
 
 /// The newest time that was seen in the table: that of an archive lies far behind the clock. Only what
