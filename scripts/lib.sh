@@ -164,7 +164,7 @@ remove_policy_rc_d() {
     fi
 }
 
-# Where cargo's tools go that are installed here.
+# Where the tools go that are installed here: cargo's, and each of pip's in a directory of its own.
 TOOLS="${CARGO_TARGET_DIR:-$PWD/target}/tools"
 export PATH="$PATH:$TOOLS/bin"
 
@@ -174,6 +174,25 @@ cargo_tool() {
     say "installing $1 into $TOOLS (cargo, some minutes)…"
     run_child "$1" env CARGO_PROFILE_DEV_DEBUG=0 \
         cargo install "$1" ${2:+--version "$2"} --locked --debug --quiet --root "$TOOLS"
+}
+
+# pip_tool NAME VERSION: installs it as TOOLS/NAME/bin/NAME, unless that version is there.
+pip_tool() {
+    local home="$TOOLS/$1"
+    [[ ! -e $home/$2 ]] || return 0
+    say "installing $1 $2 into $home (pip)…"
+    rm -rf -- "$home"
+    if ! make_pip_environment "$home" "$1==$2" >"$LOG_DIR/pip.log" 2>&1; then
+        tail -n 5 "$LOG_DIR/pip.log" >&2
+        return 1
+    fi
+    touch "$home/$2"
+}
+
+make_pip_environment() {
+    # Debian's Python can make no environment without a package of its own.
+    python3 -c 'import ensurepip' || (install_packages python3-venv) || return
+    python3 -m venv "$1" && run_child pip "$1/bin/pip" install --quiet --disable-pip-version-check "$2"
 }
 
 # --- processes -----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check of this project: format, dependencies, lints, documentation, and the tests, which start
-# real servers of their own. Ends with the summary of the tests.
+# Every check of this project: format, dependencies, lints, workflows, documentation, and the tests, which
+# start real servers of their own. Ends with the summary of the tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -12,7 +12,7 @@ Usage: scripts/test.sh [--fast] [FILTER...]
 
 Installs what is missing (PostgreSQL, PgBouncer, Mosquitto, strace, openssl, faketime and Python from Debian's or
 Ubuntu's packages, Chromium with its driver from Debian's, cargo-nextest and cargo-deny with cargo, and
-schemathesis with pip into target/tools) and runs every check.
+schemathesis and zizmor with pip into target/tools) and runs every check.
 
   --fast    without the performance bars, and without installing cargo-deny
   FILTER    only the tests that match, and no other check; handed on to `cargo nextest run`:
@@ -54,29 +54,14 @@ prepare() {
     prepare_schemathesis
 }
 
-# The fuzzer of the API's description, in an environment of its own. Where it cannot be installed the
-# test that needs it is skipped; not on CI.
+# The fuzzer of the API's description. Where it cannot be installed the test that needs it is skipped; not on CI.
 prepare_schemathesis() {
-    local home="$TOOLS/schemathesis" version=4.32.5
-    if [[ ! -e $home/$version ]]; then
-        say "installing schemathesis $version into $home (pip)…"
-        rm -rf -- "$home"
-        if ! install_schemathesis "$home" "$version" >"$LOG_DIR/pip.log" 2>&1; then
-            tail -n 5 "$LOG_DIR/pip.log" >&2
-            [[ -z ${CI:-} ]] || fail "schemathesis could not be installed, see above"
-            say '── description of the API: SKIPPED, schemathesis could not be installed, see above'
-            return 0
-        fi
-        touch "$home/$version"
+    if pip_tool schemathesis 4.32.5; then
+        export SCHEMATHESIS="$TOOLS/schemathesis/bin/schemathesis"
+    else
+        [[ -z ${CI:-} ]] || fail "schemathesis could not be installed, see above"
+        say '── description of the API: SKIPPED, schemathesis could not be installed, see above'
     fi
-    export SCHEMATHESIS="$home/bin/schemathesis"
-}
-
-install_schemathesis() {
-    # Debian's Python can make no environment without a package of its own.
-    python3 -c 'import ensurepip' || (install_packages python3-venv) || return
-    python3 -m venv "$1" &&
-        run_child pip "$1/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$2"
 }
 
 # step TEXT COMMAND...
@@ -110,6 +95,16 @@ check_lints() {
     step 'lints' cargo clippy --release --all-targets --locked -- -D warnings
 }
 
+# Of the hosted machines, which nothing here runs: what they would not take, and what would let others in.
+check_workflows() {
+    if ! pip_tool zizmor 1.32.0; then
+        [[ -z ${CI:-} ]] || fail "zizmor could not be installed, see above"
+        say '── workflows: SKIPPED, zizmor could not be installed, see above'
+        return 0
+    fi
+    step 'workflows' "$TOOLS/zizmor/bin/zizmor" --offline --strict-collection --quiet .github
+}
+
 check_documentation() {
     step 'documentation' env RUSTDOCFLAGS='-D warnings' \
         cargo doc --release --no-deps --document-private-items --locked
@@ -136,6 +131,7 @@ main() {
         check_format
         check_dependencies
         check_lints
+        check_workflows
         check_documentation
     fi
     run_tests "${FILTER[@]}"
