@@ -107,7 +107,7 @@ build() {
     done
     holds
 
-    rule 'an image holds its program, and 8 MB beside it at most'
+    rule 'an image has 20 MB at most, and holds its program and 8 MB beside it at most'
     for image in ingestor simulator; do
         must_fail "$image has a shell" docker run --rm --entrypoint /bin/sh "iot-$image" -c true
         docker create --name "look-$image" "iot-$image" >/dev/null
@@ -115,10 +115,29 @@ build() {
         docker rm "look-$image" >/dev/null
         bytes=$(docker image inspect --format '{{.Size}}' "iot-$image")
         ((program > 0 && bytes - program <= 8000000)) || broken "$image has $bytes bytes, its program $program"
+        ((bytes <= 20000000)) || broken "$image has $bytes bytes"
         say "       $image: $bytes bytes, of which its program $program"
     done
     holds
+
+    rule 'an image says what it is, and that of the ingestor whether it lives, also with a root that cannot be written'
+    local name
+    for image in ingestor simulator; do
+        for name in title description licenses; do
+            must "$image has the label $name" test -n "$(label "$image" "$name")"
+        done
+        equal "iot-$image" "$(label "$image" title)" 'the title'
+        equal "$(sed -n 's/^license = "\(.*\)"$/\1/p' Cargo.toml)" "$(label "$image" licenses)" 'the licences'
+        must "$image runs on a root that cannot be written" docker run --rm --read-only "iot-$image" --version >/dev/null
+    done
+    equal '["CMD","ingestor","health"]' \
+        "$(docker image inspect --format '{{json .Config.Healthcheck.Test}}' iot-ingestor)" 'how it is asked'
+    equal '{"/var/lib/iot-ingestor":{}}' "$(docker image inspect --format '{{json .Config.Volumes}}' iot-ingestor)" 'where its log is'
+    holds
 }
+
+# label IMAGE NAME
+label() { docker image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$2\"}}" "iot-$1"; }
 
 # --- what is looked at ---------------------------------------------------------------------------
 
@@ -228,6 +247,7 @@ comes_up() {
     pid=$(pgrep -o -x ingestor)
     must_fail 'the root can be written' touch "/proc/$pid/root/usr/local/bin/x"
     must 'that is for its mount' grep -q ' / / ro' "/proc/$pid/mountinfo"
+    equal true "$(docker inspect --format '{{.HostConfig.ReadonlyRootfs}}' "$(container ingestor)")" 'the root cannot be written'
     equal 10001 "$(stat -c %u "/proc/$pid")" 'the user'
     equal volume "$(docker inspect --format '{{range .Mounts}}{{if eq .Destination "/var/lib/iot-ingestor"}}{{.Type}}{{end}}{{end}}' "$(container ingestor)")" 'the log'
     must_fail 'no secret is in the environment' grep -q postgres:// <<<"$(docker inspect "$(container ingestor)")"
