@@ -10,7 +10,7 @@ usage() {
     cat <<'TEXT'
 Usage: scripts/test-deploy.sh [--suite SUITE] [TEST...]
 
-Installs what is missing (debootstrap, systemd-container, prometheus, jq and others, from Debian's or
+Installs what is missing (debootstrap, systemd-container, prometheus, jq, lintian and others, from Debian's or
 Ubuntu's packages), makes three Debian trees below target/deploy-test, and runs:
 
   files       the unit's sandbox, the settings, the alerts and their tests, the dashboard, as files
@@ -156,6 +156,7 @@ need_for() {
 packages() {
     export PACKAGES="$TREES/packages${SUITE:+-$SUITE}"
     local version revision of=(--binaries "$BIN_DIR")
+    need_commands lintian=lintian
     [[ -z $SUITE ]] || of=(--base "$SUITE")
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     rm -rf -- "$PACKAGES"

@@ -31,6 +31,11 @@ main() {
     ((count > 15)) || broken "only $count settings were found"
     holds
 
+    rule 'each thing that lintian is told to pass over has its reason above it'
+    equal '' "$(awk '!/^#/ && previous !~ /^# ./ { print } { previous = $0 }' deploy/debian/lintian-overrides)" 'those without one'
+    must 'there are some' grep -q '^iot-ingestor: ' deploy/debian/lintian-overrides
+    holds
+
     rule 'make-secrets.sh changes nothing when run again, and says when the key of the authority is away'
     local before
     secrets --secure broker.example
