@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod unit;
+mod user;
+
+pub(super) use unit::Unit;
+pub(super) use user::{User, Wanted};
+
 /// Where it is, unless somebody says otherwise.
 pub(super) const DIR: &str = "/etc/iot-ingestor";
 
@@ -23,8 +29,7 @@ const USER: &str = "iot-ingestor";
 const OF_THE_UNIT: [(&str, &str); 2] =
     [("WAL_DIR", "/var/lib/iot-ingestor/wal"), ("ROCKET_CONFIG", "/etc/iot-ingestor/Rocket.toml")];
 
-/// The environment of the service that is installed in `dir`. Of its secrets, the files themselves are
-/// named and not the copies, which are those of a service that runs, and of the time when it started.
+/// The environment of the service that is installed in `dir`.
 ///
 /// # Errors
 /// If its settings cannot be read.
@@ -43,8 +48,20 @@ pub(super) fn environment_of(dir: &Path, text: &str) -> BTreeMap<String, String>
     if file.exists() {
         all.insert("ROCKET_CONFIG".to_owned(), file.display().to_string());
     }
-    all.extend(assignments(text).map(|(name, value)| (name.to_owned(), resolved(dir, value))));
+    all.extend(assignments(text).map(|(name, value)| (name.to_owned(), value.to_owned())));
     all
+}
+
+/// `environment`, as it holds outside of the service that is installed in `dir`: of its secrets, the files
+/// themselves are named and not the copies, which are those of a service that runs, and of the time when it
+/// started.
+pub(super) fn outside(
+    dir: &Path,
+    environment: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let secret = |name: &str| dir.join(SECRETS_DIR).join(name).display().to_string();
+    let resolved = |value: String| value.strip_prefix(CREDENTIALS).map(secret).unwrap_or(value);
+    environment.into_iter().map(|(name, value)| (name, resolved(value))).collect()
 }
 
 /// What systemd.exec(5) takes from a file, but for lines that are continued.
@@ -58,11 +75,6 @@ pub(super) fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-fn resolved(dir: &Path, value: &str) -> String {
-    let secret = |name: &str| dir.join(SECRETS_DIR).join(name).display().to_string();
-    value.strip_prefix(CREDENTIALS).map_or_else(|| value.to_owned(), secret)
-}
-
 /// The directory that is meant when none is named: that of an installation, if there is one and nothing
 /// speaks of another configuration.
 pub(super) fn found(names: impl IntoIterator<Item = String>) -> Option<PathBuf> {
@@ -72,25 +84,19 @@ pub(super) fn found(names: impl IntoIterator<Item = String>) -> Option<PathBuf> 
     (dir.join(SETTINGS_FILE).exists() && !names.any(|name| is_set(&name))).then(|| dir.to_owned())
 }
 
-/// The user that a service runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) id: u32,
-    pub(super) group: u32,
+/// The unit of the service that is installed in `dir`; `None` where it has none, or none is known.
+pub(super) fn unit(dir: &Path) -> Option<Unit> {
+    (dir == Path::new(DIR)).then(Unit::of_this_machine)?
 }
 
-/// That of the service which is installed in `dir`; `None` where that is unknown.
+/// The user of the service that is installed in `dir`; `None` where that is unknown.
 pub(super) fn service_user(dir: &Path) -> Option<User> {
     if dir != Path::new(DIR) {
         return None;
     }
-    user_of(&std::fs::read_to_string("/etc/passwd").ok()?)
-}
-
-fn user_of(passwd: &str) -> Option<User> {
-    let fields = passwd.lines().find_map(|line| line.strip_prefix(USER)?.strip_prefix(':'))?;
-    let mut fields = fields.split(':').skip(1);
-    Some(User { id: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+    let (passwd, groups) = user::of_this_machine().ok()?;
+    unit(dir)
+        .map_or_else(|| User::known(USER, &passwd, &groups), |unit| unit.user(&passwd, &groups))
 }
 
 #[cfg(test)]
@@ -103,20 +109,12 @@ mod tests {
         let text = "# A=1\n\n; B=2\n C = 3 \nD=\"four \"\nE='5'\nF=\nno assignment\n\
             G_FILE=/run/credentials/iot-ingestor.service/secret_g\nC=6\n";
         std::fs::write(dir.path().join(SETTINGS_FILE), text).unwrap();
-        let found = environment(dir.path()).unwrap();
+        let found = outside(dir.path(), environment(dir.path()).unwrap());
         let g = dir.path().join("secrets/g").display().to_string();
         let expected = [("C", "6"), ("D", "four "), ("E", "5"), ("F", ""), ("G_FILE", &g)];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(found, expected.into());
         assert!(environment(&dir.path().join("none")).is_err());
-    }
-
-    #[test]
-    fn the_user_of_the_service_is_the_one_of_that_name() {
-        let passwd = "root:x:0:0::/root:/bin/sh\niot-ingestor-2:x:7:8::/:/bin/sh\n\
-            iot-ingestor:x:998:997:IoT:/var/lib/iot-ingestor:/usr/sbin/nologin\n";
-        assert_eq!(user_of(passwd), Some(User { id: 998, group: 997 }));
-        assert_eq!(user_of("root:x:0:0::/root:/bin/sh\niot-ingestor:x\n"), None);
     }
 
     #[test]

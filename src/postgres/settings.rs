@@ -156,6 +156,12 @@ impl Settings {
         is_file.then(|| value.into())
     }
 
+    /// The files that parameters of TLS in the connection string name, each with the parameter.
+    pub(crate) fn tls_files(&self) -> Vec<(&'static str, PathBuf)> {
+        let names = ["sslrootcert", "sslcert", "sslkey"].into_iter();
+        names.filter_map(|name| Some((name, self.tls_file(&self.url, name)?))).collect()
+    }
+
     /// The file in which the driver looks for the password, if neither `url` nor a variable has one.
     pub(super) fn password_file(&self, url: &ConnectionString) -> Option<PathBuf> {
         if url.overrides("PGPASSWORD") || self.variable("PGPASSWORD").is_some() {

@@ -75,6 +75,27 @@ comes_up() {
     holds
 }
 
+is_told_what_the_service_may_not() {
+    rule 'doctor, as root, names what the service may not read or write'
+    inside cp --preserve /etc/iot-ingestor/ingestor.env /root/ingestor.env
+    inside sh -c 'install -m 600 /etc/iot-ingestor/secrets/admin-token /etc/admin-token &&
+        sed -i s,^ADMIN_TOKEN_FILE=.*,ADMIN_TOKEN_FILE=/etc/admin-token, /etc/iot-ingestor/ingestor.env &&
+        echo WAL_DIR=/srv/wal >>/etc/iot-ingestor/ingestor.env && chmod 600 /etc/iot-ingestor/Rocket.toml'
+    must_fail 'it is content' inside ingestor doctor
+    inside ingestor doctor >"$LOG_DIR/doctor.log" 2>&1 || true
+    local line
+    for line in "files: the service's user may not read /etc/admin-token (ADMIN_TOKEN_FILE)" \
+        "files: the service's user may not read /etc/iot-ingestor/Rocket.toml (ROCKET_CONFIG)" \
+        'unit: the service may not write to /srv/wal (WAL_DIR)'; do
+        must "$line" grep -qF "FAIL $line" "$LOG_DIR/doctor.log"
+    done
+    inside chmod 640 /etc/iot-ingestor/Rocket.toml
+    inside mv /root/ingestor.env /etc/iot-ingestor/ingestor.env
+    inside rm /etc/admin-token
+    inside ingestor doctor >"$LOG_DIR/doctor.log" 2>&1 || broken "ingestor doctor: $(cat "$LOG_DIR/doctor.log")"
+    holds
+}
+
 # changes_under_load RULE PACKAGE VERSION: the service is restarted in order, with what waits in its log.
 changes_under_load() {
     rule "$1"
@@ -244,6 +265,7 @@ main() {
     local old new
     old=$(basename "$PACKAGES"/iot-ingestor_*-1_*.deb) new=$(basename "$PACKAGES"/iot-ingestor_*-2_*.deb)
     comes_up "$old"
+    is_told_what_the_service_may_not
     changes_under_load 'an upgrade under load restarts the service in order with what waits in its log, and nothing is lost' \
         "$new" "$(version_of "$new")"
     changes_under_load 'a rollback does the same' "$old" "$(version_of "$old")"

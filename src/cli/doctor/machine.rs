@@ -12,23 +12,42 @@ use crate::telemetry::validate::built_at;
 /// Private keys are no settings that hold a secret, but name a file that does.
 const KEYS: [&str; 2] = ["MQTT_CLIENT_KEY_FILE", "HTTP_TLS_KEY_FILE"];
 
-/// Looks at the files that `from` names.
-pub(super) fn secrets(settings: &[Setting], mut from: Sources) -> Vec<Finding> {
-    let names = settings.iter().filter(|setting| setting.is_secret);
-    let names: Vec<_> = names.map(|setting| format!("{}_FILE", setting.name)).collect();
-    let names = names.iter().map(String::as_str).chain(KEYS);
-    let files = names.filter_map(|name| Some((name, from.optional::<PathBuf>(name, "a file")?)));
-    let files: Vec<_> = files.collect();
+/// A file that a setting names.
+pub(super) struct Named {
+    pub(super) setting: String,
+    pub(super) path: PathBuf,
+}
+
+/// The files that `from` names.
+pub(super) fn files(settings: &[Setting], from: &mut Sources) -> Vec<Named> {
+    let names = settings.iter().filter_map(|setting| match setting {
+        Setting { name, is_secret: true, .. } => Some(format!("{name}_FILE")),
+        Setting { name, .. } => name.ends_with("_FILE").then(|| (*name).to_owned()),
+    });
+    let file = |setting: String| {
+        let path = from.optional(&setting, "a file")?;
+        Some(Named { setting, path })
+    };
+    names.filter_map(file).collect()
+}
+
+/// Looks at those of `files` that hold a secret.
+pub(super) fn secrets(settings: &[Setting], mut files: Vec<Named>) -> Vec<Finding> {
+    files.retain(|Named { setting, .. }| {
+        let name = setting.strip_suffix("_FILE").unwrap_or(setting);
+        let is_secret = settings.iter().any(|known| known.is_secret && known.name == name);
+        is_secret || KEYS.contains(&setting.as_str())
+    });
     let open: Vec<_> = files
         .iter()
-        .filter(|(_, file)| {
-            fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
+        .filter(|Named { path, .. }| {
+            fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
         })
-        .map(|(name, file)| {
-            let file = file.display();
+        .map(|Named { setting, path }| {
+            let file = path.display();
             Finding::warning(
                 "secrets",
-                format!("{file} ({name}) can be read by everybody on this machine"),
+                format!("{file} ({setting}) can be read by everybody on this machine"),
                 format!("chmod o= {file}"),
             )
         })

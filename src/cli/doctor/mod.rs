@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::installation::{self, User};
+use super::installation::{self, Unit, User};
 use super::service::Place;
 use crate::base::output::complain;
 use crate::base::settings::{self, Mistakes, Setting, Sources};
@@ -24,8 +24,10 @@ pub(super) mod finding;
 mod log;
 mod machine;
 mod service;
+mod unit;
 
 use finding::Finding;
+use machine::Named;
 
 /// What `ingestor doctor` is told.
 #[derive(Args)]
@@ -100,10 +102,11 @@ fn examine(
     settings: &[Setting],
     load: impl FnOnce(Sources) -> Result<Examined, Mistakes>,
 ) -> Vec<Finding> {
-    let Installed { environment, whence, user } = match installed(arguments, settings) {
+    let installed = match installed(arguments, settings) {
         Ok(installed) => installed,
         Err(finding) => return vec![finding],
     };
+    let Installed { environment, whence, user, unit, .. } = &installed;
     let sources = || Sources::of(environment.clone());
     let examined = match load(sources()) {
         Ok(examined) => examined,
@@ -115,7 +118,7 @@ fn examine(
                 .collect();
         }
     };
-    let mut findings = vec![Finding::ok(CONFIGURATION, whence)];
+    let mut findings = vec![Finding::ok(CONFIGURATION, whence.as_str())];
     findings.extend(examined.warnings.iter().map(|warning| {
         let (what, mend) = warning
             .rsplit_once("; ")
@@ -125,8 +128,10 @@ fn examine(
     }));
     findings.extend(service::examine(&examined.log.dir, Place::read(&mut sources())));
     findings.push(machine::clock(Timestamp::now()));
-    findings.extend(machine::secrets(settings, sources()));
-    findings.extend(log::examine(&examined.log, user));
+    findings.extend(machine::secrets(settings, machine::files(settings, &mut sources())));
+    let files = files(&installed, settings, &examined);
+    findings.extend(unit::examine(unit.as_ref(), user.as_ref(), &files, &examined.log.dir));
+    findings.extend(log::examine(&examined.log, user.as_ref()));
     findings.extend(of_servers(&examined));
     findings
 }
@@ -136,10 +141,14 @@ const CONFIGURATION: &str = "configuration";
 /// What the service has.
 struct Installed {
     environment: BTreeMap<String, String>,
+    /// The same, with the names that its secrets have for the service itself.
+    inside: BTreeMap<String, String>,
     /// Where that comes from.
     whence: String,
     /// Whom it runs as, if that is known.
     user: Option<User>,
+    /// What starts it, if that is known.
+    unit: Option<Unit>,
 }
 
 fn installed(arguments: &Arguments, settings: &[Setting]) -> Result<Installed, Finding> {
@@ -147,14 +156,16 @@ fn installed(arguments: &Arguments, settings: &[Setting]) -> Result<Installed, F
         .iter()
         .flat_map(|setting| [setting.name.to_owned(), format!("{}_FILE", setting.name)]);
     let Some(dir) = arguments.dir.clone().or_else(|| installation::found(names)) else {
-        let whence = "the environment and Rocket.toml".to_owned();
-        return Ok(Installed { environment: settings::environment(), whence, user: None });
+        let (environment, whence) = (settings::environment(), "the environment and Rocket.toml");
+        let (inside, whence) = (environment.clone(), whence.to_owned());
+        return Ok(Installed { environment, inside, whence, user: None, unit: None });
     };
     let whence = dir.join(installation::SETTINGS_FILE).display().to_string();
     match installation::environment(&dir) {
-        Ok(environment) => {
-            let user = installation::service_user(&dir);
-            Ok(Installed { environment, whence, user })
+        Ok(inside) => {
+            let environment = installation::outside(&dir, inside.clone());
+            let (user, unit) = (installation::service_user(&dir), installation::unit(&dir));
+            Ok(Installed { environment, inside, whence, user, unit })
         }
         Err(error) => Err(Finding::fail(
             CONFIGURATION,
@@ -162,6 +173,22 @@ fn installed(arguments: &Arguments, settings: &[Setting]) -> Result<Installed, F
             "run this as root, or make it with `ingestor init`",
         )),
     }
+}
+
+/// The files that the service reads, by the names that they have for it.
+fn files(installed: &Installed, settings: &[Setting], examined: &Examined) -> Vec<Named> {
+    let Installed { inside, .. } = installed;
+    let mut files = machine::files(settings, &mut Sources::of(inside.clone()));
+    let mut add = |setting: &str, path: PathBuf| {
+        files.push(Named { setting: setting.to_owned(), path });
+    };
+    if let Some(path) = inside.get("ROCKET_CONFIG") {
+        add("ROCKET_CONFIG", path.into());
+    }
+    for (parameter, path) in examined.database.tls_files() {
+        add(parameter, path);
+    }
+    files
 }
 
 fn of_servers(examined: &Examined) -> Vec<Finding> {

@@ -222,7 +222,7 @@ fn random_token() -> Result<String, String> {
 
 /// What the service would read.
 fn would_be(dir: &Path, settings: &str, secrets: &[NamedSecret]) -> Sources {
-    let mut environment = installation::environment_of(dir, settings);
+    let mut environment = installation::outside(dir, installation::environment_of(dir, settings));
     for NamedSecret { setting, value, .. } in secrets {
         environment.remove(&format!("{setting}_FILE"));
         environment.insert((*setting).to_owned(), value.clone());
