@@ -291,6 +291,46 @@ fn asked(b: &Site, flags: &[&str]) -> (Child, File) {
     (child, File::from(end))
 }
 
+/// What is said on a terminal, up to `text`.
+fn said_until(terminal: &mut File, text: &str) -> String {
+    let mut said = Vec::new();
+    loop {
+        let shown = String::from_utf8_lossy(&said);
+        if shown.contains(text) {
+            return shown.into_owned();
+        }
+        let mut bytes = [0; 256];
+        let count = terminal.read(&mut bytes).unwrap_or_else(|error| panic!("{error}: {shown}"));
+        said.extend_from_slice(&bytes[..count]);
+    }
+}
+
+fn echoes(terminal: &File) -> bool {
+    tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO)
+}
+
+#[test]
+fn whoever_is_asked_for_a_token_gives_one_unseen_or_has_one_made() {
+    let b = Site::new();
+    let (broker, url) = (b.broker(), b.postgres.url());
+    let answer = |answer: &str| {
+        let flags = ["--broker", &broker, "--database", &url, "--force"];
+        let (mut child, mut terminal) = asked(&b, &flags);
+        said_until(&mut terminal, "Bearer token of /admin");
+        assert!(!echoes(&terminal), "a secret is not shown");
+        terminal.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        let said = said_until(&mut terminal, "Next: ");
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+        (said, b.read("secrets/admin-token"))
+    };
+    let (_, made) = answer("");
+    assert!(made.trim().len() >= 43, "{made}");
+    assert_eq!(answer("").1, made, "the one that is there");
+    let (said, given) = answer(TOKEN);
+    assert_eq!(given, format!("{TOKEN}\n"));
+    assert!(!said.contains(TOKEN), "{said}");
+}
+
 #[test]
 fn whoever_breaks_off_at_a_secret_question_gets_the_terminal_back_as_it_was() {
     type BreakOff = fn(&mut File, Pid);
@@ -299,14 +339,7 @@ fn whoever_breaks_off_at_a_secret_question_gets_the_terminal_back_as_it_was() {
     let terminate: BreakOff = |_, pid| kill_process(pid, Signal::TERM).unwrap();
     for (break_off, code) in [(interrupt, 130), (terminate, 143)] {
         let (mut child, mut terminal) = asked(&b, &["--broker", &b.broker()]);
-        let mut said = Vec::new();
-        while !String::from_utf8_lossy(&said).contains("Connection string") {
-            let mut bytes = [0; 256];
-            let count = terminal.read(&mut bytes).unwrap();
-            said.extend_from_slice(&bytes[..count]);
-        }
-        let echoes =
-            |terminal: &File| tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+        said_until(&mut terminal, "Connection string");
         assert!(!echoes(&terminal), "a secret is not shown");
         break_off(&mut terminal, Pid::from_child(&child));
         assert_eq!(child.wait().unwrap().code(), Some(code));

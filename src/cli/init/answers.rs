@@ -50,12 +50,12 @@ pub(super) fn gather(arguments: &Arguments, terminal: &Terminal) -> Result<Answe
     let password = match &arguments.broker_password_file {
         _ if user.is_empty() => String::new(),
         Some(file) => note(content(file)),
-        None => note(terminal.ask_secretly("Password at the broker", "--broker-password-file")),
+        None => note(terminal.ask_for_secret("Password at the broker", "--broker-password-file")),
     };
     let url = note(match (&arguments.database, &arguments.database_file) {
         (Some(url), _) => Ok(url.clone()),
         (None, Some(file)) => content(file),
-        (None, None) => terminal.ask_secretly(
+        (None, None) => terminal.ask_for_secret(
             "Connection string of PostgreSQL (postgres://USER:PASSWORD@HOST/DATABASE)",
             "--database or --database-file",
         ),
@@ -63,6 +63,11 @@ pub(super) fn gather(arguments: &Arguments, terminal: &Terminal) -> Result<Answe
     let admin_token = match (&arguments.admin_token, &arguments.admin_token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(file)) => Some(note(content(file))),
+        (None, None) if terminal.may_ask() => {
+            let question = "Bearer token of /admin (empty: the one that is there, or a random one)";
+            let answer = note(terminal.ask_secretly(question, "--admin-token-file"));
+            (!answer.is_empty()).then_some(answer)
+        }
         (None, None) => None,
     };
     let broker = match broker_of(&broker) {

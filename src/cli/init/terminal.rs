@@ -35,7 +35,7 @@ impl Terminal {
         Ok(if answer.is_empty() { default.to_owned() } else { answer })
     }
 
-    /// The same, without the answer on the screen.
+    /// The same, without the answer on the screen, which may be empty.
     pub(super) fn ask_secretly(&self, question: &str, flag: &str) -> Result<String, String> {
         let before = if self.may_ask { tcgetattr(io::stdin()).ok() } else { None };
         if let Some(before) = &before {
@@ -45,7 +45,12 @@ impl Terminal {
         if let Some(before) = &before {
             restore(before);
         }
-        match answer {
+        answer
+    }
+
+    /// The same, and an empty answer is none.
+    pub(super) fn ask_for_secret(&self, question: &str, flag: &str) -> Result<String, String> {
+        match self.ask_secretly(question, flag) {
             Ok(answer) if answer.is_empty() => {
                 Err(format!("{flag} is needed, and the answer is empty"))
             }
