@@ -7,9 +7,10 @@
 //! A message that the broker has not heard acknowledged comes again, after the connection or this process
 //! broke: with the same packet id, and marked as a repeat. Its [`Receipt`], in memory or in the log, says
 //! which time it had, and the table's key then sees the same row. Its content must be the same, too: a
-//! packet id is used again for other messages. Only the newest receipt of a packet id counts, and none after
-//! the broker has begun a session anew, whose repeats are its own. That the broker has heard an acknowledgement
-//! is no reason to forget the receipt: one that is restored to an earlier state has not.
+//! packet id is used again for other messages. Only the newest receipt of a packet id counts, none behind
+//! which [`MOST_RECEIPTS`] messages have come, and none after the broker has begun a session anew, whose
+//! repeats are its own. That the broker has heard an acknowledgement is no reason to forget the receipt: one
+//! that is restored to an earlier state has not.
 //!
 //! Pure: no clock, no log.
 
@@ -19,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::queue::{Delivery, Packet};
 use crate::base::time::Timestamp;
-use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
+use crate::wal::{LeftReceipts, MOST_RECEIPTS, NO_PACKET, Receipt};
 
 /// Times that are further ahead of the clock were given by one that was wrong. Microseconds.
 const LEAP: i64 = 60 * 60 * 1_000_000;
@@ -38,8 +39,11 @@ pub struct Arrivals {
     is_set_back: bool,
     /// The session at the broker that the receipts belong to.
     session: u64,
-    /// By packet id.
-    receipts: HashMap<u16, Receipt>,
+    /// How many messages have come with a packet id, of those that have left a receipt to an earlier
+    /// process as well.
+    came: usize,
+    /// By packet id, with how many had come when it was last made or asked for.
+    receipts: HashMap<u16, (Receipt, usize)>,
 }
 
 /// What a delivery has got.
@@ -56,10 +60,12 @@ impl Arrivals {
         let newest = left.newest.map(Timestamp::as_micros);
         let mut arrivals = Self { newest, ..Self::default() };
         for receipt in left.receipts.into_iter().filter(Receipt::is_of_packet) {
-            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(receipt);
+            arrivals.came += 1;
+            let new = (receipt, arrivals.came);
+            let known = arrivals.receipts.entry(receipt.packet_id).or_insert(new);
             // In one commit they stand by table, and times only grow.
-            if receipt.time > known.time {
-                *known = receipt;
+            if receipt.time >= known.0.time {
+                *known = new;
             }
         }
         arrivals
@@ -86,9 +92,12 @@ impl Arrivals {
             self.session = session;
             self.receipts.clear();
         }
-        if is_again {
-            return self.receipts.get(&id).copied();
+        let known = self.receipts.get(&id).filter(|_| is_again);
+        let meant = known.filter(|(_, at)| self.came - at < MOST_RECEIPTS);
+        if let Some((receipt, _)) = meant {
+            return Some(*receipt);
         }
+        self.came += 1;
         self.receipts.remove(&id);
         None
     }
@@ -121,7 +130,7 @@ impl Arrivals {
         };
         let receipt =
             arrival.again.unwrap_or_else(|| Receipt { packet_id: id, hash: hash(delivery), time });
-        self.receipts.insert(id, receipt);
+        self.receipts.insert(id, (receipt, self.came));
         receipt
     }
 
@@ -218,6 +227,33 @@ mod tests {
         take(&mut arrivals, &delivery(packet(7, false), "21", 100), 1);
         arrivals.pass(&delivery(packet(7, false), "21", 200));
         assert_eq!(take(&mut arrivals, &delivery(packet(7, true), "21", 300), 1).0, 300);
+    }
+
+    #[test]
+    fn a_packet_id_that_was_used_long_ago_stands_for_another_message_which_may_say_the_same() {
+        const LAST: u16 = u16::MAX;
+        let mut arrivals = Arrivals::default();
+        let first = take(&mut arrivals, &delivery(packet(1, false), "21", 1), 1).1;
+        let mut left = vec![first];
+        for id in 2..=LAST {
+            left.push(take(&mut arrivals, &delivery(packet(id, false), "21", i64::from(id)), 1).1);
+        }
+        let half = u16::try_from(MOST_RECEIPTS).unwrap();
+        let after = |left: &[Receipt]| {
+            Arrivals::after(LeftReceipts { receipts: left.to_vec(), newest: Some(at(LAST.into())) })
+        };
+        for mut arrivals in [after(&left), arrivals] {
+            let mut time = |id| take(&mut arrivals, &delivery(packet(id, true), "21", 0), 1).0;
+            let free = i64::from(LAST) + 1;
+            for id in [LAST, LAST - half + 1] {
+                assert_eq!(time(id), i64::from(id));
+            }
+            // Each that is new is one more; one that was asked for is as good as new.
+            assert_eq!([1, 2, LAST - half].map(&mut time), [free, free + 1, free + 2]);
+            assert_eq!([1, 2, LAST - half].map(&mut time), [free, free + 1, free + 2]);
+            assert_eq!(time(LAST - half + 1), i64::from(LAST - half + 1));
+            assert_eq!(time(LAST - half + 2), free + 3);
+        }
     }
 
     #[test]

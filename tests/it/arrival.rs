@@ -119,6 +119,41 @@ fn a_message_whose_ack_was_lost_is_one_row_however_the_process_or_the_connection
 }
 
 #[test]
+fn a_packet_id_whose_turn_comes_again_is_another_message_although_it_says_the_same() {
+    const WINDOW: usize = 5_000;
+    let (postgres, broker) = (Postgres::start(), ScriptedBroker::start());
+    let service = service(&postgres, broker.port);
+    let mut ingestor = service.start();
+    let mut link = broker.accept(false);
+    let all: Vec<u16> = (1..=u16::MAX).collect();
+    for ids in all.chunks(WINDOW) {
+        assert!(link.deliver_at_once(TOPIC, ids.iter().map(|id| (*id, "21.5".to_owned()))));
+        assert_eq!(link.acks(ids.len()), ids);
+    }
+    await_flushed(&mut ingestor);
+    assert_eq!(rows(&postgres, "telemetry"), 65_535);
+
+    // What the broker sends next is lost with the connection, and the last acknowledgement is, too.
+    drop(link);
+    let mut link = broker.accept(true);
+    again(&mut link, u16::MAX, TOPIC, "21.5");
+    again(&mut link, 1, TOPIC, "21.5");
+    await_flushed(&mut ingestor);
+    assert_eq!(rows(&postgres, "telemetry"), 65_536);
+
+    // And the same for a process that knows nothing but what is in the log.
+    ingestor.kill();
+    drop(link);
+    let mut ingestor = service.start();
+    let mut link = broker.accept(true);
+    for id in [u16::MAX, 1, 2] {
+        again(&mut link, id, TOPIC, "21.5");
+    }
+    await_flushed(&mut ingestor);
+    assert_eq!(rows(&postgres, "telemetry"), 65_537);
+}
+
+#[test]
 fn a_process_that_is_killed_before_its_group_is_acknowledged_gives_it_the_same_times() {
     let (mut postgres, broker) = (Postgres::prepare(Fsync::Off), ScriptedBroker::start());
     let service = service(&postgres, broker.port);
