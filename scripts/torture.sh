@@ -16,6 +16,7 @@ CASES=(
     'commits    torture::commits::             60'
     'slow       slow::as_shipped_               1'
     'broker     torture::broker::              40'
+    'arrival    torture::arrival::             60'
     'process    torture::process::             30'
     'ingestors  torture::ingestors::           20'
     'model      wal::model_tests::the_log_ 100000'
@@ -44,6 +45,8 @@ it also fills and breaks filesystems.
             commits     a database that need not wait for its disk when it confirms, killed
             slow        a database at the end of a thin line, or with a slow table, at the sizes as shipped
             broker      restarted, killed, cut off, taken over, too large, narrow
+            arrival     messages without a time, most of which say the same: killed, power cut, broker restarted,
+                        cut off, taken over, all that it keeps sent again
             process     SIGSTOP, a second instance, no more memory, a clock that jumps
             ingestors   three with filters of their own, two that both take everything, one of them
                         killed at random; and what the second way costs
@@ -197,7 +200,7 @@ main() {
     cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
     unpack
     # What does not run that program.
-    [[ -z $PACKAGE || $WANTED != all ]] || WANTED=kill,power-cut,io-errors,database,commits,slow,broker,ingestors,soak
+    [[ -z $PACKAGE || $WANTED != all ]] || WANTED=kill,power-cut,io-errors,database,commits,slow,broker,arrival,ingestors,soak
     local line name filter count failed=''
     for line in "${CASES[@]}"; do
         read -r name filter count <<<"$line"

@@ -15,7 +15,7 @@ use crate::harness::{
 const TOKEN: &str = "7f3a-admin-token";
 
 /// One value a topic, and an array of readings of several devices.
-const MAPPINGS: &str = r#"
+pub(crate) const MAPPINGS: &str = r#"
 [[default.mapping]]
 name   = "value"
 topic  = "value/{device}/{field}"
@@ -256,11 +256,8 @@ fn a_value_that_stays_the_same_is_as_many_rows_as_messages_through_kills_and_res
 
 /// A message that the broker had kept.
 fn retained(id: u16, topic: &str, payload: &str) -> Packet {
-    let Packet::Raw(mut bytes) = Packet::message(1, id, false, topic.as_bytes(), payload) else {
-        unreachable!()
-    };
-    bytes[0] |= 1;
-    Packet::Raw(bytes)
+    let (topic, payload) = (topic.to_owned(), payload.into());
+    Packet::Publish { id: Some(id), dup: false, retain: true, topic, payload }
 }
 
 #[test]

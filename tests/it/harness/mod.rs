@@ -31,7 +31,7 @@ pub(crate) use browser::Browser;
 pub(crate) use mosquitto::Mosquitto;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Postgres;
-pub(crate) use publisher::{Load, Publisher};
+pub(crate) use publisher::{Load, Outgoing, Publisher};
 pub(crate) use readings::{Reading, array, reading, readings};
 pub(crate) use scratch::Scratch;
 pub(crate) use scripted::ScriptedBroker;

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::wire::{Packet, Stream};
-use super::{PATIENCE, eventually, reading};
+use super::{PATIENCE, Reading, eventually, reading};
 
 /// Messages sent and not yet acknowledged.
 const WINDOW: usize = 500;
@@ -35,10 +35,14 @@ impl Publisher {
 
     /// Sends a message, waiting for room in the window; returns at once otherwise.
     pub(crate) fn publish(&mut self, topic: &str, payload: impl Into<Vec<u8>>) {
+        self.send(Outgoing { topic: topic.to_owned(), payload: payload.into(), retain: false });
+    }
+
+    fn send(&mut self, message: Outgoing) {
         self.next_id = self.next_id % u16::MAX + 1;
         let id = self.next_id;
-        let (topic, payload) = (topic.to_owned(), payload.into());
-        let packet = Packet::Publish { id: Some(id), dup: false, topic, payload };
+        let Outgoing { topic, payload, retain } = message;
+        let packet = Packet::Publish { id: Some(id), dup: false, retain, topic, payload };
         self.stream.queue(&packet);
         self.in_flight.push_back((id, packet));
         if self.in_flight.len() >= WINDOW {
@@ -128,10 +132,25 @@ fn connect(port: u16) -> Stream {
     })
 }
 
+/// What is published.
+pub(crate) struct Outgoing {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    /// Whether the broker is to keep it.
+    pub(crate) retain: bool,
+}
+
+impl From<Reading> for Outgoing {
+    fn from(reading: Reading) -> Self {
+        Self { topic: reading.topic(), payload: reading.payload().into(), retain: false }
+    }
+}
+
 /// Publishes readings in the background until told to stop.
 pub(crate) struct Load {
     thread: JoinHandle<u64>,
     stop: Arc<AtomicBool>,
+    publisher: Arc<Mutex<Publisher>>,
     acked: Arc<AtomicU64>,
     first: u64,
 }
@@ -144,27 +163,39 @@ impl Load {
 
     /// The readings from number `first` on, so many a second.
     pub(crate) fn start_from(port: u16, per_second: u32, first: u64) -> Self {
+        Self::start_of(port, per_second, first, |number| reading(number).into())
+    }
+
+    /// What `message` makes of the numbers from `first` on, so many a second.
+    pub(crate) fn start_of(
+        port: u16,
+        per_second: u32,
+        first: u64,
+        message: fn(u64) -> Outgoing,
+    ) -> Self {
+        let publisher = Arc::new(Mutex::new(Publisher::connect(port)));
+        let shared = Arc::clone(&publisher);
         let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&acked));
         let thread = std::thread::spawn(move || {
-            let mut publisher = Publisher::connect(port);
             let started = Instant::now();
             let mut number = first;
             while !stopped.load(Ordering::Relaxed) {
+                let mut publisher = shared.lock().unwrap();
                 let due = started.elapsed().as_micros() * u128::from(per_second) / 1_000_000;
                 while u128::from(number - first) < due && !stopped.load(Ordering::Relaxed) {
-                    let reading = reading(number);
-                    publisher.publish(&reading.topic(), reading.payload());
+                    publisher.send(message(number));
                     number += 1;
                 }
                 publisher.flush();
                 count.store(publisher.acked, Ordering::Relaxed);
+                drop(publisher);
                 std::thread::sleep(Duration::from_millis(2));
             }
-            publisher.finish();
+            shared.lock().unwrap().finish();
             number
         });
-        Self { thread, stop, acked, first }
+        Self { thread, stop, publisher, acked, first }
     }
 
     /// Waits until the broker has acknowledged `more` messages from now on.
@@ -175,6 +206,15 @@ impl Load {
             assert!(!self.thread.is_finished(), "the publisher has failed");
             (self.acked.load(Ordering::Relaxed) >= goal).then_some(())
         });
+    }
+
+    /// Does `this` while nothing is published and everything that was is acknowledged: what a connection
+    /// takes with it would be published again.
+    #[track_caller]
+    pub(crate) fn hold(&self, this: impl FnOnce()) {
+        let mut publisher = self.publisher.lock().unwrap();
+        publisher.finish();
+        this();
     }
 
     /// Stops; the numbers of the readings that were published, all of which the broker has

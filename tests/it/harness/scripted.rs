@@ -125,7 +125,8 @@ impl Link {
     ) -> bool {
         for (id, payload) in messages {
             let (topic, payload) = (topic.to_owned(), payload.into());
-            self.stream.queue(&Packet::Publish { id: Some(id), dup: false, topic, payload });
+            let id = Some(id);
+            self.stream.queue(&Packet::Publish { id, dup: false, retain: false, topic, payload });
         }
         self.stream.flush().is_ok()
     }
@@ -138,7 +139,7 @@ impl Link {
         payload: impl Into<Vec<u8>>,
     ) -> bool {
         let (topic, payload) = (topic.to_owned(), payload.into());
-        self.stream.send(&Packet::Publish { id, dup, topic, payload }).is_ok()
+        self.say(&Packet::Publish { id, dup, retain: false, topic, payload })
     }
 
     /// Sends any packet; returns false if the connection is closed.

@@ -19,6 +19,8 @@ pub(crate) enum Packet {
     Publish {
         id: Option<u16>,
         dup: bool,
+        /// To be kept, or one that was kept.
+        retain: bool,
         topic: String,
         payload: Vec<u8>,
     },
@@ -86,11 +88,11 @@ impl Packet {
                 body.extend([u8::from(*session_present), 0]);
                 0x20
             }
-            Self::Publish { id, dup, topic, payload } => {
+            Self::Publish { id, dup, retain, topic, payload } => {
                 text(&mut body, topic);
                 body.extend(id.iter().flat_map(|id| id.to_be_bytes()));
                 body.extend(payload);
-                0x30 | u8::from(*dup) << 3 | u8::from(id.is_some()) << 1
+                0x30 | u8::from(*dup) << 3 | u8::from(id.is_some()) << 1 | u8::from(*retain)
             }
             Self::PubAck { id } => {
                 body.extend(id.to_be_bytes());
@@ -172,7 +174,8 @@ impl Packet {
             3 => {
                 let topic = body.text();
                 let id = (flags & 6 != 0).then(|| body.number());
-                Self::Publish { id, dup: flags & 8 != 0, topic, payload: body.0.to_vec() }
+                let (dup, retain) = (flags & 8 != 0, flags & 1 != 0);
+                Self::Publish { id, dup, retain, topic, payload: body.0.to_vec() }
             }
             4 => Self::PubAck { id: body.number() },
             5 => Self::PubRec { id: body.number() },

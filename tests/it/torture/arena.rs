@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,16 +19,31 @@ use super::tally::{Found, campaign};
 use super::{Key, key};
 use crate::disasters::SmallFilesystem;
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Reading, Service, eventually_eq, readings, try_within,
-    within,
+    Ingestor, Load, Mosquitto, Outgoing, Postgres, Reading, Service, eventually_eq, reading,
+    readings, try_within, within,
 };
 
 /// Without one more row for so long, none comes any more: longer than the service's longest pause.
-const RECOVERY: Duration = Duration::from_secs(60);
+pub(super) const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Something that is done to the service or around it while messages come. When it is over, the
 /// service has to recover without help.
 pub(super) type Fault = fn(&mut Arena, &Load, &mut Rng);
+
+/// What is published, and what has to become of it.
+#[derive(Clone, Copy)]
+pub(super) struct Traffic {
+    /// The message of a number.
+    pub(super) message: fn(u64) -> Outgoing,
+    /// Waits until what was published is where it belongs, or is not coming any more, and compares.
+    pub(super) settle: fn(&mut Arena, Range<u64>) -> Found,
+}
+
+/// Readings that bring their time.
+const READINGS: Traffic = Traffic {
+    message: |number| reading(number).into(),
+    settle: |arena, published| arena.drain(&readings(published)),
+};
 
 /// A broker, a database, a proxy in front of each, and the service.
 pub(super) struct Arena {
@@ -46,7 +62,10 @@ pub(super) struct Arena {
     pub(super) disk: Option<Disk>,
     /// The broker has forgotten what it had taken over: only what was acknowledged to it counts.
     pub(super) broker_forgot: bool,
-    /// The number of the next reading.
+    traffic: Traffic,
+    /// What was found wrong so far, where the tables are compared as a whole.
+    pub(super) found_before: Found,
+    /// The number of the next message.
     next: u64,
 }
 
@@ -80,6 +99,8 @@ impl Arena {
             small: None,
             disk: None,
             broker_forgot: false,
+            traffic: READINGS,
+            found_before: Found::default(),
             next: 0,
         };
         arena.restart();
@@ -87,6 +108,11 @@ impl Arena {
         ingestor.await_ready();
         eventually_eq("the schema is there", &1, || ingestor.metric("ingestor_db_up"));
         arena
+    }
+
+    /// With these messages in place of readings that bring their time.
+    pub(super) fn carrying(self, traffic: Traffic) -> Self {
+        Self { traffic, ..self }
     }
 
     /// One fault after the other, each as often as the others.
@@ -100,7 +126,7 @@ impl Arena {
         });
     }
 
-    /// How many readings were published so far.
+    /// How many messages were published so far.
     pub(super) fn published(&self) -> u64 {
         self.next
     }
@@ -174,7 +200,7 @@ impl Arena {
     #[track_caller]
     pub(super) fn find(&mut self, per_second: u32, seed: u64, fault: Fault) -> Found {
         self.restart();
-        let load = Load::start_from(self.broker.port, per_second, self.next);
+        let load = Load::start_of(self.broker.port, per_second, self.next, self.traffic.message);
         // So that it happens to a service at work.
         load.await_more(u64::from(per_second) / 5);
         fault(self, &load, &mut Rng::with_seed(seed));
@@ -182,8 +208,7 @@ impl Arena {
         self.next = published.end;
         let began = Instant::now();
         self.restart();
-        let published = readings(published);
-        let found = self.drain(&published);
+        let found = (self.traffic.settle)(self, published);
         Found { recovery: began.elapsed(), ..found }
     }
 
@@ -206,11 +231,17 @@ impl Arena {
         }
         self.proxy.must_be_in_order();
         assert!(forgot || seen == published.len(), "{seen} of {} acknowledged", published.len());
+        self.await_flushed();
+        self.compare(published)
+    }
+
+    /// Waits until everything that was acknowledged is in the table.
+    #[track_caller]
+    pub(super) fn await_flushed(&mut self) {
         let ingestor = self.ingestor();
         within(RECOVERY, "nothing waits", || {
             (ingestor.metric("ingestor_wal_pending_records") == 0).then_some(())
         });
-        self.compare(published)
     }
 
     /// Keys of the readings in the dead-letter store.
@@ -252,7 +283,7 @@ impl Arena {
             // A disk that takes no file may leave it unknown which database has what was confirmed.
             let again = get("resent_records_total");
             let taken = get("valid_messages_total") + recovered.cast_signed() + again;
-            let stored = get("db_inserts_total") + get("duplicates_total");
+            let stored = get("db_inserts_total") + get("duplicates_total") + get("merged_total");
             let refused = get("dead_letters_total{stage=\"database\"}");
             taken - stored - refused - get("wal_pending_records")
         });

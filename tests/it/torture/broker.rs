@@ -32,7 +32,7 @@ fn killed(arena: &mut Arena, load: &Load, random: &mut Rng) {
     load.await_more(2_000);
 }
 
-fn cut(arena: &mut Arena, load: &Load, random: &mut Rng) {
+pub(super) fn cut(arena: &mut Arena, load: &Load, random: &mut Rng) {
     for _ in 0..random.u8(3..12) {
         load.await_more(random.u64(1..800));
         arena.proxy.cut();
@@ -49,7 +49,7 @@ fn oversize(arena: &mut Arena, _: &Load, random: &mut Rng) {
     arena.ingestor().await_metric("ingestor_dead_letters", before + messages);
 }
 
-fn taken_over(arena: &mut Arena, load: &Load, random: &mut Rng) {
+pub(super) fn taken_over(arena: &mut Arena, load: &Load, random: &mut Rng) {
     for _ in 0..random.u8(1..5) {
         let tcp = TcpStream::connect(("127.0.0.1", arena.broker.port)).unwrap();
         let mut stream = Stream::new(tcp).unwrap();

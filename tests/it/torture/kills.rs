@@ -11,11 +11,13 @@ use super::arena::{Arena, Fault};
 use crate::harness::{Load, try_within};
 
 /// What is about to happen, the call that does it, and how often it does so in a second or two.
-const POINTS: [(&str, &str, u32); 10] = [
+type Point = (&'static str, &'static str, u32);
+
+const POINTS: [Point; 10] = [
     ("append, or note the positions after a commit or a flush", "pwrite64", 300),
     ("sled's flush, after an append", "sync_file_range", 120),
     ("fdatasync, after the flush", "fdatasync", 120),
-    ("ack, after the commit", "writev", 120),
+    ACK,
     ("a statement to the database, or its commit", "sendto", 30),
     ("making a generation", "mkdir", 4),
     ("sync of a new generation", "fsync", 8),
@@ -24,11 +26,20 @@ const POINTS: [(&str, &str, u32); 10] = [
     ("listing what is there, locking", "flock", 2),
 ];
 
+const ACK: Point = ("ack, after the commit", "writev", 120);
+
 pub(super) const FAULTS: [(&str, Fault); 2] =
     [("SIGKILL at a point", at_a_point), ("SIGKILL at random moments", at_random_moments)];
 
-fn at_a_point(arena: &mut Arena, _: &Load, random: &mut Rng) {
-    let (_, call, times) = POINTS[random.usize(..POINTS.len())];
+pub(super) fn at_a_point(arena: &mut Arena, _: &Load, random: &mut Rng) {
+    before(POINTS[random.usize(..POINTS.len())], arena, random);
+}
+
+pub(super) fn between_commit_and_ack(arena: &mut Arena, _: &Load, random: &mut Rng) {
+    before(ACK, arena, random);
+}
+
+fn before((_, call, times): Point, arena: &mut Arena, random: &mut Rng) {
     let when = random.u32(1..=times);
     // For a third of the time there is no database, and the log grows.
     let is_outage = random.u8(..3) == 0;
@@ -49,7 +60,7 @@ fn at_a_point(arena: &mut Arena, _: &Load, random: &mut Rng) {
     }
 }
 
-fn at_random_moments(arena: &mut Arena, _: &Load, random: &mut Rng) {
+pub(super) fn at_random_moments(arena: &mut Arena, _: &Load, random: &mut Rng) {
     let is_outage = random.u8(..3) == 0;
     if is_outage {
         arena.postgres.stop();

@@ -2,10 +2,11 @@
 
 use fastrand::Rng;
 
-use crate::harness::{Reading, reading};
+use crate::harness::{Outgoing, Reading, reading};
 
 /// One message, and what has to become of it.
 pub(super) struct Message {
+    pub(super) topic: String,
     pub(super) payload: String,
     pub(super) readings: Vec<Reading>,
     pub(super) rejected: Vec<String>,
@@ -17,7 +18,11 @@ pub(super) struct Source {
     pub(super) random: Rng,
     /// How many readings and rejected payloads there were.
     pub(super) next: u64,
+    /// If there is one, each number is the message that this makes of it instead.
+    pub(super) other: Option<fn(u64) -> Outgoing>,
 }
+
+const TOPIC: &str = "telemetry/x";
 
 impl Source {
     fn reading(&mut self, is_bulky: bool) -> Reading {
@@ -32,13 +37,15 @@ impl Source {
 
     fn single(&mut self) -> Message {
         let reading = self.reading(false);
-        Message { payload: reading.payload(), readings: vec![reading], rejected: Vec::new() }
+        let (topic, payload) = (TOPIC.to_owned(), reading.payload());
+        Message { topic, payload, readings: vec![reading], rejected: Vec::new() }
     }
 
     fn rejected(&mut self) -> Message {
         self.next += 1;
         let payload = format!(r#"{{"rejected":{}}}"#, self.next);
-        Message { rejected: vec![payload.clone()], readings: Vec::new(), payload }
+        let (topic, rejected) = (TOPIC.to_owned(), vec![payload.clone()]);
+        Message { topic, payload, readings: Vec::new(), rejected }
     }
 
     /// An array, now and then with an element that is rejected.
@@ -51,11 +58,22 @@ impl Source {
             rejected.push(format!(r#"{{"rejected":{}}}"#, self.next));
             all.insert(self.random.usize(..=all.len()), rejected[0].clone());
         }
-        Message { payload: format!("[{}]", all.join(",")), readings, rejected }
+        let (topic, payload) = (TOPIC.to_owned(), format!("[{}]", all.join(",")));
+        Message { topic, payload, readings, rejected }
+    }
+
+    fn numbered(&mut self, message: fn(u64) -> Outgoing) -> Message {
+        let Outgoing { topic, payload, .. } = message(self.next);
+        self.next += 1;
+        let payload = String::from_utf8(payload).unwrap();
+        Message { topic, payload, readings: Vec::new(), rejected: Vec::new() }
     }
 
     /// Messages that are sent at once, so that they are one group, or two.
     pub(super) fn burst(&mut self) -> Vec<Message> {
+        if let Some(message) = self.other {
+            return (0..self.random.usize(1..200)).map(|_| self.numbered(message)).collect();
+        }
         match self.random.u8(..20) {
             0 => {
                 // Some hundred blocks.

@@ -11,6 +11,7 @@
 use crate::harness::Reading;
 
 mod arena;
+mod arrival;
 mod broker;
 mod commits;
 mod database;

@@ -8,6 +8,7 @@
 //! PostgreSQL says when each row was committed, strace says when the cut was, by the same clock.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,22 +28,22 @@ use crate::harness::{
 };
 
 /// So many cuts are made of one recording.
-const CUTS_A_RECORDING: u64 = 20;
+pub(super) const CUTS_A_RECORDING: u64 = 20;
 
 const CALLS: &str = "trace=openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,\
     symlink,symlinkat,unlink,unlinkat,rmdir,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,\
     fallocate,copy_file_range,fsync,fdatasync,sendto,sendmsg";
 
 /// A process that was recorded from its start to its end.
-struct Run {
+pub(super) struct Run {
     trace: Trace,
     /// Its directory, as it was called.
     dir: PathBuf,
     /// What that held when the process started.
     base: Image,
-    messages: Vec<Message>,
+    pub(super) messages: Vec<Message>,
     /// When each PUBACK began to leave, by the index of its message.
-    acks: HashMap<usize, Moment>,
+    pub(super) acks: HashMap<usize, Moment>,
     /// When each row was committed, in microseconds since the Unix epoch.
     rows: HashMap<Key, i64>,
 }
@@ -70,7 +71,7 @@ impl Books {
             }
             books.sent.extend(sent);
         }
-        let clock = run.trace.clock[at.min(run.trace.clock.len() - 1)];
+        let clock = run.clock(at);
         let is_safe = |key: &Key| run.rows.get(key).is_some_and(|committed| *committed <= clock);
         books.readings.retain(|key, _| !is_safe(key));
         books
@@ -79,21 +80,25 @@ impl Books {
 
 /// Whether the database is there while the process is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Database {
+pub(super) enum Database {
     Down,
     /// Now and then a lock keeps rows from being stored, so that a backlog grows and shrinks.
     Halting,
 }
 
 /// What all recordings of a test share.
-struct Laboratory {
-    postgres: Postgres,
+pub(super) struct Laboratory {
+    pub(super) postgres: Postgres,
     /// Which is started on the images.
-    patient: Service,
+    pub(super) patient: Service,
+    mappings: &'static str,
+    /// Where rows lie, as SQL lists them.
+    tables: &'static str,
 }
 
 impl Laboratory {
-    fn new() -> Self {
+    /// With these mappings into these tables.
+    pub(super) fn new(mappings: &'static str, tables: &'static str) -> Self {
         let mut postgres = Postgres::start();
         postgres.execute("alter system set track_commit_timestamp = on");
         postgres.stop();
@@ -101,7 +106,8 @@ impl Laboratory {
         // There is no broker: whatever it stores was on the disk.
         let patient = with_log_below(Service::new(&postgres.url(), 1))
             .set("RUST_LOG", "warn,iot_ingestor=info");
-        let laboratory = Self { postgres, patient };
+        fs::write(patient.dir().join("Rocket.toml"), mappings).unwrap();
+        let laboratory = Self { postgres, patient, mappings, tables };
         let ingestor = laboratory.patient.start();
         eventually_eq("the schema is there", &1, || ingestor.metric("ingestor_db_up"));
         ingestor.kill();
@@ -109,7 +115,7 @@ impl Laboratory {
     }
 
     /// Records a process that is started on `base`, given messages of `source`, and killed.
-    fn record(
+    pub(super) fn record(
         &self,
         base: &Image,
         database: Database,
@@ -125,6 +131,7 @@ impl Laboratory {
         let service = with_log_below(Service::new(&url, broker.port))
             .set("RUST_LOG", "warn,iot_ingestor=info")
             .set("WAL_GENERATION_BYTES", generation_bytes);
+        fs::write(service.dir().join("Rocket.toml"), self.mappings).unwrap();
         let dir = service.wal_dir();
         disk::write(base, &dir);
         let ingestor = service.start_traced(&[
@@ -162,7 +169,7 @@ impl Laboratory {
         while messages.len() < MESSAGES && source.next < end && Instant::now() < deadline {
             for message in source.burst() {
                 let id = u16::try_from(messages.len() + 1).unwrap();
-                assert!(link.deliver(id, "telemetry/x", message.payload.as_str()));
+                assert!(link.deliver(id, &message.topic, message.payload.as_str()));
                 messages.push(message);
                 waiting += 1;
             }
@@ -206,9 +213,9 @@ impl Laboratory {
         });
     }
 
-    fn empty_table(&self) {
+    pub(super) fn empty_table(&self) {
         self.await_clients_gone();
-        self.postgres.execute("truncate telemetry");
+        self.postgres.execute(&format!("truncate {}", self.tables));
     }
 
     /// Starts the service on `image` and compares what it stores with what it owes. Also returns how
@@ -245,7 +252,7 @@ impl Laboratory {
 }
 
 impl Run {
-    fn recording(&self, ignored: &dyn Fn(&Path) -> bool) -> Recording {
+    pub(super) fn recording(&self, ignored: &dyn Fn(&Path) -> bool) -> Recording {
         Recording::of(&self.trace, &self.dir, &self.base, ignored)
     }
 
@@ -268,8 +275,13 @@ impl Run {
         }
     }
 
+    /// What the time was then, in microseconds since the Unix epoch.
+    pub(super) fn clock(&self, at: Moment) -> i64 {
+        self.trace.clock[at.min(self.trace.clock.len() - 1)]
+    }
+
     /// Some moment, preferably one at which something is at stake.
-    fn cut(&self, recording: &Recording, seed: u64) -> Cut {
+    pub(super) fn cut(&self, recording: &Recording, seed: u64) -> Cut {
         let mut random = Rng::with_seed(seed);
         let moments: Vec<Moment> = match random.u8(..4) {
             0 | 1 => self.acks.values().map(|began| began + 1).collect(),
@@ -330,7 +342,13 @@ struct Series<'i> {
 impl<'i> Series<'i> {
     fn new(ignored: &'i dyn Fn(&Path) -> bool) -> Self {
         let source = Source::default();
-        Self { laboratory: Laboratory::new(), ignored, current: None, cuts: 0, source }
+        Self {
+            laboratory: Laboratory::new("", "telemetry"),
+            ignored,
+            current: None,
+            cuts: 0,
+            source,
+        }
     }
 
     /// What one cut has cost, and how many readings the service reports as lost.
