@@ -9,8 +9,8 @@ use crate::harness::{
 mod parts;
 
 const TOKEN: &str = "7f3a-admin-token";
-const PARTITIONED: &str = include_str!("../../deploy/postgres/partitioned.sql");
-const FIRST_RELEASE: &str = include_str!("../../migrations/0001_telemetry.sql");
+const PARTITIONED: &str = include_str!("../../../deploy/postgres/partitioned.sql");
+const FIRST_RELEASE: &str = include_str!("../../../migrations/0001_telemetry.sql");
 
 /// Rows of `days` days ago, one a second back from there, that came in when they were measured.
 fn insert(postgres: &Postgres, device: &str, days: f64, rows: u32) {
