@@ -44,11 +44,12 @@ impl Dispatcher {
         remote: SocketAddr,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
-        let is_health = request.uri().path().starts_with("/health/");
-        // These take no time, and are asked when all else hangs.
-        let place =
-            if is_health { None } else { Arc::clone(&self.handlers).acquire_owned().await.ok() };
-        let only_reads = matches!(*request.method(), hyper::Method::GET | hyper::Method::HEAD);
+        let place = if takes_place(request.method(), request.uri().path()) {
+            Arc::clone(&self.handlers).acquire_owned().await.ok()
+        } else {
+            None
+        };
+        let only_reads = only_reads(request.method());
         let answering = async move {
             let answer = dispatch(&self.rocket, remote, request).await;
             drop(place);
@@ -65,6 +66,16 @@ impl Dispatcher {
             answer
         })
     }
+}
+
+/// Whether the request is one of those that [`HANDLERS`] bounds. Questions of health take no time, and are
+/// asked when all else hangs.
+fn takes_place(method: &hyper::Method, path: &str) -> bool {
+    !(only_reads(method) && path.starts_with("/health/"))
+}
+
+fn only_reads(method: &hyper::Method) -> bool {
+    matches!(*method, hyper::Method::GET | hyper::Method::HEAD)
 }
 
 /// Answers somebody who only reads: whoever has gone needs no answer, so dropping this ends the work.
@@ -138,6 +149,16 @@ mod tests {
         assert!(timeout(Duration::from_millis(1), changing).await.is_err());
         go.send(()).unwrap();
         assert_eq!(outcome.await, Ok(()));
+    }
+
+    #[test]
+    fn only_a_question_of_health_needs_no_place() {
+        use hyper::Method;
+        assert!(!takes_place(&Method::GET, "/health/live"));
+        assert!(!takes_place(&Method::HEAD, "/health/ready"));
+        assert!(takes_place(&Method::POST, "/health/live"));
+        assert!(takes_place(&Method::GET, "/healthy"));
+        assert!(takes_place(&Method::GET, "/api/v1/telemetry"));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::ask::Ask;
 use super::scan::{Budget, Found, LogPart, Unread, scan};
@@ -33,6 +34,8 @@ pub(crate) struct Recent {
     pub(super) places: Arc<Semaphore>,
     /// To read all of the log for a page: one does it at a time.
     whole: Arc<Semaphore>,
+    /// For files, which are read for as long as it takes: no page waits for them.
+    files: Arc<Semaphore>,
     pub(super) silence: Silence,
     /// Devices that are silent, as last counted.
     pub(super) silent: AtomicU64,
@@ -68,6 +71,7 @@ impl Recent {
             log,
             places: Arc::new(Semaphore::new(AT_ONCE)),
             whole: Arc::new(Semaphore::new(1)),
+            files: Arc::new(Semaphore::new(AT_ONCE)),
             silence,
             silent: AtomicU64::new(0),
             found: Mutex::default(),
@@ -91,7 +95,7 @@ impl Recent {
             return Ok(Found { is_counted: true, ..Found::default() });
         }
         let place = place(&self.places).await?;
-        self.search(Arc::clone(ask), part, Budget::OF_PAGE, Some(place)).await
+        self.search(Arc::clone(ask), part, Budget::OF_PAGE, place).await
     }
 
     /// As [`Self::find`], however long it takes and without counting: for a page that could not be made otherwise.
@@ -101,7 +105,7 @@ impl Recent {
     pub(crate) async fn find_whole(&self, ask: &Ask, part: LogPart) -> Result<Found, RecentError> {
         let turn = place(&self.whole).await?;
         let ask = Arc::new(Ask { counted: 0, ..ask.clone() });
-        let found = self.search(ask, part, Budget::OF_FILE, Some(turn)).await?;
+        let found = self.search(ask, part, Budget::OF_FILE, turn).await?;
         Ok(Found { is_counted: false, ..found })
     }
 
@@ -114,7 +118,8 @@ impl Recent {
         if is_empty {
             return Ok(Found::default());
         }
-        self.search(Arc::new(ask), part, Budget::OF_FILE, None).await
+        let place = place(&self.files).await?;
+        self.search(Arc::new(ask), part, Budget::OF_FILE, place).await
     }
 
     async fn search(
@@ -122,15 +127,11 @@ impl Recent {
         ask: Arc<Ask>,
         part: LogPart,
         budget: Budget,
-        place: Option<OwnedSemaphorePermit>,
+        place: OwnedSemaphorePermit,
     ) -> Result<Found, RecentError> {
         let log = self.log.clone();
-        let search = move || {
-            let found = scan(&log, &ask, part, budget);
-            drop(place);
-            found
-        };
-        Ok(tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)??)
+        let search = move |stop: &CancellationToken| scan(&log, &ask, part, budget, stop);
+        Ok(blocking(place, search).await??)
     }
 
     /// The newest row of `table` has this time, and everything below `flushed` was in it by then.
@@ -163,7 +164,55 @@ impl Recent {
     }
 }
 
+/// Runs a search off the runtime. It keeps its place to its end, and is told to stop when nobody waits for it
+/// any more.
+pub(super) async fn blocking<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    search: impl FnOnce(&CancellationToken) -> T + Send + 'static,
+) -> Result<T, RecentError> {
+    let stop = CancellationToken::new();
+    let _on_drop = stop.clone().drop_guard();
+    let search = move || {
+        let _place = place;
+        search(&stop)
+    };
+    tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)
+}
+
 /// The next place that is free.
 pub(super) async fn place(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, RecentError> {
     Arc::clone(of).acquire_owned().await.map_err(|_| RecentError::BrokenOff)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::Handle;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_search_that_nobody_waits_for_is_told_to_stop_and_keeps_its_place_to_its_end() {
+        let places = Arc::new(Semaphore::new(1));
+        let (starting, started) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let search = move |stop: &CancellationToken| {
+            starting.send(()).unwrap();
+            Handle::current().block_on(stop.cancelled());
+            tell.send(()).unwrap();
+            held.recv().unwrap_err();
+        };
+        let place = place(&places).await.unwrap();
+        let client = tokio::spawn(blocking(place, search));
+        started.await.unwrap();
+        client.abort();
+        assert!(client.await.is_err());
+        told.await.unwrap();
+        assert_eq!(places.available_permits(), 0);
+        drop(release);
+        drop(places.acquire().await.unwrap());
+    }
 }

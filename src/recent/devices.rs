@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::ask::{Ask, Key};
-use super::certain::{Recent, RecentError, place};
+use super::certain::{Recent, RecentError, blocking, place};
 use super::gather::{LogRow, RowValues};
 use super::scan::{Found, LogPart};
 use crate::base::time::Timestamp;
@@ -129,8 +131,7 @@ impl Recent {
     {
         let place = place(&self.places).await?;
         let recent = Arc::clone(self);
-        let search = move || {
-            let _place = place;
+        let search = move |_: &CancellationToken| {
             let now = recent.log.monotonic();
             let matches = |name: &str, last: &Last| {
                 let is_silent = || recent.silence.of_device(&ask.table, last, now).is_some();
@@ -148,7 +149,7 @@ impl Recent {
             let page = all.into_iter().skip(ask.offset).take(ask.limit);
             (page.map(|(device_id, _)| device_id).collect(), total)
         };
-        tokio::task::spawn_blocking(search).await.map_err(|_| RecentError::BrokenOff)
+        blocking(place, search).await
     }
 
     /// The last values of these devices, less those that are not kept any more.

@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::ask::{Ask, Key};
 use super::gather::{Gather, LogRow};
 use crate::base::time::Timestamp;
@@ -77,8 +79,14 @@ pub(crate) struct Unread {
     pub newest: Option<Timestamp>,
 }
 
-/// What is in the log. Blocks on the disk.
-pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Result<Found, WalError> {
+/// What is in the log. Blocks on the disk. Once `stop` is cancelled, whatever is left is not read.
+pub(super) fn scan(
+    log: &Log,
+    ask: &Ask,
+    part: LogPart,
+    budget: Budget,
+    stop: &CancellationToken,
+) -> Result<Found, WalError> {
     let started = Instant::now();
     let from = match part {
         LogPart::Pending => log.flushed(),
@@ -95,7 +103,8 @@ pub(super) fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Resul
     let mut read = 0;
     let mut take = |gather: &mut Gather<'_>, piece: &Piece, until: Duration| {
         let has_room = gather.bytes() < budget.bytes;
-        if !has_room || (read >= budget.always && started.elapsed() >= until) {
+        let is_late = read >= budget.always && started.elapsed() >= until;
+        if !has_room || is_late || stop.is_cancelled() {
             return Ok(false);
         }
         read += piece.end - piece.first;
@@ -188,6 +197,10 @@ mod tests {
         log
     }
 
+    fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Result<Found, WalError> {
+        super::scan(log, ask, part, budget, &CancellationToken::new())
+    }
+
     fn ask(behind: Option<(i64, String)>) -> Ask {
         let table = crate::telemetry::mapping::BUILT_IN_TABLE.to_owned();
         let counted = 2 * usize::try_from(READINGS).unwrap();
@@ -218,5 +231,16 @@ mod tests {
         assert!(oldest > Some(unread), "{oldest:?} was read, {unread} was not");
         let whole = scan(&log, &ask, LogPart::Pending, Budget::OF_FILE).unwrap();
         assert_eq!((whole.rows.len(), whole.unread, whole.is_counted), (501, None, true));
+    }
+
+    #[test]
+    fn once_it_is_told_to_stop_nothing_more_is_read_and_that_is_told() {
+        let (log, stop) = (log(), CancellationToken::new());
+        stop.cancel();
+        let found =
+            super::scan(&log, &ask(None), LogPart::Pending, Budget::OF_FILE, &stop).unwrap();
+        let unread = found.unread.and_then(|unread| unread.newest);
+        assert_eq!((found.rows, unread), (Vec::new(), Some(at(READINGS - 1))));
+        assert!(!found.is_counted);
     }
 }
