@@ -60,6 +60,9 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     let mut supervisor = Supervisor::default();
     supervisor.task("history", shared.history.record(metrics.clone(), log.clone()));
     supervisor.task("silent devices", silent_devices::count(recent, metrics.clone()));
+    let removals = Arc::clone(&dead_letters);
+    // Whoever stores letters hears of it, and ends. Removals are asked for by HTTP, which goes on.
+    supervisor.task("dead letters", async move { Err(anyhow::anyhow!(removals.failed().await)) });
     let stop_source = CancellationToken::new();
     let intake_done = CancellationToken::new();
     let parts = SourceParts {

@@ -119,8 +119,9 @@ pub enum DeadLetterError {
         /// How the last attempt failed.
         source: io::Error,
     },
-    /// The disk failed, or is full ([`Self::is_disk_full`]). Unless it is full, the caller ends the
-    /// process in order.
+    /// The disk failed, or is full ([`Self::is_disk_full`]). Unless it is full, whoever wanted to store letters
+    /// ends the process in order. Whoever wanted to read or remove some only says so: a removal that may not be
+    /// durable is told by [`DeadLetters::failed`](super::DeadLetters::failed), too.
     #[error("cannot {what}: {source}")]
     Io {
         /// What was tried.

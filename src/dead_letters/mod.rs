@@ -28,6 +28,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::base::metrics::Metrics;
 use crate::telemetry::rejection::Stage;
 
@@ -52,6 +54,8 @@ use store::Store;
 pub struct DeadLetters {
     metrics: Metrics,
     store: Mutex<Store>,
+    /// Why a removal may not be durable.
+    failure: watch::Sender<Option<String>>,
 }
 
 impl DeadLetters {
@@ -62,7 +66,8 @@ impl DeadLetters {
     pub fn open(dir: &Path, max_bytes: u64, metrics: &Metrics) -> Result<Self, DeadLetterError> {
         let store = Store::open(dir, max_bytes)?;
         metrics.dead_letter_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
-        let letters = Self { metrics: metrics.clone(), store: Mutex::new(store) };
+        let failure = watch::Sender::new(None);
+        let letters = Self { metrics: metrics.clone(), store: Mutex::new(store), failure };
         letters.update_gauges(&letters.lock());
         Ok(letters)
     }
@@ -114,12 +119,26 @@ impl DeadLetters {
     /// full one, too.
     ///
     /// # Errors
-    /// If that is not certain.
+    /// If that is not certain; see [`Self::failed`].
     pub fn remove(&self, id: u64) -> Result<bool, DeadLetterError> {
         let mut store = self.lock();
         let removed = store.remove(id).map_err(failed_to("remove a dead letter"));
         self.update_gauges(&store);
+        if let Err(error) = &removed
+            && store.has_failed()
+        {
+            self.failure.send_replace(Some(error.to_string()));
+        }
         removed
+    }
+
+    /// Waits until a removal has failed so that nobody knows whether it is durable, and says why: the process is
+    /// to end in order then, and the next start sees what is there. Cancellation-safe.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        // The sender is there for as long as this is.
+        let failure = failure.wait_for(Option::is_some).await.ok();
+        failure.and_then(|failure| failure.clone()).unwrap_or_default()
     }
 
     /// How full the store is.

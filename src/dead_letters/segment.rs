@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::letter::{DeadLetter, DeadLetterError};
+use super::letter::{DeadLetter, DeadLetterError, is_disk_full};
 use super::line::{Line, REMOVED};
 use crate::base::retry::read_again;
 use crate::telemetry::rejection::Stage;
@@ -72,7 +72,8 @@ pub(super) struct Segment {
     pub(super) acknowledged: u64,
     /// One past the highest id in it.
     pub(super) end: u64,
-    /// A sync has failed: the kernel reports that once, so another one would say nothing.
+    /// A sync has failed: the kernel reports that once, so another one would say nothing. Or the disk refuses
+    /// what is written. Nothing is written to it any more.
     pub(super) has_failed: bool,
 }
 
@@ -255,10 +256,18 @@ impl Segment {
 
     /// Removes the letter that is part `part` of the line at `place`, durably; false if it is not
     /// there. One byte is written over, so this works on a full disk.
+    ///
+    /// # Errors
+    /// If it cannot be read, or that is not certain; after a sync that has failed always. The byte may be in the
+    /// page cache and nowhere else then, and no later sync would say so.
     pub(super) fn remove(&mut self, place: Place, part: u8) -> io::Result<bool> {
+        if self.has_failed {
+            return Err(io::Error::other("this file could not be written before"));
+        }
         let flag = |line: &Line<'_>| (!line.is_removed(part)).then(|| line.flag_of(part));
         let Some(flag) = self.read(place, flag)?.flatten() else { return Ok(false) };
-        self.file.write_all_at(&[REMOVED], u64::from(place.position) + flag as u64)?;
+        let written = self.file.write_all_at(&[REMOVED], u64::from(place.position) + flag as u64);
+        written.inspect_err(|error| self.has_failed |= !is_disk_full(error))?;
         self.sync()?;
         self.live -= 1;
         if place.stage == Stage::Database {

@@ -239,6 +239,11 @@ impl Store {
         Some((*first, *place, part))
     }
 
+    /// Whether a sync of any of the segments has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.segments.values().any(|segment| segment.has_failed)
+    }
+
     /// How many letters there are.
     pub(super) fn live(&self) -> u64 {
         self.segments.values().map(|segment| segment.live).sum()

@@ -326,3 +326,22 @@ fn what_no_mapping_takes_has_a_ring_of_its_own_and_pushes_nothing_else_out() {
     let (store, _) = open(dir.path(), max_bytes);
     assert_eq!(store.page(None, 1).unwrap().total, before);
 }
+
+#[tokio::test]
+async fn after_a_sync_that_failed_nothing_is_removed_and_whoever_supervises_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, metrics) = open(dir.path(), MAX);
+    store.append(&[letter(b"one"), row(b"{}")]).unwrap();
+    let mut failed = std::pin::pin!(store.failed());
+    assert!(store.remove(0).unwrap());
+    let now = std::future::poll_fn(|context| std::task::Poll::Ready(failed.as_mut().poll(context)));
+    assert!(now.await.is_pending(), "nothing has failed yet");
+    for segment in store.lock().segments.values_mut() {
+        segment.has_failed = true;
+    }
+    let refused = store.remove(1).unwrap_err().to_string();
+    assert!(refused.contains("this file could not be written before"), "{refused}");
+    assert_eq!(failed.await, refused);
+    assert_eq!(metrics.dead_letters.get(), 1);
+    assert_eq!(ids(&store), [1]);
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::books::must_balance;
 use crate::harness::http::Answer;
 use crate::harness::{
-    Ingestor, Load, Mosquitto, Postgres, Publisher, Reading, Service, array, eventually,
+    Ingestor, Load, Mosquitto, PATIENCE, Postgres, Publisher, Reading, Service, array, eventually,
     eventually_eq, random, reading, readings,
 };
 
@@ -391,6 +391,27 @@ fn dead_letters_are_paged_shown_as_they_came_and_deleted_one_by_one() {
     let now: Vec<u64> = ids(&now);
     assert_eq!(now[..4], [all[0], all[2], all[3], all[4]]);
     assert!(now[4] > all[4]);
+}
+
+#[test]
+fn a_removal_that_is_not_synced_is_refused_and_ends_the_process_in_order() {
+    let admin = Admin::start();
+    admin.publish_bad(&[b"one", b"two"]);
+    let Admin { postgres: _postgres, broker: _broker, service, ingestor } = admin;
+    ingestor.stop();
+    let letters = service.wal_dir().join("dead-letters/00000000000000000000.log");
+    let letters = letters.to_str().unwrap();
+    let inject = ["-P", letters, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"];
+    let mut ingestor = service.start_traced(&inject);
+    let answer = ingestor.admin("DELETE", "/admin/dead-letters/0", TOKEN);
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(ingestor.await_exit(PATIENCE), 1, "{}", ingestor.log_text());
+    let ended = &ingestor.log_of("a part of the service failed")[0];
+    assert_eq!(ended["part"], "dead letters", "{ended}");
+    let ingestor = service.start();
+    let answer = ingestor.admin("DELETE", "/admin/dead-letters/1", TOKEN);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    ingestor.stop();
 }
 
 #[test]
