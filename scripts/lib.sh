@@ -195,6 +195,18 @@ make_pip_environment() {
     python3 -m venv "$1" && run_child pip "$1/bin/pip" install --quiet --disable-pip-version-check "$2"
 }
 
+# --- tests ---------------------------------------------------------------------------------------
+
+# Lets tests skip what this machine has not or does not allow; without a list of it they fail instead.
+list_skipped() { export TEST_SKIPPED="$WORK_DIR/skipped"; }
+
+show_skipped() {
+    if [[ -s $TEST_SKIPPED ]]; then
+        say '── SKIPPED, for what this machine has not or does not allow'
+        sed 's/^/   /' "$TEST_SKIPPED"
+    fi
+}
+
 # --- processes -----------------------------------------------------------------------------------
 
 # start_child VARIABLE NAME USER STOP_SIGNAL COMMAND...: starts COMMAND with its output in

@@ -114,12 +114,9 @@ check_documentation() {
 run_tests() {
     local status=0
     say '── tests'
-    export TEST_SKIPPED="$LOG_DIR/skipped"
+    list_skipped
     run_child nextest cargo nextest run --release --locked --profile "${FAST:-default}" "$@" || status=$?
-    if [[ -s $TEST_SKIPPED ]]; then
-        say '── SKIPPED, for what this machine has not or does not allow'
-        sed 's/^/   /' "$TEST_SKIPPED"
-    fi
+    show_skipped
     return "$status"
 }
 

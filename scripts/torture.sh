@@ -199,6 +199,7 @@ main() {
         mosquitto_passwd=mosquitto strace=strace openssl=openssl setpriv=util-linux faketime=faketime
     cargo_tool cargo-nextest || fail "cargo-nextest could not be installed, see above"
     unpack
+    list_skipped
     # What does not run that program.
     [[ -z $PACKAGE || $WANTED != all ]] || WANTED=kill,power-cut,io-errors,database,commits,slow,broker,arrival,ingestors,soak
     local line name filter count failed=''
@@ -210,6 +211,7 @@ main() {
         fi
     done
     table
+    show_skipped
     [[ -z $failed ]] || fail "failed:$failed; the seeds are above"
 }
 

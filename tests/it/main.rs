@@ -54,6 +54,7 @@ mod renewal;
 mod retention;
 mod silent_devices;
 mod simulator;
+mod skipped;
 mod slow;
 mod statements;
 mod status;

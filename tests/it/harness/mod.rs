@@ -5,7 +5,9 @@
 //! ends a child when the *thread* that started it ends.
 
 use std::fmt::Debug;
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) mod backlog;
@@ -47,14 +49,24 @@ pub(crate) fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Says that a test, or a part of one, cannot run on this machine; `scripts/test.sh` lists at its end what
-/// was left out.
+/// Says that a test, or a part of one, cannot run on this machine, in the file that `TEST_SKIPPED` names:
+/// `scripts/test.sh` lists at its end what was left out. Without that the test fails, so that none that did not
+/// run is taken for one that passed.
+#[track_caller]
 pub(crate) fn skip(why: &str) {
+    list_skipped(std::env::var_os("TEST_SKIPPED").as_deref().map(Path::new), why);
+}
+
+/// As [`skip`], in this list.
+#[track_caller]
+pub(crate) fn list_skipped(list: Option<&Path>, why: &str) {
+    let Some(list) = list else {
+        panic!("cannot run here: {why}; TEST_SKIPPED=FILE skips it, and says so in FILE");
+    };
     eprintln!("SKIPPED: {why}");
-    let Some(list) = std::env::var_os("TEST_SKIPPED") else { return };
     let name = std::thread::current().name().unwrap_or_default().to_owned();
     let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or(name);
-    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+    let mut list = OpenOptions::new().create(true).append(true).open(list).unwrap();
     // In one write: tests run beside each other.
     list.write_all(format!("{test}: {why}\n").as_bytes()).unwrap();
 }
