@@ -5,6 +5,8 @@ pub mod metrics;
 pub(crate) mod number;
 pub mod output;
 mod process;
+#[cfg(test)]
+pub(crate) mod properties;
 pub mod retry;
 pub mod settings;
 pub mod signals;

@@ -372,6 +372,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
     use crate::recent::Key;
 
     type Place = (i64, &'static str);
@@ -432,6 +433,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn pages_of_both_show_each_reading_once_and_the_tables_where_both_have_it(
             table in places(),
@@ -470,6 +473,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn a_way_through_both_by_cursor_shows_each_reading_once_however_little_is_read_of_either(
             table in places(),
@@ -524,6 +529,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn pages_come_by_each_reading_once_however_little_of_the_log_is_read(
             table in places(),

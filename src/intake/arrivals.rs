@@ -159,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
     use crate::intake::queue::AckToken;
 
     fn at(micros: i64) -> Timestamp {
@@ -316,6 +317,8 @@ mod tests {
     const GOLDEN_HASH: u64 = 0xdcc9_0b8c_a2be_d69b;
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn whatever_the_clock_does_within_an_hour_no_time_is_given_twice(
             steps in proptest::collection::vec((0..2_000_i64, 1..5_usize, 0..4_u16, any::<bool>()), 1..200),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use super::contract::Storage;
 use super::engine::memory::MemoryStorage;
 use super::{Limits, Log, Offset, SledStorage, Writer, log};
 use crate::base::metrics::Metrics;
+use crate::base::properties::seeded_cases;
 use crate::base::time::{Clock, ManualClock, Timestamp};
 use crate::telemetry::{Reading, Record};
 
@@ -302,18 +302,9 @@ fn check_read(log: &Log, model: &Model, share: u8, max: usize) {
     assert!(batch.records().eq(expected));
 }
 
-/// So many, unless `PROPTEST_CASES` asks for more.
-fn configuration(few: u32) -> ProptestConfig {
-    let usual = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    match std::env::var("PROPTEST_CASES") {
-        Ok(_) => usual,
-        // The same ones each time: chance is for the campaign.
-        Err(_) => ProptestConfig { cases: few, rng_seed: RngSeed::Fixed(1), ..usual },
-    }
-}
-
 proptest! {
-    #![proptest_config(configuration(200))]
+    #![proptest_config(seeded_cases(200))]
+
     #[test]
     fn the_log_in_memory_holds_what_its_model_holds(ops in ops()) {
         let memory = MemoryStorage::default();
@@ -322,7 +313,8 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(configuration(20))]
+    #![proptest_config(seeded_cases(20))]
+
     #[test]
     fn the_log_on_disk_holds_what_its_model_holds(ops in ops()) {
         let dir = tempfile::tempdir().unwrap();

@@ -73,6 +73,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
 
     /// What `body` is cut into, if it comes in pieces of `size` bytes.
     fn cut(mut splitter: Splitter, body: &str, size: usize) -> Result<Vec<String>, Malformed> {
@@ -139,6 +140,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn any_values_are_cut_like_a_parser_of_json_would(
             elements in proptest::collection::vec("[a-z\\\\\"\\]}{,é]{0,6}", 0..6), size in 1..40_usize,

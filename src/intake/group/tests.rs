@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::base::properties::seeded;
 use crate::base::settings::Sources;
 use crate::intake::queue::{AckToken, Packet};
 use crate::telemetry::admit::MappedTopics;
@@ -292,6 +293,8 @@ fn payload() -> impl Strategy<Value = (String, usize, usize)> {
 }
 
 proptest! {
+    #![proptest_config(seeded())]
+
     #[test]
     fn a_group_is_acknowledged_if_and_only_if_every_reading_of_it_is_durable(
         payloads in prop::collection::vec(payload(), 1..20),

@@ -55,8 +55,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn whatever_order_they_are_settled_in_answers_leave_in_that_of_receipt(
             // How many are pending, and in which order they are settled.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::away::AFTER_FULL;
 use super::state::{FIRST_PAUSE, LONGEST_PAUSE};
 use super::*;
+use crate::base::properties::seeded;
 use crate::intake::queue::{AckToken, Packet, Settled};
 use crate::mqtt::packet::{Answer, Granted, Publish, Qos, Received, Sent};
 use crate::wal::Room;
@@ -498,6 +499,8 @@ impl Outside {
 }
 
 proptest! {
+    #![proptest_config(seeded())]
+
     #[test]
     fn nothing_is_acknowledged_that_was_not_stored_whatever_happens_in_which_order(
         steps in prop::collection::vec(step(), 1..200),

@@ -126,6 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
 
     const GRID: Grid = Grid { width: DAY, ahead: 3 * DAY };
     const NOON: i64 = 20_000 * DAY + DAY / 2;
@@ -196,6 +197,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn what_is_made_never_overlaps_and_covers_what_is_wanted(
             bounds in proptest::collection::btree_set(0_i64..200, 0..12),

@@ -103,6 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
 
     fn cursor(micros: i128, device_id: &str) -> Cursor {
         let ts = Instant::from_unix_micros(micros).unwrap();
@@ -133,6 +134,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn any_device_is_named_again(name in "[^\0]{0,128}", micros in -62_135_596_800_000_000_i64..253_402_300_799_999_999) {
             let cursor = cursor(micros.into(), &name);

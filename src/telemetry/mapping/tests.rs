@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{Fate, Mapped, Mappings, Message};
+use crate::base::properties::seeded;
 use crate::base::settings::Sources;
 use crate::base::time::Timestamp;
 use crate::telemetry::rejection::{Reason, Rejection};
@@ -811,6 +812,8 @@ fn of_each_value_it_is_told_where_it_came_from() {
 }
 
 proptest! {
+    #![proptest_config(seeded())]
+
     #[test]
     fn whatever_comes_is_a_row_or_a_rejection_that_names_its_mapping(
         topic in "(zigbee2mqtt|tele|a|v3|\\PC{0,8})/(a|x|sensor|\\PC{0,4})/(SENSOR|humidity|devices|events)(/(rpc|state|d/up))?",

@@ -246,6 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::properties::seeded;
 
     #[test]
     fn captures_are_whole_levels_and_the_rest_is_the_last() {
@@ -334,6 +335,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn what_is_left_out_is_what_is_found_by_trying_everything(
             filter in proptest::collection::vec(

@@ -46,6 +46,7 @@ mod tests {
         FrameError, HEADER_BYTES, MAX_FRAME_BYTES, check, claim, decode, encode_with_receipts,
         envelope, is_too_long,
     };
+    use crate::base::properties::seeded;
     use crate::base::time::Timestamp;
     use crate::telemetry::mapping::{Cell, Column, Kind, MappedReading, SilentAfter, TableShape};
     use crate::telemetry::{Reading, Record};
@@ -294,6 +295,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(seeded())]
+
         #[test]
         fn blocks_are_short_and_continuous_whatever_they_hold(
             readings in proptest::collection::vec(any_reading(), 1..600),
