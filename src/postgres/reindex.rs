@@ -11,7 +11,7 @@ use sqlx::AssertSqlSafe;
 use super::failure::{Failure, within};
 use super::session::Session;
 use super::shape::{Kind, Shape};
-use super::table::{ARRIVAL_INDEX, TS_INDEX};
+use super::table::{ARRIVAL_INDEX, TS_INDEX, quoted};
 use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT};
 
 const LOOK_AFTER: Duration = Duration::from_millis(500);
@@ -87,10 +87,6 @@ pub fn index_plan(shape: &Shape) -> Result<Vec<String>, String> {
                 .to_owned(),
         ),
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Database {

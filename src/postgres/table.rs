@@ -1,6 +1,7 @@
 //! What `migrations/` says of the table, for whoever has to name a part of it.
 
 use crate::telemetry::fields::{COUNT, FIELDS};
+use crate::telemetry::mapping::{DEVICES_TABLE, OLDER_PARTITION};
 
 /// The columns that a reading fills.
 pub(super) const COLUMNS: [&str; 2 + COUNT] = {
@@ -24,10 +25,10 @@ pub(super) const TS_INDEX: &str = "telemetry_ts_idx";
 pub(super) const ARRIVAL_INDEX: &str = "telemetry_created_at_idx";
 
 /// The names of the devices.
-pub(super) const DEVICES: &str = "telemetry_devices";
+pub(super) const DEVICES: &str = DEVICES_TABLE;
 
 /// The partition of what is older than all others.
-pub(super) const OLDER: &str = "telemetry_older";
+pub(super) const OLDER: &str = OLDER_PARTITION;
 
 /// The check that `ingestor schema partition` adds, for as long as it works: no row lies behind the boundary.
 pub(super) const PARTITION_BOUND: &str = "telemetry_partition_bound";

@@ -8,7 +8,7 @@ use super::format::{Format, MANY};
 use super::keys::{Keys, literals, texts};
 use super::parts::{MOST_ENTRIES, MOST_TOPICS, Reader, too_many};
 use super::path::{Container, Path, parse_each};
-use super::shape::{BUILT_IN_TABLE, MOST_COLUMNS, SilentAfter};
+use super::shape::{BUILT_IN_TABLE, DEVICES_TABLE, MOST_COLUMNS, OLDER_PARTITION, SilentAfter};
 use super::template::is_reserved;
 use super::topic::{Except, Filter};
 use super::tree::Tree;
@@ -200,7 +200,7 @@ fn read_table(keys: &mut Keys<'_, '_>) -> String {
         keys.mistake("table: a table is called [a-z][a-z0-9_]*, with at most 63 characters");
     } else if name.starts_with("pg_")
         || is_partition
-        || matches!(name, "telemetry_devices" | "telemetry_older")
+        || [DEVICES_TABLE, OLDER_PARTITION].contains(&name)
     {
         keys.mistake(format_args!(
             "table: \"{name}\" is a name of the service's or of PostgreSQL's own"

@@ -53,8 +53,8 @@ pub use own::OwnTopics;
 pub(crate) use path::quoted as path_key;
 pub use set::{Mappings, Unmatched};
 pub use shape::{
-    BUILT_IN_TABLE, Cell, Column, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading,
-    READING_MAX_BYTES, SilentAfter, TableShape,
+    BUILT_IN_TABLE, Cell, Column, DEVICES_TABLE, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading,
+    OLDER_PARTITION, READING_MAX_BYTES, SilentAfter, TableShape,
 };
 
 #[cfg(test)]
