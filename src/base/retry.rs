@@ -47,16 +47,16 @@ impl Backoff {
     }
 }
 
-/// A circuit breaker that counts chances instead of time: after each failure it lets twice as many
-/// chances pass as before, up to [`Breaker::MOST_SKIPPED`], before it allows another.
+/// An exponential backoff that counts chances instead of time: after each failure it lets twice as many
+/// chances pass as before, up to [`CountedBackoff::MOST_SKIPPED`], before it allows another.
 #[derive(Debug, Default)]
-pub(crate) struct Breaker {
+pub(crate) struct CountedBackoff {
     to_skip: u32,
     /// Failures one after the other, up to the exponent of [`Self::MOST_SKIPPED`].
     failures: u32,
 }
 
-impl Breaker {
+impl CountedBackoff {
     const MOST_SKIPPED: u32 = 1 << 6;
 
     /// Whether to take this chance.
@@ -168,19 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn after_each_failure_a_breaker_skips_more_chances_up_to_a_limit() {
-        let mut breaker = Breaker::default();
+    fn after_each_failure_more_chances_are_skipped_up_to_a_limit() {
+        let mut backoff = CountedBackoff::default();
         let mut taken = 0;
         for _ in 0..1_000 {
-            if breaker.allows() {
+            if backoff.allows() {
                 taken += 1;
-                breaker.failed();
+                backoff.failed();
             }
         }
         // After 1, 2, 4, … 64, then after every 64.
         assert_eq!(taken, 7 + (1_000 - 127 - 7_u32).div_ceil(65));
-        while !breaker.allows() {}
-        breaker.succeeded();
-        assert!((0..10).all(|_| breaker.allows()));
+        while !backoff.allows() {}
+        backoff.succeeded();
+        assert!((0..10).all(|_| backoff.allows()));
     }
 }

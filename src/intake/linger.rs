@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::base::retry::Breaker;
+use crate::base::retry::CountedBackoff;
 
 /// Between two looks; longer than the pauses of the source, in which nothing comes.
 const STEP: Duration = Duration::from_micros(600);
@@ -28,13 +28,13 @@ const LONGEST: Duration = Duration::from_millis(2);
 /// Decides how long to wait.
 #[derive(Default)]
 pub(super) struct Linger {
-    breaker: Breaker,
+    backoff: CountedBackoff,
 }
 
 impl Linger {
     /// Waits while messages come densely and fewer than `most` are there; how many there are then.
     pub(super) fn wait<T>(&mut self, inbound: &mpsc::Receiver<T>, most: usize) -> usize {
-        if !self.breaker.allows() {
+        if !self.backoff.allows() {
             return inbound.len().min(most);
         }
         let deadline = Instant::now() + LONGEST;
@@ -46,9 +46,9 @@ impl Linger {
             is_dense = there - before >= DENSE;
         }
         if is_dense {
-            self.breaker.succeeded();
+            self.backoff.succeeded();
         } else {
-            self.breaker.failed();
+            self.backoff.failed();
         }
         there.min(most)
     }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::retry::Breaker;
+use crate::base::retry::CountedBackoff;
 
 /// What this adds at most to the wait of a message to be read, and once more to that of its ack.
 pub(crate) const PAUSE: Duration = Duration::from_micros(500);
@@ -24,14 +24,14 @@ pub(super) struct Coalescing {
     messages: u32,
     /// Nothing has been read since the last pause.
     has_paused: bool,
-    breaker: Breaker,
+    backoff: CountedBackoff,
 }
 
 impl Coalescing {
     /// A message was read.
     pub(super) fn received(&mut self, now: Instant) {
         if std::mem::take(&mut self.has_paused) {
-            self.breaker.succeeded();
+            self.backoff.succeeded();
         }
         if self.since.is_none_or(|since| now.duration_since(since) > PAUSE) {
             (self.since, self.messages) = (Some(now), 0);
@@ -54,10 +54,10 @@ impl Coalescing {
     pub(super) fn drained(&mut self) -> Option<Duration> {
         self.messages = 0;
         if std::mem::take(&mut self.has_paused) {
-            self.breaker.failed();
+            self.backoff.failed();
             return None;
         }
-        self.has_paused = self.breaker.allows();
+        self.has_paused = self.backoff.allows();
         self.has_paused.then_some(PAUSE)
     }
 }

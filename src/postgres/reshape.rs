@@ -16,10 +16,12 @@ use super::partitions::{self, Grid, Range};
 use super::session::{Scope, Session};
 use super::table::{OLDER, PARTITION_BOUND};
 use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT, locks};
+use crate::base::retry::Backoff;
 use crate::base::time::Timestamp;
 
 const ATTEMPTS: u32 = 1_200;
-const PAUSE: Duration = Duration::from_millis(500);
+/// At most, and a third of it at least.
+const PAUSE: Duration = Duration::from_millis(750);
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 /// Validating reads the whole table.
 const VALIDATE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -260,6 +262,7 @@ async fn alone(session: &mut Session, sql: &str, limit: Duration) -> Result<(), 
 async fn patiently(session: &mut Session, sql: &str) -> Result<(), Failure> {
     session.set_scope(Scope::Transaction);
     let sql = format!("{}; {sql}", locks::exclusive("telemetry"));
+    let mut pauses = Backoff::new(PAUSE, PAUSE, fastrand::Rng::new());
     let mut attempts = 0;
     loop {
         let outcome = alone(session, &sql, EXCHANGE_LIMIT).await;
@@ -269,7 +272,7 @@ async fn patiently(session: &mut Session, sql: &str) -> Result<(), Failure> {
             {
                 session.abandon().await?;
                 attempts += 1;
-                tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+                tokio::time::sleep(pauses.next_pause()).await;
             }
             Err(failure) => {
                 // Whoever comes next finds the connection in order, or gone.
