@@ -221,7 +221,9 @@ fn a_flood_is_written_at_most_twenty_times_over_and_good_readings_beside_it_are_
 }
 
 /// Labels of metrics, and all values that each may have.
-const LABELS: [(&str, &[&str]); 2] = [
+const LABELS: [(&str, &[&str]); 4] = [
+    ("mapping", &["odd"]),
+    ("outcome", &["stored", "rejected", "ignored"]),
     ("stage", &["decode", "validate", "database"]),
     (
         "reason",
@@ -245,14 +247,33 @@ const LABELS: [(&str, &[&str]); 2] = [
             "temperature_out_of_range",
             "humidity_out_of_range",
             "battery_out_of_range",
+            "invalid_format",
+            "no_mapping",
+            "value_out_of_range",
+            "text_too_long",
+            "reading_too_large",
+            "unknown_name",
         ],
     ),
 ];
 
+/// Makes the device of a part of the topic, which anybody may choose.
+const ODD: &str = r#"
+[[default.mapping]]
+name   = "odd"
+topic  = "odd/{device}"
+device = "{device}"
+time   = "received"
+table  = "odd"
+fields = ["watts"]
+"#;
+
 #[test]
 fn whatever_comes_no_metric_has_a_label_of_its_own_for_it() {
     let (postgres, broker) = (Postgres::start(), Mosquitto::start());
-    let mut ingestor = Service::new(&postgres.url(), broker.port).start();
+    let service = Service::new(&postgres.url(), broker.port);
+    std::fs::write(service.dir().join("Rocket.toml"), ODD).unwrap();
+    let mut ingestor = service.start();
     ingestor.await_ready();
     let names = |ingestor: &Ingestor| -> Vec<String> {
         ingestor.metrics().with_prefix("").map(|(name, _)| name.to_owned()).collect()
@@ -267,20 +288,28 @@ fn whatever_comes_no_metric_has_a_label_of_its_own_for_it() {
         odd.temperature = 1_000.0;
         devices.publish(&topic, odd.payload());
         devices.publish(&topic, name);
+        devices.publish(&format!("odd/{name}"), r#"{"watts": 1}"#);
+        devices.publish(&format!("odd/{name}"), name);
     }
     devices.finish();
     postgres.await_count(4);
-    ingestor.await_metric("ingestor_dead_letters", 8);
+    ingestor.await_metric("ingestor_dead_letters", 12);
+    for outcome in ["stored", "rejected"] {
+        let of_mapping = format!(r#"ingestor_mapping_total{{mapping="odd",outcome="{outcome}"}}"#);
+        ingestor.await_metric(&of_mapping, 4);
+    }
     assert_eq!(names(&ingestor), before);
     for name in before {
-        let Some((_, label)) = name.split_once('{') else { continue };
-        let (label, value) = label.trim_end_matches('}').split_once('=').unwrap();
-        let value = value.trim_matches('"');
-        let is_known = match LABELS.iter().find(|(known, _)| *known == label) {
-            Some((_, values)) => values.contains(&value),
-            None => label == "le" && (value == "+Inf" || value.parse::<f64>().is_ok()),
-        };
-        assert!(is_known, "{name}");
+        let Some((_, labels)) = name.split_once('{') else { continue };
+        for label in labels.trim_end_matches('}').split(',') {
+            let (label, value) = label.split_once('=').unwrap();
+            let value = value.trim_matches('"');
+            let is_known = match LABELS.iter().find(|(known, _)| *known == label) {
+                Some((_, values)) => values.contains(&value),
+                None => label == "le" && (value == "+Inf" || value.parse::<f64>().is_ok()),
+            };
+            assert!(is_known, "{name}");
+        }
     }
 }
 /// A topic that a broker lets somebody publish to, and that nobody expects.
