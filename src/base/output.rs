@@ -106,7 +106,10 @@ impl Shared {
             if is_written && dropped > told {
                 // Goes behind what waits, which is older than what was dropped.
                 let lines = dropped - told;
-                tracing::warn!(lines, "log lines were dropped, because nobody took them");
+                tracing::warn!(
+                    lines,
+                    "log lines were dropped, because standard error was not read fast enough"
+                );
                 // Said in vain, it is said again.
                 if self.dropped.load(Ordering::Relaxed) == dropped {
                     told = dropped;

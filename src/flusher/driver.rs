@@ -210,7 +210,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                         refused_by = refusal.object,
                         advice = refusal.advice,
                         retry_in_ms,
-                        "{waits}: it refuses them, which is the table's fault and not theirs; they stay in the log and go in by themselves once that is mended, or become dead letters by POST /admin/flusher/reject"
+                        "{waits}: it refuses them because of the table, not because of their values; they stay in the log and are stored once the table is fixed, or become dead letters with POST /admin/flusher/reject"
                     );
                 } else {
                     tracing::debug!(error, retry_in_ms, "the database still refuses rows");
@@ -223,7 +223,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
                     tracing::warn!(
                         reason,
                         records,
-                        "the database may have lost what it confirmed last: what the log still has of it is sent again, beside newer readings"
+                        "the database may have lost the rows that it confirmed last: those still in the log are sent again, along with newer readings"
                     );
                 } else {
                     tracing::debug!(reason, "nothing that was flushed is left to be sent again");

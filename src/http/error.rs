@@ -47,8 +47,8 @@ impl ApiError {
     pub(super) fn of_query(state: &AppState, failure: &Failure, name: &str) -> Self {
         if failure.is_untranslatable() {
             return Self::BadRequest(format!(
-                "`{name}` has a character that the database's encoding does not, so nothing there \
-                 is called so"
+                "`{name}` contains a character that the database's encoding lacks, so nothing there \
+                 has that name"
             ));
         }
         if failure.is_mismatch() {

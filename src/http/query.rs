@@ -94,7 +94,7 @@ impl Parameters {
             let problem = match error {
                 InvalidCursor::Foreign => "must be a `next_cursor` of an earlier answer, unchanged",
                 InvalidCursor::Outdated => {
-                    "is of an earlier release, whose order was another; begin again without it"
+                    "comes from an earlier release, which sorted differently; start again without it"
                 }
             };
             bad("cursor", problem)

@@ -226,7 +226,7 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, 
                 tracing::warn!(
                     migration = &*migration.description,
                     %failure,
-                    "a migration of the table telemetry fails, and rows go on to come in without it, at the speed that the table had: mend what refuses it, and the next start tries again"
+                    "a migration of the table telemetry fails: rows are still stored, at the same speed as before; fix the cause, and the next start tries again"
                 );
                 return Ok(Migrated::SetAside);
             }

@@ -9,7 +9,7 @@ const TABLE: &str = "create table telemetry (device_id text not null, ts timesta
     temperature float8 not null, humidity float8 not null, battery float8 not null,
     created_at timestamptz not null default now(), unique (device_id, ts))";
 const RESENT: &str = "ingestor_resent_records_total";
-const SENT_AGAIN: &str = "the database may have lost what it confirmed last";
+const SENT_AGAIN: &str = "the database may have lost the rows that it confirmed last";
 
 #[track_caller]
 fn await_drained(ingestor: &Ingestor) {

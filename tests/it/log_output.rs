@@ -90,7 +90,10 @@ fn how_many_lines_were_dropped_is_said_when_somebody_reads_again() {
         .lines()
         .map_while(Result::ok)
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(&line).ok())
-        .find(|line| line["message"] == "log lines were dropped, because nobody took them")
+        .find(|line| {
+            line["message"]
+                == "log lines were dropped, because standard error was not read fast enough"
+        })
         .expect("it says so");
     assert!(said["lines"].as_u64().unwrap() > 0, "{said}");
     // By then the reader is gone.

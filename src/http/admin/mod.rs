@@ -71,7 +71,7 @@ impl Turns {
     {
         let place = Arc::clone(&self.places).acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
-            let what = "as many requests as may be are waiting for the disk; try again in a moment";
+            let what = "too many requests are waiting for the disk already; try again in a moment";
             return Err(ApiError::unavailable(what));
         };
         let work = move || {
@@ -86,8 +86,8 @@ impl Turns {
 #[derive(IntoResponses)]
 #[response(
     status = 503,
-    description = "As many requests as may be are waiting for the disk.",
-    example = json!({"error": "as many requests as may be are waiting for the disk; try again in a moment"}),
+    description = "Too many requests are waiting for the disk already.",
+    example = json!({"error": "too many requests are waiting for the disk already; try again in a moment"}),
 )]
 #[expect(dead_code, reason = "it is only described")]
 struct Busy(Body);

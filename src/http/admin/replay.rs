@@ -249,12 +249,15 @@ impl Replayer {
         let kept = letter.payload.len();
         if kept >= PAYLOAD_MAX_BYTES && kept <= self.inlet.admission.max_payload_bytes {
             // Where it was cut off, what looks good may be half of a value.
-            let kept = format!("of its payload the first {PAYLOAD_MAX_BYTES} bytes were kept");
+            let kept = format!("only the first {PAYLOAD_MAX_BYTES} bytes of its payload were kept");
             if let Some(Rejection { reason, message }) = fault {
                 return unfit(reason, format!("{message}; {kept}"));
             }
             if may_go_on(&letter.payload) {
-                return unfit(Reason::PayloadTooLarge, format!("{kept}, and maybe not all of it"));
+                return unfit(
+                    Reason::PayloadTooLarge,
+                    format!("{kept}, and more may have followed"),
+                );
             }
         }
         let mut again = Again { records: Vec::with_capacity(records.len()), fault };
@@ -275,7 +278,7 @@ impl Replayer {
             // A level that is not there any more may be the one that a mapping makes the device of.
             if admission.mapped.is_some() && is_cut(topic, TOPIC_MAX_BYTES) {
                 let what = format!(
-                    "of its topic the first {TOPIC_MAX_BYTES} bytes were kept, and mappings look at all of it; publish it again"
+                    "only the first {TOPIC_MAX_BYTES} bytes of its topic were kept, and mappings need the whole topic; publish the message again"
                 );
                 return unfit(Reason::InvalidTopic, what);
             }
@@ -474,7 +477,7 @@ fields = [\"a\"]
         let faults =
             left.iter().map(|letter| setup.replayer.read(letter).fault.unwrap().to_string());
         let faults: Vec<_> = faults.collect();
-        assert!(faults[0].contains("of its payload the first 65536 bytes"), "{}", faults[0]);
-        assert!(faults[1].contains("of its topic the first 256 bytes"), "{}", faults[1]);
+        assert!(faults[0].contains("first 65536 bytes of its payload"), "{}", faults[0]);
+        assert!(faults[1].contains("first 256 bytes of its topic"), "{}", faults[1]);
     }
 }

@@ -140,7 +140,7 @@ impl Source {
         let page = device_page::page(state, &asked).await?;
         if is_whole && page.total.rows > u64::from(asked.offset) + u64::from(most) {
             let problem = format!(
-                "gives no more than {most} devices in a file, and these are more; set `limit` to at most that, or leave it out"
+                "allows at most {most} devices in a file, and more match; set `limit` to {most} or less, or omit `newest_first`"
             );
             return Err(bad("newest_first", &problem));
         }

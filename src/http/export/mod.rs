@@ -97,7 +97,7 @@ impl Default for Turns {
 impl Turns {
     fn take(&self) -> Result<Turn, ApiError> {
         let file = Arc::clone(&self.files).try_acquire_owned().map_err(|_| {
-            ApiError::unavailable("as many files as may be are being sent; try again in a moment")
+            ApiError::unavailable("too many files are being sent already; try again in a moment")
         })?;
         Ok(Turn { _file: file, queries: Arc::clone(&self.queries) })
     }

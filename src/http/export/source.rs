@@ -26,7 +26,9 @@ pub(super) enum Fault {
     #[error(transparent)]
     Log(#[from] RecentError),
     /// What the head of the file says does not hold any more.
-    #[error("the log has let go of readings that the file was to have, since the database is back")]
+    #[error(
+        "the log has deleted readings that the file was to contain, because the database is back"
+    )]
     Gone,
     /// More than may be held in memory.
     #[error("readings in the log are too long")]

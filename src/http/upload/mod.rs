@@ -83,22 +83,22 @@ impl Default for Turns {
         ),
     ),
     responses(
-        (status = 200, description = "What is good of it is in the log.", body = Uploaded),
+        (status = 200, description = "The valid readings are in the log.", body = Uploaded),
         (
             status = 413,
-            description = "The one reading of the body, or the message that it is, is too long.",
+            description = "The body is a single reading, or a single message, and it is too long.",
             body = super::error::Body,
             example = json!({"error": "the one reading of the body has more than 65536 bytes; send an array, or lines of NDJSON"}),
         ),
         (
             status = 415,
-            description = "The body is of a kind that is not read here.",
+            description = "The content type of the body is not supported.",
             body = super::error::Body,
             example = json!({"error": "`Content-Type` must be application/json, application/x-ndjson or text/csv"}),
         ),
         (
             status = 503,
-            description = "The log is full, as many bodies as may be are being read, or the service is stopping.",
+            description = "The log is full, too many bodies are being read already, or the service is stopping.",
             body = super::error::Body,
             example = json!({"error": "the log is full; try again when it has drained; none of it is stored"}),
         ),
@@ -119,7 +119,7 @@ pub(super) async fn upload(
     let mut reader = Reader::new(state, kind, table.as_deref(), topic)?;
     let turn = tokio::time::timeout(PATIENCE, turns.0.acquire()).await;
     let Ok(Ok(_turn)) = turn else {
-        let what = "as many bodies as may be are being read; try again in a moment";
+        let what = "too many bodies are being read already; try again in a moment";
         return Err(ApiError::unavailable(what));
     };
     let Some(mut body) = exchange.take_upload() else {

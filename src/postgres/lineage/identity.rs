@@ -75,17 +75,17 @@ pub(super) fn read(row: &PgRow) -> sqlx::Result<Option<Identity>> {
 /// In what a database differs from the one that has what was confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Change {
-    #[error("nothing is known of the database that has what was confirmed")]
+    #[error("it is not known which database has the confirmed rows")]
     Unknown,
-    #[error("this is another server: its system identifier is another")]
+    #[error("this is a different server: its system identifier differs")]
     System,
     #[error("the server is on another timeline: a standby was promoted, or a backup restored")]
     Timeline,
-    #[error("the database was made anew since: its number is another")]
+    #[error("the database has been created again: its OID differs")]
     Database,
-    #[error("the table is not the one that rows went into")]
+    #[error("the table is not the one that the rows were stored in")]
     Table,
-    #[error("the server's log ends before where it was safe already")]
+    #[error("the server's write-ahead log ends before a position that was already durable")]
     LogPosition,
     #[error("the server was started again, and rows that it confirmed last are not there")]
     Crashed,

@@ -294,7 +294,7 @@ async fn drop_bound(session: &mut Session) -> Result<Outcome, Failure> {
     session.run(sql).await?;
     session.end().await?;
     tracing::warn!(
-        "the table telemetry has a check that `ingestor schema partition` left, and that rows did not pass any more: it is dropped, run that again"
+        "a check constraint that `ingestor schema partition` left on the table telemetry refused rows: it has been dropped; run the command again"
     );
     Ok(Outcome { made: 1, is_enough: true })
 }
