@@ -30,7 +30,7 @@ PROFILE=${BUILD_PROFILE:-dist}
 # What a maintainer's scripts, lintian and copyright say: deploy/debian. What is generated goes here, and
 # Cargo.toml says where each file of the package comes from.
 STAGE=target/package
-TARGET='' BASE='' BASE_LIBC='' COMPILER=() VERSION='' BINARIES='' OUTPUT=$BUILT/debian
+TARGET='' BASE='' BASE_LIBC='' ASKED_LIBC='' COMPILER=() VERSION='' BINARIES='' OUTPUT=$BUILT/debian
 
 # What links and compiles for a machine, and its packages.
 declare -A LINKERS=(
@@ -134,12 +134,15 @@ use_base() {
     unset RUSTFLAGS
 }
 
-# check_base PROGRAM: that it asks for nothing that the C library of BASE does not have.
+# check_base: that the programs ask for nothing that the C library of BASE does not have. Sets ASKED_LIBC to the
+# oldest version that has it all.
 check_base() {
-    local asked
+    local built="$BUILT/${TARGET:+$TARGET/}$PROFILE"
     [[ -n $BASE ]] || return 0
-    asked=$(readelf --version-info --wide "$1" | grep -o 'GLIBC_[0-9.]*' | sort --version-sort | tail -n 1)
-    dpkg --compare-versions "${asked#GLIBC_}" le "$BASE_LIBC" || fail "$1 asks for $asked, and $BASE has $BASE_LIBC"
+    ASKED_LIBC=$(readelf --version-info --wide "$built"/{ingestor,simulator} | sed -n 's/.*GLIBC_\([0-9.]\+\).*/\1/p' |
+        sort --version-sort | tail -n 1)
+    dpkg --compare-versions "$ASKED_LIBC" le "$BASE_LIBC" ||
+        fail "the programs ask for version $ASKED_LIBC of the C library, and $BASE has $BASE_LIBC"
 }
 
 build() {
@@ -151,8 +154,6 @@ build() {
     say "building the binaries (cargo, profile $PROFILE)…"
     run_child cargo "${COMPILER[@]}" cargo build --profile "$PROFILE" --locked --bins ${TARGET:+--target "$TARGET"} ||
         fail "cargo build failed"
-    check_base "$BUILT/${TARGET:+$TARGET/}$PROFILE/ingestor"
-    check_base "$BUILT/${TARGET:+$TARGET/}$PROFILE/simulator"
 }
 
 stage() {
@@ -194,7 +195,7 @@ package() {
     run_child cargo-deb cargo-deb "${arguments[@]}" >"$WORK_DIR/package" || fail "cargo-deb failed"
     deb=$(grep '\.deb$' "$WORK_DIR/package" | tail -n 1)
     [[ -e $deb ]] || fail "cargo-deb has made no package"
-    check_depends "$deb"
+    set_depends "$deb"
     if command -v lintian >/dev/null; then
         # As root it warns of itself. What is meant as it is stands in deploy/debian/lintian-overrides, with the reason.
         lintian --allow-root --fail-on error,warning "$deb" || fail "lintian finds fault with $deb"
@@ -204,15 +205,15 @@ package() {
     say "$deb"
 }
 
-# check_depends PACKAGE: of another machine's C library the tools may know nothing but that of this one's cross compiler.
-check_depends() {
-    local wanted arch
+# set_depends PACKAGE: what was there in an older C library as well counts as new where it has moved since, for the
+# tools that look at the one that this machine has.
+set_depends() {
+    local tree="$WORK_DIR/tree"
     [[ -n $BASE ]] || return 0
-    wanted=$(dpkg-deb --field "$1" Depends | sed -n 's/.*\blibc6 (>= \([0-9.]*\)).*/\1/p')
-    arch=${ARCHITECTURES[$TARGET]}
-    if [[ -z $wanted ]] || dpkg --compare-versions "$wanted" gt "$BASE_LIBC"; then
-        fail "$1 would depend on libc6 ${wanted:-of an unknown version}, and $BASE has $BASE_LIBC: dpkg --add-architecture $arch && apt-get install libc6:$arch tells dpkg-shlibdeps better"
-    fi
+    dpkg-deb --raw-extract "$1" "$tree"
+    sed -i "/^Depends:/s/\\blibc6 (>= [^)]*)/libc6 (>= $ASKED_LIBC)/" "$tree/DEBIAN/control"
+    grep -q "^Depends:.*libc6 (>= $ASKED_LIBC)" "$tree/DEBIAN/control" || fail "$1 depends on no C library"
+    dpkg-deb --root-owner-group --build "$tree" "$1" >/dev/null
 }
 
 main() {
@@ -230,6 +231,7 @@ main() {
         VERSION=${VERSION/-/\~}-1
     fi
     build
+    check_base
     stage
     package
 }

@@ -116,7 +116,7 @@ nextest() {
 
 # Sets TORTURE_PROGRAM to that of the package, which QEMU runs if it is of another machine.
 unpack() {
-    local arch cpu='' version
+    local arch cpu='' libraries version
     [[ -n $PACKAGE ]] || return 0
     arch=$(dpkg-deb --field "$PACKAGE" Architecture) || fail "$PACKAGE is no package"
     dpkg-deb --extract "$PACKAGE" "$WORK_DIR/package"
@@ -128,9 +128,15 @@ unpack() {
             *) fail "nothing here runs programs for $arch" ;;
         esac
         need_commands "qemu-$cpu-static=qemu-user-static"
-        [[ -e /usr/share/doc/libgcc-s1-$arch-cross ]] || install_packages "libc6-$arch-cross" "libgcc-s1-$arch-cross"
-        printf '#!/bin/sh\nexec qemu-%s-static -L /usr/%s "%s" "$@"\n' \
-            "$cpu" "$(dpkg-architecture --host-arch "$arch" --query DEB_HOST_GNU_TYPE)" "$TORTURE_PROGRAM" >"$WORK_DIR/emulated"
+        # The loader of one C library must not find another.
+        if [[ $(dpkg-query --show --showformat='${db:Status-Status}' "libc6:$arch" 2>/dev/null) == installed ]]; then
+            libraries=/
+        else
+            [[ -e /usr/share/doc/libgcc-s1-$arch-cross ]] || install_packages "libc6-$arch-cross" "libgcc-s1-$arch-cross"
+            libraries=/usr/$(dpkg-architecture --host-arch "$arch" --query DEB_HOST_GNU_TYPE)
+        fi
+        printf '#!/bin/sh\nexec qemu-%s-static -L %s "%s" "$@"\n' \
+            "$cpu" "$libraries" "$TORTURE_PROGRAM" >"$WORK_DIR/emulated"
         chmod 755 "$WORK_DIR/emulated"
         export TORTURE_PROGRAM="$WORK_DIR/emulated"
     fi
