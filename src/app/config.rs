@@ -17,25 +17,25 @@ pub struct Config {
     /// PostgreSQL.
     pub database: postgres::Settings,
     /// The broker.
-    pub mqtt: mqtt::Settings,
+    pub(crate) mqtt: mqtt::Settings,
     /// The API and the page.
-    pub http: http::Settings,
+    pub(crate) http: http::Settings,
     /// The way into the table.
-    pub flusher: flusher::Settings,
+    pub(crate) flusher: flusher::Settings,
     /// The way into the log.
-    pub intake: intake::Settings,
+    pub(crate) intake: intake::Settings,
     /// The log.
     pub wal: wal::Settings,
     /// What is turned away.
-    pub dead_letters: dead_letters::Settings,
+    pub(crate) dead_letters: dead_letters::Settings,
     /// When devices count as silent.
-    pub recent: recent::Settings,
+    pub(crate) recent: recent::Settings,
     /// Validation.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
     /// How devices' own messages become rows.
     pub mappings: Mappings,
     /// Longest orderly stop.
-    pub shutdown_grace: Duration,
+    pub(crate) shutdown_grace: Duration,
     /// What the process prints.
     pub logging: logging::Settings,
 }

@@ -56,7 +56,7 @@ impl Settings {
 
     /// Every setting as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let format = self.format.map(|format| format!("{format:?}").to_lowercase());
         vec![("RUST_LOG", self.filter.clone()), ("LOG_FORMAT", format.unwrap_or_default())]
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Whether somebody is at work, and since when. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Activity {
+pub(crate) struct Activity {
     epoch: Instant,
     /// Milliseconds since `epoch`, plus one; 0 while idle.
     since: Arc<AtomicU64>,
@@ -22,19 +22,19 @@ impl Default for Activity {
 
 impl Activity {
     /// Work begins, or makes progress.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.since.store(now + 1, Ordering::Relaxed);
     }
 
     /// Work is done.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.since.store(0, Ordering::Relaxed);
     }
 
     /// Since when the present work has made no progress; `None` while idle.
     #[must_use]
-    pub fn busy_since(&self) -> Option<Instant> {
+    pub(crate) fn busy_since(&self) -> Option<Instant> {
         let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.epoch + Duration::from_millis(since))
     }

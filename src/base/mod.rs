@@ -1,13 +1,13 @@
 //! What every room stands on, and what knows none of them.
 
-pub mod activity;
+pub(crate) mod activity;
 pub mod metrics;
 pub(crate) mod number;
 pub mod output;
 mod process;
 #[cfg(test)]
 pub(crate) mod properties;
-pub mod retry;
+pub(crate) mod retry;
 pub mod settings;
 pub mod signals;
 pub(crate) mod text;

@@ -76,7 +76,7 @@ impl Output {
 
     /// How many lines were dropped since the start.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 

@@ -11,7 +11,7 @@ const JITTER: f64 = 0.5;
 
 /// Growing, jittered pauses without end.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     /// Without the crate's own jitter, whose randomness cannot be seeded.
     intervals: ExponentialBackoff,
     random: fastrand::Rng,
@@ -21,7 +21,7 @@ impl Backoff {
     /// The first pause takes at most `first`, the longest at most `cap`, jitter included, which
     /// comes from `random`: the same seed gives the same pauses.
     #[must_use]
-    pub fn new(first: Duration, cap: Duration, random: fastrand::Rng) -> Self {
+    pub(crate) fn new(first: Duration, cap: Duration, random: fastrand::Rng) -> Self {
         let mut intervals = ExponentialBackoff {
             initial_interval: first.div_f64(1.0 + JITTER),
             max_interval: cap.div_f64(1.0 + JITTER),
@@ -36,13 +36,13 @@ impl Backoff {
     }
 
     /// How long to pause now.
-    pub fn next_pause(&mut self) -> Duration {
+    pub(crate) fn next_pause(&mut self) -> Duration {
         let interval = self.intervals.next_backoff().unwrap_or(self.intervals.max_interval);
         interval.mul_f64(1.0 + JITTER * (2.0 * self.random.f64() - 1.0))
     }
 
     /// Starts over, after something worked.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.intervals.reset();
     }
 }

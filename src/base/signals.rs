@@ -30,19 +30,19 @@ impl StopSignals {
 }
 
 /// SIGHUP, which asks a process to read its files again.
-pub struct Hangups(Signal);
+pub(crate) struct Hangups(Signal);
 
 impl Hangups {
     /// Listens for it from now on; needs a running runtime.
     ///
     /// # Errors
     /// If the handler cannot be installed.
-    pub fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self(signal(SignalKind::hangup())?))
     }
 
     /// Waits for the next one. Cancellation-safe.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         self.0.recv().await;
     }
 }

@@ -25,7 +25,7 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     /// 1970-01-01T00:00:00Z.
-    pub const UNIX_EPOCH: Self = Self(0);
+    pub(crate) const UNIX_EPOCH: Self = Self(0);
 
     /// The instant this many microseconds after the Unix epoch, or `None` outside the years
     /// −262143 to 262142, which is what a calendar date is known for here.
@@ -42,7 +42,7 @@ impl Timestamp {
 
     /// Reads RFC 3339 with any offset; what is finer than a microsecond is cut off.
     #[must_use]
-    pub fn from_rfc3339(text: &str) -> Option<Self> {
+    pub(crate) fn from_rfc3339(text: &str) -> Option<Self> {
         DateTime::parse_from_rfc3339(text).ok().map(|at| Self(at.timestamp_micros()))
     }
 
@@ -68,7 +68,7 @@ impl Timestamp {
     /// Seconds from `earlier` to `self`, negative if it lies ahead.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a duration for a person or a histogram")]
-    pub fn seconds_since(self, earlier: Self) -> f64 {
+    pub(crate) fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / 1e6
     }
 }
@@ -111,7 +111,7 @@ pub trait Clock: Send + Sync + 'static {
 
 /// The clocks of this machine.
 #[derive(Clone, Copy, Debug)]
-pub struct SystemClock {
+pub(crate) struct SystemClock {
     start: Instant,
 }
 
@@ -153,7 +153,8 @@ impl ManualClock {
     }
 
     /// Sets the time of day, as an operator or a time server does.
-    pub fn set_wall(&self, wall: Timestamp) {
+    #[cfg(test)]
+    pub(crate) fn set_wall(&self, wall: Timestamp) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = wall;
     }
 }

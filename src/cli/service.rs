@@ -19,9 +19,9 @@ use crate::http;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Its `HTTP_ADDR`.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Whether that is HTTPS.
-    pub is_tls: bool,
+    pub(crate) is_tls: bool,
 }
 
 impl Place {

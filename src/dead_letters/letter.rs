@@ -8,96 +8,96 @@ use crate::base::time::Timestamp;
 use crate::telemetry::rejection::{SENTENCE_MAX_BYTES, Stage};
 
 /// Longest part of a payload that is kept, in bytes.
-pub const PAYLOAD_MAX_BYTES: usize = 64 * 1024;
+pub(crate) const PAYLOAD_MAX_BYTES: usize = 64 * 1024;
 
 /// Longest part of a topic that is kept, in bytes.
-pub const TOPIC_MAX_BYTES: usize = 256;
+pub(crate) const TOPIC_MAX_BYTES: usize = 256;
 
 /// Longest part of a reason that is kept, in bytes.
-pub const REASON_MAX_BYTES: usize = SENTENCE_MAX_BYTES;
+pub(crate) const REASON_MAX_BYTES: usize = SENTENCE_MAX_BYTES;
 
 /// A reading on its way into the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewDeadLetter<'p> {
+pub(crate) struct NewDeadLetter<'p> {
     /// When its message was received.
-    pub received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
     /// Where it was published; empty if that is no longer known. Cut off after [`TOPIC_MAX_BYTES`].
     pub topic: &'p str,
     /// Who turned it away.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// Why, in a sentence. Cut off after [`REASON_MAX_BYTES`].
-    pub reason: String,
+    pub(crate) reason: String,
     /// The bytes as published; cut off after [`PAYLOAD_MAX_BYTES`].
-    pub payload: &'p [u8],
+    pub(crate) payload: &'p [u8],
     /// Whether no mapping takes it, so that it goes before the others do.
-    pub is_unmatched: bool,
+    pub(crate) is_unmatched: bool,
 }
 
 /// What was rejected of one message, on its way into the store: a letter for each part.
 #[derive(Clone, Copy, Debug)]
 pub struct RejectedMessage<'p> {
     /// When it was received.
-    pub received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
     /// Where it was published. Cut off after [`TOPIC_MAX_BYTES`].
     pub topic: &'p str,
     /// All of it, as published.
-    pub payload: &'p [u8],
+    pub(crate) payload: &'p [u8],
     /// What was rejected, at most [`u8::MAX`] parts.
     pub parts: &'p [RejectedPart],
     /// Whether no mapping takes it, so that it goes before the others do.
-    pub is_unmatched: bool,
+    pub(crate) is_unmatched: bool,
 }
 
 /// A part of a message that was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedPart {
     /// Where it stands in the payload.
-    pub range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// Who turned it away.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
     /// Why, in a sentence. Cut off after [`REASON_MAX_BYTES`].
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// A letter in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
+pub(crate) struct DeadLetter {
     /// Its number.
-    pub id: u64,
+    pub(crate) id: u64,
     /// When its message was received.
-    pub received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
     /// Where it was published; empty if that is no longer known.
-    pub topic: String,
+    pub(crate) topic: String,
     /// Who turned it away, as [`Stage::as_str`] has it.
-    pub stage: String,
+    pub(crate) stage: String,
     /// Why, in a sentence.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The bytes as published, up to [`PAYLOAD_MAX_BYTES`].
-    pub payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Some letters, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     /// The letters.
-    pub letters: Vec<DeadLetter>,
+    pub(crate) letters: Vec<DeadLetter>,
     /// How many the store holds in all.
-    pub total: u64,
+    pub(crate) total: u64,
     /// The id to pass as `after` for the next page; `None` at the end.
-    pub next: Option<u64>,
+    pub(crate) next: Option<u64>,
 }
 
 /// How full the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
+pub(crate) struct Fill {
     /// Bytes on disk.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Bytes past which the oldest letters go that were not acknowledged readings.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
     /// Bytes that letters of stage `database` keep, which never go by themselves.
-    pub kept_bytes: u64,
+    pub(crate) kept_bytes: u64,
     /// Bytes past which the store takes no more of those.
-    pub max_kept_bytes: u64,
+    pub(crate) max_kept_bytes: u64,
 }
 
 /// What can go wrong with the store; the caller must not acknowledge the message.
@@ -139,13 +139,13 @@ impl DeadLetterError {
 
     /// Whether the filesystem had no space left, which may pass.
     #[must_use]
-    pub fn is_disk_full(&self) -> bool {
+    pub(crate) fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_disk_full(source))
     }
 
     /// Whether the store itself takes no more letters of stage `database` ([`Self::Full`]).
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Full)
     }
 }

@@ -40,18 +40,18 @@ mod segment;
 mod settings;
 mod store;
 
-pub use letter::{
-    DeadLetter, DeadLetterError, Fill, NewDeadLetter, PAYLOAD_MAX_BYTES, Page, REASON_MAX_BYTES,
-    RejectedMessage, RejectedPart, TOPIC_MAX_BYTES,
+pub use letter::RejectedMessage;
+pub(crate) use letter::{
+    DeadLetter, DeadLetterError, NewDeadLetter, PAYLOAD_MAX_BYTES, Page, REASON_MAX_BYTES,
+    RejectedPart, TOPIC_MAX_BYTES,
 };
-pub(crate) use settings::SETTINGS;
-pub use settings::Settings;
+pub(crate) use settings::{SETTINGS, Settings};
 
 use line::Entry;
 use store::Store;
 
 /// The store.
-pub struct DeadLetters {
+pub(crate) struct DeadLetters {
     metrics: Metrics,
     store: Mutex<Store>,
     /// Why a removal may not be durable.
@@ -63,7 +63,11 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If the directory cannot be used, or a segment in it not be read: damage is no such reason.
-    pub fn open(dir: &Path, max_bytes: u64, metrics: &Metrics) -> Result<Self, DeadLetterError> {
+    pub(crate) fn open(
+        dir: &Path,
+        max_bytes: u64,
+        metrics: &Metrics,
+    ) -> Result<Self, DeadLetterError> {
         let store = Store::open(dir, max_bytes)?;
         metrics.dead_letter_max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         let failure = watch::Sender::new(None);
@@ -76,7 +80,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If that is not certain.
-    pub fn append(&self, letters: &[NewDeadLetter<'_>]) -> Result<(), DeadLetterError> {
+    pub(crate) fn append(&self, letters: &[NewDeadLetter<'_>]) -> Result<(), DeadLetterError> {
         self.write(&letters.iter().cloned().map(Entry::Letter).collect::<Vec<_>>())
     }
 
@@ -84,7 +88,10 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If that is not certain.
-    pub fn append_messages(&self, messages: &[RejectedMessage<'_>]) -> Result<(), DeadLetterError> {
+    pub(crate) fn append_messages(
+        &self,
+        messages: &[RejectedMessage<'_>],
+    ) -> Result<(), DeadLetterError> {
         self.write(&messages.iter().copied().flat_map(Entry::of).collect::<Vec<_>>())
     }
 
@@ -103,7 +110,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If they cannot be read; damaged ones are skipped.
-    pub fn page(&self, after: Option<u64>, limit: usize) -> Result<Page, DeadLetterError> {
+    pub(crate) fn page(&self, after: Option<u64>, limit: usize) -> Result<Page, DeadLetterError> {
         self.lock().page(after, limit).map_err(failed_to("read dead letters"))
     }
 
@@ -111,7 +118,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn get(&self, id: u64) -> Result<Option<DeadLetter>, DeadLetterError> {
+    pub(crate) fn get(&self, id: u64) -> Result<Option<DeadLetter>, DeadLetterError> {
         self.lock().get(id).map_err(failed_to("read dead letters"))
     }
 
@@ -120,7 +127,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If that is not certain; see [`Self::failed`].
-    pub fn remove(&self, id: u64) -> Result<bool, DeadLetterError> {
+    pub(crate) fn remove(&self, id: u64) -> Result<bool, DeadLetterError> {
         let mut store = self.lock();
         let removed = store.remove(id).map_err(failed_to("remove a dead letter"));
         self.update_gauges(&store);
@@ -134,17 +141,11 @@ impl DeadLetters {
 
     /// Waits until a removal has failed so that nobody knows whether it is durable, and says why: the process is
     /// to end in order then, and the next start sees what is there. Cancellation-safe.
-    pub async fn failed(&self) -> String {
+    pub(crate) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         // The sender is there for as long as this is.
         let failure = failure.wait_for(Option::is_some).await.ok();
         failure.and_then(|failure| failure.clone()).unwrap_or_default()
-    }
-
-    /// How full the store is.
-    #[must_use]
-    pub fn fill(&self) -> Fill {
-        self.lock().fill()
     }
 
     fn report_evicted(&self, letters: u64) {

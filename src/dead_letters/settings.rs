@@ -13,21 +13,21 @@ pub(crate) const SETTINGS: &[Setting] = &[Setting::new(
 
 /// How much the store may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Bytes on disk.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
 }
 
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         Self { max_bytes: from.number("DEAD_LETTER_MAX_BYTES", 64 * MIB, MIB..=1 << 32) }
     }
 
     /// Every setting as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         vec![("DEAD_LETTER_MAX_BYTES", self.max_bytes.to_string())]
     }
 }

@@ -91,7 +91,7 @@ fn the_store_keeps_its_bound_and_counts_what_it_evicts() {
         assert!(on_disk(dir.path()) <= MAX);
     }
     assert!(on_disk(dir.path()) > MAX / 4 * 3);
-    assert_eq!(store.fill().bytes, on_disk(dir.path()));
+    assert_eq!(store.lock().fill().bytes, on_disk(dir.path()));
     let kept = u64::try_from(metrics.dead_letters.get()).unwrap();
     assert_eq!(kept + metrics.dead_letters_evicted.get(), 200);
     assert_eq!(ids(&store).len() as u64, kept);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// What the flusher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// Nothing waits.
     Idle,
     /// Batches are on their way.
@@ -23,23 +23,23 @@ pub enum State {
 
 /// What the flusher is doing, in full.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// In a word.
-    pub state: State,
+    pub(crate) state: State,
     /// Failures since the last success.
-    pub consecutive_failures: u64,
+    pub(crate) consecutive_failures: u64,
     /// What the last of them was.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// Whether that was the database turning us or our rows away, rather than not answering.
-    pub is_refused: bool,
+    pub(crate) is_refused: bool,
     /// Offsets that were sent before and are sent again, since the database went back.
-    pub resending: u64,
+    pub(crate) resending: u64,
     /// Seconds until the next attempt, while backing off.
-    pub retry_in_seconds: Option<f64>,
+    pub(crate) retry_in_seconds: Option<f64>,
 }
 
 /// See the module.
-pub struct Control {
+pub(crate) struct Control {
     requests: watch::Sender<Requests>,
     shown: Mutex<Shown>,
 }
@@ -80,24 +80,24 @@ impl Default for Control {
 impl Control {
     /// Starts no further batch until [`Self::resume`]; those in flight end. Returns whether that
     /// is news.
-    pub fn pause(&self) -> bool {
+    pub(crate) fn pause(&self) -> bool {
         self.set_paused(true)
     }
 
     /// Takes [`Self::pause`] back. Returns whether that is news.
-    pub fn resume(&self) -> bool {
+    pub(crate) fn resume(&self) -> bool {
         self.set_paused(false)
     }
 
     /// Makes dead letters of what the database refuses, whoever is at fault, until it accepts a row
     /// again.
-    pub fn reject(&self) {
+    pub(crate) fn reject(&self) {
         self.requests.send_modify(|requests| requests.rejects += 1);
     }
 
     /// What the flusher is doing now.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let shown = self.lock();
         let until = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
         Status {

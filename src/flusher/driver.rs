@@ -22,23 +22,23 @@ use crate::wal::{Batch, Log};
 
 /// What the flusher works with.
 #[derive(Clone)]
-pub struct Parts<S> {
+pub(crate) struct Parts<S> {
     /// Where records come from.
-    pub log: Log,
+    pub(crate) log: Log,
     /// Where they go.
-    pub sink: S,
+    pub(crate) sink: S,
     /// Where rows go that PostgreSQL refuses.
-    pub dead_letters: Arc<DeadLetters>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     /// Hears whether the database takes rows.
-    pub on_database: Arc<dyn Fn(bool) + Send + Sync>,
+    pub(crate) on_database: Arc<dyn Fn(bool) + Send + Sync>,
     /// Counters.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Others' handle on this flusher.
-    pub control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
 }
 
 /// See the module.
-pub struct Flusher<S> {
+pub(crate) struct Flusher<S> {
     parts: Parts<S>,
     plan: Plan,
     activity: Activity,
@@ -54,7 +54,7 @@ pub struct Flusher<S> {
 impl<S: Sink + Clone + 'static> Flusher<S> {
     /// A flusher that begins where the log was flushed to.
     #[must_use]
-    pub fn new(parts: Parts<S>, settings: &Settings, activity: Activity) -> Self {
+    pub(crate) fn new(parts: Parts<S>, settings: &Settings, activity: Activity) -> Self {
         let plan = Plan::new(settings, parts.log.flushed(), fastrand::Rng::new());
         let plan = plan.with_limit(parts.sink.patience());
         Self {
@@ -73,7 +73,7 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
     ///
     /// # Errors
     /// If this machine fails: the log cannot be read, or a letter may not be durable.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), FlushError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), FlushError> {
         let mut committed = self.parts.log.committed();
         let mut requests = self.parts.control.requests();
         let mut event = Event::Grown(*committed.borrow_and_update());

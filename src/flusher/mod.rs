@@ -3,14 +3,14 @@
 //! [`plan`] decides, [`driver`] does what it says, against the log, the dead letters and a [`sink`];
 //! [`control`] is others' handle on it.
 
-pub mod control;
-pub mod driver;
+pub(crate) mod control;
+pub(crate) mod driver;
 pub mod plan;
 mod settings;
 pub mod sink;
 mod work;
 
-pub use control::{Control, State, Status};
-pub use driver::{Flusher, Parts};
+pub(crate) use control::{Control, State, Status};
+pub(crate) use driver::{Flusher, Parts};
 pub(crate) use settings::SETTINGS;
 pub use settings::Settings;

@@ -36,7 +36,7 @@ impl Settings {
 
     /// Every setting as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         vec![
             ("BATCH_SIZE", self.batch_size.to_string()),
             ("BATCH_TIMEOUT_MS", self.batch_timeout.as_millis().to_string()),

@@ -13,7 +13,7 @@ use crate::wal::WalError;
 
 /// Where rows go. Nothing is tried twice in here: a call ends, within its time, in an answer or in an
 /// error that says what the plan does about it.
-pub trait Sink: Send + Sync {
+pub(crate) trait Sink: Send + Sync {
     /// What a statement may take. More rows than fit into that go in several.
     fn patience(&self) -> Duration {
         Duration::from_secs(30)
@@ -56,7 +56,7 @@ pub trait Sink: Send + Sync {
 
 /// How long before a success of [`Sink::insert`] or [`Sink::ping`] it was last looked whether the database is
 /// the one that it was, at the most.
-pub const LOOKED_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What became of rows; the four add up to their number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl std::fmt::Display for Refusal {
 impl Refusal {
     /// With what mends it.
     #[must_use]
-    pub fn with_advice(&self) -> String {
+    pub(crate) fn with_advice(&self) -> String {
         let advice = self.advice.as_ref().map_or(String::new(), |advice| format!(": {advice}"));
         format!("{self}{advice}")
     }
@@ -143,7 +143,7 @@ impl Refusal {
 
     /// Of a row that was taken without an error and is not in the table.
     #[must_use]
-    pub fn swallowed() -> Self {
+    pub(crate) fn swallowed() -> Self {
         Self {
             sqlstate: None,
             reason: "the row was confirmed and is not in the table".to_owned(),
@@ -173,7 +173,7 @@ impl Refusal {
 impl SinkError {
     /// PostgreSQL's code.
     #[must_use]
-    pub fn sqlstate(&self) -> Option<&str> {
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Unavailable { sqlstate, .. } => sqlstate.as_deref(),
             Self::TimedOut { .. } | Self::WentBack { .. } => None,
@@ -183,14 +183,14 @@ impl SinkError {
 
     /// Whether the table, or its schema, is not there: not prepared yet, or dropped.
     #[must_use]
-    pub fn is_missing_table(&self) -> bool {
+    pub(crate) fn is_missing_table(&self) -> bool {
         matches!(self.sqlstate(), Some("42P01" | "3F000"))
     }
 
     /// Whether it is there and turns us away, for a login, a right, or what it lacks: somebody has to
     /// mend that.
     #[must_use]
-    pub fn turns_away(&self) -> bool {
+    pub(crate) fn turns_away(&self) -> bool {
         let classes = ["25", "28", "3D", "3F", "42"];
         self.sqlstate().is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
             || matches!(self, Self::Refused(_))

@@ -83,8 +83,7 @@ pub(crate) use access::Access;
 pub(crate) use admin::Replayer;
 pub(crate) use inlet::Inlet;
 pub(crate) use openapi::Description;
-pub(crate) use settings::SETTINGS;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{SETTINGS, Settings};
 pub(crate) use tables::Tables;
 
 use settings::{check_settings, figment};
@@ -93,38 +92,38 @@ use settings::{check_settings, figment};
 #[derive(Clone)]
 pub(crate) struct AppState {
     /// Which of several ingestors this is: what it calls itself to the broker.
-    pub instance: Arc<str>,
+    pub(crate) instance: Arc<str>,
     /// What `/metrics` shows.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// What `/health/ready` shows.
-    pub health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// What rates and charts are made of.
-    pub history: Arc<History>,
+    pub(crate) history: Arc<History>,
     /// Where telemetry and devices are read.
-    pub database: Database,
+    pub(crate) database: Database,
     /// What they read from the log.
-    pub recent: Arc<Recent>,
+    pub(crate) recent: Arc<Recent>,
     /// The tables that can be asked for.
-    pub tables: Arc<Tables>,
+    pub(crate) tables: Arc<Tables>,
     /// What mappings have done.
-    pub seen: Seen,
+    pub(crate) seen: Seen,
     /// The OpenAPI document of them.
-    pub description: Description,
+    pub(crate) description: Description,
     /// Brings gauges that are only worth computing when somebody looks up to date; called before
     /// `/metrics` is rendered. It must not block.
-    pub refresh: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) refresh: Arc<dyn Fn() + Send + Sync>,
     /// Who may ask.
-    pub access: Arc<Access>,
+    pub(crate) access: Arc<Access>,
     /// What waits to be flushed.
-    pub log: Log,
+    pub(crate) log: Log,
     /// The flusher's handle.
-    pub flusher: Arc<Control>,
+    pub(crate) flusher: Arc<Control>,
     /// What was rejected.
-    pub dead_letters: Arc<DeadLetters>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     /// Puts readings into the log.
-    pub inlet: Arc<Inlet>,
+    pub(crate) inlet: Arc<Inlet>,
     /// Puts what was rejected back.
-    pub replayer: Arc<Replayer>,
+    pub(crate) replayer: Arc<Replayer>,
 }
 
 /// Why HTTP does not run; each ends the process.

@@ -61,21 +61,21 @@ pub(crate) const SETTINGS: &[Setting] = &[
 
 /// Where HTTP is served, and to whom.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// `None`: plain HTTP.
     pub(crate) tls: Option<tls::Files>,
     /// The bearer tokens.
     pub(crate) tokens: Tokens,
     /// Rocket's own settings, handed on as they are.
-    pub rocket: Dict,
+    pub(crate) rocket: Dict,
 }
 
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         Self {
             address: Self::read_address(from),
             tls: Self::read_tls(from),
@@ -86,7 +86,7 @@ impl Settings {
 
     /// Reads the address alone.
     #[must_use]
-    pub fn read_address(from: &mut Sources) -> SocketAddr {
+    pub(crate) fn read_address(from: &mut Sources) -> SocketAddr {
         let default = SocketAddr::from(([0, 0, 0, 0], 8080));
         from.value("HTTP_ADDR", default, "an address such as 0.0.0.0:8080")
     }
@@ -110,7 +110,7 @@ impl Settings {
 
     /// What is allowed and unwise, a line each.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let Tokens { admin, read } = &self.tokens;
         let name = match (admin, read) {
             (Some(_), _) => "ADMIN_TOKEN",
@@ -129,7 +129,7 @@ impl Settings {
 
     /// Every setting as name and value, secrets redacted.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let path = |which: fn(&tls::Files) -> &PathBuf| {
             self.tls.as_ref().map_or(String::new(), |files| which(files).display().to_string())
         };

@@ -75,7 +75,7 @@ impl MappedTally {
     }
 
     /// Messages that no mapping takes and that are not kept.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }
 
@@ -106,7 +106,7 @@ impl MappedTally {
     }
 
     /// The index of each mapping, an outcome, and how often.
-    pub fn counts(&self) -> impl Iterator<Item = (usize, &'static str, u64)> {
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (usize, &'static str, u64)> {
         self.taken.iter().flat_map(|(mapping, taken)| {
             let all = OUTCOMES.into_iter().zip(taken.counts);
             all.filter(|(_, count)| *count > 0).map(|(outcome, count)| (*mapping, outcome, count))
@@ -114,7 +114,7 @@ impl MappedTally {
     }
 
     /// What was rejected by which rule of which mapping, and how often.
-    pub fn refusals(&self) -> impl Iterator<Item = (Refused, u64)> {
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (Refused, u64)> {
         self.refusals.iter().copied()
     }
 }

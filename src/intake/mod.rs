@@ -18,11 +18,10 @@ mod mapped;
 mod newest;
 pub mod queue;
 mod refusal;
-pub mod seen;
+pub(crate) mod seen;
 mod settings;
 mod thread;
 
 pub(crate) use refusal::fitting;
-pub(crate) use settings::SETTINGS;
-pub use settings::Settings;
-pub use thread::{Intake, IntakeError};
+pub(crate) use settings::{SETTINGS, Settings};
+pub(crate) use thread::Intake;

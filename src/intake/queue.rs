@@ -90,7 +90,7 @@ pub struct Delivery {
 
 /// Takes what became of deliveries, for the session. Clones share it.
 #[derive(Clone, Default)]
-pub struct Acks {
+pub(crate) struct Acks {
     shared: Arc<Shared>,
 }
 
@@ -102,13 +102,13 @@ struct Shared {
 
 impl Acks {
     /// `deliveries`, in the order of their receipt, are durable. Never blocks.
-    pub fn send<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) {
+    pub(crate) fn send<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) {
         self.settle(deliveries.into_iter().map(|delivery| Settled::Stored(delivery.ack)));
     }
 
     /// Gives `deliveries` up: they were not stored. The broker delivers them again only on another
     /// connection, so the one that brought them is left.
-    pub fn give_up<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) {
+    pub(crate) fn give_up<'d>(&self, deliveries: impl IntoIterator<Item = &'d Delivery>) {
         self.settle(deliveries.into_iter().map(|delivery| Settled::GivenUp(delivery.ack)));
     }
 

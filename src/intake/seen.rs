@@ -11,7 +11,7 @@ use crate::telemetry::mapping::{Mapping, Mappings};
 
 /// Shared by the intake, which notes, and whoever looks. Clones share it.
 #[derive(Clone)]
-pub struct Seen {
+pub(crate) struct Seen {
     clock: Arc<dyn Clock>,
     state: Arc<Mutex<State>>,
 }
@@ -32,48 +32,48 @@ struct Entry {
 
 /// A mapping, and what became of what it has taken since the start.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct SeenMapping {
+pub(crate) struct SeenMapping {
     /// As the configuration calls it.
-    pub name: String,
+    pub(crate) name: String,
     /// Its topic filters, as they are written there.
-    pub topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
     /// The table that it fills.
-    pub table: String,
+    pub(crate) table: String,
     /// Whether a reading of it can get the time of its arrival.
-    pub by_arrival: bool,
+    pub(crate) by_arrival: bool,
     /// Messages that it has taken.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Those of them that came with `QoS` 0.
-    pub qos0_messages: u64,
+    pub(crate) qos0_messages: u64,
     /// Readings that it has made of them.
-    pub stored: u64,
+    pub(crate) stored: u64,
     /// Readings, or whole messages, that are dead letters.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
     /// Messages that it leaves alone.
-    pub ignored: u64,
+    pub(crate) ignored: u64,
     /// Why the last one was rejected.
-    pub last_reason: Option<String>,
+    pub(crate) last_reason: Option<String>,
     /// Since the last message that it has taken.
-    pub last_message: Option<Duration>,
+    pub(crate) last_message: Option<Duration>,
     /// Since it has rejected one.
-    pub last_rejected: Option<Duration>,
+    pub(crate) last_rejected: Option<Duration>,
 }
 
 /// A topic that no mapping takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenTopic {
+pub(crate) struct SeenTopic {
     /// Its beginning, if it is long.
-    pub topic: String,
+    pub(crate) topic: String,
     /// Messages, as long as it is among the newest.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Since the last of them.
-    pub age: Duration,
+    pub(crate) age: Duration,
 }
 
 impl Seen {
     /// Nothing yet, of these mappings.
     #[must_use]
-    pub fn of(mappings: &Mappings, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn of(mappings: &Mappings, clock: Arc<dyn Clock>) -> Self {
         let entry = |mapping: &Mapping| Entry {
             counts: SeenMapping {
                 name: mapping.name.clone(),
@@ -119,7 +119,7 @@ impl Seen {
 
     /// The mappings, in the order of the file.
     #[must_use]
-    pub fn mappings(&self) -> Vec<SeenMapping> {
+    pub(crate) fn mappings(&self) -> Vec<SeenMapping> {
         let (now, state) = (self.clock.monotonic(), self.lock());
         let since = |then: Option<Duration>| then.map(|then| now.saturating_sub(then));
         let dated = |entry: &Entry| SeenMapping {
@@ -132,7 +132,7 @@ impl Seen {
 
     /// The newest topics that no mapping takes, the newest first.
     #[must_use]
-    pub fn unmapped(&self) -> Vec<SeenTopic> {
+    pub(crate) fn unmapped(&self) -> Vec<SeenTopic> {
         let (now, state) = (self.clock.monotonic(), self.lock());
         let seen = |(topic, messages, then): (&str, u64, Duration)| SeenTopic {
             topic: topic.to_owned(),

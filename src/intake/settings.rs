@@ -8,21 +8,21 @@ pub(crate) const SETTINGS: &[Setting] =
 
 /// How much may wait for the intake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Deliveries held in memory between MQTT and the log.
-    pub channel_size: usize,
+    pub(crate) channel_size: usize,
 }
 
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         Self { channel_size: from.number("CHANNEL_SIZE", 50_000, 1..=10_000_000) }
     }
 
     /// Every setting as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         vec![("CHANNEL_SIZE", self.channel_size.to_string())]
     }
 }

@@ -27,7 +27,7 @@ use crate::wal::{Room, WalError, Writer};
 
 /// Why the intake ended; nothing of its last group was acknowledged.
 #[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
+pub(crate) enum IntakeError {
     /// The log failed.
     #[error("the log cannot be written: {0}")]
     Wal(#[from] WalError),
@@ -46,27 +46,27 @@ impl IntakeError {
 }
 
 /// What the intake works with.
-pub struct Intake {
+pub(crate) struct Intake {
     /// Where everything comes from; closed when the process stops.
-    pub inbound: mpsc::Receiver<Inbound>,
+    pub(crate) inbound: mpsc::Receiver<Inbound>,
     /// The log's writing end.
-    pub writer: Writer,
+    pub(crate) writer: Writer,
     /// Whether the log takes records.
-    pub room: watch::Receiver<Room>,
+    pub(crate) room: watch::Receiver<Room>,
     /// Where rejected payloads go.
-    pub dead_letters: Arc<DeadLetters>,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     /// Where acks go.
-    pub acks: Acks,
+    pub(crate) acks: Acks,
     /// What messages have to keep to.
-    pub admission: Admission,
+    pub(crate) admission: Admission,
     /// The times of arrival that were given.
-    pub arrivals: Arrivals,
+    pub(crate) arrivals: Arrivals,
     /// What mappings have done, for whoever looks.
-    pub seen: Seen,
+    pub(crate) seen: Seen,
     /// Counters.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Shows the watchdog that the intake is not stuck.
-    pub activity: Activity,
+    pub(crate) activity: Activity,
 }
 
 impl Intake {
@@ -74,7 +74,7 @@ impl Intake {
     ///
     /// # Errors
     /// If something could not be made durable.
-    pub fn run(mut self) -> Result<(), IntakeError> {
+    pub(crate) fn run(mut self) -> Result<(), IntakeError> {
         let mut inbound = Vec::with_capacity(GROUP_MESSAGES);
         let mut linger = Linger::default();
         let mut notices = Notices::default();

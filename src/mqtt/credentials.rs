@@ -15,7 +15,7 @@ use crate::base::settings::Secret;
 
 /// How we prove ourselves to the broker, and it to us; shared by the connection, which uses them, and
 /// whoever has them read again.
-pub struct Credentials {
+pub(crate) struct Credentials {
     state: Mutex<State>,
     /// Counts the renewals that a connection which stands has to heed.
     renewals: watch::Sender<u64>,

@@ -40,29 +40,29 @@ const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 const WRONG_CLOCK: &str = "the clock of the machine is wrong, and mappings store the time of arrival: the connection comes by itself once the clock is set";
 
 /// What the source is connected to.
-pub struct SourceParts {
+pub(crate) struct SourceParts {
     /// Where deliveries go; the last strong handle, so that letting go of it closes the queue.
-    pub deliveries: mpsc::Sender<Inbound>,
+    pub(crate) deliveries: mpsc::Sender<Inbound>,
     /// Whether the log takes records.
-    pub room: watch::Receiver<Room>,
+    pub(crate) room: watch::Receiver<Room>,
     /// Asks for the end: no more deliveries are taken then.
-    pub stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// Says that the intake has acknowledged all it was given.
-    pub intake_done: CancellationToken,
+    pub(crate) intake_done: CancellationToken,
     /// Where it is kept which filters were granted.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Whether an earlier process has been here, so that the broker should know the session.
-    pub has_history: bool,
+    pub(crate) has_history: bool,
     /// Whether messages can get the time of their arrival, so that nothing is received by a wrong clock.
-    pub uses_arrival: bool,
+    pub(crate) uses_arrival: bool,
     /// Where the state of the connection is kept.
-    pub health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// Counters.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 /// The connection to the broker.
-pub struct Source {
+pub(crate) struct Source {
     settings: Settings,
     session: Session,
     commands: Vec<Command>,
@@ -89,7 +89,7 @@ enum Flow {
 impl Source {
     /// Prepares a connection; nothing is sent before [`Self::run`].
     #[must_use]
-    pub fn new(settings: Settings, parts: SourceParts) -> Self {
+    pub(crate) fn new(settings: Settings, parts: SourceParts) -> Self {
         let SourceParts { deliveries, room, stop, intake_done, .. } = parts;
         let remembered = Remembered::new(&parts.dir, &settings);
         let terms = Terms {
@@ -119,18 +119,18 @@ impl Source {
 
     /// The handle with which the intake acknowledges.
     #[must_use]
-    pub fn acks(&self) -> Acks {
+    pub(crate) fn acks(&self) -> Acks {
         self.waits.acks.clone()
     }
 
     /// What has certificates and secrets read again.
     #[must_use]
-    pub fn credentials(&self) -> Arc<Credentials> {
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
         Arc::clone(&self.credentials)
     }
 
     /// Connects, and connects again, until asked to stop.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut flow = Flow::On;
         while flow == Flow::On {
             flow = self.look_at_clock().await;

@@ -55,29 +55,29 @@ pub(crate) const SETTINGS: &[Setting] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Host name or address.
-    pub broker: String,
+    pub(crate) broker: String,
     /// TCP port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Topic filters, at least one; `$share/GROUP/…` among them.
-    pub topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
     /// Names the persistent session at the broker.
-    pub client_id: String,
+    pub(crate) client_id: String,
     /// User name and password.
-    pub login: Option<(String, Secret)>,
+    pub(crate) login: Option<(String, Secret)>,
     /// Where the password is read again.
-    pub password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
     /// `None`: plain TCP.
-    pub tls: Option<Tls>,
+    pub(crate) tls: Option<Tls>,
     /// Longest wait for a connection, all addresses together, the broker's CONNACK included.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Longest payload that is decoded, in bytes.
-    pub max_payload_bytes: usize,
+    pub(crate) max_payload_bytes: usize,
 }
 
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         let hostname = rustix::system::uname();
         let client_id = format!("iot-ingestor-{}", hostname.nodename().to_string_lossy());
         let broker = from.text("MQTT_BROKER", "localhost");
@@ -114,7 +114,7 @@ impl Settings {
 
     /// Every setting as name and value, secrets redacted.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let path = |path: Option<&PathBuf>| path.map_or(String::new(), |p| p.display().to_string());
         let tls = self.tls.as_ref();
         let auth = tls.and_then(|tls| tls.client_auth.as_ref());
@@ -139,7 +139,7 @@ impl Settings {
 impl Settings {
     /// What is allowed and unwise, a line each.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let warning = |filter: &String| shared_warning(&format!("MQTT_TOPIC={filter}"), filter);
         self.topics.iter().filter_map(warning).collect()
     }

@@ -9,18 +9,18 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// How the broker proves itself, and we to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// PEM file with the authorities to trust; `None`: those of the system.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// PEM files with our certificate and its key.
-    pub client_auth: Option<(PathBuf, PathBuf)>,
+    pub(crate) client_auth: Option<(PathBuf, PathBuf)>,
 }
 
 /// What the handshake goes by, from the files as they are now.
 ///
 /// # Errors
 /// A sentence that names the file that does not hold what it should.
-pub fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
+pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     Pem::read(tls)?.client_config()
 }
 

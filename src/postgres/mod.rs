@@ -72,26 +72,21 @@ mod tasks;
 mod upkeep;
 mod written;
 
-pub use connection_string::ConnectionString;
 pub(crate) use examine::{Examination, Rights};
-pub use failure::Failure;
+pub(crate) use failure::Failure;
 pub use insert::insert_statement;
-pub use queries::{
+pub(crate) use queries::{
     Ahead, Cursor, DeviceFilter, DevicePage, InvalidCursor, LogKey, Position, Relation,
-    StoredColumn, StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice,
-    Total, Walk,
+    StoredReading, StoredValues, TOTAL_EXACT_UP_TO, TelemetryFilter, TelemetrySlice, Total, Walk,
 };
-pub use reindex::{IndexProgress, index_plan};
-pub use reshape::Reshape;
-pub use retention::{Due, RetentionReport, TableKind};
-pub use schema::MIGRATE_TIMEOUT;
-pub(crate) use settings::SETTINGS;
-pub use settings::Settings;
-pub use shape::{Bytes, Column, Index, Kind, Partition, Shape};
+pub(crate) use reindex::index_plan;
+pub(crate) use retention::{Due, RetentionReport, TableKind};
+pub(crate) use settings::{SETTINGS, Settings};
+pub(crate) use shape::{Kind, Shape};
 
 /// Longest wait for the answer to a query, connecting included. The contract's 3 s, less the
 /// time to say so.
-pub const QUERY_TIMEOUT: Duration = Duration::from_millis(2_800);
+pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_millis(2_800);
 
 /// What PostgreSQL is told of that, so that it gives up first and says why.
 const QUERY_LIMIT: Duration = Duration::from_millis(2_600);
@@ -124,7 +119,7 @@ const TRUSTED_FOR_WRITES: Duration = Duration::from_secs(1);
 
 /// The database as both halves of the service see it. Cloning is cheap and shares connections.
 #[derive(Clone, Debug)]
-pub struct Database {
+pub(crate) struct Database {
     writes: Connections,
     queries: Connections,
     duplicates: Duplicates,
@@ -148,7 +143,7 @@ impl Database {
     ///
     /// # Errors
     /// If the driver cannot read the connection string, which its own check rules out.
-    pub fn new(
+    pub(crate) fn new(
         settings: &Settings,
         flush_connections: usize,
         dir: Option<&Path>,
@@ -179,7 +174,7 @@ impl Database {
 
     /// The same, which makes tables for what `mappings` fill, too.
     #[must_use]
-    pub fn with_mappings(self, mappings: &Mappings) -> Self {
+    pub(crate) fn with_mappings(self, mappings: &Mappings) -> Self {
         Self { mapped: MappedTables::of(mappings), ..self }
     }
 
@@ -197,13 +192,13 @@ impl Database {
 
     /// These rows are the last that an earlier process was told are stored. Whether they are is looked at if
     /// the server was started again since.
-    pub fn expect<'r>(&self, rows: impl Iterator<Item = &'r Record>) {
+    pub(crate) fn expect<'r>(&self, rows: impl Iterator<Item = &'r Record>) {
         self.lineage.expect(rows);
     }
 
     /// What keeps the database from keeping what it confirms, a sentence each, as it was found last.
     #[must_use]
-    pub fn findings(&self) -> Vec<&'static str> {
+    pub(crate) fn findings(&self) -> Vec<&'static str> {
         self.durability.findings()
     }
 
@@ -211,7 +206,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Failure::Unavailable`] if it does not within [`QUERY_TIMEOUT`], or a few round trips.
-    pub async fn ping(&self) -> Result<(), Failure> {
+    pub(crate) async fn ping(&self) -> Result<(), Failure> {
         // A connection that takes longer to open is there for the next time.
         let mut lease = failure::within(QUERY_TIMEOUT, self.writes.lease()).await?;
         let session = lease.session();

@@ -19,13 +19,13 @@ const NEW: &str = "telemetry_ts_new_idx";
 
 /// How far a step has come, as PostgreSQL tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexProgress {
+pub(crate) struct IndexProgress {
     /// What it does at the moment.
-    pub phase: String,
+    pub(crate) phase: String,
     /// Blocks or rows of this phase that are done.
-    pub done: u64,
+    pub(crate) done: u64,
     /// All of them; 0 where that is not known.
-    pub total: u64,
+    pub(crate) total: u64,
 }
 
 const PROGRESS: &str = "
@@ -42,7 +42,7 @@ const PROGRESS: &str = "
 ///
 /// # Errors
 /// A sentence, for tables whose owner has to do it by hand.
-pub fn index_plan(shape: &Shape) -> Result<Vec<String>, String> {
+pub(crate) fn index_plan(shape: &Shape) -> Result<Vec<String>, String> {
     let mut plan = Vec::new();
     for index in shape.indexes.iter().filter(|index| !index.is_valid && index.name == NEW) {
         plan.push(format!("drop index concurrently {}", quoted(&index.name)));
@@ -94,7 +94,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn index_step(
+    pub(crate) async fn index_step(
         &self,
         statement: &str,
         mut progress: impl FnMut(IndexProgress),

@@ -98,11 +98,11 @@ const OBSTACLES: &str = "
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub struct Reshape {
+pub(crate) struct Reshape {
     /// Rows before it stay together in `telemetry_older`.
-    pub boundary: Timestamp,
+    pub(crate) boundary: Timestamp,
     /// What has to be mended before, a sentence each.
-    pub obstacles: Vec<String>,
+    pub(crate) obstacles: Vec<String>,
     schema: String,
     is_empty: bool,
     /// Whether the check is there, for this boundary.
@@ -113,7 +113,7 @@ pub struct Reshape {
 impl Reshape {
     /// The statements, in their order, for a person.
     #[must_use]
-    pub fn statements(&self) -> Vec<String> {
+    pub(crate) fn statements(&self) -> Vec<String> {
         let mut all = Vec::new();
         if !self.is_empty {
             if !self.has_bound {
@@ -159,7 +159,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn plan_reshape(
+    pub(crate) async fn plan_reshape(
         &self,
         boundary: Option<Timestamp>,
         max_future_secs: u32,
@@ -211,7 +211,11 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]. The table is as it was then, or has the check that a next run takes up.
-    pub async fn reshape(&self, plan: &Reshape, mut says: impl FnMut(&str)) -> Result<(), Failure> {
+    pub(crate) async fn reshape(
+        &self,
+        plan: &Reshape,
+        mut says: impl FnMut(&str),
+    ) -> Result<(), Failure> {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         let session = &mut session;
         if !plan.is_empty {

@@ -24,7 +24,7 @@ use super::{Database, QUERY_TIMEOUT, locks};
 
 /// Longest wait for migrations: another ingestor may hold their lock, and an index on a table that
 /// was there before takes its time.
-pub const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
 const MIGRATE_LIMIT: Duration = Duration::from_secs(290);
 
 /// The driver's, of earlier versions of this service, or of somebody else.
@@ -65,7 +65,7 @@ impl Database {
     /// # Errors
     /// Always [`Failure::Unavailable`]: soon if the database does not answer, after
     /// [`MIGRATE_TIMEOUT`] if there is something to migrate.
-    pub async fn prepare_schema(&self) -> Result<(), Failure> {
+    pub(crate) async fn prepare_schema(&self) -> Result<(), Failure> {
         let is_put_off = self.migrate().await? == Migrated::PutOff;
         if is_put_off && !self.tasks.is_behind() {
             tracing::info!(

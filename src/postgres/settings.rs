@@ -41,19 +41,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The PostgreSQL connection string; shown without its password.
-    pub url: ConnectionString,
+    pub(crate) url: ConnectionString,
     /// Where it is read again.
-    pub url_file: Option<PathBuf>,
+    pub(crate) url_file: Option<PathBuf>,
     /// Longest wait for a connection, all addresses together.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Width of the partitions that are made.
-    pub partition_days: u16,
+    pub(crate) partition_days: u16,
     /// How far ahead they are kept ready.
-    pub partition_ahead_days: u16,
+    pub(crate) partition_ahead_days: u16,
     /// How old readings become before they are removed.
-    pub retention_days: Option<u32>,
+    pub(crate) retention_days: Option<u32>,
     /// Whether closed partitions get their indexes anew.
-    pub reindex_closed: bool,
+    pub(crate) reindex_closed: bool,
     /// Variables of PostgreSQL's own clients that fill what `url` leaves open, as they are shown.
     variables: Vec<(&'static str, String)>,
 }
@@ -81,7 +81,7 @@ const SSL_MODE: &str = "PGSSLMODE";
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         let text = from.optional_secret("DATABASE_URL");
         let text = text.as_deref().map_or(DEFAULT, str::trim);
         let url = text.parse().unwrap_or_else(|Problems(problems)| {
@@ -107,7 +107,7 @@ impl Settings {
 
     /// Every setting as `NAME=value`, secrets redacted.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![("DATABASE_URL", self.url.to_string())];
         all.extend(self.variables.clone());
         let seconds = self.connect_timeout.as_secs().to_string();
@@ -122,7 +122,7 @@ impl Settings {
 
     /// What is allowed and unwise, a line each.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.unproven_server().into_iter().collect()
     }
 

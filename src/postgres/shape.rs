@@ -10,7 +10,7 @@ use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 /// How rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// In one table.
     Plain,
     /// In native partitions.
@@ -23,69 +23,69 @@ pub enum Kind {
 
 /// The table `telemetry`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// How its rows are kept.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What it is partitioned by, as PostgreSQL says it.
-    pub partitioned_by: Option<String>,
+    pub(crate) partitioned_by: Option<String>,
     /// About how many, as PostgreSQL estimates it.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Rows alone.
-    pub table_bytes: u64,
+    pub(crate) table_bytes: u64,
     /// All indexes.
-    pub index_bytes: u64,
+    pub(crate) index_bytes: u64,
     /// Columns.
-    pub columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
     /// Indexes, those of keys included.
-    pub indexes: Vec<Index>,
+    pub(crate) indexes: Vec<Index>,
     /// Partitions, in the order of their bounds.
-    pub partitions: Vec<Partition>,
+    pub(crate) partitions: Vec<Partition>,
 }
 
 /// A column.
 #[derive(Clone, Debug, PartialEq, Serialize, FromRow)]
-pub struct Column {
+pub(crate) struct Column {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its type.
     #[serde(rename = "type")]
     #[sqlx(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
     /// Whether every row has it.
-    pub is_required: bool,
+    pub(crate) is_required: bool,
 }
 
 /// An index.
 #[derive(Clone, Debug, PartialEq, Serialize, FromRow)]
-pub struct Index {
+pub(crate) struct Index {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// How and over what: `btree (ts)`.
-    pub definition: String,
+    pub(crate) definition: String,
     /// The key that it stands for: `unique` or `primary key`.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// False if it was not finished.
-    pub is_valid: bool,
+    pub(crate) is_valid: bool,
     /// Over all partitions.
     #[sqlx(try_from = "i64")]
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
 }
 
 /// A partition.
 #[derive(Clone, Debug, PartialEq, Serialize, FromRow)]
-pub struct Partition {
+pub(crate) struct Partition {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// What belongs in it, as PostgreSQL says it.
-    pub bounds: String,
+    pub(crate) bounds: String,
     /// Indexes included.
     #[sqlx(try_from = "i64")]
-    pub bytes: Bytes,
+    pub(crate) bytes: Bytes,
 }
 
 /// A size, which PostgreSQL never makes negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Bytes(pub u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl From<i64> for Bytes {
     fn from(bytes: i64) -> Self {
@@ -156,7 +156,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn shape(&self) -> Result<Option<Shape>, Failure> {
+    pub(crate) async fn shape(&self) -> Result<Option<Shape>, Failure> {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();

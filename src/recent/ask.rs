@@ -9,29 +9,29 @@ use crate::telemetry::Record;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// When the device measured.
-    pub timestamp: Timestamp,
+    pub(crate) timestamp: Timestamp,
     /// Whose it is.
-    pub device_id: Arc<str>,
+    pub(crate) device_id: Arc<str>,
 }
 
 /// Which readings, and how many; all that is set must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ask {
     /// Of this table.
-    pub table: String,
+    pub(crate) table: String,
     /// Of this device alone.
-    pub device_id: Option<String>,
+    pub(crate) device_id: Option<String>,
     /// Not measured before.
-    pub start: Option<Timestamp>,
+    pub(crate) start: Option<Timestamp>,
     /// Not measured after.
-    pub end: Option<Timestamp>,
+    pub(crate) end: Option<Timestamp>,
     /// Behind this place in "newest first", in microseconds since the Unix epoch and by device. It bounds
     /// what is returned, and not what is counted.
-    pub behind: Option<(i64, String)>,
+    pub(crate) behind: Option<(i64, String)>,
     /// How many of the newest are returned.
-    pub wanted: usize,
+    pub(crate) wanted: usize,
     /// How many are counted.
-    pub counted: usize,
+    pub(crate) counted: usize,
 }
 
 impl Ask {

@@ -19,25 +19,25 @@ use crate::wal::log::{Last, LastValues, Latest};
 /// Which devices, in what order.
 pub(crate) struct DevicesAsk<F> {
     /// Of this table.
-    pub table: String,
+    pub(crate) table: String,
     /// Whether a name is asked for.
-    pub matches: F,
+    pub(crate) matches: F,
     /// Only those that are silent, or only those that are not.
-    pub silent: Option<bool>,
+    pub(crate) silent: Option<bool>,
     /// By their latest reading, instead of by name.
-    pub newest_first: bool,
+    pub(crate) newest_first: bool,
     /// How many are passed over.
-    pub offset: usize,
+    pub(crate) offset: usize,
     /// How many are returned.
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// The last value of a device.
 pub(crate) struct LastRow {
     /// As the table has it, or will.
-    pub row: LogRow,
+    pub(crate) row: LogRow,
     /// Since anything of the device was received.
-    pub silent_for: Duration,
+    pub(crate) silent_for: Duration,
 }
 
 impl Recent {

@@ -19,9 +19,9 @@ use crate::wal::log::LastValues;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LogRow {
     /// What names it.
-    pub key: Key,
+    pub(crate) key: Key,
     /// What was measured.
-    pub values: RowValues,
+    pub(crate) values: RowValues,
 }
 
 /// What a row has beside device and time.

@@ -58,25 +58,25 @@ pub(crate) enum LogPart {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     /// The newest that match, newest first, as many as are wanted.
-    pub rows: Vec<LogRow>,
+    pub(crate) rows: Vec<LogRow>,
     /// What names everything that matches, up to the number that was to be counted: the rows in their order,
     /// then the rest.
-    pub keys: Vec<Key>,
+    pub(crate) keys: Vec<Key>,
     /// Whether everything that matches was counted.
-    pub is_counted: bool,
+    pub(crate) is_counted: bool,
     /// Whether that is so because there are more than were to be counted by far.
-    pub is_plenty: bool,
+    pub(crate) is_plenty: bool,
     /// What was left out of the search for rows.
-    pub unread: Option<Unread>,
+    pub(crate) unread: Option<Unread>,
     /// Whether there is anything of the table in the log, or may be.
-    pub has_table: bool,
+    pub(crate) has_table: bool,
 }
 
 /// Readings that may be there and were not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unread {
     /// Their latest time, if it is known.
-    pub newest: Option<Timestamp>,
+    pub(crate) newest: Option<Timestamp>,
 }
 
 /// What is in the log. Blocks on the disk. Once `stop` is cancelled, whatever is left is not read.

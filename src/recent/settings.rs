@@ -12,21 +12,21 @@ pub(crate) const SETTINGS: &[Setting] = &[Setting::new(
 
 /// When devices count as silent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// After so many seconds; `None`: never.
-    pub silent_after: Option<u32>,
+    pub(crate) silent_after: Option<u32>,
 }
 
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         Self { silent_after: from.optional_number("SILENT_AFTER_SECS", 1..=SILENT_AFTER_MAX_SECS) }
     }
 
     /// Every setting as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let seconds = self.silent_after.map_or(String::new(), |seconds| seconds.to_string());
         vec![("SILENT_AFTER_SECS", seconds)]
     }

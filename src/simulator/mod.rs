@@ -20,8 +20,9 @@ mod publisher;
 mod settings;
 mod shapes;
 
-pub use outcome::{Error, Summary};
-pub use settings::{SETTINGS, Settings, help};
+pub(crate) use outcome::Error;
+pub use outcome::Summary;
+pub use settings::{Settings, help};
 
 use progress::Progress;
 use publisher::Publisher;

@@ -9,17 +9,17 @@ use rumqttc::ConnectReturnCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Messages handed to a connection, each counted once however often it was sent again.
-    pub published: u64,
+    pub(crate) published: u64,
     /// Those of them that the broker acknowledged.
-    pub acked: u64,
+    pub(crate) acked: u64,
     /// From the first connection to the end.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 impl Summary {
     /// Acknowledged messages per second.
     #[must_use]
-    pub fn per_second(&self) -> u64 {
+    pub(crate) fn per_second(&self) -> u64 {
         let micros = self.elapsed.as_micros().max(1);
         u64::try_from(u128::from(self.acked) * 1_000_000 / micros).unwrap_or(u64::MAX)
     }

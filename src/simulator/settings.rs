@@ -8,7 +8,7 @@ use crate::base::settings::{self, Secret, Setting, Sources};
 use crate::mqtt::Tls;
 
 /// Every variable, as the help shows it.
-pub const SETTINGS: &[Setting] = &[
+pub(crate) const SETTINGS: &[Setting] = &[
     Setting::new("MQTT_BROKER", "localhost", "broker host"),
     Setting::new("MQTT_PORT", "1883", "broker port"),
     Setting::new("MQTT_USERNAME", "", "user name at the broker"),
@@ -56,27 +56,27 @@ pub fn help() -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Broker host.
-    pub broker: String,
+    pub(crate) broker: String,
     /// Broker port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// User name and password.
-    pub login: Option<(String, Secret)>,
+    pub(crate) login: Option<(String, Secret)>,
     /// `None`: plain TCP.
-    pub tls: Option<Tls>,
+    pub(crate) tls: Option<Tls>,
     /// How many devices.
-    pub devices: u32,
+    pub(crate) devices: u32,
     /// Between two messages of one device; zero: as fast as the broker accepts.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// What devices publish; `None`: the built-in shape.
     pub(super) shape: Option<&'static Shape>,
     /// Share of messages that are invalid, 0 to 1.
-    pub invalid_ratio: f64,
+    pub(crate) invalid_ratio: f64,
     /// How many messages to publish; `None`: until stopped.
-    pub message_count: Option<u64>,
+    pub(crate) message_count: Option<u64>,
     /// Messages in flight at most.
-    pub max_inflight: u16,
+    pub(crate) max_inflight: u16,
     /// Between two progress lines; zero: none, `None`: what suits the output.
-    pub progress_interval: Option<Duration>,
+    pub(crate) progress_interval: Option<Duration>,
 }
 
 impl Settings {

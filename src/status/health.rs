@@ -20,7 +20,7 @@ use crate::base::metrics::Metrics;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u64)]
-pub enum WalState {
+pub(crate) enum WalState {
     /// It takes writes.
     Ok = 1,
     /// Not until there is room again.
@@ -30,7 +30,7 @@ pub enum WalState {
 }
 
 /// The state of the parts, shared by all of them.
-pub struct Health {
+pub(crate) struct Health {
     metrics: Metrics,
     started: Instant,
     mqtt: Part,
@@ -51,13 +51,13 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long each part has been in its state.
 #[derive(Clone, Copy, Debug)]
-pub struct Ages {
+pub(crate) struct Ages {
     /// Connected, unsubscribed, or neither.
-    pub mqtt: Duration,
+    pub(crate) mqtt: Duration,
     /// Ok, full or failed.
-    pub wal: Duration,
+    pub(crate) wal: Duration,
     /// Up, or down.
-    pub database: Duration,
+    pub(crate) database: Duration,
 }
 
 /// Nothing reported yet.
@@ -102,7 +102,7 @@ impl Part {
 impl Health {
     /// Nothing is known to work yet, but the log: a process that cannot open it does not start.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
             started: Instant::now(),
@@ -118,18 +118,18 @@ impl Health {
 
     /// The source is connected to the broker and has every filter, or is not. Returns whether that
     /// is news.
-    pub fn set_mqtt_connected(&self, connected: bool) -> bool {
+    pub(crate) fn set_mqtt_connected(&self, connected: bool) -> bool {
         self.set_mqtt(up_or_down(connected), Vec::new())
     }
 
     /// The source is connected to the broker, which has not granted these filters. Returns whether
     /// that is news.
-    pub fn set_mqtt_unsubscribed(&self, filters: Vec<String>) -> bool {
+    pub(crate) fn set_mqtt_unsubscribed(&self, filters: Vec<String>) -> bool {
         self.set_mqtt(UNSUBSCRIBED, filters)
     }
 
     /// The source stays away from the broker, for this reason. Returns whether that is news.
-    pub fn set_mqtt_away(&self, reason: &'static str) -> bool {
+    pub(crate) fn set_mqtt_away(&self, reason: &'static str) -> bool {
         let is_news = self.set_mqtt(DOWN, Vec::new());
         *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         is_news
@@ -143,13 +143,13 @@ impl Health {
     }
 
     /// The database answered the flusher, or failed it. Returns whether that is news.
-    pub fn set_database_up(&self, up: bool) -> bool {
+    pub(crate) fn set_database_up(&self, up: bool) -> bool {
         self.metrics.db_up.set(up.into());
         self.database.set(up_or_down(up), None, self.started.elapsed())
     }
 
     /// The log's state. Returns whether that is news.
-    pub fn set_wal(&self, state: WalState) -> bool {
+    pub(crate) fn set_wal(&self, state: WalState) -> bool {
         let failed = WalState::Failed as u64;
         let changed = self.wal.set(state as u64, Some(failed), self.started.elapsed());
         self.metrics.wal_full.set((self.wal() == WalState::Full).into());
@@ -157,13 +157,13 @@ impl Health {
     }
 
     /// The process is about to end: not ready from now on. Returns whether that is news.
-    pub fn set_stopping(&self) -> bool {
+    pub(crate) fn set_stopping(&self) -> bool {
         !self.stopping.swap(true, Ordering::AcqRel)
     }
 
     /// The log's state.
     #[must_use]
-    pub fn wal(&self) -> WalState {
+    pub(crate) fn wal(&self) -> WalState {
         match self.wal.state() {
             state if state == WalState::Failed as u64 => WalState::Failed,
             state if state == WalState::Full as u64 => WalState::Full,
@@ -173,32 +173,32 @@ impl Health {
 
     /// The filters that the broker has not granted; empty without a connection.
     #[must_use]
-    pub fn missing_filters(&self) -> Vec<String> {
+    pub(crate) fn missing_filters(&self) -> Vec<String> {
         self.missing_filters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the source stays away from the broker, if it does.
     #[must_use]
-    pub fn away(&self) -> Option<&'static str> {
+    pub(crate) fn away(&self) -> Option<&'static str> {
         *self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the database answered when it was last used.
     #[must_use]
-    pub fn is_database_up(&self) -> bool {
+    pub(crate) fn is_database_up(&self) -> bool {
         self.database.state() == UP
     }
 
     /// Whether the database failed the flusher when it was last used.
     #[must_use]
-    pub fn is_database_down(&self) -> bool {
+    pub(crate) fn is_database_down(&self) -> bool {
         self.database.state() == DOWN
     }
 
     /// Whether the database failed the flusher when it was last used, or has left a query without an
     /// answer: one that hangs is known to the flusher only when its own patience is at an end.
     #[must_use]
-    pub fn is_database_doubtful(&self) -> bool {
+    pub(crate) fn is_database_doubtful(&self) -> bool {
         let silence = *self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_database_down() || silence.is_some()
     }
@@ -206,7 +206,7 @@ impl Health {
     /// Whether it is time to ask the database, with all patience, whether it answers again, so that no request
     /// has to wait for it. To be done then.
     #[must_use]
-    pub fn is_probe_due(&self) -> bool {
+    pub(crate) fn is_probe_due(&self) -> bool {
         let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = silence.is_some_and(|at| at.elapsed() >= PROBE_EVERY);
         if is_due {
@@ -216,36 +216,28 @@ impl Health {
     }
 
     /// A query was answered, or was not, however long it was waited for.
-    pub fn note_query(&self, is_answered: bool) {
+    pub(crate) fn note_query(&self, is_answered: bool) {
         let silence = (!is_answered).then(Instant::now);
         *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = silence;
     }
 
     /// Whether the process is about to end.
     #[must_use]
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     /// How long each part has been in its state; what was never up has been down since the start.
     #[must_use]
-    pub fn ages(&self) -> Ages {
+    pub(crate) fn ages(&self) -> Ages {
         let now = self.started.elapsed();
         let age = |part: &Part| now.saturating_sub(part.since());
         Ages { mqtt: age(&self.mqtt), wal: age(&self.wal), database: age(&self.database) }
     }
 
-    /// Whether messages can be taken: the broker is connected, every filter is granted, and the log
-    /// accepts writes. The
-    /// database has no say in it.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        self.report().is_ready()
-    }
-
     /// All of it, for `/health/ready`.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         let (mqtt, wal) = (self.mqtt.state(), self.wal());
         let ready = mqtt == UP && wal == WalState::Ok && !self.is_stopping();
         Report {
@@ -263,21 +255,21 @@ impl Health {
 
 /// What `/health/ready` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     /// `ready` or `not_ready`.
-    pub status: &'static str,
+    pub(crate) status: &'static str,
     /// `connected`; `unsubscribed`: connected, and a filter is not granted; or `disconnected`.
-    pub mqtt: &'static str,
+    pub(crate) mqtt: &'static str,
     /// `ok`, `full` or `failed`.
-    pub wal: WalState,
+    pub(crate) wal: WalState,
     /// `up` or `down`.
-    pub database: &'static str,
+    pub(crate) database: &'static str,
 }
 
 impl Report {
     /// Whether `status` is `ready`.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.status == "ready"
     }
 }
@@ -299,30 +291,30 @@ mod tests {
         let health = health();
         health.set_mqtt_connected(true);
         health.set_database_up(false);
-        assert!(health.ready());
+        assert!(health.report().is_ready());
         health.set_wal(WalState::Full);
-        assert!(!health.ready());
+        assert!(!health.report().is_ready());
         health.set_wal(WalState::Ok);
-        assert!(health.ready());
+        assert!(health.report().is_ready());
         health.set_mqtt_connected(false);
-        assert!(!health.ready());
+        assert!(!health.report().is_ready());
         let filter = "a/#".to_owned();
         assert!(health.set_mqtt_unsubscribed(vec![filter.clone()]));
-        assert!(!health.ready());
+        assert!(!health.report().is_ready());
         assert_eq!(
             (health.report().mqtt, health.missing_filters()),
             ("unsubscribed", vec![filter])
         );
         health.set_mqtt_connected(true);
         assert_eq!(health.missing_filters(), [""; 0]);
-        assert!(health.ready());
+        assert!(health.report().is_ready());
         assert!(health.set_mqtt_away("the clock is wrong"));
-        assert_eq!((health.report().mqtt, health.ready()), ("disconnected", false));
+        assert_eq!((health.report().mqtt, health.report().is_ready()), ("disconnected", false));
         assert_eq!(health.away(), Some("the clock is wrong"));
         health.set_mqtt_connected(true);
-        assert_eq!((health.away(), health.ready()), (None, true));
+        assert_eq!((health.away(), health.report().is_ready()), (None, true));
         health.set_stopping();
-        assert!(!health.ready());
+        assert!(!health.report().is_ready());
     }
 
     #[test]

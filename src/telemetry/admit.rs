@@ -36,7 +36,7 @@ pub struct MappedTopics {
 
 /// What of a message a reading was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part<'p> {
+pub(crate) enum Part<'p> {
     /// This text in it.
     Text(&'p [u8]),
     /// All of it, or the element of this index that a mapping goes through.
@@ -45,11 +45,11 @@ pub enum Part<'p> {
 
 /// A reading that is good.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// What is to be stored.
-    pub record: Record,
+    pub(crate) record: Record,
     /// Whether its time is that of its arrival.
-    pub by_arrival: bool,
+    pub(crate) by_arrival: bool,
 }
 
 impl From<Reading> for Admitted {
@@ -60,16 +60,16 @@ impl From<Reading> for Admitted {
 
 /// What a message is that comes once more.
 #[derive(Debug, Default)]
-pub struct Again {
+pub(crate) struct Again {
     /// Its records that are good.
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// What is wrong with the first reading that is not good, or why there is none.
-    pub fault: Option<Rejection>,
+    pub(crate) fault: Option<Rejection>,
 }
 
 /// Whose a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipient {
+pub(crate) enum Recipient {
     /// Of the built-in shape, or of none that is known.
     BuiltIn,
     /// The mapping of this index has taken it, or could not read it.
@@ -96,7 +96,7 @@ fn is_meant_so(raw: &[u8]) -> bool {
 
 impl Admission {
     /// Calls `each` with every reading of a message, in order, or with what is wrong with it.
-    pub fn receive<'p>(
+    pub(crate) fn receive<'p>(
         &self,
         message: Message<'p>,
         clock: TimeOfDay,
@@ -155,7 +155,7 @@ impl Admission {
 
     /// Whether there is a good reading of the built-in shape in it.
     #[must_use]
-    pub fn is_built_in(&self, payload: &[u8], clock: TimeOfDay) -> bool {
+    pub(crate) fn is_built_in(&self, payload: &[u8], clock: TimeOfDay) -> bool {
         let mut has_reading = false;
         self.admit(payload, clock, |_, outcome| has_reading |= outcome.is_ok());
         has_reading
@@ -163,13 +163,13 @@ impl Admission {
 
     /// Whether a reading may get the time of its arrival.
     #[must_use]
-    pub fn uses_arrival(&self) -> bool {
+    pub(crate) fn uses_arrival(&self) -> bool {
         self.mapped.as_ref().is_some_and(|mapped| mapped.mappings.use_arrival())
     }
 
     /// What the mapping of this index is called.
     #[must_use]
-    pub fn mapping_name(&self, at: usize) -> &str {
+    pub(crate) fn mapping_name(&self, at: usize) -> &str {
         let mapping = self.mapped.as_ref().and_then(|mapped| mapped.mappings.list.get(at));
         mapping.map_or("", |mapping| &mapping.name)
     }
@@ -217,7 +217,7 @@ impl Admission {
 
     /// What is good of a message that comes once more, and what is not.
     #[must_use]
-    pub fn receive_again(&self, message: Message<'_>, clock: TimeOfDay) -> Again {
+    pub(crate) fn receive_again(&self, message: Message<'_>, clock: TimeOfDay) -> Again {
         let mut again = Again::default();
         let whose = self.receive(message, clock, |_, outcome| match outcome {
             Ok(admitted) => again.records.push(admitted.record),
@@ -255,7 +255,7 @@ impl Admission {
 
     /// Why a payload of so many bytes is turned away, if it is.
     #[must_use]
-    pub fn too_long(&self, bytes: usize) -> Option<Rejection> {
+    pub(crate) fn too_long(&self, bytes: usize) -> Option<Rejection> {
         let max = self.max_payload_bytes;
         let message = || format!("the payload has {bytes} bytes, {max} are allowed");
         (bytes > max).then(|| Rejection::new(Reason::PayloadTooLarge, message()))
@@ -265,7 +265,11 @@ impl Admission {
     ///
     /// # Errors
     /// What is wrong with the first that is not.
-    pub fn admit_all(&self, payload: &[u8], clock: TimeOfDay) -> Result<Vec<Reading>, Rejection> {
+    pub(crate) fn admit_all(
+        &self,
+        payload: &[u8],
+        clock: TimeOfDay,
+    ) -> Result<Vec<Reading>, Rejection> {
         let mut all = Ok(Vec::new());
         self.admit(payload, clock, |_, outcome| match (&mut all, outcome) {
             (Ok(readings), Ok(reading)) => readings.push(reading),

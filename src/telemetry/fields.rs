@@ -5,25 +5,25 @@
 
 /// A field that devices measure: one number in every reading.
 #[derive(Debug)]
-pub struct Field {
+pub(crate) struct Field {
     /// Its name in messages, in the table, and in JSON.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What its values are in.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// What is accepted, if nothing else is configured.
-    pub bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// The setting of the lowest value that is accepted.
-    pub min_setting: &'static str,
+    pub(crate) min_setting: &'static str,
     /// The setting of the highest value that is accepted.
-    pub max_setting: &'static str,
+    pub(crate) max_setting: &'static str,
     /// Its label in `ingestor_rejections_total` if a value is out of bounds.
-    pub rejection: &'static str,
+    pub(crate) rejection: &'static str,
     /// For descriptions.
-    pub example: f64,
+    pub(crate) example: f64,
 }
 
 /// The fields, in the order of their columns.
-pub const FIELDS: [Field; 3] = [
+pub(crate) const FIELDS: [Field; 3] = [
     Field {
         name: "temperature",
         unit: "°C",
@@ -65,13 +65,13 @@ pub struct Bounds {
 impl Bounds {
     /// Whether `value` lies within; what is not a number does not.
     #[must_use]
-    pub fn contain(self, value: f64) -> bool {
+    pub(crate) fn contain(self, value: f64) -> bool {
         value >= self.min && value <= self.max
     }
 }
 
 /// How many there are.
-pub const COUNT: usize = FIELDS.len();
+pub(crate) const COUNT: usize = FIELDS.len();
 
 /// One value a field, in the order of [`FIELDS`].
-pub type Values = [f64; COUNT];
+pub(crate) type Values = [f64; COUNT];

@@ -3,13 +3,13 @@
 
 pub mod admit;
 pub mod decode;
-pub mod fields;
+pub(crate) mod fields;
 mod given;
 pub mod mapping;
 mod reading;
 mod record;
-pub mod rejection;
-pub mod topic;
+pub(crate) mod rejection;
+pub(crate) mod topic;
 pub mod validate;
 
 pub(crate) use given::{GivenTable, Place};

@@ -20,7 +20,7 @@ const _: () = assert!(size_of::<Record>() == size_of::<Reading>());
 impl Record {
     /// Whose it is.
     #[must_use]
-    pub fn device_id(&self) -> &str {
+    pub(crate) fn device_id(&self) -> &str {
         match self {
             Self::BuiltIn(reading) => &reading.device_id,
             Self::Mapped(reading) => &reading.device_id,
@@ -38,7 +38,7 @@ impl Record {
 
     /// The table that it belongs into.
     #[must_use]
-    pub fn table(&self) -> &str {
+    pub(crate) fn table(&self) -> &str {
         match self {
             Self::BuiltIn(_) => BUILT_IN_TABLE,
             Self::Mapped(reading) => &reading.table.name,
@@ -47,7 +47,7 @@ impl Record {
 
     /// The reading, if it is of the built-in shape.
     #[must_use]
-    pub fn built_in(&self) -> Option<&Reading> {
+    pub(crate) fn built_in(&self) -> Option<&Reading> {
         match self {
             Self::BuiltIn(reading) => Some(reading),
             Self::Mapped(_) => None,
@@ -65,7 +65,7 @@ impl Record {
 
     /// Whether both can stand in one block: of one shape, or of one table with the same columns.
     #[must_use]
-    pub fn is_alike(&self, other: &Self) -> bool {
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::BuiltIn(_), Self::BuiltIn(_)) => true,
             (Self::Mapped(one), Self::Mapped(other)) => one.table == other.table,

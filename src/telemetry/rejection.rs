@@ -6,11 +6,11 @@ use std::fmt;
 use super::fields::{COUNT, FIELDS};
 
 /// Longest part of a sentence that is kept, in bytes.
-pub const SENTENCE_MAX_BYTES: usize = 512;
+pub(crate) const SENTENCE_MAX_BYTES: usize = 512;
 
 /// Where on its way a reading was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The payload is not what the contract calls a message.
     Decode,
     /// The reading is well-formed, but a value is out of bounds.
@@ -21,11 +21,11 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, for counters that must read 0 from the start.
-    pub const ALL: [Self; 3] = [Self::Decode, Self::Validate, Self::Database];
+    pub(crate) const ALL: [Self; 3] = [Self::Decode, Self::Validate, Self::Database];
 
     /// The stage's name in metrics and in the dead-letter store.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Decode => "decode",
             Self::Validate => "validate",
@@ -54,13 +54,13 @@ macro_rules! reasons {
         impl Reason {
             /// All reasons, for counters that must read 0 from the start; see also
             /// [`Self::is_of_mappings`].
-            pub fn all() -> impl Iterator<Item = Self> {
+            pub(crate) fn all() -> impl Iterator<Item = Self> {
                 [$(Self::$variant,)+].into_iter().chain((0..COUNT).map(Self::OutOfRange))
             }
 
             /// The reason's name in metrics.
             #[must_use]
-            pub fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                     Self::OutOfRange(at) => FIELDS[at].rejection,
@@ -69,7 +69,7 @@ macro_rules! reasons {
 
             /// The stage that applies this rule.
             #[must_use]
-            pub fn stage(self) -> Stage {
+            pub(crate) fn stage(self) -> Stage {
                 match self {
                     $(Self::$variant => Stage::$stage,)+
                     Self::OutOfRange(_) => Stage::Validate,
@@ -129,7 +129,7 @@ reasons! {
 impl Reason {
     /// Whether only a mapping gives it, so that without one nobody needs to see it.
     #[must_use]
-    pub fn is_of_mappings(self) -> bool {
+    pub(crate) fn is_of_mappings(self) -> bool {
         matches!(
             self,
             Self::InvalidFormat
@@ -148,7 +148,7 @@ pub struct Tally(Vec<(Reason, u64)>);
 
 impl Tally {
     /// Counts one more.
-    pub fn add(&mut self, reason: Reason) {
+    pub(crate) fn add(&mut self, reason: Reason) {
         match self.0.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += 1,
             None => self.0.push((reason, 1)),
@@ -156,13 +156,13 @@ impl Tally {
     }
 
     /// Each rule that was broken, and how often.
-    pub fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (Reason, u64)> {
         self.0.iter().copied()
     }
 
     /// How many readings those were.
     #[must_use]
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|(_, count)| count).sum()
     }
 }
@@ -182,7 +182,7 @@ impl fmt::Display for Tally {
 #[error("{message}")]
 pub struct Rejection {
     /// The rule it broke.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// One sentence for whoever has to mend the device. Of a flood of rejections hardly any is read,
     /// so that most of them should cost no allocation.
     pub message: Cow<'static, str>,
@@ -190,7 +190,7 @@ pub struct Rejection {
 
 impl Rejection {
     /// A rejection for `reason`, explained by `message`.
-    pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, message: message.into() }
     }
 }

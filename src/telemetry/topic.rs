@@ -23,7 +23,7 @@ enum Content {
 
 /// Why a topic is none (MQTT 3.1.1, 4.7 and 1.5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TopicFault {
+pub(crate) enum TopicFault {
     /// Not UTF-8.
     #[error("the topic is not UTF-8")]
     NotUtf8,
@@ -41,7 +41,7 @@ pub enum TopicFault {
 impl Topic {
     /// Why this is no topic, if it is none.
     #[must_use]
-    pub fn fault(&self) -> Option<TopicFault> {
+    pub(crate) fn fault(&self) -> Option<TopicFault> {
         let Content::Text(text) = &self.0 else { return Some(TopicFault::NotUtf8) };
         if text.is_empty() {
             Some(TopicFault::Empty)

@@ -7,7 +7,7 @@ use crate::base::settings::{Setting, Sources};
 use crate::base::time::Timestamp;
 
 /// Longest `device_id`, in characters.
-pub const DEVICE_ID_MAX_CHARS: usize = 128;
+pub(crate) const DEVICE_ID_MAX_CHARS: usize = 128;
 
 /// The rules of the contract's configuration table.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,9 +15,9 @@ pub struct Rules {
     /// Of each of [`FIELDS`].
     pub bounds: [Bounds; COUNT],
     /// How far ahead of the clock a timestamp may be, in seconds.
-    pub max_future_secs: u32,
+    pub(crate) max_future_secs: u32,
     /// The oldest accepted timestamp.
-    pub oldest_timestamp: Timestamp,
+    pub(crate) oldest_timestamp: Timestamp,
 }
 
 impl Rules {
@@ -63,7 +63,7 @@ impl Rules {
 
     /// Every rule as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         let of_field = |(field, bounds): (&Field, &Bounds)| {
             [
                 (field.min_setting, bounds.min.to_string()),
@@ -112,20 +112,20 @@ impl TimeOfDay {
 
     /// Whether rules about the future can be applied.
     #[must_use]
-    pub fn is_plausible(self) -> bool {
+    pub(crate) fn is_plausible(self) -> bool {
         self.plausible
     }
 
     /// What the clock reads.
     #[must_use]
-    pub fn now(self) -> Timestamp {
+    pub(crate) fn now(self) -> Timestamp {
         self.now
     }
 }
 
 /// When this binary was built; `SOURCE_DATE_EPOCH` if that was set.
 #[must_use]
-pub fn built_at() -> Timestamp {
+pub(crate) fn built_at() -> Timestamp {
     let seconds = env!("BUILD_UNIX_SECONDS").parse::<i64>().unwrap_or(0);
     Timestamp::from_millis(seconds.saturating_mul(1_000)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -134,7 +134,11 @@ pub fn built_at() -> Timestamp {
 ///
 /// # Errors
 /// The first rule it breaks, identity before time before values.
-pub fn validate(reading: &Reading, rules: &Rules, clock: TimeOfDay) -> Result<(), Rejection> {
+pub(crate) fn validate(
+    reading: &Reading,
+    rules: &Rules,
+    clock: TimeOfDay,
+) -> Result<(), Rejection> {
     check_device_id(&reading.device_id)?;
     check_timestamp(reading.timestamp, rules, clock)?;
     let mut values = rules.bounds.into_iter().zip(reading.values).enumerate();

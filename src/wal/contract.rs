@@ -183,16 +183,16 @@ pub struct Sealed {
     /// How many records of it wait to be flushed and can be read.
     pub records: u64,
     /// Bytes of all its readable blocks.
-    pub block_bytes: u64,
+    pub(crate) block_bytes: u64,
     /// Committed and not flushed, but gone, or not to be read by this version.
     pub lost: Vec<OffsetRange>,
     /// The newest version of its blocks that this one does not know, if there are such.
-    pub unknown_version: Option<u16>,
+    pub(crate) unknown_version: Option<u16>,
 }
 
 /// The name of a generation's directory.
 #[must_use]
-pub fn generation_id(first: Offset) -> String {
+pub(crate) fn generation_id(first: Offset) -> String {
     format!("{first:020}")
 }
 
@@ -204,17 +204,17 @@ pub struct Quarantined {
     /// When the damage was found, RFC 3339.
     pub at: String,
     /// Records that were read back from it.
-    pub salvaged_records: u64,
+    pub(crate) salvaged_records: u64,
     /// Offsets that could not be.
     pub lost_ranges: Vec<OffsetRange>,
     /// The version of its blocks, if that is why: nothing is broken then, and a newer program can
     /// read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unknown_version: Option<u16>,
+    pub(crate) unknown_version: Option<u16>,
     /// The offset that the log went on with, if nothing of it could be read: it may have held what lies
     /// between, which nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resumed_at: Option<Offset>,
+    pub(crate) resumed_at: Option<Offset>,
 }
 
 impl Quarantined {

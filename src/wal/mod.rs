@@ -25,7 +25,7 @@ mod error;
 mod found;
 pub mod frame;
 mod index;
-pub mod inspect;
+pub(crate) mod inspect;
 pub mod log;
 #[cfg(test)]
 mod model_tests;
@@ -36,13 +36,14 @@ mod recovery;
 mod settings;
 mod tail;
 
-pub use contract::Quarantined;
+pub(crate) use contract::Quarantined;
 pub(crate) use directory::LOCK;
 pub use engine::sled::SledStorage;
 pub use error::WalError;
 pub use frame::Block;
-pub use log::{Batch, LeftReceipts, Limits, Log, Rewound, Room, Writer};
+pub(crate) use log::{Batch, Rewound};
+pub use log::{LeftReceipts, Limits, Log, Room, Writer};
 pub use offset::{Offset, OffsetRange};
-pub use receipt::{MOST_RECEIPTS, NO_PACKET, Receipt};
-pub(crate) use settings::SETTINGS;
-pub use settings::Settings;
+pub(crate) use receipt::NO_PACKET;
+pub use receipt::Receipt;
+pub(crate) use settings::{SETTINGS, Settings};

@@ -12,11 +12,11 @@ use crate::base::time::Timestamp;
 /// an id that it has used long ago was acknowledged; what it delivers again by that id is the next one, of
 /// which the first delivery was lost with its connection, and a value that stays the same makes the two
 /// equal. More than half of them no broker has under way.
-pub const MOST_RECEIPTS: usize = 1 << 15;
+pub(crate) const MOST_RECEIPTS: usize = 1 << 15;
 
 /// The packet id of what came without one, with QoS 0: it does not come again, and its receipt only says
 /// which times were given.
-pub const NO_PACKET: u16 = 0;
+pub(crate) const NO_PACKET: u16 = 0;
 
 /// Of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Receipt {
     /// What it was delivered by; [`NO_PACKET`] if that was nothing.
     pub packet_id: u16,
     /// Of its topic and payload.
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// The time of its arrival. Element n of it has one that is n microseconds later.
     pub time: Timestamp,
 }
@@ -32,7 +32,7 @@ pub struct Receipt {
 impl Receipt {
     /// Whether it can be asked for.
     #[must_use]
-    pub fn is_of_packet(&self) -> bool {
+    pub(crate) fn is_of_packet(&self) -> bool {
         self.packet_id != NO_PACKET
     }
 }

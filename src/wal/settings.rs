@@ -32,21 +32,21 @@ pub(crate) const SETTINGS: &[Setting] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The directory; generations, dead letters and the quarantine lie in it.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Bytes on disk at which the log counts as full.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
     /// Free bytes on the filesystem under which the log counts as full.
-    pub min_free_bytes: u64,
+    pub(crate) min_free_bytes: u64,
     /// Size at which a new generation starts.
-    pub generation_bytes: u64,
+    pub(crate) generation_bytes: u64,
     /// How long flushed records stay in the log.
-    pub retain: Duration,
+    pub(crate) retain: Duration,
 }
 
 impl Settings {
     /// Reads them.
     #[must_use]
-    pub fn read(from: &mut Sources) -> Self {
+    pub(crate) fn read(from: &mut Sources) -> Self {
         Self {
             dir: Self::read_dir(from),
             max_bytes: from.number("WAL_MAX_BYTES", 1_024 * MIB, 4 * MIB..=1 << 50),
@@ -58,13 +58,13 @@ impl Settings {
 
     /// Reads the directory alone.
     #[must_use]
-    pub fn read_dir(from: &mut Sources) -> PathBuf {
+    pub(crate) fn read_dir(from: &mut Sources) -> PathBuf {
         from.value("WAL_DIR", PathBuf::from("data/wal"), "a directory")
     }
 
     /// Every setting as name and value.
     #[must_use]
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn describe(&self) -> Vec<(&'static str, String)> {
         vec![
             ("WAL_DIR", self.dir.display().to_string()),
             ("WAL_MAX_BYTES", self.max_bytes.to_string()),

@@ -6,7 +6,7 @@ use prometheus::proto::Bucket;
 
 /// A histogram at one moment: how many observations there were up to each bound, and in all.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Distribution {
+pub(crate) struct Distribution {
     /// Upper ones, in seconds.
     bounds: &'static [f64],
     /// One more than there are bounds.
@@ -26,7 +26,7 @@ impl Distribution {
     /// `histogram_quantile` has it; `None` if nothing was.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts, for a value that is an estimate")]
-    pub fn quantile_since(&self, earlier: &Self, q: f64) -> Option<f64> {
+    pub(crate) fn quantile_since(&self, earlier: &Self, q: f64) -> Option<f64> {
         let counts: Vec<f64> = self
             .cumulative
             .iter()

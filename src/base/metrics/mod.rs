@@ -12,61 +12,60 @@ use prometheus::{
 };
 
 use self::builder::Builder;
-pub use self::distribution::Distribution;
+pub(crate) use self::distribution::Distribution;
 use super::process::Process;
 
 /// What stands for the name of a mapping where none takes a message; no mapping can be called so.
-pub const NO_MAPPING: &str = "-";
+pub(crate) const NO_MAPPING: &str = "-";
 
 /// One field a metric; names and meanings are those of the contract.
-#[expect(missing_docs, reason = "the help text of each metric says it, once")]
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
-    pub messages: IntCounter,
-    pub qos0_messages: IntCounter,
-    pub valid_messages: IntCounter,
-    pub invalid_messages: IntCounter,
+    pub(crate) messages: IntCounter,
+    pub(crate) qos0_messages: IntCounter,
+    pub(crate) valid_messages: IntCounter,
+    pub(crate) invalid_messages: IntCounter,
     rejections: IntCounterVec,
     mappings: IntCounterVec,
-    pub acks: IntCounter,
-    pub redeliveries: IntCounter,
-    pub db_inserts: IntCounter,
-    pub duplicates: IntCounter,
-    pub merged: IntCounter,
-    pub swallowed_rows: IntCounter,
-    pub resent_records: IntCounter,
-    pub db_failures: IntCounter,
+    pub(crate) acks: IntCounter,
+    pub(crate) redeliveries: IntCounter,
+    pub(crate) db_inserts: IntCounter,
+    pub(crate) duplicates: IntCounter,
+    pub(crate) merged: IntCounter,
+    pub(crate) swallowed_rows: IntCounter,
+    pub(crate) resent_records: IntCounter,
+    pub(crate) db_failures: IntCounter,
     dead_letters_total: IntCounterVec,
-    pub dead_letters_evicted: IntCounter,
-    pub mqtt_reconnects: IntCounter,
-    pub log_lines_dropped: IntCounter,
-    pub http_unauthorized: IntCounter,
-    pub wal_salvaged_records: IntCounter,
-    pub wal_lost_records: IntCounter,
-    pub batch_size: IntGauge,
-    pub wal_pending_records: IntGauge,
-    pub wal_disk_bytes: IntGauge,
-    pub wal_max_bytes: IntGauge,
-    pub wal_left_bytes: IntGauge,
-    pub wal_oldest_pending_seconds: Gauge,
-    pub wal_full: IntGauge,
-    pub dead_letters: IntGauge,
-    pub silent_devices: IntGauge,
+    pub(crate) dead_letters_evicted: IntCounter,
+    pub(crate) mqtt_reconnects: IntCounter,
+    pub(crate) log_lines_dropped: IntCounter,
+    pub(crate) http_unauthorized: IntCounter,
+    pub(crate) wal_salvaged_records: IntCounter,
+    pub(crate) wal_lost_records: IntCounter,
+    pub(crate) batch_size: IntGauge,
+    pub(crate) wal_pending_records: IntGauge,
+    pub(crate) wal_disk_bytes: IntGauge,
+    pub(crate) wal_max_bytes: IntGauge,
+    pub(crate) wal_left_bytes: IntGauge,
+    pub(crate) wal_oldest_pending_seconds: Gauge,
+    pub(crate) wal_full: IntGauge,
+    pub(crate) dead_letters: IntGauge,
+    pub(crate) silent_devices: IntGauge,
     dead_letter_bytes: IntGaugeVec,
-    pub dead_letter_max_bytes: IntGauge,
-    pub db_up: IntGauge,
-    pub db_unsafe: IntGauge,
-    pub partitions_ahead_seconds: Gauge,
-    pub retention_removed_partitions: IntCounter,
-    pub retention_removed_rows: IntCounter,
-    pub retention_held_up: IntGauge,
-    pub retention_last_success: Gauge,
-    pub mqtt_connected: IntGauge,
-    pub ingest_latency: Histogram,
-    pub wal_commit: Histogram,
-    pub wal_commit_records: Histogram,
-    pub end_to_end_latency: Histogram,
+    pub(crate) dead_letter_max_bytes: IntGauge,
+    pub(crate) db_up: IntGauge,
+    pub(crate) db_unsafe: IntGauge,
+    pub(crate) partitions_ahead_seconds: Gauge,
+    pub(crate) retention_removed_partitions: IntCounter,
+    pub(crate) retention_removed_rows: IntCounter,
+    pub(crate) retention_held_up: IntGauge,
+    pub(crate) retention_last_success: Gauge,
+    pub(crate) mqtt_connected: IntGauge,
+    pub(crate) ingest_latency: Histogram,
+    pub(crate) wal_commit: Histogram,
+    pub(crate) wal_commit_records: Histogram,
+    pub(crate) end_to_end_latency: Histogram,
 }
 
 const COMMIT_SECONDS: &[f64] = &[
@@ -239,7 +238,7 @@ impl Metrics {
     }
 
     /// Makes the counters of rejections and dead letters read 0 for each of these label values.
-    pub fn declare<'l, 'm>(
+    pub(crate) fn declare<'l, 'm>(
         &self,
         reasons: impl IntoIterator<Item = &'l str>,
         stages: impl IntoIterator<Item = &'l str>,
@@ -259,30 +258,30 @@ impl Metrics {
     }
 
     /// Counts readings that were rejected, in total and by the rule that they broke.
-    pub fn rejected(&self, reason: &'static str, readings: u64) {
+    pub(crate) fn rejected(&self, reason: &'static str, readings: u64) {
         self.invalid_messages.inc_by(readings);
         self.rejections.with_label_values(&[reason]).inc_by(readings);
     }
 
     /// Counts what became of a mapping's readings and messages.
-    pub fn mapped(&self, mapping: &str, outcome: &'static str, count: u64) {
+    pub(crate) fn mapped(&self, mapping: &str, outcome: &'static str, count: u64) {
         self.mappings.with_label_values(&[mapping, outcome]).inc_by(count);
     }
 
     /// Counts a dead letter, by the stage that turned the reading away.
-    pub fn dead_lettered(&self, stage: &'static str) {
+    pub(crate) fn dead_lettered(&self, stage: &'static str) {
         self.dead_letters_total.with_label_values(&[stage]).inc();
     }
 
     /// Says how many bytes dead letters of a stage take on disk.
-    pub fn set_dead_letter_bytes(&self, stage: &'static str, bytes: i64) {
+    pub(crate) fn set_dead_letter_bytes(&self, stage: &'static str, bytes: i64) {
         self.dead_letter_bytes.with_label_values(&[stage]).set(bytes);
     }
 
     /// The share of the dead-letter store's bound that the dead letters of these stages take.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share, for a person")]
-    pub fn dead_letter_share(&self, stages: &[&str]) -> f64 {
+    pub(crate) fn dead_letter_share(&self, stages: &[&str]) -> f64 {
         let bytes = |stage: &&str| self.dead_letter_bytes.with_label_values(&[stage]).get();
         let bytes: i64 = stages.iter().map(bytes).sum();
         bytes as f64 / (self.dead_letter_max_bytes.get() as f64).max(1.0)
@@ -290,13 +289,13 @@ impl Metrics {
 
     /// All commits since the start, by how long they took.
     #[must_use]
-    pub fn commits(&self) -> Distribution {
+    pub(crate) fn commits(&self) -> Distribution {
         Distribution::of(&self.wal_commit, COMMIT_SECONDS)
     }
 
     /// All records stored since the start, by how long they took from receipt.
     #[must_use]
-    pub fn ends_to_end(&self) -> Distribution {
+    pub(crate) fn ends_to_end(&self) -> Distribution {
         Distribution::of(&self.end_to_end_latency, END_TO_END_SECONDS)
     }
 
@@ -304,7 +303,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If a metric has no valid text form.
-    pub fn render(&self) -> prometheus::Result<String> {
+    pub(crate) fn render(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())

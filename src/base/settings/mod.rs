@@ -12,7 +12,8 @@ mod secret;
 mod setting;
 mod sources;
 
-pub use secret::Secret;
-pub use setting::{Setting, help};
+pub(crate) use secret::Secret;
+pub(crate) use setting::Setting;
+pub use setting::help;
 pub(crate) use sources::environment;
 pub use sources::{Mistakes, Sources};

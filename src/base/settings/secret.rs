@@ -5,11 +5,11 @@ use std::path::Path;
 
 /// A value that must not appear in a log or an error.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Wraps `value`.
-    pub fn new(value: impl Into<String>) -> Self {
+    pub(crate) fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
@@ -17,7 +17,7 @@ impl Secret {
     ///
     /// # Errors
     /// A sentence, if it cannot be read or is empty.
-    pub fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let secret = text.strip_suffix('\n').unwrap_or(&text);
@@ -30,13 +30,13 @@ impl Secret {
 
     /// The value itself, for the one call that needs it.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 
     /// What stands for it where settings are shown; nothing if it is empty.
     #[must_use]
-    pub fn redacted(&self) -> String {
+    pub(crate) fn redacted(&self) -> String {
         if self.0.is_empty() { String::new() } else { "***".to_owned() }
     }
 }

@@ -12,22 +12,30 @@ pub struct Setting {
     /// As it would be written; empty if there is none.
     pub default: Cow<'static, str>,
     /// In a few words, without a full stop.
-    pub meaning: Cow<'static, str>,
+    pub(crate) meaning: Cow<'static, str>,
     /// Whether `<name>_FILE` may name a file that holds it.
-    pub is_secret: bool,
+    pub(crate) is_secret: bool,
 }
 
 impl Setting {
     /// One that may be seen.
     #[must_use]
-    pub const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+    pub(crate) const fn new(
+        name: &'static str,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Self {
         let (default, meaning) = (Cow::Borrowed(default), Cow::Borrowed(meaning));
         Self { name, default, meaning, is_secret: false }
     }
 
     /// One that may not, and that a file can hold.
     #[must_use]
-    pub const fn secret(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+    pub(crate) const fn secret(
+        name: &'static str,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Self {
         let (default, meaning) = (Cow::Borrowed(default), Cow::Borrowed(meaning));
         Self { name, default, meaning, is_secret: true }
     }

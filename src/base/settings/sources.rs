@@ -39,13 +39,13 @@ impl Sources {
 
     /// This process's environment and its `Rocket.toml`.
     #[must_use]
-    pub fn of_this_process() -> Self {
+    pub(crate) fn of_this_process() -> Self {
         Self::of(environment())
     }
 
     /// Given variables, and the `Rocket.toml` that they name or that is in the working directory.
     #[must_use]
-    pub fn of(env: BTreeMap<String, String>) -> Self {
+    pub(crate) fn of(env: BTreeMap<String, String>) -> Self {
         let mut mistakes = Vec::new();
         let named = env.get("ROCKET_CONFIG").cloned();
         let path = PathBuf::from(named.as_deref().unwrap_or("Rocket.toml"));
@@ -84,36 +84,36 @@ impl Sources {
     }
 
     /// Adds a mistake to the list.
-    pub fn mistake(&mut self, what: impl Into<String>) {
+    pub(crate) fn mistake(&mut self, what: impl Into<String>) {
         self.mistakes.push(what.into());
     }
 
     /// How many mistakes there are so far.
     #[must_use]
-    pub fn mistakes(&self) -> usize {
+    pub(crate) fn mistakes(&self) -> usize {
         self.mistakes.len()
     }
 
     /// Whether the variable `name` is set.
     #[must_use]
-    pub fn is_in_environment(&self, name: &str) -> bool {
+    pub(crate) fn is_in_environment(&self, name: &str) -> bool {
         self.env.contains_key(name)
     }
 
     /// A variable that is no setting of ours, as a library reads it.
     #[must_use]
-    pub fn environment(&self, name: &str) -> Option<&str> {
+    pub(crate) fn environment(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str)
     }
 
     /// Whether `name` is set anywhere, to whatever.
     #[must_use]
-    pub fn is_set(&mut self, name: &str) -> bool {
+    pub(crate) fn is_set(&mut self, name: &str) -> bool {
         self.raw(name).is_some()
     }
 
     /// A text that is not blank.
-    pub fn text(&mut self, name: &str, default: &str) -> String {
+    pub(crate) fn text(&mut self, name: &str, default: &str) -> String {
         let text = self.raw(name).unwrap_or_else(|| default.to_owned());
         if text.trim().is_empty() {
             self.mistake(format!("{name}: is blank"));
@@ -143,7 +143,7 @@ impl Sources {
     }
 
     /// An optional setting that is `expected`.
-    pub fn optional<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+    pub(crate) fn optional<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
         let text = self.raw(name)?;
         let parsed = text.trim().parse().ok();
         if parsed.is_none() {
@@ -153,12 +153,12 @@ impl Sources {
     }
 
     /// A setting that is `expected`.
-    pub fn value<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
+    pub(crate) fn value<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
         self.optional(name, expected).unwrap_or(default)
     }
 
     /// A whole number within `range`.
-    pub fn number<T>(&mut self, name: &str, default: T, range: RangeInclusive<T>) -> T
+    pub(crate) fn number<T>(&mut self, name: &str, default: T, range: RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + Display,
     {
@@ -166,7 +166,7 @@ impl Sources {
     }
 
     /// A whole number within `range`, if it is set.
-    pub fn optional_number<T>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T>
+    pub(crate) fn optional_number<T>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T>
     where
         T: FromStr + PartialOrd + Display,
     {
@@ -180,7 +180,7 @@ impl Sources {
     }
 
     /// A number that is neither infinite nor NaN.
-    pub fn finite(&mut self, name: &str, default: f64) -> f64 {
+    pub(crate) fn finite(&mut self, name: &str, default: f64) -> f64 {
         let value: f64 = self.value(name, default, "a number");
         if value.is_finite() {
             return value;
@@ -190,7 +190,7 @@ impl Sources {
     }
 
     /// A path to a file that can be read.
-    pub fn readable_file(&mut self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn readable_file(&mut self, name: &str) -> Option<PathBuf> {
         let path: PathBuf = self.optional(name, "a file")?;
         if let Err(error) = std::fs::File::open(&path) {
             self.mistake(format!("{name}: cannot read {}: {error}", path.display()));
@@ -200,7 +200,7 @@ impl Sources {
 
     /// The secret `name`, or what stands in the file that `<name>_FILE` names, less its last
     /// line break.
-    pub fn optional_secret(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn optional_secret(&mut self, name: &str) -> Option<String> {
         let file_name = format!("{name}_FILE");
         let file: Option<PathBuf> = self.optional(&file_name, "a file");
         match (self.raw(name), file) {
@@ -224,7 +224,7 @@ impl Sources {
     }
 
     /// What `Rocket.toml` says of `keys`, as it stands there.
-    pub fn entries(&mut self, keys: &[&str]) -> Dict {
+    pub(crate) fn entries(&mut self, keys: &[&str]) -> Dict {
         self.known.extend(keys.iter().map(|key| (*key).to_owned()));
         let is_asked_for = |key: &String| keys.contains(&key.as_str());
         self.file
@@ -235,7 +235,7 @@ impl Sources {
     }
 
     /// What is said of Rocket's own `key`, by a variable or in `Rocket.toml`, and where.
-    pub fn rocket(&mut self, key: &str) -> Option<(String, Value)> {
+    pub(crate) fn rocket(&mut self, key: &str) -> Option<(String, Value)> {
         let in_file = self.entries(&[key]).remove(key);
         match self.rocket.get(key) {
             Some((variable, value)) => Some((variable.to_owned(), value.clone())),
@@ -244,7 +244,7 @@ impl Sources {
     }
 
     /// Refuses Rocket's own `key`, in `Rocket.toml` and as a variable, and says why.
-    pub fn refuse_rocket(&mut self, key: &str, reason: &str) {
+    pub(crate) fn refuse_rocket(&mut self, key: &str, reason: &str) {
         self.known.insert(key.to_owned());
         if self.keys.contains(key) {
             self.mistake(format!("{key} in Rocket.toml: has no effect here: {reason}"));
@@ -265,7 +265,7 @@ impl Sources {
 
     /// A line for each key and variable that nobody has asked for.
     #[must_use]
-    pub fn unknown(&self) -> Vec<String> {
+    pub(crate) fn unknown(&self) -> Vec<String> {
         let keys = self.keys.iter().filter(|key| !self.known.contains(*key));
         let keys = keys.map(|key| format!("{key} in Rocket.toml: unknown key"));
         let variables = self.rocket.unknown().map(|variable| {

@@ -12,7 +12,7 @@ use crate::wal::Rewound;
 impl Plan {
     /// How many offsets that had been flushed are yet to be once more.
     #[must_use]
-    pub fn resending(&self) -> u64 {
+    pub(crate) fn resending(&self) -> u64 {
         self.resend.until.map_or(0, |until| until.saturating_sub(self.flushed))
     }
 

@@ -121,7 +121,7 @@ impl Plan {
 
     /// With so much time for a statement, instead of 30 s.
     #[must_use]
-    pub fn with_limit(mut self, limit: Duration) -> Self {
+    pub(crate) fn with_limit(mut self, limit: Duration) -> Self {
         self.pace.set_limit(limit);
         self
     }
@@ -134,25 +134,25 @@ impl Plan {
 
     /// Failures since the last success.
     #[must_use]
-    pub fn consecutive_failures(&self) -> u64 {
+    pub(crate) fn consecutive_failures(&self) -> u64 {
         self.failures
     }
 
     /// What the last failure was, also when it is over.
     #[must_use]
-    pub fn last_error(&self) -> Option<&str> {
+    pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
 
     /// Whether that was the database turning us or our rows away, rather than not answering.
     #[must_use]
-    pub fn is_turned_away(&self) -> bool {
+    pub(crate) fn is_turned_away(&self) -> bool {
         self.turns_away
     }
 
     /// When the next attempt comes, while backing off.
     #[must_use]
-    pub fn retry_at(&self) -> Option<Duration> {
+    pub(crate) fn retry_at(&self) -> Option<Duration> {
         match &self.breaker {
             Breaker::Open(open) => self.retry_at.max(open.next_round),
             Breaker::Closed { .. } => self.retry_at,
@@ -167,7 +167,7 @@ impl Plan {
 
     /// Whether something is on its way, or waits to be sent again.
     #[must_use]
-    pub fn is_flushing(&self) -> bool {
+    pub(crate) fn is_flushing(&self) -> bool {
         self.flushed < self.position
     }
 }

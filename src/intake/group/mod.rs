@@ -37,24 +37,24 @@ use crate::telemetry::validate::TimeOfDay;
 use crate::wal::Receipt;
 
 /// Most messages in one group: bounds the wait of the first for its ack.
-pub const GROUP_MESSAGES: usize = 4_096;
+pub(crate) const GROUP_MESSAGES: usize = 4_096;
 
 /// Most bytes of topics and payloads in one group: bounds its memory. A larger message comes alone.
-pub const GROUP_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 /// Good readings at which a group ends: a message that is compressed may bring very many, and bytes do not
 /// tell that. More than messages of the built-in shape bring in [`GROUP_BYTES`].
-pub const GROUP_READINGS: usize = 65_536;
+pub(crate) const GROUP_READINGS: usize = 65_536;
 
 /// Rejected readings at which a group ends: they take longer than good ones, and behind a flood of
 /// them good ones wait.
-pub const GROUP_REJECTED: u64 = 50_000;
+pub(crate) const GROUP_REJECTED: u64 = 50_000;
 
 /// Payload bytes at which a group ends of messages of which something was rejected: letters keep them.
-pub const GROUP_REFUSED_BYTES: usize = 512 * 1024;
+pub(crate) const GROUP_REFUSED_BYTES: usize = 512 * 1024;
 
 /// Letters that one message makes at most, the one that sums up the rest aside.
-pub const LETTERS_A_MESSAGE: usize = 100;
+pub(crate) const LETTERS_A_MESSAGE: usize = 100;
 
 /// What is to be made durable in one go, and who is told then.
 #[derive(Default)]

@@ -92,9 +92,9 @@ pub struct Loss {
     /// For the operator.
     pub error: String,
     /// The broker closed it, rather than the network or we.
-    pub closed_by_broker: bool,
+    pub(crate) closed_by_broker: bool,
     /// The broker may have taken our CONNECT, and have made a new session of it.
-    pub may_have_connected: bool,
+    pub(crate) may_have_connected: bool,
 }
 
 impl Loss {

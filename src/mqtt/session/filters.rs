@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What the filter of a shared subscription begins with.
-pub const SHARED: &str = "$share/";
+pub(crate) const SHARED: &str = "$share/";
 
 /// What is known of the filters that the session at the broker has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::subscribing::Subscribing;
 use crate::mqtt::diagnosis::Window;
 
 /// The broker takes us for dead if it hears nothing for half as long again.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A connection that lasted this long has worked, even if no message came.
 const SETTLED: Duration = Duration::from_secs(1);

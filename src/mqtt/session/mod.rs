@@ -30,7 +30,9 @@ mod subscribing;
 mod tests;
 
 pub(super) use exchange::earlier;
-pub use exchange::{Change, Command, Event, Loss, State};
-pub use filters::{Filters, SHARED};
-pub use link::KEEP_ALIVE;
+pub(crate) use exchange::{Change, State};
+pub use exchange::{Command, Event, Loss};
+pub use filters::Filters;
+pub(crate) use filters::SHARED;
+pub(crate) use link::KEEP_ALIVE;
 pub use state::{Session, Terms};

@@ -18,7 +18,7 @@ pub(super) use parameters::TargetSession;
 
 /// A connection string that the service understands as a whole. Shown without its password.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct ConnectionString {
+pub(crate) struct ConnectionString {
     shown: String,
     hosts: Vec<HostString>,
     target: TargetSession,
@@ -81,7 +81,7 @@ impl ConnectionString {
 
 /// All that is wrong with it, a line each, without a secret.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Problems(pub(super) Vec<String>);
+pub(crate) struct Problems(pub(super) Vec<String>);
 
 impl FromStr for ConnectionString {
     type Err = Problems;

@@ -15,12 +15,12 @@ mod fault;
 use fault::{ErrorFields, Fault, advice, one_line};
 
 /// A call to the database that did not succeed.
-pub use crate::flusher::sink::SinkError as Failure;
+pub(crate) use crate::flusher::sink::SinkError as Failure;
 
 impl Failure {
     /// Whether a text has a character that the encoding of the database has not.
     #[must_use]
-    pub fn is_untranslatable(&self) -> bool {
+    pub(crate) fn is_untranslatable(&self) -> bool {
         matches!(self.sqlstate(), Some("22P05" | "22021"))
     }
 
@@ -31,14 +31,14 @@ impl Failure {
 
     /// Whether a column is of a type that a reading cannot be read from; the reason names it.
     #[must_use]
-    pub fn is_mismatch(&self) -> bool {
+    pub(crate) fn is_mismatch(&self) -> bool {
         self.sqlstate() == Some("42804")
     }
 
     /// Whether the database answered, and what it said is a mistake in the set-up that no
     /// waiting mends: a permission, a column, a constraint.
     #[must_use]
-    pub fn is_configuration(&self) -> bool {
+    pub(crate) fn is_configuration(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("42"))
     }
 

@@ -164,7 +164,7 @@ impl Outcome {
 impl Database {
     /// Seconds for which there are partitions from now on; not a number if the table has none.
     #[must_use]
-    pub fn partitions_ahead_seconds(&self) -> f64 {
+    pub(crate) fn partitions_ahead_seconds(&self) -> f64 {
         match self.partitions.lock().covered_until {
             Some(LAST) => f64::INFINITY,
             #[expect(clippy::cast_precision_loss, reason = "shown in seconds")]

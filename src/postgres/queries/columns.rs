@@ -13,11 +13,11 @@ const COLUMNS: &str = "
 
 /// A column as PostgreSQL has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredColumn {
+pub(crate) struct StoredColumn {
     /// Whatever somebody has called it.
-    pub name: String,
+    pub(crate) name: String,
     /// As PostgreSQL writes it, such as `double precision`.
-    pub sql_type: String,
+    pub(crate) sql_type: String,
 }
 
 impl Database {
@@ -25,7 +25,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn columns(&self, table: &str) -> Result<Vec<StoredColumn>, Failure> {
+    pub(crate) async fn columns(&self, table: &str) -> Result<Vec<StoredColumn>, Failure> {
         within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();

@@ -14,7 +14,7 @@ use crate::postgres::instant::Instant;
 ///
 /// It names a place and not a page: rows that arrive or go meanwhile move nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     pub(super) ts: Instant,
     pub(super) device_id: String,
 }
@@ -22,13 +22,13 @@ pub struct Cursor {
 impl Cursor {
     /// The place before everything of an earlier time, and behind everything of this and a later one.
     #[must_use]
-    pub fn before(at: Timestamp) -> Self {
+    pub(crate) fn before(at: Timestamp) -> Self {
         Self { ts: at.into(), device_id: String::new() }
     }
 
     /// The time that it names in microseconds since the Unix epoch, the nearest there is, and the device.
     #[must_use]
-    pub fn place(&self) -> (i64, &str) {
+    pub(crate) fn place(&self) -> (i64, &str) {
         let micros = match self.ts.unix_micros() {
             Some(micros) => {
                 i64::try_from(micros).unwrap_or(if micros < 0 { i64::MIN } else { i64::MAX })
@@ -56,7 +56,7 @@ impl fmt::Display for Cursor {
 
 /// The text is not a cursor that was given out by this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidCursor {
+pub(crate) enum InvalidCursor {
     /// By none: it has to be an unchanged one.
     #[error("not a cursor")]
     Foreign,

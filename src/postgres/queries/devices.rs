@@ -22,18 +22,18 @@ use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Which devices, and in what order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeviceFilter {
+pub(crate) struct DeviceFilter {
     /// Only those that have this in their name, in capitals or not. No NUL: PostgreSQL's text has
     /// none.
-    pub name_contains: Option<String>,
+    pub(crate) name_contains: Option<String>,
     /// By their latest reading, instead of by name.
-    pub newest_first: bool,
+    pub(crate) newest_first: bool,
 }
 
 impl DeviceFilter {
     /// As PostgreSQL finds it, capitals of rare alphabets aside.
     #[must_use]
-    pub fn matches(&self, device_id: &str) -> bool {
+    pub(crate) fn matches(&self, device_id: &str) -> bool {
         let part = self.name_contains.as_ref().map(|part| part.to_lowercase());
         part.is_none_or(|part| device_id.to_lowercase().contains(&part))
     }
@@ -41,16 +41,16 @@ impl DeviceFilter {
 
 /// Devices, each as its latest reading.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DevicePage {
+pub(crate) struct DevicePage {
     /// No more than were asked for.
-    pub latest: Vec<StoredReading>,
+    pub(crate) latest: Vec<StoredReading>,
     /// The names that it goes past, in their order, also those without a row.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// How many names it goes past: those of which the table has no row any more are passed by. Where they
     /// are fewer than were asked for there are no more.
-    pub passed: u32,
+    pub(crate) passed: u32,
     /// Devices that match, on this page or off it.
-    pub total: Total,
+    pub(crate) total: Total,
 }
 
 /// The newest rows that are looked through for devices that are not in the list,
@@ -70,7 +70,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn devices(
+    pub(crate) async fn devices(
         &self,
         relation: &Relation,
         filter: &DeviceFilter,

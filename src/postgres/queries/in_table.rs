@@ -16,7 +16,7 @@ use crate::postgres::spread::Spread;
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// What names a reading that the log has: its device and its time.
-pub type LogKey<'k> = (&'k str, Timestamp);
+pub(crate) type LogKey<'k> = (&'k str, Timestamp);
 
 /// Which of `keys` are in the table, in their order.
 pub(super) async fn which_are_known(
@@ -102,7 +102,11 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn known(&self, relation: &Relation, keys: &[LogKey<'_>]) -> Result<u64, Failure> {
+    pub(crate) async fn known(
+        &self,
+        relation: &Relation,
+        keys: &[LogKey<'_>],
+    ) -> Result<u64, Failure> {
         let spread = self.tables.spread(relation.name());
         let ask = || {
             within(QUERY_TIMEOUT, async {
@@ -127,7 +131,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn has_devices(
+    pub(crate) async fn has_devices(
         &self,
         relation: &Relation,
         names: &[&str],
@@ -156,7 +160,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn in_order(
+    pub(crate) async fn in_order(
         &self,
         relation: &Relation,
         names: &[String],

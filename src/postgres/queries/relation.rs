@@ -12,7 +12,7 @@ use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// A table, and what of its rows is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relation {
+pub(crate) struct Relation {
     name: String,
     is_whole: bool,
 }
@@ -20,25 +20,25 @@ pub struct Relation {
 impl Relation {
     /// The table of the built-in shape, of which the fields are read that every reading has.
     #[must_use]
-    pub fn built_in() -> Self {
+    pub(crate) fn built_in() -> Self {
         Self { name: BUILT_IN_TABLE.to_owned(), is_whole: false }
     }
 
     /// The table `name` of the configuration, `[a-z][a-z0-9_]*`, of which whole rows are read.
     #[must_use]
-    pub fn whole(name: &str) -> Self {
+    pub(crate) fn whole(name: &str) -> Self {
         Self { name: name.to_owned(), is_whole: true }
     }
 
     /// What it is called.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether whole rows are read.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.is_whole
     }
 

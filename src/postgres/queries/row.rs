@@ -12,19 +12,19 @@ use crate::telemetry::fields::{COUNT, Values};
 
 /// A reading as the table has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StoredReading {
+pub(crate) struct StoredReading {
     /// Empty if the row has none, as only another application's can.
-    pub device_id: String,
+    pub(crate) device_id: String,
     /// When the device measured; `None` if that cannot be said in RFC 3339.
-    pub timestamp: Option<Timestamp>,
+    pub(crate) timestamp: Option<Timestamp>,
     /// What it measured.
-    pub values: StoredValues,
+    pub(crate) values: StoredValues,
     ts: Instant,
 }
 
 /// What a row has beside device and time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum StoredValues {
+pub(crate) enum StoredValues {
     /// The fields of the built-in shape; NaN where the row has nothing.
     Fields(Values),
     /// All of its columns, as a JSON object.
@@ -38,7 +38,7 @@ const _: () = assert!(2 + COUNT != WHOLE_ROW);
 impl StoredReading {
     /// Why there is no timestamp.
     #[must_use]
-    pub fn note(&self) -> Option<&'static str> {
+    pub(crate) fn note(&self) -> Option<&'static str> {
         self.timestamp.is_none().then_some(match self.ts {
             Instant::INFINITY => "the row's time is infinity",
             Instant::MINUS_INFINITY => "the row's time is -infinity",
@@ -50,19 +50,19 @@ impl StoredReading {
 impl StoredReading {
     /// As the table will have it.
     #[must_use]
-    pub fn of_log(device_id: String, timestamp: Timestamp, values: StoredValues) -> Self {
+    pub(crate) fn of_log(device_id: String, timestamp: Timestamp, values: StoredValues) -> Self {
         Self { device_id, timestamp: Some(timestamp), values, ts: timestamp.into() }
     }
 
     /// The newest come last, and those of one moment by device.
     #[must_use]
-    pub fn compare(&self, timestamp: Timestamp, device_id: &str) -> Ordering {
+    pub(crate) fn compare(&self, timestamp: Timestamp, device_id: &str) -> Ordering {
         self.ts.cmp(&timestamp.into()).then_with(|| self.device_id.as_str().cmp(device_id))
     }
 
     /// Its place.
     #[must_use]
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         Cursor { ts: self.ts, device_id: self.device_id.clone() }
     }
 

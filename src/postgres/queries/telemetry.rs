@@ -24,18 +24,18 @@ const PAST: i64 = TOTAL_EXACT_UP_TO as i64 + 1;
 
 /// Which readings; all that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TelemetryFilter {
+pub(crate) struct TelemetryFilter {
     /// Of this device alone. No NUL: PostgreSQL's text has none.
-    pub device_id: Option<String>,
+    pub(crate) device_id: Option<String>,
     /// Not measured before.
-    pub start: Option<Timestamp>,
+    pub(crate) start: Option<Timestamp>,
     /// Not measured after.
-    pub end: Option<Timestamp>,
+    pub(crate) end: Option<Timestamp>,
 }
 
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Position {
+pub(crate) enum Position {
     /// After this many rows, each of which costs.
     Offset(u32),
     /// After the row that the cursor names, at the cost of the first page.
@@ -44,13 +44,13 @@ pub enum Position {
 
 /// Readings of the table, newest first.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TelemetrySlice {
+pub(crate) struct TelemetrySlice {
     /// No more than were asked for.
-    pub readings: Vec<StoredReading>,
+    pub(crate) readings: Vec<StoredReading>,
     /// Rows that match the whole filter, up to one more than [`TOTAL_EXACT_UP_TO`].
-    pub counted: u64,
+    pub(crate) counted: u64,
     /// Which of the keys are in the table, in their order; `None` if that makes no difference.
-    pub known: Option<Vec<bool>>,
+    pub(crate) known: Option<Vec<bool>>,
 }
 
 impl Database {
@@ -59,7 +59,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn telemetry(
+    pub(crate) async fn telemetry(
         &self,
         relation: &Relation,
         filter: &TelemetryFilter,

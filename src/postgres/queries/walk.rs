@@ -21,7 +21,7 @@ use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// A way through readings, newest first.
 #[derive(Clone, Debug)]
-pub struct Walk {
+pub(crate) struct Walk {
     relation: Relation,
     filter: TelemetryFilter,
     position: Position,
@@ -33,7 +33,7 @@ pub struct Walk {
 impl Walk {
     /// From `position` on, to the end or up to `limit` rows.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         relation: Relation,
         filter: TelemetryFilter,
         position: Position,
@@ -46,21 +46,21 @@ impl Walk {
 
 /// A page of a [`Walk`].
 #[derive(Debug)]
-pub struct Ahead {
+pub(crate) struct Ahead {
     /// Newest first.
-    pub readings: Vec<StoredReading>,
+    pub(crate) readings: Vec<StoredReading>,
     /// Whether there may be more behind the last of them.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
 impl Walk {
     /// Goes past `last`, whoever has it.
-    pub fn pass(&mut self, last: &StoredReading) {
+    pub(crate) fn pass(&mut self, last: &StoredReading) {
         self.position = Position::After(last.cursor());
     }
 
     /// Goes past so many readings of the table, before anything else was passed.
-    pub fn skip(&mut self, readings: u32) {
+    pub(crate) fn skip(&mut self, readings: u32) {
         self.position = Position::Offset(readings);
     }
 }
@@ -71,7 +71,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn walk_on(&self, walk: &mut Walk) -> Result<Vec<StoredReading>, Failure> {
+    pub(crate) async fn walk_on(&self, walk: &mut Walk) -> Result<Vec<StoredReading>, Failure> {
         let Ahead { readings, is_cut } = self.look_ahead(walk, None).await?;
         if !is_cut {
             walk.left = 0;
@@ -87,7 +87,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Self::walk_on`].
-    pub async fn look_ahead(
+    pub(crate) async fn look_ahead(
         &self,
         walk: &mut Walk,
         since: Option<Timestamp>,

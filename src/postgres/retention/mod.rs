@@ -29,7 +29,7 @@ mod plan;
 mod remove;
 mod report;
 
-pub use report::{Due, RetentionReport, TableKind};
+pub(crate) use report::{Due, RetentionReport, TableKind};
 
 const EVERY: Duration = Duration::from_secs(60 * 60);
 /// After it failed.
@@ -89,7 +89,7 @@ impl Retention {
 
 impl Database {
     /// Removes what is old, without end.
-    pub async fn retain(self) {
+    pub(crate) async fn retain(self) {
         let Some(days) = self.retention.days else { return std::future::pending().await };
         let mut next = Instant::now();
         loop {
@@ -115,7 +115,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`Failure`]; after [`QUERY_TIMEOUT`] at the latest.
-    pub async fn retention(&self) -> Result<RetentionReport, Failure> {
+    pub(crate) async fn retention(&self) -> Result<RetentionReport, Failure> {
         // Before the look, so that what is due is never older than the run that is shown.
         let mut report = self.retention.report();
         let Some(days) = self.retention.days else { return Ok(report) };
@@ -131,7 +131,7 @@ impl Database {
 
     /// An operator says that what is due is meant: it is removed now. Whether there is anything that would.
     #[must_use]
-    pub fn remove_old_now(&self) -> bool {
+    pub(crate) fn remove_old_now(&self) -> bool {
         if self.retention.days.is_none() {
             return false;
         }
@@ -143,7 +143,7 @@ impl Database {
     /// For the metrics: partitions and rows removed since the start, whether it is held up, and when all
     /// that was due was last removed, or since when it is tried in vain; none if nothing ever is removed.
     #[must_use]
-    pub fn retention_counts(&self) -> (u64, u64, bool, Option<Timestamp>) {
+    pub(crate) fn retention_counts(&self) -> (u64, u64, bool, Option<Timestamp>) {
         let state = self.retention.lock();
         let all = state.before.with(state.now);
         (

@@ -6,49 +6,49 @@ use crate::base::time::Timestamp;
 
 /// What is to be removed, and what was.
 #[derive(Clone, Debug)]
-pub struct RetentionReport {
+pub(crate) struct RetentionReport {
     /// As configured; nothing is ever removed without.
-    pub days: Option<u32>,
+    pub(crate) days: Option<u32>,
     /// What a run would do now, for each table that is there; nothing without a number of days.
-    pub due: Vec<Due>,
+    pub(crate) due: Vec<Due>,
     /// Whether it is being done.
-    pub is_running: bool,
+    pub(crate) is_running: bool,
     /// Why it failed the last time.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When the last run ended, whatever it came to.
-    pub last_run: Option<Timestamp>,
+    pub(crate) last_run: Option<Timestamp>,
     /// When all that was due was last removed, or left to another ingestor that was at it.
-    pub last_success: Option<Timestamp>,
+    pub(crate) last_success: Option<Timestamp>,
     /// Since the start.
-    pub removed_partitions: u64,
+    pub(crate) removed_partitions: u64,
     /// Since the start.
-    pub removed_rows: u64,
+    pub(crate) removed_rows: u64,
 }
 
 /// What a run would do with one table.
 #[derive(Clone, Debug)]
-pub struct Due {
+pub(crate) struct Due {
     /// Its name.
-    pub table: String,
+    pub(crate) table: String,
     /// What is older goes, by the database's clock.
-    pub cutoff: Timestamp,
+    pub(crate) cutoff: Timestamp,
     /// How the table is divided.
-    pub kind: TableKind,
+    pub(crate) kind: TableKind,
     /// Partitions or chunks that would go as a whole, by name, with their bytes where these are known.
-    pub partitions: Vec<(String, Option<u64>)>,
+    pub(crate) partitions: Vec<(String, Option<u64>)>,
     /// Of so many.
-    pub partitions_total: u64,
+    pub(crate) partitions_total: u64,
     /// Rows that would be deleted one by one, counted up to a third of all, and to a million.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Whether there are more.
-    pub rows_exact: bool,
+    pub(crate) rows_exact: bool,
     /// Why it is not done, a sentence.
-    pub held_up: Option<String>,
+    pub(crate) held_up: Option<String>,
 }
 
 /// How a table is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableKind {
+pub(crate) enum TableKind {
     /// Into TimescaleDB's chunks.
     Hypertable,
     /// By `ts`.

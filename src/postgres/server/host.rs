@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn host(url: &str) -> Arc<Host> {
-        let string: crate::postgres::ConnectionString = url.parse().unwrap();
+        let string: crate::postgres::connection_string::ConnectionString = url.parse().unwrap();
         Arc::new(Host::new(&string.hosts()[0], false, &Pem::default()).unwrap())
     }
 

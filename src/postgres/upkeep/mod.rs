@@ -28,7 +28,7 @@ const PARTITIONS_AGAIN: Duration = Duration::from_secs(60);
 
 impl Database {
     /// Does it, without end. An outage is the flusher's to report: what fails here is tried again.
-    pub async fn upkeep(self) {
+    pub(crate) async fn upkeep(self) {
         let (table, names, closed) = (self.clone(), self.clone(), self);
         tokio::join!(
             table.look_after_table(),

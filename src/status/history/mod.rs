@@ -31,23 +31,23 @@ const STEP: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     /// Since the start of the process.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// MQTT messages received.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Readings accepted into the log.
-    pub readings: u64,
+    pub(crate) readings: u64,
     /// Readings rejected.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
     /// Rows that the database took, those that it had already included.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Records that wait in the log.
-    pub pending: u64,
+    pub(crate) pending: u64,
     /// Bytes of the log on disk.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// How long commits took.
-    pub commits: Distribution,
+    pub(crate) commits: Distribution,
     /// How long it took from receipt to the database.
-    pub ends_to_end: Distribution,
+    pub(crate) ends_to_end: Distribution,
 }
 
 impl Sample {
@@ -71,22 +71,22 @@ impl Sample {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Rates {
     /// MQTT messages received.
-    pub messages: f64,
+    pub(crate) messages: f64,
     /// Readings accepted into the log.
-    pub readings: f64,
+    pub(crate) readings: f64,
     /// Readings rejected.
-    pub rejected: f64,
+    pub(crate) rejected: f64,
     /// Rows that the database took.
-    pub rows: f64,
+    pub(crate) rows: f64,
 }
 
 /// How long things took: half of them, and all but one in a hundred. `None` if there were none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Quantiles {
     /// Seconds.
-    pub p50: Option<f64>,
+    pub(crate) p50: Option<f64>,
     /// Seconds.
-    pub p99: Option<f64>,
+    pub(crate) p99: Option<f64>,
 }
 
 /// Two samples, and what happened between them.

@@ -8,21 +8,21 @@ use super::{Ring, Window};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Points {
     /// Names the process that they are of.
-    pub run: String,
+    pub(crate) run: String,
     /// The number of the last one: what to ask for more with.
-    pub last: u64,
+    pub(crate) last: u64,
     /// Seconds ago.
-    pub age: Vec<f64>,
+    pub(crate) age: Vec<f64>,
     /// MQTT messages received, a second.
-    pub messages: Vec<f64>,
+    pub(crate) messages: Vec<f64>,
     /// Rows that the database took, a second.
-    pub rows: Vec<f64>,
+    pub(crate) rows: Vec<f64>,
     /// Records waiting in the log.
-    pub pending: Vec<u64>,
+    pub(crate) pending: Vec<u64>,
     /// Seconds that all but one commit in a hundred took at most; `None` without one.
-    pub commit: Vec<Option<f64>>,
+    pub(crate) commit: Vec<Option<f64>>,
     /// The same from receipt to the database.
-    pub end_to_end: Vec<Option<f64>>,
+    pub(crate) end_to_end: Vec<Option<f64>>,
 }
 
 impl Points {

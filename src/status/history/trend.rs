@@ -9,13 +9,13 @@ use super::{Ring, Sample};
 #[expect(clippy::struct_field_names, reason = "it is their unit")]
 pub(crate) struct Space {
     /// Bytes that it takes.
-    pub used_bytes: u64,
+    pub(crate) used_bytes: u64,
     /// Bytes at which it counts as full.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
     /// Bytes that its filesystem has free.
-    pub free_bytes: u64,
+    pub(crate) free_bytes: u64,
     /// Free bytes under which it counts as full.
-    pub min_free_bytes: u64,
+    pub(crate) min_free_bytes: u64,
 }
 
 impl Space {
@@ -31,11 +31,11 @@ impl Space {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Trend {
     /// Records that come in more than go out, a second; negative if it drains.
-    pub net_records_per_second: f64,
+    pub(crate) net_records_per_second: f64,
     /// Seconds until the log is full if it goes on like this; `None` if it does not fill.
-    pub full_in: Option<f64>,
+    pub(crate) full_in: Option<f64>,
     /// Seconds until nothing waits any more; `None` if it does not drain.
-    pub drained_in: Option<f64>,
+    pub(crate) drained_in: Option<f64>,
 }
 
 /// What a change of the backlog is measured over.

@@ -107,7 +107,7 @@ pub(super) enum Retained {
 
 /// One mapping, compiled.
 #[derive(Clone, Debug)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// Unique.
     pub name: String,
     pub(super) filters: Vec<Filter>,
@@ -132,12 +132,12 @@ pub struct Mapping {
 }
 
 /// Longest silence that can be set, in seconds: a year.
-pub const SILENT_AFTER_MAX_SECS: u32 = 31_536_000;
+pub(crate) const SILENT_AFTER_MAX_SECS: u32 = 31_536_000;
 
 impl Mapping {
     /// Whether a reading of it can get the time of its arrival.
     #[must_use]
-    pub fn uses_arrival(&self) -> bool {
+    pub(crate) fn uses_arrival(&self) -> bool {
         match &self.time {
             Time::Received => true,
             Time::Payload { or_received, .. } => *or_received || self.format.is_senml(),
@@ -145,30 +145,30 @@ impl Mapping {
     }
 
     /// Its topic filters, as they are written in the file.
-    pub fn topics(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &str> {
         self.filters.iter().map(|filter| filter.text.as_str())
     }
 
     /// What it subscribes to.
-    pub fn subscriptions(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn subscriptions(&self) -> impl Iterator<Item = &str> {
         self.filters.iter().map(|filter| filter.subscription.as_str())
     }
 
     /// The table that it fills.
     #[must_use]
-    pub fn table(&self) -> &str {
+    pub(crate) fn table(&self) -> &str {
         &self.table
     }
 
     /// When a device of it counts as silent.
     #[must_use]
-    pub fn silent_after(&self) -> SilentAfter {
+    pub(crate) fn silent_after(&self) -> SilentAfter {
         self.silent_after
     }
 
     /// Whether each of its rows has a value in `column`.
     #[must_use]
-    pub fn always_fills(&self, column: &str) -> bool {
+    pub(crate) fn always_fills(&self, column: &str) -> bool {
         self.one.is_none()
             && self
                 .fields

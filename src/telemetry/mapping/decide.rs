@@ -176,7 +176,7 @@ impl Mappings {
     /// Why no mapping has taken a message, nor the built-in one if it was asked, in a sentence that names each
     /// candidate: where it would be too long what each says is shortened.
     #[must_use]
-    pub fn explain(
+    pub(crate) fn explain(
         &self,
         refusals: &[(usize, Refusal)],
         built_in: Option<&Rejection>,

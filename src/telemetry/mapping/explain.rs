@@ -23,24 +23,24 @@ const MOST_LISTED: usize = 100;
 #[derive(Debug)]
 pub struct Explanation {
     /// As the service decides.
-    pub fate: Fate,
+    pub(crate) fate: Fate,
     /// The mappings that were asked before, by name, and why they did not take it.
-    pub refused: Vec<(String, String)>,
+    pub(crate) refused: Vec<(String, String)>,
     /// What the mapping that has taken it made of it.
     pub readings: Vec<Explained>,
     /// Paths of values that nothing of the mapping looks at.
-    pub ignored: Vec<String>,
+    pub(crate) ignored: Vec<String>,
 }
 
 /// A reading, or why there is none.
 #[derive(Debug)]
 pub struct Explained {
     /// Of the element it was made of, from 0.
-    pub index: Option<usize>,
+    pub(crate) index: Option<usize>,
     /// What it is.
-    pub outcome: Result<Mapped, Rejection>,
+    pub(crate) outcome: Result<Mapped, Rejection>,
     /// The columns that have a value, and where it came from; of the device, the template that made it.
-    pub sources: Vec<(String, String)>,
+    pub(crate) sources: Vec<(String, String)>,
 }
 
 impl Mappings {

@@ -57,7 +57,7 @@ pub(super) struct Field {
 
 /// Whether a column or a table can be called so.
 #[must_use]
-pub fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_lowercase())
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -66,7 +66,7 @@ pub fn is_name(name: &str) -> bool {
 
 /// What is wrong with the name of a column, if anything is.
 #[must_use]
-pub fn name_fault(name: &str) -> Option<String> {
+pub(crate) fn name_fault(name: &str) -> Option<String> {
     if !is_name(name) {
         return Some(
             "a column is called [a-z][a-z0-9_]*, with at most 63 characters; what the device calls it is its `path`"

@@ -41,21 +41,20 @@ mod topic;
 mod tree;
 pub(super) mod value;
 
-pub use compiled::{Mapping, SILENT_AFTER_MAX_SECS};
-pub use decide::{Fate, Ignored, Mapped, Message, Refusal};
-pub use explain::{Explained, Explanation};
-pub use field::{is_name, name_fault as column_fault};
+pub(crate) use compiled::{Mapping, SILENT_AFTER_MAX_SECS};
+pub(crate) use decide::Mapped;
+pub use decide::{Fate, Message};
+pub(crate) use explain::{Explained, Explanation};
+pub(crate) use field::{is_name, name_fault as column_fault};
 pub(crate) use fill::{fill_row, fill_row_from, moved};
-pub(crate) use format::is_packed;
-pub use format::{Recognized, recognize, recognize_time};
-pub use outline::{ColumnOutline, TableOutline};
+pub(crate) use format::{is_packed, recognize, recognize_time};
+pub(crate) use outline::{ColumnOutline, TableOutline};
 pub use own::OwnTopics;
 pub(crate) use path::quoted as path_key;
-pub use set::{Mappings, Unmatched};
-pub use shape::{
-    BUILT_IN_TABLE, Cell, Column, DEVICES_TABLE, EXTRA_COLUMN, Kind, MOST_COLUMNS, MappedReading,
-    OLDER_PARTITION, READING_MAX_BYTES, SilentAfter, TableShape,
-};
+pub use set::Mappings;
+pub(crate) use set::Unmatched;
+pub(crate) use shape::{BUILT_IN_TABLE, DEVICES_TABLE, EXTRA_COLUMN, MOST_COLUMNS, OLDER_PARTITION};
+pub use shape::{Cell, Column, Kind, MappedReading, READING_MAX_BYTES, SilentAfter, TableShape};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ const MOST_WARNINGS: usize = 100;
 impl Mappings {
     /// What to subscribe to: `own` and the mappings' topics, less what another one covers.
     #[must_use]
-    pub fn subscriptions(&self, own: &[String]) -> Vec<String> {
+    pub(crate) fn subscriptions(&self, own: &[String]) -> Vec<String> {
         let mut wanted: Vec<String> = own.to_vec();
         if self.is_empty() {
             return wanted;
@@ -35,7 +35,7 @@ impl Mappings {
     /// deliver a message of such a topic once for each, and every broker does to one that is shared and
     /// one that is not. Of many some are named.
     #[must_use]
-    pub fn warnings(&self, own: &[String]) -> Vec<String> {
+    pub(crate) fn warnings(&self, own: &[String]) -> Vec<String> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -60,7 +60,7 @@ impl Mappings {
 
     /// The tables that they fill, in the order of their names.
     #[must_use]
-    pub fn outlines(&self) -> Vec<TableOutline> {
+    pub(crate) fn outlines(&self) -> Vec<TableOutline> {
         let outline = |table: &Arc<TableShape>| TableOutline {
             name: table.name.clone(),
             columns: table.columns.iter().map(|column| self.outline(&table.name, column)).collect(),
@@ -106,26 +106,26 @@ impl Mappings {
 
 /// A table that mappings fill.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableOutline {
+pub(crate) struct TableOutline {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Those that mappings fill, in the order of their names.
-    pub columns: Vec<ColumnOutline>,
+    pub(crate) columns: Vec<ColumnOutline>,
     /// Which mappings fill it, in the order of the file.
-    pub mappings: Vec<String>,
+    pub(crate) mappings: Vec<String>,
 }
 
 /// A column that mappings fill.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ColumnOutline {
+pub(crate) struct ColumnOutline {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// What it holds.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What its values are in, as the first mapping has it that says so.
-    pub unit: Option<String>,
+    pub(crate) unit: Option<String>,
     /// Which mappings fill it, in the order of the file.
-    pub mappings: Vec<String>,
+    pub(crate) mappings: Vec<String>,
 }
 
 /// What is subscribed to, each parsed once; by their levels those are found that have to do with each other.

@@ -23,7 +23,7 @@ impl OwnTopics {
 
     /// Whether `topic` is one of them.
     #[must_use]
-    pub fn contain(&self, topic: &str) -> bool {
+    pub(crate) fn contain(&self, topic: &str) -> bool {
         !self.0.find(topic).is_empty()
     }
 }

@@ -20,7 +20,7 @@ const MOST_MAPPINGS: usize = 1_000;
 
 /// What becomes of a message that no mapping takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unmatched {
+pub(crate) enum Unmatched {
     /// It is kept, with the reason.
     #[default]
     DeadLetter,
@@ -32,14 +32,14 @@ pub enum Unmatched {
 #[derive(Clone, Debug, Default)]
 pub struct Mappings {
     /// In the order of the file.
-    pub list: Vec<Mapping>,
+    pub(crate) list: Vec<Mapping>,
     pub(super) dispatch: Dispatch,
     /// Of each mapping, its table.
     pub(super) tables: Vec<Arc<TableShape>>,
     /// Whether the built-in shape is taken, last, of what `MQTT_TOPIC` brings.
-    pub takes_built_in: bool,
+    pub(crate) takes_built_in: bool,
     /// What becomes of a message that no mapping takes.
-    pub unmatched: Unmatched,
+    pub(crate) unmatched: Unmatched,
 }
 
 impl PartialEq for Mappings {
@@ -161,13 +161,13 @@ impl Mappings {
 
     /// Whether there are none, so that everything is as if there were no such thing.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Whether a reading of one of them can get the time of its arrival.
     #[must_use]
-    pub fn use_arrival(&self) -> bool {
+    pub(crate) fn use_arrival(&self) -> bool {
         self.list.iter().any(Mapping::uses_arrival)
     }
 
@@ -181,7 +181,7 @@ impl Mappings {
     }
 
     /// The mappings that fill `table`.
-    pub fn filling<'m>(&'m self, table: &'m str) -> impl Iterator<Item = &'m Mapping> {
+    pub(crate) fn filling<'m>(&'m self, table: &'m str) -> impl Iterator<Item = &'m Mapping> {
         self.list.iter().filter(move |mapping| mapping.table == table)
     }
 }

@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::base::time::Timestamp;
 
 /// The table that mappings fill unless they name another.
-pub const BUILT_IN_TABLE: &str = "telemetry";
+pub(crate) const BUILT_IN_TABLE: &str = "telemetry";
 
 /// The table of the names of devices, beside it: no mapping fills it.
 pub const DEVICES_TABLE: &str = "telemetry_devices";
@@ -16,10 +16,10 @@ pub const DEVICES_TABLE: &str = "telemetry_devices";
 pub const OLDER_PARTITION: &str = "telemetry_older";
 
 /// The column of what no other column takes.
-pub const EXTRA_COLUMN: &str = "extra";
+pub(crate) const EXTRA_COLUMN: &str = "extra";
 
 /// Most columns of a table, beside the service's own.
-pub const MOST_COLUMNS: usize = 200;
+pub(crate) const MOST_COLUMNS: usize = 200;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +39,7 @@ pub enum Kind {
 impl Kind {
     /// Its name in a mapping.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Float => "float",
             Self::Int => "int",
@@ -51,7 +51,7 @@ impl Kind {
 
     /// Its name in PostgreSQL, as `information_schema` has it.
     #[must_use]
-    pub fn sql(self) -> &'static str {
+    pub(crate) fn sql(self) -> &'static str {
         match self {
             Self::Float => "double precision",
             Self::Int => "bigint",

@@ -12,7 +12,7 @@ impl MappedReading {
     /// The opposite of its JSON; `None` if this is none. What is a float or an integer is told by how it is
     /// written.
     #[must_use]
-    pub fn from_json(text: &[u8]) -> Option<Self> {
+    pub(crate) fn from_json(text: &[u8]) -> Option<Self> {
         let Value::Object(mut object) = serde_json::from_slice(text).ok()? else { return None };
         let text = |value: Option<Value>| match value {
             Some(Value::String(text)) => Some(text),

@@ -296,7 +296,7 @@ fn what_a_mapping_leaves_alone_is_ignored() {
     // Each of its copies would get a time of its own.
     assert!(matches!(
         retained("zigbee2mqtt/a", r#"{"battery":1}"#),
-        Fate::Ignored(_, super::Ignored::RetainedWithoutTime)
+        Fate::Ignored(_, super::decide::Ignored::RetainedWithoutTime)
     ));
     let timed = r#"{"battery":1,"last_seen":"2025-10-05T12:34:56Z"}"#;
     assert!(matches!(retained("zigbee2mqtt/a", timed), Fate::Taken(0)));

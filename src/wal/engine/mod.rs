@@ -1,6 +1,6 @@
 //! The two implementations of the traits in [`contract`](super::contract), and what both have to do.
 
 pub mod memory;
-pub mod sled;
+pub(crate) mod sled;
 #[cfg(test)]
 mod suite;

@@ -96,7 +96,7 @@ fn weight(record: &Record) -> usize {
 
 /// Whether a record would not fit into a frame by itself: its columns are named in it.
 #[must_use]
-pub fn is_too_long(record: &Record) -> bool {
+pub(crate) fn is_too_long(record: &Record) -> bool {
     // What is as short as this fits however badly it shrinks.
     let names =
         |row: &MappedReading| row.values().map(|(column, _)| column.name.len() + 8).sum::<usize>();

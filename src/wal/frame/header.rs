@@ -6,10 +6,10 @@ use crate::wal::body::VERSION;
 use crate::wal::offset::Offset;
 
 /// Longest frame, in bytes.
-pub const MAX_FRAME_BYTES: usize = 7_000;
+pub(crate) const MAX_FRAME_BYTES: usize = 7_000;
 
 /// The first bytes of every frame.
-pub const MAGIC: [u8; 4] = [0xB7, b'W', b'A', b'L'];
+pub(crate) const MAGIC: [u8; 4] = [0xB7, b'W', b'A', b'L'];
 
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 52;
@@ -97,7 +97,7 @@ pub fn check(bytes: &[u8]) -> Result<Header, FrameError> {
 ///
 /// # Errors
 /// If there is no intact frame.
-pub fn envelope(bytes: &[u8]) -> Result<Header, FrameError> {
+pub(crate) fn envelope(bytes: &[u8]) -> Result<Header, FrameError> {
     if bytes.len() < HEADER_BYTES || bytes[..4] != MAGIC {
         return Err(FrameError::NotAFrame);
     }

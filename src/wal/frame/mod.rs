@@ -29,10 +29,12 @@ mod encode;
 mod header;
 
 pub use decode::{Block, decode};
+pub use encode::encode;
+pub(crate) use encode::is_too_long;
 pub(super) use encode::{MOST_RECORDS, encode_with_receipts};
-pub use encode::{encode, is_too_long};
 pub(super) use header::claim;
-pub use header::{FrameError, HEADER_BYTES, Header, MAGIC, MAX_FRAME_BYTES, check, envelope};
+pub use header::{FrameError, HEADER_BYTES, check};
+pub(crate) use header::{Header, MAGIC, MAX_FRAME_BYTES, envelope};
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why there is nothing to look at.
 #[derive(Debug, thiserror::Error)]
-pub enum InspectError {
+pub(crate) enum InspectError {
     /// There is no such directory.
     #[error("{}: there is no such directory", .0.display())]
     Missing(PathBuf),

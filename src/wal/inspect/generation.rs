@@ -35,7 +35,7 @@ impl Part {
 
 /// How much is to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// What is not flushed; of a generation that belongs to no log everything.
     Pending,
     /// What can be read at all.
@@ -43,7 +43,7 @@ pub enum Scope {
 }
 
 /// One generation, looked into.
-pub struct ExaminedGeneration {
+pub(crate) struct ExaminedGeneration {
     pub(super) first: Offset,
     dir: PathBuf,
     pub(super) file_is_missing: bool,
@@ -116,49 +116,49 @@ impl ExaminedGeneration {
 
     /// The name of its directory.
     #[must_use]
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         generation_id(self.first)
     }
 
     /// The file with its blocks.
     #[must_use]
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.dir.join(DATA_FILE)
     }
 
     /// Offset of its first record.
     #[must_use]
-    pub fn first(&self) -> Offset {
+    pub(crate) fn first(&self) -> Offset {
         self.first
     }
 
     /// One past its last record.
     #[must_use]
-    pub fn end(&self) -> Offset {
+    pub(crate) fn end(&self) -> Offset {
         self.findings.end
     }
 
     /// Every record below is flushed, as far as is known here.
     #[must_use]
-    pub fn flushed(&self) -> Offset {
+    pub(crate) fn flushed(&self) -> Offset {
         self.findings.flushed
     }
 
     /// Bytes on disk.
     #[must_use]
-    pub fn disk_bytes(&self) -> u64 {
+    pub(crate) fn disk_bytes(&self) -> u64 {
         self.disk_bytes
     }
 
     /// Whether it is known what of it is flushed.
     #[must_use]
-    pub fn belongs_to_log(&self) -> bool {
+    pub(crate) fn belongs_to_log(&self) -> bool {
         self.belongs_to_log
     }
 
     /// Offset at which `scope` begins.
     #[must_use]
-    pub fn from(&self, scope: Scope) -> Offset {
+    pub(crate) fn from(&self, scope: Scope) -> Offset {
         match scope {
             Scope::Pending if self.belongs_to_log => self.first.max(self.findings.flushed),
             _ => self.first,
@@ -167,26 +167,26 @@ impl ExaminedGeneration {
 
     /// Records in `scope` that can be read, and the bytes of their blocks.
     #[must_use]
-    pub fn records(&self, scope: Scope) -> (u64, u64) {
+    pub(crate) fn records(&self, scope: Scope) -> (u64, u64) {
         let from = self.from(scope);
         (self.blocks.frames.records(from), self.blocks.frames.block_bytes(from))
     }
 
     /// Committed and not flushed, but not to be read.
     #[must_use]
-    pub fn missing(&self) -> &[OffsetRange] {
+    pub(crate) fn missing(&self) -> &[OffsetRange] {
         &self.findings.lost
     }
 
     /// Versions of its blocks that only a newer version of this program can read.
     #[must_use]
-    pub fn newer_versions(&self) -> Vec<u16> {
+    pub(crate) fn newer_versions(&self) -> Vec<u16> {
         self.newer.keys().copied().collect()
     }
 
     /// The blocks with offset `from` and those behind it, or their offsets where they cannot be
     /// read; each offset once.
-    pub fn blocks(
+    pub(crate) fn blocks(
         &self,
         from: Offset,
     ) -> impl Iterator<Item = (OffsetRange, Option<Block>)> + use<'_> {
@@ -196,7 +196,7 @@ impl ExaminedGeneration {
 
     /// Bytes of the file that stand for one of the blocks from `from` on.
     #[must_use]
-    pub fn bytes_a_block(&self, from: Offset) -> u64 {
+    pub(crate) fn bytes_a_block(&self, from: Offset) -> u64 {
         let blocks = self.blocks.frames.from(from).len() as u64;
         fs::metadata(self.file()).map_or(0, |file| file.len()).checked_div(blocks).unwrap_or(0)
     }

@@ -21,15 +21,14 @@ mod error;
 mod generation;
 mod verify;
 
-pub use error::InspectError;
-pub use generation::{ExaminedGeneration, Scope};
-pub use verify::{Finding, Meaning};
+pub(crate) use error::InspectError;
+pub(crate) use generation::{ExaminedGeneration, Scope};
 
 use error::cannot_read;
 use generation::{Part, report_of};
 
 /// A log, or generations that belong to none. No service can start on the log while this is held.
-pub struct Inspection {
+pub(crate) struct Inspection {
     dir: PathBuf,
     parts: Vec<Part>,
     /// The one that is asked for.
@@ -45,7 +44,7 @@ impl Inspection {
     ///
     /// # Errors
     /// If it is none of these, or in use.
-    pub fn open(dir: &Path) -> Result<Self, InspectError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, InspectError> {
         let found = dir.canonicalize().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => InspectError::Missing(dir.to_owned()),
             _ => cannot_read(dir)(error),
@@ -101,20 +100,20 @@ impl Inspection {
 
     /// The directory, with all links followed.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// How far the log has written down that it is; `None` for generations that belong to none, of
     /// which it is not known what is flushed.
     #[must_use]
-    pub fn positions(&self) -> Option<Positions> {
+    pub(crate) fn positions(&self) -> Option<Positions> {
         self.belongs_to_log.then(|| self.written.unwrap_or_default())
     }
 
     /// Bytes that [`Self::generations`] reads once.
     #[must_use]
-    pub fn file_bytes(&self) -> u64 {
+    pub(crate) fn file_bytes(&self) -> u64 {
         self.wanted().map(Part::file_bytes).sum()
     }
 
@@ -126,7 +125,7 @@ impl Inspection {
     ///
     /// # Errors
     /// If the disk does not say.
-    pub fn quarantined(&self) -> Result<Vec<Quarantined>, InspectError> {
+    pub(crate) fn quarantined(&self) -> Result<Vec<Quarantined>, InspectError> {
         set_aside(&self.dir)
     }
 
@@ -135,7 +134,7 @@ impl Inspection {
     ///
     /// # Errors
     /// If the newest cannot be read, which says how far the log is flushed.
-    pub fn generations<'i>(
+    pub(crate) fn generations<'i>(
         &'i self,
         from: Offset,
         progress: &'i dyn Fn(u64),

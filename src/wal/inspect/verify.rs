@@ -18,7 +18,7 @@ use crate::wal::raw::PAGE_BYTES;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// The file with the blocks is gone.
     MissingFile,
     /// The disk does not give a page back.
@@ -61,7 +61,7 @@ pub enum Finding {
 
 /// What a damaged block means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// Readings are gone.
     Lost,
     /// The same block is intact elsewhere in the file.
@@ -77,14 +77,14 @@ pub enum Meaning {
 impl Finding {
     /// Whether something is wrong.
     #[must_use]
-    pub fn is_wrong(&self) -> bool {
+    pub(crate) fn is_wrong(&self) -> bool {
         !matches!(self, Self::Block { meaning: Meaning::CutOff, .. })
     }
 }
 
 impl ExaminedGeneration {
     /// Reads and decodes every block. `progress` is called after each.
-    pub fn verify(&self, mut progress: impl FnMut()) -> Vec<Finding> {
+    pub(crate) fn verify(&self, mut progress: impl FnMut()) -> Vec<Finding> {
         let mut found = Vec::new();
         if self.file_is_missing {
             found.push(Finding::MissingFile);

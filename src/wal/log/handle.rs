@@ -40,7 +40,7 @@ impl Log {
 
     /// Whether a commit has failed.
     #[must_use]
-    pub fn is_poisoned(&self) -> bool {
+    pub(crate) fn is_poisoned(&self) -> bool {
         self.shared.poisoned.load(Ordering::Acquire)
     }
 

@@ -11,12 +11,12 @@ use crate::telemetry::validate::TimeOfDay;
 
 /// A moment on the monotonic clock of the log, in milliseconds; negative before that clock began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Heard(i64);
+pub(crate) struct Heard(i64);
 
 impl Heard {
     /// At this time of the monotonic clock.
     #[must_use]
-    pub fn at(monotonic: Duration) -> Self {
+    pub(crate) fn at(monotonic: Duration) -> Self {
         Self(i64::try_from(monotonic.as_millis()).unwrap_or(i64::MAX))
     }
 
@@ -31,7 +31,7 @@ impl Heard {
 
     /// How long ago that was, at this time of the monotonic clock.
     #[must_use]
-    pub fn age(self, monotonic: Duration) -> Duration {
+    pub(crate) fn age(self, monotonic: Duration) -> Duration {
         let Self(now) = Self::at(monotonic);
         Duration::from_millis(u64::try_from(now.saturating_sub(self.0)).unwrap_or(0))
     }

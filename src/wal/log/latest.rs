@@ -26,20 +26,20 @@ const DEVICE_BYTES: usize = 176;
 
 /// The newest reading of a device.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Last {
+pub(crate) struct Last {
     /// When the device measured.
-    pub timestamp: Timestamp,
+    pub(crate) timestamp: Timestamp,
     /// What it measured.
-    pub values: LastValues,
+    pub(crate) values: LastValues,
     /// When it was last heard of, by whatever reading.
-    pub heard: Heard,
+    pub(crate) heard: Heard,
     /// For how long it may be silent, by the last reading of which that is known.
-    pub silent_after: SilentAfter,
+    pub(crate) silent_after: SilentAfter,
 }
 
 /// What the newest reading of a device has beside device and time.
 #[derive(Clone, Debug, PartialEq)]
-pub enum LastValues {
+pub(crate) enum LastValues {
     /// The fields of the built-in shape.
     Fields(Values),
     /// The columns of a mapping, by index.
@@ -111,7 +111,7 @@ fn union_of(
 }
 
 /// The last value of each device of each table.
-pub struct Latest {
+pub(crate) struct Latest {
     parts: Vec<Mutex<Part>>,
     has_evicted: AtomicBool,
 }
@@ -224,7 +224,7 @@ impl Latest {
 
     /// The last value of a device.
     #[must_use]
-    pub fn get(&self, table: &str, device_id: &str) -> Option<Last> {
+    pub(crate) fn get(&self, table: &str, device_id: &str) -> Option<Last> {
         let part = lock(self.part(device_id));
         let table = part.tables.iter().find(|known| *known.name == *table)?;
         table.devices.peek(device_id).cloned()
@@ -232,7 +232,7 @@ impl Latest {
 
     /// The devices of `table` that match, each with the time of its last value, in no order.
     #[must_use]
-    pub fn devices(
+    pub(crate) fn devices(
         &self,
         table: &str,
         matches: impl Fn(&str, &Last) -> bool,
@@ -252,7 +252,7 @@ impl Latest {
 
     /// How many devices match, of all tables, by the name of the table and the last value.
     #[must_use]
-    pub fn count(&self, matches: impl Fn(&str, &Last) -> bool) -> u64 {
+    pub(crate) fn count(&self, matches: impl Fn(&str, &Last) -> bool) -> u64 {
         let of_table = |table: &Table| {
             table.devices.iter().filter(|(_, last)| matches(&table.name, last)).count() as u64
         };
@@ -262,7 +262,7 @@ impl Latest {
 
     /// Whether a device had to go.
     #[must_use]
-    pub fn has_evicted(&self) -> bool {
+    pub(crate) fn has_evicted(&self) -> bool {
         self.has_evicted.load(Ordering::Relaxed)
     }
 }

@@ -47,14 +47,16 @@ mod stats;
 mod stretches;
 mod writer;
 
-pub use batch::Batch;
-pub use handle::{Log, Rewound};
-pub use heard::Heard;
-pub use latest::{Last, LastValues, Latest};
-pub use open::{open, open_with_receipts};
-pub use outline::Piece;
+pub(crate) use batch::Batch;
+pub use handle::Log;
+pub(crate) use handle::Rewound;
+#[cfg(test)]
+pub(crate) use heard::Heard;
+pub(crate) use latest::{Last, LastValues, Latest};
+pub(crate) use open::open;
+pub use open::open_with_receipts;
+pub(crate) use outline::Piece;
 pub use receipts::LeftReceipts;
 pub use state::{Limits, Room};
-pub use stats::{GenerationStats, Stats};
-pub use stretches::Gone;
+pub(crate) use stats::GenerationStats;
 pub use writer::Writer;

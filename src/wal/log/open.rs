@@ -40,7 +40,7 @@ const _: () = assert!(MOST_RECORDS as u64 <= RECORDS_A_BYTE * HEADER_BYTES as u6
 /// # Errors
 /// If the storage cannot be used at all, or the disk does not read what has to be known: the next process takes
 /// for lost what it does not read either of a generation. Damage is no such reason.
-pub fn open(
+pub(crate) fn open(
     storage: Box<dyn Storage>,
     clock: Arc<dyn Clock>,
     limits: Limits,

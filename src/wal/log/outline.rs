@@ -18,13 +18,13 @@ const STEP: u64 = 1_024;
 
 /// A part of the log to be read as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The offset of its first record.
-    pub first: Offset,
+    pub(crate) first: Offset,
     /// One past that of its last.
-    pub end: Offset,
+    pub(crate) end: Offset,
     /// The earliest and the latest time in it, if they are known.
-    pub times: Option<(Timestamp, Timestamp)>,
+    pub(crate) times: Option<(Timestamp, Timestamp)>,
 }
 
 impl From<Stretch> for Piece {
@@ -37,7 +37,7 @@ impl Log {
     /// The committed log from `from` on in pieces: first those of which something is known, the one with the
     /// latest time at the head, then the others, the one received last at the head.
     #[must_use]
-    pub fn pieces(&self, from: Offset) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, from: Offset) -> Vec<Piece> {
         let committed = *self.shared.committed.borrow();
         let (known_from, chunks) = lock(&self.shared.stretches).beyond(from);
         let known = chunks.iter().flat_map(|chunk| chunk.iter().copied().map(Piece::from));
@@ -58,13 +58,13 @@ impl Log {
 
     /// The last value of each device, as far as it was committed by this process or found again.
     #[must_use]
-    pub fn latest(&self) -> &Latest {
+    pub(crate) fn latest(&self) -> &Latest {
         &self.shared.latest
     }
 
     /// Keeps a row that was found in a table as the last value of its device, if that has none as new. The
     /// device was heard of then, as far as is known.
-    pub fn offer_stored(
+    pub(crate) fn offer_stored(
         &self,
         table: &str,
         device_id: &str,
@@ -77,7 +77,7 @@ impl Log {
 
     /// The clock by which devices are heard of.
     #[must_use]
-    pub fn monotonic(&self) -> Duration {
+    pub(crate) fn monotonic(&self) -> Duration {
         self.shared.clock.monotonic()
     }
 
@@ -91,7 +91,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn look_back(&self) -> Result<bool, WalError> {
+    pub(crate) fn look_back(&self) -> Result<bool, WalError> {
         let retained = self.retained();
         let end = lock(&self.shared.stretches).known_from();
         if end <= retained {
@@ -112,7 +112,7 @@ impl Log {
 
     /// What is known of readings that were in the log and are not any more.
     #[must_use]
-    pub fn gone(&self) -> Gone {
+    pub(crate) fn gone(&self) -> Gone {
         lock(&self.shared.stretches).gone()
     }
 }

@@ -36,7 +36,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn last_flushed(&self, most: u64) -> Result<Batch, WalError> {
+    pub(crate) fn last_flushed(&self, most: u64) -> Result<Batch, WalError> {
         let flushed = self.flushed();
         let from = flushed.saturating_sub(most).max(self.retained());
         self.read(from, flushed)

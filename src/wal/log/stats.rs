@@ -12,39 +12,39 @@ use crate::wal::offset::Offset;
 
 /// One generation, as `/admin/wal` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct GenerationStats {
+pub(crate) struct GenerationStats {
     /// The name of its directory.
-    pub id: String,
+    pub(crate) id: String,
     /// Offset of its first record.
-    pub first_offset: Offset,
+    pub(crate) first_offset: Offset,
     /// Records in it that are not flushed.
-    pub pending_records: u64,
+    pub(crate) pending_records: u64,
     /// Bytes on disk.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
 }
 
 /// The log's state at one moment.
 #[derive(Clone, Debug)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// The offset that the next record gets.
-    pub next_offset: Offset,
+    pub(crate) next_offset: Offset,
     /// Every record below is in PostgreSQL or in the dead-letter store.
-    pub flushed_offset: Offset,
+    pub(crate) flushed_offset: Offset,
     /// Committed and not flushed, less what was lost.
-    pub pending_records: u64,
+    pub(crate) pending_records: u64,
     /// What the blocks of the pending records come to, in proportion where a generation is flushed
     /// in part.
-    pub pending_bytes: u64,
+    pub(crate) pending_bytes: u64,
     /// Bytes on disk of all generations, those in quarantine included.
-    pub disk_bytes: u64,
+    pub(crate) disk_bytes: u64,
     /// The generations, oldest first.
-    pub generations: Vec<GenerationStats>,
+    pub(crate) generations: Vec<GenerationStats>,
 }
 
 impl Log {
     /// The log's state now.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         let state = lock(&self.shared.state);
         let committed = *self.shared.committed.borrow();
         let mut whole = Stats {
@@ -79,7 +79,7 @@ impl Log {
     /// How long the oldest pending record has waited, in seconds; 0 if none is pending. Never
     /// blocks; behind by a second or two for what is no longer in memory.
     #[must_use]
-    pub fn oldest_pending_seconds(&self) -> f64 {
+    pub(crate) fn oldest_pending_seconds(&self) -> f64 {
         let mut state = lock(&self.shared.state);
         let flushed = state.flushed;
         if flushed >= *self.shared.committed.borrow() {
@@ -94,7 +94,7 @@ impl Log {
     /// How long ago the records of `batch` were received, in seconds, each with the number of records that
     /// came together; right whatever was done to the time of day.
     #[must_use]
-    pub fn ages(&self, batch: &Batch) -> Vec<(f64, usize)> {
+    pub(crate) fn ages(&self, batch: &Batch) -> Vec<(f64, usize)> {
         let mut state = lock(&self.shared.state);
         let now = Now::of(&*self.shared.clock);
         let age = |(offset, at, records)| (state.ages.seconds(offset, at, now), records);
@@ -133,7 +133,7 @@ impl Log {
 
     /// How much it may take.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.shared.limits
     }
 

@@ -16,15 +16,15 @@ use crate::wal::offset::Offset;
 
 /// A run of consecutive records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub(crate) struct Stretch {
     /// The offset of its first record.
-    pub first: Offset,
+    pub(crate) first: Offset,
     /// One past that of its last.
-    pub end: Offset,
+    pub(crate) end: Offset,
     /// The earliest time that a device has given.
-    pub oldest: Timestamp,
+    pub(crate) oldest: Timestamp,
     /// The latest.
-    pub newest: Timestamp,
+    pub(crate) newest: Timestamp,
 }
 
 impl Stretch {
@@ -54,11 +54,11 @@ impl Stretch {
 
 /// Of what is no longer in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gone {
+pub(crate) struct Gone {
     /// The latest time of a reading that this process has seen, and trimmed.
-    pub newest: Option<Timestamp>,
+    pub(crate) newest: Option<Timestamp>,
     /// Of what is gone from below this offset, nothing is known.
-    pub unknown_below: Offset,
+    pub(crate) unknown_below: Offset,
 }
 
 /// Records of a stretch, as long as there are few of them.

@@ -197,7 +197,7 @@ impl Writer {
     }
 
     /// Forgets what was appended and not committed.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.has_mapped = false;
         self.readings.clear();
         self.receipts.clear();

@@ -23,5 +23,5 @@ mod unpack;
 pub(super) use document::{Document, Fault};
 pub(super) use kind::{Format, MANY};
 pub(super) use read::read;
-pub use recognize::{Recognized, recognize, recognize_time};
+pub(crate) use recognize::{recognize, recognize_time};
 pub(crate) use unpack::is_packed;

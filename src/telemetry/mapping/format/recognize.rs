@@ -11,18 +11,18 @@ use crate::base::time::Timestamp;
 
 /// A message whose format is none that was declared.
 #[derive(Debug)]
-pub struct Recognized {
+pub(crate) struct Recognized {
     /// As `format` names it.
-    pub format: &'static str,
+    pub(crate) format: &'static str,
     /// What is in it; lines, rows and records are the elements of an array.
-    pub value: Value,
+    pub(crate) value: Value,
     /// What the cells of CSV are to be called, and what stands between them.
-    pub csv: Option<(Vec<String>, char)>,
+    pub(crate) csv: Option<(Vec<String>, char)>,
 }
 
 /// Recognizes a message; `None` for one of no format, or without a word.
 #[must_use]
-pub fn recognize(payload: &[u8], received_at: Timestamp) -> Option<Recognized> {
+pub(crate) fn recognize(payload: &[u8], received_at: Timestamp) -> Option<Recognized> {
     let unpacked = unpack(payload).ok()?;
     let bytes = unpacked.as_deref().unwrap_or(payload);
     let Ok(text) = std::str::from_utf8(bytes) else { return binary(bytes) };
@@ -117,7 +117,7 @@ const AHEAD_MICROS: i64 = 86_400_000_000;
 
 /// How `value` would be written as a time, in the words of `time`; `None` if it is none of our days.
 #[must_use]
-pub fn recognize_time(value: &Value, now: Timestamp) -> Option<&'static str> {
+pub(crate) fn recognize_time(value: &Value, now: Timestamp) -> Option<&'static str> {
     let text = value.to_string();
     let raw = Raw::of_json(&text);
     let since = |unit| time::Format::Since(unit);

@@ -115,6 +115,7 @@ impl Contents {
         self.read_errors.insert(first, times);
     }
 
+    #[cfg(test)]
     pub(super) fn mend_reads(&mut self) {
         self.read_errors.clear();
     }

@@ -51,7 +51,8 @@ impl MemoryStorage {
     }
 
     /// Makes the next generation fail to be made, when its name is there already.
-    pub fn fail_next_create(&self) {
+    #[cfg(test)]
+    pub(in crate::wal) fn fail_next_create(&self) {
         lock(&self.faults).fail_next_create = true;
     }
 
@@ -77,7 +78,8 @@ impl MemoryStorage {
     }
 
     /// Cuts the power so that everything is gone that no completed sync covers.
-    pub fn cut_power_dropping_all(&self) {
+    #[cfg(test)]
+    pub(in crate::wal) fn cut_power_dropping_all(&self) {
         self.cut_power_with(&mut || Fate::Dropped);
     }
 
@@ -151,7 +153,8 @@ impl MemoryStorage {
     }
 
     /// Makes all reads work again.
-    pub fn mend_reads(&self) {
+    #[cfg(test)]
+    pub(in crate::wal) fn mend_reads(&self) {
         for generation in lock(&self.disk).generations.values() {
             generation.contents().mend_reads();
         }
