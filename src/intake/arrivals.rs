@@ -8,7 +8,7 @@
 //! broke: with the same packet id, and marked as a repeat. Its [`Receipt`], in memory or in the log, says
 //! which time it had, and the table's key then sees the same row. Its content must be the same, too: a
 //! packet id is used again for other messages. Only the newest receipt of a packet id counts, none behind
-//! which [`MOST_RECEIPTS`] messages have come, and none after the broker has begun a session anew, whose
+//! which [`MOST_BETWEEN`] messages have come, and none after the broker has begun a session anew, whose
 //! repeats are its own. That the broker has heard an acknowledgement is no reason to forget the receipt: one
 //! that is restored to an earlier state has not.
 //!
@@ -20,7 +20,13 @@ use sha2::{Digest, Sha256};
 
 use super::queue::{Delivery, Packet};
 use crate::base::time::Timestamp;
-use crate::wal::{LeftReceipts, MOST_RECEIPTS, NO_PACKET, Receipt};
+use crate::wal::{LeftReceipts, NO_PACKET, Receipt};
+
+/// A receipt counts until so many messages have come after it: half of the packet ids that MQTT has. A broker
+/// counts them through and begins again. The message of an id that it has used long ago was acknowledged; what it
+/// delivers again by that id is the next one, of which the first delivery was lost with its connection, and a
+/// value that stays the same makes the two equal. More than half of them no broker has under way.
+const MOST_BETWEEN: usize = 1 << 15;
 
 /// Times that are further ahead of the clock were given by one that was wrong. Microseconds.
 const LEAP: i64 = 60 * 60 * 1_000_000;
@@ -93,7 +99,7 @@ impl Arrivals {
             self.receipts.clear();
         }
         let known = self.receipts.get(&id).filter(|_| is_again);
-        let meant = known.filter(|(_, at)| self.came - at < MOST_RECEIPTS);
+        let meant = known.filter(|(_, at)| self.came - at < MOST_BETWEEN);
         if let Some((receipt, _)) = meant {
             return Some(*receipt);
         }
@@ -239,7 +245,7 @@ mod tests {
         for id in 2..=LAST {
             left.push(take(&mut arrivals, &delivery(packet(id, false), "21", i64::from(id)), 1).1);
         }
-        let half = u16::try_from(MOST_RECEIPTS).unwrap();
+        let half = u16::try_from(MOST_BETWEEN).unwrap();
         let after = |left: &[Receipt]| {
             Arrivals::after(LeftReceipts { receipts: left.to_vec(), newest: Some(at(LAST.into())) })
         };

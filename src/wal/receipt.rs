@@ -7,12 +7,9 @@
 
 use crate::base::time::Timestamp;
 
-/// So many receipts are found again after a crash, and none counts behind which so many messages have come:
-/// half of the packet ids that MQTT has. A broker counts them through and begins again. The message of
-/// an id that it has used long ago was acknowledged; what it delivers again by that id is the next one, of
-/// which the first delivery was lost with its connection, and a value that stays the same makes the two
-/// equal. More than half of them no broker has under way.
-pub(crate) const MOST_RECEIPTS: usize = 1 << 15;
+/// So many receipts are found again after a crash. MQTT has no more packet ids, so a broker can wait for
+/// no more acknowledgements.
+pub(crate) const MOST_RECEIPTS: usize = u16::MAX as usize;
 
 /// The packet id of what came without one, with QoS 0: it does not come again, and its receipt only says
 /// which times were given.

@@ -53,7 +53,7 @@ pub use own::OwnTopics;
 pub(crate) use path::quoted as path_key;
 pub use set::Mappings;
 pub(crate) use set::Unmatched;
-pub(crate) use shape::{BUILT_IN_TABLE, DEVICES_TABLE, EXTRA_COLUMN, MOST_COLUMNS, OLDER_PARTITION};
+pub(crate) use shape::{BUILT_IN_TABLE, DEVICES_TABLE, EXTRA_COLUMN, OLDER_PARTITION};
 pub use shape::{Cell, Column, Kind, MappedReading, READING_MAX_BYTES, SilentAfter, TableShape};
 
 #[cfg(test)]

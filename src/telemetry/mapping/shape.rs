@@ -10,10 +10,10 @@ use crate::base::time::Timestamp;
 pub(crate) const BUILT_IN_TABLE: &str = "telemetry";
 
 /// The table of the names of devices, beside it: no mapping fills it.
-pub const DEVICES_TABLE: &str = "telemetry_devices";
+pub(crate) const DEVICES_TABLE: &str = "telemetry_devices";
 
 /// Its partition of what is older than all others: no mapping fills it.
-pub const OLDER_PARTITION: &str = "telemetry_older";
+pub(crate) const OLDER_PARTITION: &str = "telemetry_older";
 
 /// The column of what no other column takes.
 pub(crate) const EXTRA_COLUMN: &str = "extra";

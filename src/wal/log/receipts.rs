@@ -16,9 +16,9 @@ use crate::wal::frame::Block;
 use crate::wal::offset::Offset;
 use crate::wal::receipt::{MOST_RECEIPTS, Receipt};
 
-/// No further back than so many records, whatever they are: 32 a receipt. Bounds how long a log takes to
+/// No further back than so many records, whatever they are: 16 a receipt. Bounds how long a log takes to
 /// open, and how much is kept of one that other records fill.
-const MOST_RECORDS_BACK: u64 = 32 * MOST_RECEIPTS as u64;
+const MOST_RECORDS_BACK: u64 = 16 * MOST_RECEIPTS as u64;
 
 /// A message with many readings gets as many times, a microsecond apart; within this span.
 const SPAN_MICROS: i64 = 1_000_000;
@@ -243,9 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_counts() {
+    fn no_more_is_kept_than_there_are_packet_ids() {
         let mut places = Places::default();
-        let many = vec![receipt(1, 0); 15_000];
+        let many = vec![receipt(1, 0); 30_000];
         for first in [100, 200, 300] {
             places.add(first, &many);
         }

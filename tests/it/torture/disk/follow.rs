@@ -61,6 +61,9 @@ impl<'d> Reader<'d> {
         match call.name.as_str() {
             "openat" => self.open(call),
             "mkdir" => self.make(call, &call.path(0, Path::new("")), true),
+            // The calls of machines that have no other.
+            "mkdirat" => self.make(call, &call.path_at(1), true),
+            "renameat" | "renameat2" => self.rename(call, &call.path_at(1), &call.path_at(3)),
             "rename" => {
                 let (from, to) = (call.path(0, Path::new("")), call.path(1, Path::new("")));
                 self.rename(call, &from, &to);
