@@ -68,6 +68,7 @@ pub(super) fn windows(
 
 /// Whether a device of which so few rows were found in the first window has too few for a page in the second.
 pub(super) fn is_sparse(found: usize, wanted: usize) -> bool {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is small")]
     const TIMES: usize = (DAYS[1] / DAYS[0]) as usize;
     found * TIMES < wanted
 }
