@@ -93,8 +93,12 @@ pub trait Storage: Send + Sync + 'static {
     /// opens it with [`Unreadable::IsLost`].
     fn mark_unreadable(&self, first: Offset);
 
-    /// Whether [`Self::mark_unreadable`] was called for `first`.
+    /// Whether [`Self::mark_unreadable`] was called for `first`, and [`Self::unmark_unreadable`] was not since.
     fn is_marked_unreadable(&self, first: Offset) -> bool;
+
+    /// Takes the mark of [`Self::mark_unreadable`] back, because all of the generation `first` was read. While it
+    /// stays for want of a disk that writes, an error to come is loss at once.
+    fn unmark_unreadable(&self, first: Offset);
 }
 
 /// A generation as it is read, whether it is still written to or not.
@@ -186,6 +190,8 @@ pub struct Sealed {
     pub(crate) block_bytes: u64,
     /// Committed and not flushed, but gone, or not to be read by this version.
     pub lost: Vec<OffsetRange>,
+    /// Whether the disk read all of it.
+    pub(crate) is_read_whole: bool,
     /// The newest version of its blocks that this one does not know, if there are such.
     pub(crate) unknown_version: Option<u16>,
 }

@@ -31,6 +31,7 @@ pub(super) struct Survey {
     flushed: Offset,
     committed: Offset,
     unknown_version: Option<u16>,
+    is_read_whole: bool,
     frames: Vec<FrameRef>,
 }
 
@@ -48,6 +49,8 @@ pub(super) struct Findings {
     pub(super) cut_off: Vec<OffsetRange>,
     /// As [`Sealed::unknown_version`].
     pub(super) unknown_version: Option<u16>,
+    /// As [`Sealed::is_read_whole`].
+    pub(super) is_read_whole: bool,
 }
 
 impl Survey {
@@ -59,6 +62,7 @@ impl Survey {
             flushed: bounds.flushed,
             committed: first.max(bounds.committed),
             unknown_version: None,
+            is_read_whole: true,
             frames: Vec::new(),
         }
     }
@@ -68,6 +72,7 @@ impl Survey {
         if let Found::Newer { version, .. } = found {
             self.unknown_version = self.unknown_version.max(Some(*version));
         }
+        self.is_read_whole &= !matches!(found, Found::Unreadable(_));
         let Some(header) = found.header() else { return };
         if header.first < self.first || self.bounds.end.is_some_and(|end| header.first >= end) {
             return;
@@ -84,7 +89,8 @@ impl Survey {
 
     /// The frames, and what is to be said of them.
     pub(super) fn finish(self) -> (FrameIndex, Findings) {
-        let Self { first, bounds, flushed, committed, unknown_version, frames } = self;
+        let Self { first, bounds, flushed, committed, unknown_version, is_read_whole, frames } =
+            self;
         let frames = FrameIndex::new(frames);
         let must_reach = bounds.end.unwrap_or(committed);
         let (end, missing) = continuity(frames.from(flushed), first.max(flushed), must_reach);
@@ -94,7 +100,9 @@ impl Survey {
         // Where all of it is flushed, the flushed offset lies beyond.
         let end = bounds.end.unwrap_or(end);
         let retained = unbroken(frames.from(0), flushed.clamp(first, end.max(first)));
-        (frames, Findings { flushed, retained, end, lost, cut_off, unknown_version })
+        let findings =
+            Findings { flushed, retained, end, lost, cut_off, unknown_version, is_read_whole };
+        (frames, findings)
     }
 }
 
@@ -135,11 +143,21 @@ impl Findings {
         first: Offset,
         generation: IndexedGeneration<S>,
     ) -> Sealed {
-        let Self { flushed, retained, end, lost, unknown_version, .. } = self;
+        let Self { flushed, retained, end, lost, unknown_version, is_read_whole, .. } = self;
         let frames = &generation.frames;
         let (records, block_bytes) = (frames.records(first.max(flushed)), frames.block_bytes(0));
         let generation: Arc<dyn Generation> = Arc::new(generation);
-        Sealed { generation, flushed, retained, end, records, block_bytes, lost, unknown_version }
+        Sealed {
+            generation,
+            flushed,
+            retained,
+            end,
+            records,
+            block_bytes,
+            lost,
+            is_read_whole,
+            unknown_version,
+        }
     }
 }
 

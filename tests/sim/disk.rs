@@ -72,6 +72,10 @@ impl Storage for RetriesSyncs {
     fn is_marked_unreadable(&self, first: Offset) -> bool {
         self.0.is_marked_unreadable(first)
     }
+
+    fn unmark_unreadable(&self, first: Offset) {
+        self.0.unmark_unreadable(first);
+    }
 }
 
 struct Retried(Arc<dyn Active>);

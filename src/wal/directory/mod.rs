@@ -111,6 +111,15 @@ impl Directory {
         }
     }
 
+    /// Takes that back. The mark is gone for good once the directory is synced, which nobody waits for: a power cut
+    /// may bring it back.
+    pub(super) fn unmark_unreadable(&self, first: Offset) {
+        let unmarked = fs::remove_file(self.generation(first).join(UNREADABLE_MARK));
+        if let Err(error) = if_there(unmarked) {
+            tracing::warn!(%error, "a WAL generation that was read again is still marked as unreadable: what the disk does not read of it at a later start is taken for lost at once");
+        }
+    }
+
     pub(super) fn is_marked_unreadable(&self, first: Offset) -> bool {
         self.generation(first).join(UNREADABLE_MARK).exists()
     }

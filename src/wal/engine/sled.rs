@@ -153,6 +153,10 @@ impl Storage for SledStorage {
     fn is_marked_unreadable(&self, first: Offset) -> bool {
         self.directory.is_marked_unreadable(first)
     }
+
+    fn unmark_unreadable(&self, first: Offset) {
+        self.directory.unmark_unreadable(first);
+    }
 }
 
 struct SledGeneration {

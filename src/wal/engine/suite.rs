@@ -45,7 +45,7 @@ rules! {
     what_is_set_aside_is_reported_and_can_be_given_up_but_for_its_report,
     what_a_newer_version_has_written_is_never_given_up,
     positions_are_read_back_as_they_were_written_last,
-    a_generation_stays_marked_until_it_is_deleted_or_made_anew,
+    a_generation_stays_marked_until_it_is_unmarked_deleted_or_made_anew,
     space_is_accounted_for,
 }
 
@@ -252,9 +252,9 @@ fn positions_are_read_back_as_they_were_written_last(place: Place<'_>) {
     assert_eq!(place().read_positions().unwrap(), Some(last));
 }
 
-fn a_generation_stays_marked_until_it_is_deleted_or_made_anew(place: Place<'_>) {
+fn a_generation_stays_marked_until_it_is_unmarked_deleted_or_made_anew(place: Place<'_>) {
     let storage = place();
-    for first in [0, 10] {
+    for first in [0, 10, 20] {
         fill(&*storage, first, 1);
         assert!(!storage.is_marked_unreadable(first));
         storage.mark_unreadable(first);
@@ -262,6 +262,8 @@ fn a_generation_stays_marked_until_it_is_deleted_or_made_anew(place: Place<'_>) 
     drop(storage);
     let storage = place();
     assert!(storage.is_marked_unreadable(0) && storage.is_marked_unreadable(10));
+    storage.unmark_unreadable(20);
+    assert!(!storage.is_marked_unreadable(20));
     storage.delete(0).unwrap();
     assert!(!storage.is_marked_unreadable(0));
     drop(storage.create(10).unwrap());

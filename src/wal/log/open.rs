@@ -163,7 +163,8 @@ fn open_shared(
     Ok(shared)
 }
 
-/// Opens a generation to be read. If the disk does not read it, the next process is told.
+/// Opens a generation to be read. If the disk does not read it, the next process is told; and if it reads all of
+/// one that it did not read before, the next process is told nothing any more.
 ///
 /// # Errors
 /// As [`Storage::open`].
@@ -172,11 +173,15 @@ pub(super) fn open_generation(
     first: Offset,
     bounds: Bounds,
 ) -> Result<Sealed, WalError> {
-    storage.open(first, bounds).inspect_err(|error| {
-        if matches!(error, WalError::Unread { .. }) {
-            storage.mark_unreadable(first);
+    let opened = storage.open(first, bounds);
+    match &opened {
+        Ok(sealed) if sealed.is_read_whole && bounds.unreadable == Unreadable::IsLost => {
+            storage.unmark_unreadable(first);
         }
-    })
+        Err(WalError::Unread { .. }) => storage.mark_unreadable(first),
+        _ => {}
+    }
+    opened
 }
 
 /// Deletes what is of no more use, and hands the log over.
@@ -316,6 +321,43 @@ mod tests {
             assert_eq!(log.read(0, 20).unwrap().len(), 20 - lost);
             assert_eq!(metrics.wal_lost_records.get(), lost as u64);
         }
+    }
+
+    #[test]
+    fn a_newest_generation_that_was_read_again_is_no_loss_at_the_next_error() {
+        let storage = left();
+        let metrics = Metrics::new().unwrap();
+        for _ in 0..2 {
+            storage.fail_reads_in(10);
+            assert!(matches!(try_open_in(&storage, &metrics), Err(WalError::Unread { .. })));
+            assert!(storage.is_marked_unreadable(10));
+            storage.mend_reads();
+            drop(try_open_in(&storage, &metrics).unwrap());
+            assert!(!storage.is_marked_unreadable(10));
+        }
+        assert_eq!(metrics.wal_lost_records.get(), 0);
+    }
+
+    #[test]
+    fn an_older_generation_that_was_read_again_is_no_loss_to_the_same_process_either() {
+        let storage = MemoryStorage::default();
+        let (mut writer, log) = open_in(&storage, &Metrics::new().unwrap());
+        for _ in 0..4 {
+            commit(&mut writer, 10);
+            writer.maintain().unwrap();
+        }
+        drop((writer, log));
+        storage.mark_unreadable(0);
+        let metrics = Metrics::new().unwrap();
+        let (_writer, log) = open_in(&storage, &metrics);
+        assert!(storage.is_marked_unreadable(0), "it was not looked into yet");
+        // The others that are read take its place among those that are open.
+        assert_eq!(log.read(0, 40).unwrap().len(), 40);
+        assert!(!storage.is_marked_unreadable(0));
+        storage.fail_reads_in(0);
+        assert!(matches!(log.read(0, 10), Err(WalError::Unread { .. })));
+        assert_eq!(metrics.wal_lost_records.get(), 0);
+        assert!(storage.is_marked_unreadable(0));
     }
 
     #[test]

@@ -97,6 +97,9 @@ impl Shared {
         if let Some(generation) = state.generations.get_mut(&first) {
             generation.end = Some(sealed.end);
             generation.block_bytes = sealed.block_bytes;
+            if sealed.is_read_whole {
+                generation.unreadable = Unreadable::IsAnError;
+            }
         }
         state.keep_open(first, sealed.generation);
     }

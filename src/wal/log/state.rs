@@ -103,7 +103,8 @@ pub(super) struct Generation {
     /// What was found to be lost in it.
     pub(super) damage: Option<Quarantined>,
     /// What is made of a page in it that the disk does not read. It stays what it was when this process
-    /// began, whoever reads in vain meanwhile: marks that readers leave are for the next one.
+    /// began, whoever reads in vain meanwhile: marks that readers leave are for the next one. Once all of it was
+    /// read, an earlier error says nothing any more.
     pub(super) unreadable: Unreadable,
 }
 

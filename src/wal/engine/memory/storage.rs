@@ -302,4 +302,10 @@ impl Storage for MemoryStorage {
     fn is_marked_unreadable(&self, first: Offset) -> bool {
         lock(&self.disk).marked_unreadable.contains(&first)
     }
+
+    fn unmark_unreadable(&self, first: Offset) {
+        if self.call("unmark a WAL generation").is_ok() {
+            lock(&self.disk).marked_unreadable.remove(&first);
+        }
+    }
 }
