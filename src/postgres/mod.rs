@@ -39,6 +39,7 @@ use server::Server;
 use session::Setting;
 use tasks::Tasks;
 
+use crate::base::time::SystemClock;
 use crate::telemetry::Record;
 use crate::telemetry::mapping::Mappings;
 
@@ -122,6 +123,8 @@ const TRUSTED_FOR_WRITES: Duration = Duration::from_secs(1);
 pub(crate) struct Database {
     writes: Connections,
     queries: Connections,
+    /// What is remembered of the database is told by it how old it is.
+    clock: SystemClock,
     duplicates: Duplicates,
     /// What a statement with a batch may take.
     patience: Duration,
@@ -155,9 +158,11 @@ impl Database {
         let places = flush_connections + 1;
         let writes = Connections::new(server.clone(), places, WRITE_SETTINGS, TRUSTED_FOR_WRITES);
         let queries = Connections::new(server, QUERY_CONNECTIONS, QUERY_SETTINGS, Duration::ZERO);
+        let clock = SystemClock::default();
         Ok(Self {
             writes,
             queries,
+            clock,
             duplicates: Duplicates::default(),
             durability: Durability::default(),
             registry: Registry::default(),

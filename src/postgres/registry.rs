@@ -8,12 +8,10 @@
 //! The list serves readers; rows must not wait for it. Where it takes no names, rows go in without, and
 //! [`super::upkeep`] looks for the names later.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::failure::Failure;
 use super::session::Session;
@@ -34,36 +32,27 @@ const LOCK_LIMIT: &str = "set local lock_timeout = '500ms'";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Registry(Arc<Mutex<RegisteredNames>>);
 
-#[derive(Debug)]
+/// Moments are those of the clock's monotonic time.
+#[derive(Debug, Default)]
 struct RegisteredNames {
     /// Of names. Two in a million have the same with a chance of one in forty million, and then until
     /// [`TRUSTED_FOR`] has passed: the key is another then.
     hashes: HashSet<u64, BuildHasherDefault<Unhashed>>,
     key: RandomState,
-    since: Instant,
-    set_aside: Option<Instant>,
+    /// When nothing was in mind.
+    since: Duration,
+    set_aside: Option<Duration>,
     changes: u64,
-}
-
-impl Default for RegisteredNames {
-    fn default() -> Self {
-        Self {
-            hashes: HashSet::default(),
-            key: RandomState::new(),
-            since: Instant::now(),
-            set_aside: None,
-            changes: 0,
-        }
-    }
 }
 
 impl Registry {
     /// Those of `names` that are not known, once each and sorted.
-    pub(super) fn unknown<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
+    pub(super) fn unknown<'n>(&self, names: &[&'n str], now: Duration) -> Vec<&'n str> {
         let mut known = self.lock();
-        if known.since.elapsed() >= TRUSTED_FOR {
+        if now.saturating_sub(known.since) >= TRUSTED_FOR {
             let RegisteredNames { set_aside, changes, .. } = *known;
-            *known = RegisteredNames { set_aside, changes, ..RegisteredNames::default() };
+            let anew = RegisteredNames::default();
+            *known = RegisteredNames { since: now, set_aside, changes, ..anew };
         }
         let is_new = |name: &&'n str| !known.hashes.contains(&known.key.hash_one(name));
         let mut unknown: Vec<&str> = names.iter().copied().filter(is_new).collect();
@@ -73,8 +62,8 @@ impl Registry {
     }
 
     /// Whether it took no names just now.
-    pub(super) fn is_set_aside(&self) -> bool {
-        self.lock().set_aside.is_some_and(|at| at.elapsed() < SET_ASIDE_FOR)
+    pub(super) fn is_set_aside(&self, now: Duration) -> bool {
+        self.lock().set_aside.is_some_and(|at| now.saturating_sub(at) < SET_ASIDE_FOR)
     }
 
     /// They are in the list, and that is committed.
@@ -107,8 +96,8 @@ impl Registry {
     }
 
     /// It takes no names.
-    pub(super) fn set_aside(&self, failure: &Failure) {
-        let was_fine = self.lock().set_aside.replace(Instant::now()).is_none();
+    pub(super) fn set_aside(&self, failure: &Failure, now: Duration) {
+        let was_fine = self.lock().set_aside.replace(now).is_none();
         if was_fine {
             tracing::warn!(
                 %failure,
@@ -178,15 +167,37 @@ impl Hasher for Unhashed {
 mod tests {
     use super::*;
 
+    /// Where the clock begins.
+    const START: Duration = Duration::ZERO;
+    const MOMENT: Duration = Duration::from_millis(1);
+
     #[test]
     fn a_name_is_unknown_once_and_known_after_it_was_learned() {
         let registry = Registry::default();
         let names = ["a", "c", "b", "a", "c"];
-        assert_eq!(registry.unknown(&names), ["a", "b", "c"]);
+        let unknown = || registry.unknown(&names, START);
+        assert_eq!(unknown(), ["a", "b", "c"]);
         registry.learn(&["a", "c"]);
-        assert_eq!(registry.unknown(&names), ["b"]);
+        assert_eq!(unknown(), ["b"]);
         registry.forget();
-        assert_eq!(registry.unknown(&names), ["a", "b", "c"]);
+        assert_eq!(unknown(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn what_is_in_mind_is_asked_again_every_ten_minutes() {
+        let registry = Registry::default();
+        registry.learn(&["a"]);
+        let changes = registry.changes();
+        let mut over = START;
+        for _ in 0..2 {
+            over += Duration::from_secs(10 * 60);
+            assert_eq!(registry.unknown(&["a"], over.saturating_sub(MOMENT)), [""; 0]);
+            assert_eq!(registry.unknown(&["a"], over), ["a"]);
+            assert_eq!(registry.unknown(&["a"], over + MOMENT), ["a"], "nobody has put it in");
+            registry.learn(&["a"]);
+            assert_eq!(registry.unknown(&["a"], over + MOMENT), [""; 0]);
+        }
+        assert_eq!(registry.changes(), changes + 2, "to ask again changes nothing");
     }
 
     #[test]
@@ -216,10 +227,27 @@ mod tests {
     #[test]
     fn a_list_that_takes_no_names_is_set_aside_until_it_does() {
         let registry = Registry::default();
-        assert!(!registry.is_set_aside());
-        registry.set_aside(&Failure::unavailable("permission denied"));
-        assert!(registry.is_set_aside());
+        assert!(!registry.is_set_aside(START));
+        registry.set_aside(&Failure::unavailable("permission denied"), START);
+        assert!(registry.is_set_aside(START));
         registry.learn(&["a"]);
-        assert!(!registry.is_set_aside());
+        assert!(!registry.is_set_aside(START));
+    }
+
+    #[test]
+    fn a_list_that_takes_no_names_is_tried_again_after_a_minute() {
+        let registry = Registry::default();
+        let failure = Failure::unavailable("permission denied");
+        registry.set_aside(&failure, START);
+        let over = START + Duration::from_secs(60);
+        assert!(registry.is_set_aside(over.saturating_sub(MOMENT)));
+        assert!(!registry.is_set_aside(over));
+        registry.set_aside(&failure, over);
+        assert!(registry.is_set_aside(over + MOMENT));
+        // That names are asked for again says nothing of the list.
+        let long_after = START + TRUSTED_FOR;
+        registry.set_aside(&failure, long_after);
+        registry.unknown(&["a"], long_after);
+        assert!(registry.is_set_aside(long_after));
     }
 }

@@ -15,6 +15,7 @@ use super::partitions::Help;
 use super::session::{Scope, Session};
 use super::written::Written;
 use super::{Database, registry};
+use crate::base::time::Clock as _;
 use crate::flusher::sink::{Refusal, Sink, SinkError, Stored};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 use crate::telemetry::{Reading, Record};
@@ -190,7 +191,7 @@ impl Database {
                     session.abandon().await?;
                     outcome = self.write_with_names(work, &[], session, limit).await;
                     if outcome.is_ok() {
-                        self.registry.set_aside(&failure);
+                        self.registry.set_aside(&failure, self.clock.monotonic());
                         self.tasks.set_lacks_names();
                     }
                 }
@@ -222,8 +223,9 @@ impl Database {
 
     /// The names of its devices that the list may lack.
     fn names_to_insert<'r>(&self, device_ids: &[&'r str]) -> Vec<&'r str> {
-        let names = self.registry.unknown(device_ids);
-        if !names.is_empty() && self.registry.is_set_aside() {
+        let now = self.clock.monotonic();
+        let names = self.registry.unknown(device_ids, now);
+        if !names.is_empty() && self.registry.is_set_aside(now) {
             self.tasks.set_lacks_names();
             return Vec::new();
         }

@@ -13,6 +13,7 @@ use super::names::Names;
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::total::Total;
+use crate::base::time::Clock as _;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
 use crate::postgres::session::Session;
@@ -83,8 +84,10 @@ impl Database {
             session.begin(QUERY_LIMIT).await?;
             let known = self.tables.of(relation.name());
             let part = filter.name_contains.as_deref();
-            let names = Names::of(relation, part, &known.devices, self.registry.changes());
-            let mut query = Query { session, relation, filter, newest: known.newest.get(), names };
+            let changes = self.registry.changes();
+            let names = Names::of(relation, part, &known.devices, changes, self.clock);
+            let newest = known.newest.get(self.clock.wall());
+            let mut query = Query { session, relation, filter, newest, names };
             let page = if filter.newest_first {
                 query.by_age(offset, limit).await?
             } else {

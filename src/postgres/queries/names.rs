@@ -4,15 +4,14 @@
 //! name to name, some steps a statement, each of which begins where the one before it has ended. A recursion
 //! would do the same in one, and is refused where rows are on several nodes.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
 use super::relation::Relation;
 use super::total::{Census, Changes, TOTAL_EXACT_UP_TO, Total};
+use crate::base::time::{Clock as _, SystemClock};
 use crate::postgres::failure::Failure;
 use crate::postgres::session::Session;
 
@@ -36,6 +35,7 @@ pub(super) struct Names<'q> {
     census: &'q Census,
     /// Of the list, before anything of it is read.
     changes: Changes,
+    clock: SystemClock,
     walked: Walked,
 }
 
@@ -53,8 +53,9 @@ impl<'q> Names<'q> {
         part: Option<&'q str>,
         census: &'q Census,
         changes: Changes,
+        clock: SystemClock,
     ) -> Self {
-        Self { relation, part, census, changes, walked: Walked::default() }
+        Self { relation, part, census, changes, clock, walked: Walked::default() }
     }
 
     /// Up to `limit` of them, after the first `offset`.
@@ -79,23 +80,23 @@ impl<'q> Names<'q> {
     /// How many there are.
     pub(super) async fn total(&mut self, session: &mut Session) -> Result<Total, Failure> {
         let is_whole = self.part.is_none();
-        if is_whole && self.census.is_past() {
+        if is_whole && self.census.is_past(self.clock.monotonic()) {
             return Ok(Total::of(PAST as u64));
         }
         if let Some(list) = self.relation.list() {
             return Ok(Total::of(self.of_list(session, list).await?));
         }
-        let began = Instant::now();
+        let began = self.clock.monotonic();
         while !self.walked.is_over
             && self.walked.matching.len() < PAST
-            && began.elapsed() < COUNTING
+            && self.clock.monotonic().saturating_sub(began) < COUNTING
         {
             self.walk(session).await?;
         }
         let total = Total::of(self.walked.matching.len() as u64);
         let total = Total { exact: total.exact && self.walked.is_over, ..total };
         if is_whole && total.rows >= u64::from(TOTAL_EXACT_UP_TO) {
-            self.census.note(!total.exact);
+            self.census.note(!total.exact, self.clock.monotonic());
         }
         Ok(total)
     }
@@ -103,14 +104,15 @@ impl<'q> Names<'q> {
     /// How many of the list, up to [`PAST`]. Those that match, if they are few, are known then.
     async fn of_list(&mut self, session: &mut Session, list: &str) -> Result<u64, Failure> {
         let Some(part) = self.part else {
-            if let Some(known) = self.census.exact(self.changes) {
+            if let Some(known) = self.census.exact(self.changes, self.clock.monotonic()) {
                 return Ok(known);
             }
             let counted = counted(session, list).await?;
+            let now = self.clock.monotonic();
             if counted < PAST as u64 {
-                self.census.note_exact(counted, self.changes);
+                self.census.note_exact(counted, self.changes, now);
             } else {
-                self.census.note(true);
+                self.census.note(true, now);
             }
             return Ok(counted);
         };

@@ -10,7 +10,7 @@ use super::relation::Relation;
 use super::row::StoredReading;
 use super::total::TOTAL_EXACT_UP_TO;
 use super::window::{Window, is_sparse, join, windows};
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock as _, Timestamp};
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant;
 use crate::postgres::session::{Scope, Session};
@@ -94,11 +94,12 @@ impl Database {
             session.set_scope(if keys.is_empty() { Scope::Statement } else { Scope::Snapshot });
             session.begin(QUERY_LIMIT).await?;
             let remembered = self.tables.of(relation.name());
-            let asked = Asked { relation, filter, newest: remembered.newest.get() };
+            let newest = remembered.newest.get(self.clock.wall());
+            let asked = Asked { relation, filter, newest };
             let (readings, read_whole) = page(session, asked, position, most).await?;
             let has_next = readings.len() >= most as usize;
             let is_whole = *filter == TelemetryFilter::default();
-            let is_past = is_whole && remembered.rows.is_past();
+            let is_past = is_whole && remembered.rows.is_past(self.clock.monotonic());
             if let (Position::Offset(0), Some(first)) = (position, readings.first())
                 && is_whole
             {
@@ -117,7 +118,7 @@ impl Database {
             };
             let is_more = counted > u64::from(TOTAL_EXACT_UP_TO);
             if is_whole && is_more != is_past {
-                remembered.rows.note(is_more);
+                remembered.rows.note(is_more, self.clock.monotonic());
             }
             let is_skipping = matches!(position, Position::Offset(skipped) if *skipped > 0);
             let is_needed = is_skipping || !is_more;

@@ -1,9 +1,7 @@
 //! How many there are of what is answered page by page.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Rows up to which a total is counted.
 pub(crate) const TOTAL_EXACT_UP_TO: u32 = 100_000;
@@ -31,10 +29,11 @@ impl Total {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Census(Arc<Mutex<Noted>>);
 
+/// When it was counted is by the clock's monotonic time.
 #[derive(Debug, Default)]
 struct Noted {
-    past: Option<Instant>,
-    exact: Option<(u64, Changes, Instant)>,
+    past: Option<Duration>,
+    exact: Option<(u64, Changes, Duration)>,
 }
 
 /// How often this service has changed what is counted; what others change is not in it.
@@ -48,27 +47,24 @@ impl Census {
     const MANY: u64 = 10_000;
 
     /// Whether they need not be counted.
-    pub(super) fn is_past(&self) -> bool {
-        self.lock().past.is_some_and(|at| at.elapsed() < Self::TRUSTED_FOR)
+    pub(super) fn is_past(&self, now: Duration) -> bool {
+        self.lock().past.is_some_and(|at| now.saturating_sub(at) < Self::TRUSTED_FOR)
     }
 
     /// All of them were counted, or as many as are.
-    pub(super) fn note(&self, is_past: bool) {
-        *self.lock() = Noted { past: is_past.then(Instant::now), exact: None };
+    pub(super) fn note(&self, is_past: bool, now: Duration) {
+        *self.lock() = Noted { past: is_past.then_some(now), exact: None };
     }
 
     /// How many there are, if they were counted just now and nothing was changed since.
-    pub(super) fn exact(&self, changes: Changes) -> Option<u64> {
-        let (rows, _, _) = self
-            .lock()
-            .exact
-            .filter(|(_, known, at)| *known == changes && at.elapsed() < Self::EXACT_FOR)?;
-        Some(rows)
+    pub(super) fn exact(&self, changes: Changes, now: Duration) -> Option<u64> {
+        let (rows, known, at) = self.lock().exact?;
+        (known == changes && now.saturating_sub(at) < Self::EXACT_FOR).then_some(rows)
     }
 
     /// So many were counted, and not before `changes`.
-    pub(super) fn note_exact(&self, rows: u64, changes: Changes) {
-        let exact = (rows >= Self::MANY).then(|| (rows, changes, Instant::now()));
+    pub(super) fn note_exact(&self, rows: u64, changes: Changes, now: Duration) {
+        let exact = (rows >= Self::MANY).then_some((rows, changes, now));
         *self.lock() = Noted { past: None, exact };
     }
 
@@ -81,17 +77,44 @@ impl Census {
 mod tests {
     use super::*;
 
+    const NOON: Duration = Duration::from_secs(12 * 60 * 60);
+    const MOMENT: Duration = Duration::from_millis(1);
+
     #[test]
     fn what_was_counted_is_trusted_if_it_is_much_and_until_something_changes() {
         let census = Census::default();
-        census.note_exact(Census::MANY - 1, 7);
-        assert_eq!(census.exact(7), None);
-        census.note_exact(Census::MANY, 7);
-        assert_eq!((census.exact(7), census.exact(8)), (Some(Census::MANY), None));
-        assert!(!census.is_past());
-        census.note(true);
-        assert_eq!((census.is_past(), census.exact(7)), (true, None));
-        census.note_exact(Census::MANY, 7);
-        assert!(!census.is_past());
+        census.note_exact(Census::MANY - 1, 7, NOON);
+        assert_eq!(census.exact(7, NOON), None);
+        census.note_exact(Census::MANY, 7, NOON);
+        assert_eq!((census.exact(7, NOON), census.exact(8, NOON)), (Some(Census::MANY), None));
+        assert!(!census.is_past(NOON));
+        census.note(true, NOON);
+        assert_eq!((census.is_past(NOON), census.exact(7, NOON)), (true, None));
+        census.note_exact(Census::MANY, 7, NOON);
+        assert!(!census.is_past(NOON));
+    }
+
+    #[test]
+    fn an_exact_number_is_trusted_for_five_seconds_from_when_it_was_counted() {
+        let census = Census::default();
+        census.note_exact(Census::MANY, 7, NOON);
+        let over = NOON + Duration::from_secs(5);
+        assert_eq!(census.exact(7, over.saturating_sub(MOMENT)), Some(Census::MANY));
+        assert_eq!(census.exact(7, over), None);
+        census.note_exact(Census::MANY + 1, 7, over);
+        assert_eq!(census.exact(7, over + MOMENT), Some(Census::MANY + 1));
+    }
+
+    #[test]
+    fn that_they_are_more_than_are_counted_is_trusted_for_a_minute() {
+        let census = Census::default();
+        census.note(true, NOON);
+        let over = NOON + Duration::from_secs(60);
+        assert!(census.is_past(over.saturating_sub(MOMENT)));
+        assert!(!census.is_past(over));
+        census.note(true, over);
+        assert!(census.is_past(over + MOMENT));
+        census.note(false, over);
+        assert!(!census.is_past(over));
     }
 }

@@ -8,14 +8,12 @@
 //! A page has as many rows as come in good time and are not too long, so that a slow disk sees small pages, no
 //! page comes near the time that a query may take, and none takes much memory.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::telemetry::{Asked, Position, TelemetryFilter, page};
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock as _, Timestamp};
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
@@ -98,12 +96,12 @@ impl Database {
             return Ok(Ahead { readings: Vec::new(), is_cut: false });
         }
         let filter = TelemetryFilter { start: filter.start.max(since), ..filter.clone() };
-        let began = Instant::now();
+        let began = self.clock.monotonic();
         let read = within(QUERY_TIMEOUT, async {
             let mut lease = self.queries.lease().await?;
             let session = lease.session();
             session.begin(QUERY_LIMIT).await?;
-            let newest = self.tables.of(relation.name()).newest.get();
+            let newest = self.tables.of(relation.name()).newest.get(self.clock.wall());
             let asked = Asked { relation, filter: &filter, newest };
             let (readings, _) = page(session, asked, position, wanted).await?;
             session.end().await?;
@@ -112,7 +110,8 @@ impl Database {
         });
         match read.await {
             Ok(readings) => {
-                pace.took(began.elapsed(), readings.iter().map(StoredReading::bytes).sum());
+                let time = self.clock.monotonic().saturating_sub(began);
+                pace.took(time, readings.iter().map(StoredReading::bytes).sum());
                 let is_cut = readings.len() >= wanted as usize;
                 Ok(Ahead { readings, is_cut })
             }

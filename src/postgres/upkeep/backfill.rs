@@ -4,12 +4,11 @@
 //! the next begins behind it, so the whole costs no more than the index is long. How far it has come is in
 //! the database; going over the same names again does no harm, so that several ingestors may do it at once.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::Row as _;
 
+use crate::base::time::Clock as _;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::session::{Scope, Session};
 use crate::postgres::{Database, QUERY_SETTINGS, registry};
@@ -42,7 +41,8 @@ pub(super) struct Backfill {
     is_done: bool,
     /// From the first name on again: some could not be put into the list when their rows came.
     is_anew: bool,
-    failed: Option<Instant>,
+    /// By the clock's monotonic time.
+    failed: Option<Duration>,
 }
 
 impl Backfill {
@@ -51,15 +51,20 @@ impl Backfill {
         if database.tasks.take_lacks_names() {
             (self.is_done, self.is_anew) = (false, true);
         }
-        let is_waiting = self.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER);
-        if self.is_done || is_waiting || database.registry.is_set_aside() {
+        let now = database.clock.monotonic();
+        if !self.is_due(now) || database.registry.is_set_aside(now) {
             return;
         }
         let outcome = self.fill(database).await;
-        self.failed = outcome.is_err().then(Instant::now);
+        self.failed = outcome.is_err().then(|| database.clock.monotonic());
         if let Err(failure) = outcome {
             tracing::debug!(%failure, "gathering the names of devices was broken off");
         }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        let is_waiting = self.failed.is_some_and(|at| now.saturating_sub(at) < RETRY_AFTER);
+        !self.is_done && !is_waiting
     }
 
     async fn fill(&mut self, database: &Database) -> Result<(), Failure> {
@@ -78,27 +83,29 @@ impl Backfill {
         tracing::info!(
             "gathering the names of devices from rows that were there before: until that is done, /api/v1/devices lacks some"
         );
-        let (started, mut noted, mut found) = (Instant::now(), Instant::now(), 0);
+        let now = || database.clock.monotonic();
+        let started = now();
+        let (mut noted, mut found) = (started, 0);
         loop {
-            let step = Instant::now();
+            let step = now();
             let mut names = step_from(session, position.as_deref()).await?;
             names.dedup();
             let Some(last) = names.last() else { break };
             found += names.len();
             insert(session, &names).await?;
-            if noted.elapsed() >= NOTE_EVERY {
+            if now().saturating_sub(noted) >= NOTE_EVERY {
                 note(session, Some(last), false).await?;
-                noted = Instant::now();
+                noted = now();
             }
             position = Some(last.clone());
             // Half of one connection's time is for it.
-            tokio::time::sleep(step.elapsed()).await;
+            tokio::time::sleep(now().saturating_sub(step)).await;
         }
         note(session, position.as_deref(), true).await?;
         self.is_done = true;
         tracing::info!(
             devices = found,
-            seconds = started.elapsed().as_secs(),
+            seconds = now().saturating_sub(started).as_secs(),
             "the names of all devices are gathered"
         );
         Ok(())
@@ -171,4 +178,21 @@ async fn note(session: &mut Session, position: Option<&str>, is_done: bool) -> R
         session.end().await
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_tried_again_after_a_minute_and_what_is_done_is_not() {
+        let at = Duration::from_secs;
+        let mut backfill = Backfill::default();
+        assert!(backfill.is_due(at(0)));
+        backfill.failed = Some(at(10));
+        assert!(!backfill.is_due(at(69)));
+        assert!(backfill.is_due(at(70)));
+        backfill.is_done = true;
+        assert!(!backfill.is_due(at(70)));
+    }
 }
