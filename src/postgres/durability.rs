@@ -4,10 +4,8 @@
 //! log, gives that word and does not keep it; nothing here can mend that, so it is said. Asked on each
 //! new connection, and every minute, since a reload can change it at any time.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -71,7 +69,8 @@ pub(super) struct Durability(Arc<Mutex<Found>>);
 
 #[derive(Debug, Default)]
 struct Found {
-    asked: Option<Instant>,
+    /// By the clock's monotonic time.
+    asked: Option<Duration>,
     findings: Vec<&'static str>,
     /// The table's unique key on `(device_id, ts)`.
     key: Option<Oid>,
@@ -95,13 +94,14 @@ impl Durability {
 
     /// Whether [`QUESTION`] is to be asked, by way of a session that `is_new` or because nobody has for a
     /// while.
-    pub(super) fn is_due(&self, is_new: bool) -> bool {
+    pub(super) fn is_due(&self, is_new: bool, now: Duration) -> bool {
         let mut found = self.lock();
-        if !is_new && found.asked.is_some_and(|asked| asked.elapsed() < ASK_AFTER) {
+        let is_known = |asked: Duration| now.saturating_sub(asked) < ASK_AFTER;
+        if !is_new && found.asked.is_some_and(is_known) {
             return false;
         }
         // All connections would ask at once otherwise.
-        found.asked = Some(Instant::now());
+        found.asked = Some(now);
         true
     }
 
@@ -142,4 +142,23 @@ pub(super) fn read(row: &PgRow) -> sqlx::Result<(Vec<&'static str>, Option<Oid>)
         findings.push(NO_KEY);
     }
     Ok((findings, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_once_a_minute_and_on_each_new_connection_and_when_the_key_is_another() {
+        let durability = Durability::default();
+        let at = Duration::from_millis;
+        assert!(durability.is_due(false, at(0)));
+        assert!(!durability.is_due(false, at(0)), "another connection asks already");
+        assert!(!durability.is_due(false, at(59_999)));
+        assert!(durability.is_due(false, at(60_000)));
+        assert!(durability.is_due(true, at(90_000)));
+        assert!(!durability.is_due(false, at(149_999)));
+        durability.ask_soon();
+        assert!(durability.is_due(false, at(149_999)));
+    }
 }

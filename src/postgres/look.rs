@@ -6,6 +6,7 @@
 use super::failure::Failure;
 use super::session::{LOOK_LIMIT, Session};
 use super::{Database, durability};
+use crate::base::time::Clock as _;
 
 impl Database {
     /// Asks what is due, by way of `session`; whether anything was answered.
@@ -14,8 +15,9 @@ impl Database {
     /// [`Failure::WentBack`] if it may lack what it confirmed; others as of any question.
     pub(super) async fn look(&self, session: &mut Session) -> Result<bool, Failure> {
         let is_new = session.take_newness();
-        let look = self.lineage.begin_if_due(is_new);
-        let mut is_durability_due = self.durability.is_due(is_new);
+        let now = self.clock.monotonic();
+        let look = self.lineage.begin_if_due(is_new, now);
+        let mut is_durability_due = self.durability.is_due(is_new, now);
         let mut is_asked = false;
         if let Some(look) = look {
             let mut is_together = is_durability_due;

@@ -39,7 +39,7 @@ use server::Server;
 use session::Setting;
 use tasks::Tasks;
 
-use crate::base::time::SystemClock;
+use crate::base::time::{Clock as _, SystemClock};
 use crate::telemetry::Record;
 use crate::telemetry::mapping::Mappings;
 
@@ -167,7 +167,7 @@ impl Database {
             durability: Durability::default(),
             registry: Registry::default(),
             partitions: Partitions::new(settings.partition_days, settings.partition_ahead_days),
-            retention: Retention::new(settings.retention_days),
+            retention: Retention::new(settings.retention_days, clock.wall()),
             reindexes_closed: settings.reindex_closed,
             tasks: Tasks::default(),
             tables: Tables::default(),

@@ -50,7 +50,7 @@ impl Sink for Database {
     }
 
     fn remember(&self) {
-        self.lineage.remember();
+        self.lineage.remember(self.clock.monotonic());
     }
 
     /// One statement: all rows are committed, or none. Where duplicates are expected it passes over
@@ -165,7 +165,7 @@ impl Database {
             }
             if help == Help::Found && lacks_partition(&written) {
                 // Of another level, or another table's.
-                self.partitions.set_aside();
+                self.partitions.set_aside(self.clock.monotonic());
             }
         }
         written

@@ -13,13 +13,11 @@
 //! there is to be sent again and not before, so a process that ends early leaves the next one to find out once
 //! more; and so does a file that is lost or damaged.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use identity::{Change, Identity, QUESTIONS};
@@ -62,6 +60,7 @@ struct Shared {
     known: Mutex<LineageState>,
 }
 
+/// Moments are those of the clock's monotonic time.
 #[derive(Debug)]
 struct LineageState {
     /// The database that has what was confirmed.
@@ -70,8 +69,8 @@ struct LineageState {
     found: Option<Identity>,
     /// Whether `trusted` still lacks some of that.
     is_behind: bool,
-    looked: Option<Instant>,
-    written: Option<Instant>,
+    looked: Option<Duration>,
+    written: Option<Duration>,
     /// Which of the questions is answered.
     question: usize,
     /// Keys of rows that were confirmed last, for each batch.
@@ -82,7 +81,7 @@ struct LineageState {
 
 /// A look that has begun.
 pub(super) struct Look {
-    began: Instant,
+    began: Duration,
     /// As it was before the question: another's answer may overtake this one's.
     trusted: Option<Identity>,
 }
@@ -113,11 +112,11 @@ impl Lineage {
     }
 
     /// Whether to look by way of a session that `is_new`, or because nobody has for a while.
-    pub(super) fn begin_if_due(&self, is_new: bool) -> Option<Look> {
-        let is_due = |looked: Instant| looked.elapsed() >= LOOKED_WITHIN / 2;
+    pub(super) fn begin_if_due(&self, is_new: bool, now: Duration) -> Option<Look> {
+        let is_due = |looked: Duration| now.saturating_sub(looked) >= LOOKED_WITHIN / 2;
         let known = self.lock();
         let is_due = is_new || known.looked.is_none_or(is_due);
-        is_due.then(|| Look { began: Instant::now(), trusted: known.trusted.clone() })
+        is_due.then(|| Look { began: now, trusted: known.trusted.clone() })
     }
 
     /// What to ask for that; none if the server says nothing at all.
@@ -165,19 +164,30 @@ impl Lineage {
         if change == Some(Change::Restarted) {
             change = self.lacks_last(session, tables).await?.then_some(Change::Crashed);
         }
+        self.conclude(identity, change, began)
+    }
+
+    /// What follows from a look that began at that time.
+    fn conclude(
+        &self,
+        mut identity: Identity,
+        change: Option<Change>,
+        began: Duration,
+    ) -> Result<(), Failure> {
         let mut known = self.lock();
         match change {
             None => {
                 known.looked = Some(began);
                 let before = known.trusted.as_ref().and_then(|trusted| trusted.log_position);
                 identity.log_position = identity.log_position.max(before);
-                let is_old = known.written.is_none_or(|at| at.elapsed() >= WRITE_AFTER);
+                let is_old = |at| began.saturating_sub(at) >= WRITE_AFTER;
+                let is_old = known.written.is_none_or(is_old);
                 let has_moved = Some(&identity) != known.trusted.as_ref();
                 let is_other =
                     known.trusted.as_ref().is_none_or(|trusted| !trusted.is_like(&identity));
                 known.trusted = Some(identity);
                 if !known.is_behind && (is_other || (has_moved && is_old)) {
-                    self.write(&mut known);
+                    self.write(&mut known, began);
                 }
                 Ok(())
             }
@@ -200,10 +210,10 @@ impl Lineage {
     }
 
     /// It has everything.
-    pub(super) fn remember(&self) {
+    pub(super) fn remember(&self, now: Duration) {
         let mut known = self.lock();
         known.is_behind = false;
-        self.write(&mut known);
+        self.write(&mut known, now);
     }
 
     /// These rows were flushed last by an earlier process, in this order. Some may be letters.
@@ -237,8 +247,8 @@ impl Lineage {
         Ok(count > 0 && is_more_than_letters(&missing(session, tables, before).await?, count))
     }
 
-    fn write(&self, known: &mut LineageState) {
-        known.written = Some(Instant::now());
+    fn write(&self, known: &mut LineageState, now: Duration) {
+        known.written = Some(now);
         let (Some(file), Some(identity)) = (&self.0.file, &known.trusted) else { return };
         let new = file.with_extension("new");
         let text = serde_json::to_vec(identity).unwrap_or_default();
@@ -339,7 +349,54 @@ async fn is_partition(session: &mut Session, table: i64) -> Result<bool, Failure
 
 #[cfg(test)]
 mod tests {
-    use super::is_more_than_letters;
+    use super::*;
+
+    fn identity(log_position: i64) -> Identity {
+        Identity {
+            system: Some("7".to_owned()),
+            timeline: Some("00000001".to_owned()),
+            log_position: Some(log_position),
+            started: Some(5),
+            database: Some(16_384),
+            table: Some(16_390),
+        }
+    }
+
+    #[test]
+    fn it_is_looked_at_on_each_new_connection_and_again_before_a_look_is_too_old() {
+        let lineage = Lineage::new(None, 1);
+        let is_due = |is_new, at| lineage.begin_if_due(is_new, at).is_some();
+        let began = Duration::from_secs(10);
+        assert!(is_due(false, began));
+        lineage.conclude(identity(1_000), None, began).unwrap();
+        let over = began + LOOKED_WITHIN / 2;
+        assert!(!is_due(false, over.saturating_sub(Duration::from_millis(1))));
+        assert!(is_due(true, began));
+        assert!(is_due(false, over));
+        // As long as it is not accepted, each way to it is asked.
+        let found = lineage.conclude(identity(999), Some(Change::LogPosition), began);
+        assert!(matches!(found, Err(Failure::WentBack { .. })));
+        assert!(is_due(false, began));
+    }
+
+    #[test]
+    fn that_the_log_has_grown_is_written_once_a_minute_and_another_database_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let lineage = Lineage::new(Some(dir.path()), 1);
+        let written = || read(&dir.path().join(NAME)).unwrap();
+        let look = |identity, seconds| {
+            lineage.conclude(identity, None, Duration::from_secs(seconds)).unwrap();
+        };
+        look(identity(1_000), 0);
+        assert_eq!(written(), identity(1_000));
+        look(identity(2_000), 59);
+        assert_eq!(written(), identity(1_000));
+        look(identity(3_000), 60);
+        assert_eq!(written(), identity(3_000));
+        let restarted = Identity { started: Some(6), ..identity(3_000) };
+        look(restarted.clone(), 61);
+        assert_eq!(written(), restarted);
+    }
 
     #[test]
     fn rows_that_are_missing_here_and_there_are_letters_and_the_last_of_all_are_a_loss() {

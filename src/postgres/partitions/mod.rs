@@ -5,10 +5,8 @@
 //! `telemetry_older`. A new partition is made as a table and then attached, which holds up neither reader
 //! nor writer.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
@@ -16,7 +14,7 @@ use super::Database;
 use super::failure::{Failure, within};
 use super::session::{Scope, Session};
 use super::table::PARTITION_BOUND;
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock as _, Timestamp};
 
 mod plan;
 mod statements;
@@ -84,7 +82,8 @@ pub(super) struct Partitions {
 struct State {
     /// Microseconds since the Unix epoch; `None` if the table is not partitioned by time.
     covered_until: Option<i64>,
-    failed: Option<Instant>,
+    /// By the clock's monotonic time.
+    failed: Option<Duration>,
     /// What was said last.
     said: Option<String>,
 }
@@ -104,8 +103,28 @@ impl Partitions {
     }
 
     /// None are made on need for a while.
-    pub(super) fn set_aside(&self) {
-        self.lock().failed = Some(Instant::now());
+    pub(super) fn set_aside(&self, now: Duration) {
+        self.lock().failed = Some(now);
+    }
+
+    /// Some were to be made on need.
+    fn note_attempt(&self, is_in_vain: bool, now: Duration) {
+        self.lock().failed = is_in_vain.then_some(now);
+    }
+
+    /// Whether that is not to be tried.
+    fn is_set_aside(&self, now: Duration) -> bool {
+        self.lock().failed.is_some_and(|at| now.saturating_sub(at) < RETRY_AFTER)
+    }
+
+    /// See [`Database::partitions_ahead_seconds`].
+    fn ahead_seconds(&self, now: Timestamp) -> f64 {
+        match self.lock().covered_until {
+            Some(LAST) => f64::INFINITY,
+            #[expect(clippy::cast_precision_loss, reason = "shown in seconds")]
+            Some(until) => (until - now.as_micros()) as f64 / 1e6,
+            None => f64::NAN,
+        }
     }
 
     /// Says why none are made, once.
@@ -165,12 +184,7 @@ impl Database {
     /// Seconds for which there are partitions from now on; not a number if the table has none.
     #[must_use]
     pub(crate) fn partitions_ahead_seconds(&self) -> f64 {
-        match self.partitions.lock().covered_until {
-            Some(LAST) => f64::INFINITY,
-            #[expect(clippy::cast_precision_loss, reason = "shown in seconds")]
-            Some(until) => (until - Timestamp::now().as_micros()) as f64 / 1e6,
-            None => f64::NAN,
-        }
+        self.partitions.ahead_seconds(self.clock.wall())
     }
 
     /// Makes what is missing ahead.
@@ -180,9 +194,8 @@ impl Database {
 
     /// Makes what rows of these times lack, in microseconds since the Unix epoch. Two batches may lack the same.
     pub(super) async fn make_partitions_for(&self, times: &[i64]) -> Help {
-        let is_set_aside = |at: Instant| at.elapsed() < RETRY_AFTER;
         // Rows of other tables, whose partitions are their maker's, have none of these.
-        if times.is_empty() || self.partitions.lock().failed.is_some_and(is_set_aside) {
+        if times.is_empty() || self.partitions.is_set_aside(self.clock.monotonic()) {
             return Help::None;
         }
         let outcome = within(PATIENCE, self.make_partitions(Need::Rows(times))).await;
@@ -191,7 +204,7 @@ impl Database {
             // Somebody holds a lock for the moment.
             Err(failure) => failure.sqlstate() != Some("55P03"),
         };
-        self.partitions.lock().failed = is_in_vain.then(Instant::now);
+        self.partitions.note_attempt(is_in_vain, self.clock.monotonic());
         match outcome {
             Ok(outcome) => outcome.help(),
             Err(failure) => {
@@ -331,5 +344,32 @@ mod tests {
         assert!(!outcome(1_000, false).is_in_vain());
         assert!(!outcome(0, true).is_in_vain());
         assert!(outcome(0, false).is_in_vain());
+    }
+
+    #[test]
+    fn what_was_in_vain_is_not_tried_again_for_ten_seconds_and_what_was_not_is() {
+        let partitions = Partitions::new(1, 1);
+        let at = Duration::from_millis;
+        assert!(!partitions.is_set_aside(at(0)));
+        partitions.note_attempt(true, at(5_000));
+        assert!(partitions.is_set_aside(at(14_999)));
+        assert!(!partitions.is_set_aside(at(15_000)));
+        partitions.set_aside(at(15_000));
+        assert!(partitions.is_set_aside(at(24_999)));
+        partitions.note_attempt(false, at(24_999));
+        assert!(!partitions.is_set_aside(at(24_999)));
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "of whole numbers")]
+    fn how_far_they_reach_is_counted_from_the_clock() {
+        let partitions = Partitions::new(1, 1);
+        let now = |seconds: i64| Timestamp::from_millis(seconds * 1_000).unwrap();
+        assert!(partitions.ahead_seconds(now(0)).is_nan());
+        partitions.lock().covered_until = Some(DAY);
+        assert_eq!(partitions.ahead_seconds(now(400)), 86_000.0);
+        assert_eq!(partitions.ahead_seconds(now(86_410)), -10.0);
+        partitions.lock().covered_until = Some(LAST);
+        assert_eq!(partitions.ahead_seconds(now(400)), f64::INFINITY);
     }
 }

@@ -7,18 +7,16 @@
 //! however old it says it is, unless TimescaleDB drops it, or the table has no `created_at`. It goes on
 //! where it was broken off.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::failure::{Failure, within};
 use super::session::Scope;
 use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock as _, Timestamp};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 use look::{Counting, Look, look};
 use plan::{Clocks, HeldUp};
@@ -43,7 +41,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) struct Retention {
     days: Option<u32>,
-    started: Instant,
     /// With a number of days, since when it is tried.
     since: Option<Timestamp>,
     state: Arc<Mutex<State>>,
@@ -64,6 +61,13 @@ struct State {
     before: Removed,
 }
 
+/// What the clocks of this machine show.
+#[derive(Clone, Copy)]
+struct Now {
+    wall: Timestamp,
+    monotonic: Duration,
+}
+
 /// That it is held up, and with which table.
 #[derive(Clone, Debug)]
 struct TableHeldUp {
@@ -72,14 +76,9 @@ struct TableHeldUp {
 }
 
 impl Retention {
-    pub(super) fn new(days: Option<u32>) -> Self {
-        Self {
-            days,
-            started: Instant::now(),
-            since: days.map(|_| Timestamp::now()),
-            state: Arc::default(),
-            asked: Arc::default(),
-        }
+    pub(super) fn new(days: Option<u32>, now: Timestamp) -> Self {
+        let since = days.map(|_| now);
+        Self { days, since, state: Arc::default(), asked: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -91,9 +90,9 @@ impl Database {
     /// Removes what is old, without end.
     pub(crate) async fn retain(self) {
         let Some(days) = self.retention.days else { return std::future::pending().await };
-        let mut next = Instant::now();
+        let mut next = self.clock.monotonic();
         loop {
-            let wait = next.saturating_duration_since(Instant::now());
+            let wait = next.saturating_sub(self.clock.monotonic());
             tokio::select! {
                 () = self.retention.asked.notified() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -101,13 +100,14 @@ impl Database {
             if !self.tasks.is_prepared() {
                 // Nobody has seen what that would be.
                 self.retention.lock().is_meant = false;
-                next = Instant::now() + PAUSE;
+                next = self.clock.monotonic() + PAUSE;
                 continue;
             }
             self.retention.lock().is_running = true;
             let outcome = self.remove_old(days).await;
-            self.retention.end(&outcome);
-            next = Instant::now() + if outcome.is_ok() { EVERY } else { AGAIN };
+            self.retention.end(&outcome, self.clock.wall());
+            let pause = if outcome.is_ok() { EVERY } else { AGAIN };
+            next = self.clock.monotonic() + pause;
         }
     }
 
@@ -122,7 +122,8 @@ impl Database {
         for table in self.tables_of_readings() {
             let look = self.look_at_old(&table, days, QUERY_LIMIT, Counting::ToJudge);
             if let Some(look) = within(QUERY_TIMEOUT, look).await? {
-                let held_up = self.retention.doubt(&mut self.retention.lock(), &look);
+                let now = self.now();
+                let held_up = Retention::doubt(&mut self.retention.lock(), &look, now);
                 report.due.push(look.due(&table, held_up.as_ref()));
             }
         }
@@ -207,7 +208,7 @@ impl Database {
             let counting = if was_meant { Counting::IfAny } else { Counting::ToJudge };
             let look = self.look_at_old(table, days, LOOK_LIMIT, counting);
             let Some(look) = within(LOOK_LIMIT * 2, look).await? else { return Ok(None) };
-            match self.retention.may_remove(&look, is_meant) {
+            match self.retention.may_remove(&look, is_meant, self.now()) {
                 // It was the clock that was meant.
                 _ if was_meant && !*is_meant => {}
                 Some(doubt) => return Ok(Some(doubt)),
@@ -217,18 +218,22 @@ impl Database {
         let (mut session, _) = self.writes.server().connect(&[]).await?;
         let before = self.retention.lock().now;
         let mut progress = |removed| self.retention.lock().now = before.with(removed);
-        let started = Instant::now();
+        let started = self.clock.monotonic();
         let removed = remove(&mut session, &look, &mut progress).await?;
         if removed.partitions + removed.rows > 0 {
             tracing::info!(
                 table,
                 partitions = removed.partitions,
                 rows = removed.rows,
-                seconds = started.elapsed().as_secs(),
+                seconds = self.clock.monotonic().saturating_sub(started).as_secs(),
                 "readings older than RETENTION_DAYS are removed"
             );
         }
         Ok(None)
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() }
     }
 }
 
@@ -250,17 +255,16 @@ impl Retention {
     }
 
     /// Why what `look` found should not be removed.
-    fn doubt(&self, state: &mut State, look: &Look) -> Option<HeldUp> {
-        let here = Timestamp::now().as_micros();
-        let doubt = state.clocks.look(look.now, here, self.started.elapsed());
+    fn doubt(state: &mut State, look: &Look, now: Now) -> Option<HeldUp> {
+        let doubt = state.clocks.look(look.now, now.wall.as_micros(), now.monotonic);
         doubt.or_else(|| look.is_too_much())
     }
 
     /// Why what `look` found is not removed, though an operator may have said that it `is_meant`: that
     /// the clock is right, and then no more than that, or else that it is much.
-    fn may_remove(&self, look: &Look, is_meant: &mut bool) -> Option<HeldUp> {
+    fn may_remove(&self, look: &Look, is_meant: &mut bool, now: Now) -> Option<HeldUp> {
         let mut state = self.lock();
-        match self.doubt(&mut state, look)? {
+        match Self::doubt(&mut state, look, now)? {
             HeldUp::ClockJumped if *is_meant => {
                 state.clocks.settle();
                 *is_meant = false;
@@ -270,10 +274,10 @@ impl Retention {
         }
     }
 
-    fn end(&self, outcome: &Result<Option<TableHeldUp>, Failure>) {
+    fn end(&self, outcome: &Result<Option<TableHeldUp>, Failure>, now: Timestamp) {
         let mut state = self.lock();
         state.is_running = false;
-        state.last_run = Some(Timestamp::now());
+        state.last_run = Some(now);
         state.before = state.before.with(std::mem::take(&mut state.now));
         let failure = outcome.as_ref().err().map(ToString::to_string);
         if let Some(reason) =
@@ -301,7 +305,7 @@ impl Retention {
             }
         }
         if held_up.is_none() {
-            state.last_success = Some(Timestamp::now());
+            state.last_success = Some(now);
         }
         state.held_up.clone_from(held_up);
     }
@@ -310,5 +314,69 @@ impl Retention {
 impl Removed {
     fn with(self, other: Self) -> Self {
         Self { partitions: self.partitions + other.partitions, rows: self.rows + other.rows }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::look::{Kind, OldRows};
+    use super::plan::Rows;
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const NOON: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// So long after noon.
+    fn now(after: Duration) -> Now {
+        let wall = Timestamp::from_micros(i64::try_from(after.as_micros()).unwrap()).unwrap();
+        Now { wall, monotonic: after }
+    }
+
+    /// Of 900 rows so many are old, and the database's clock shows what ours does.
+    fn look(old: i64, now: Now) -> Look {
+        let rows = Rows { old, is_exact: true, guess: 0, all: 900 };
+        let source = OldRows { table: "telemetry".to_owned(), which: "true".to_owned() };
+        Look {
+            name: "telemetry".to_owned(),
+            now: now.wall.as_micros(),
+            cutoff: 0,
+            has_arrival: true,
+            kind: Kind::Plain { rows, source },
+        }
+    }
+
+    #[test]
+    fn whoever_means_a_clock_that_jumped_has_not_meant_that_much_goes_at_once() {
+        let retention = Retention::new(Some(30), NOON);
+        let removes =
+            |look: &Look, is_meant: &mut bool, now| retention.may_remove(look, is_meant, now);
+        let before = now(Duration::from_secs(60));
+        assert_eq!(removes(&look(1, before), &mut false, before), None);
+        // Both clocks are set, and no time has passed.
+        let jumped = Now { wall: now(DAY * 400).wall, ..before };
+        let held = removes(&look(1, jumped), &mut false, jumped);
+        assert_eq!(held, Some(HeldUp::ClockJumped));
+        let mut is_meant = true;
+        let held = removes(&look(400, jumped), &mut is_meant, jumped);
+        assert_eq!((held, is_meant), (Some(HeldUp::TooManyRows { all: 900 }), false));
+        assert_eq!(removes(&look(400, jumped), &mut true, jumped), None);
+    }
+
+    #[test]
+    fn a_run_that_is_held_up_is_the_last_run_and_not_the_last_success() {
+        let retention = Retention::new(Some(30), NOON);
+        let times = || {
+            let report = retention.report();
+            (report.last_run, report.last_success)
+        };
+        assert_eq!(times(), (None, None));
+        let [first, second, third] = [1, 2, 3].map(|days| now(DAY * days).wall);
+        retention.end(&Ok(None), first);
+        assert_eq!(times(), (Some(first), Some(first)));
+        let held_up = TableHeldUp { table: "telemetry".to_owned(), why: HeldUp::ClockJumped };
+        retention.end(&Ok(Some(held_up)), second);
+        assert_eq!(times(), (Some(second), Some(first)));
+        retention.end(&Err(Failure::unavailable("no answer")), third);
+        assert_eq!(times(), (Some(third), Some(first)));
     }
 }

@@ -5,12 +5,11 @@
 //! ([`super::partitions`]), and the indexes of closed ones built anew ([`closed`]). Names and indexes take as long
 //! as they take, and hold up nothing else. All of it can be broken off at any time and goes on where it was.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Database;
 use super::schema::Migrated;
+use crate::base::time::Clock as _;
 
 mod backfill;
 mod closed;
@@ -38,7 +37,7 @@ impl Database {
     }
 
     async fn look_after_table(self) {
-        let mut partitions_at = Instant::now();
+        let mut partitions_at = self.clock.monotonic();
         loop {
             tokio::select! {
                 () = self.tasks.woken() => {}
@@ -48,8 +47,9 @@ impl Database {
                 continue;
             }
             self.catch_up().await;
-            if Instant::now() >= partitions_at {
-                partitions_at = Instant::now() + self.look_after_partitions().await;
+            if self.clock.monotonic() >= partitions_at {
+                let now = self.clock.monotonic();
+                partitions_at = now + self.look_after_partitions().await;
             }
         }
     }
