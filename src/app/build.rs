@@ -1,18 +1,15 @@
 //! Builds what the parts share; none of it runs yet, and none of it waits for the broker or the
 //! database.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
 
 use super::config::Config;
 use crate::base::metrics::{Metrics, NO_MAPPING};
-use crate::base::time::SystemClock;
+use crate::base::time::{Clock, SystemClock};
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::intake::arrivals::Arrivals;
@@ -52,6 +49,7 @@ pub(super) struct Shared {
 /// # Errors
 /// If one of the two cannot be opened, or the database's settings are none.
 pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let metrics = Metrics::new()?;
     let is_needed = |reason: &Reason| !config.mappings.is_empty() || !reason.is_of_mappings();
     metrics.declare(
@@ -59,9 +57,9 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         Stage::ALL.iter().map(|stage| stage.as_str()),
         mapping_names(config),
     );
-    let health = Arc::new(Health::new(metrics.clone()));
-    let (writer, log, arrivals) = open_log(config, &metrics)?;
-    let history = Arc::new(History::new(&metrics, &log));
+    let health = Arc::new(Health::new(metrics.clone(), Arc::clone(&clock)));
+    let (writer, log, arrivals) = open_log(config, &metrics, &clock)?;
+    let history = Arc::new(History::new(&metrics, &log, Arc::clone(&clock)));
     let dir: &Path = &config.wal.dir;
     let dead_letters_dir = dir.join("dead-letters");
     let database = Database::new(&config.database, config.flusher.connections, Some(dir))?;
@@ -84,7 +82,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
             rules: config.rules.clone(),
             mapped: mapped(config),
         },
-        seen: Seen::of(&config.mappings, Arc::new(SystemClock::default())),
+        seen: Seen::of(&config.mappings, Arc::clone(&clock)),
         deliveries,
         inbound,
         metrics,
@@ -105,8 +103,12 @@ fn mapped(config: &Config) -> Option<Arc<MappedTopics>> {
     (!mappings.is_empty()).then(|| Arc::new(MappedTopics { mappings, own }))
 }
 
-fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log, Arrivals)> {
-    let started = Instant::now();
+fn open_log(
+    config: &Config,
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Writer, Log, Arrivals)> {
+    let started = clock.monotonic();
     let dir: &Path = &config.wal.dir;
     let limits = Limits {
         max_bytes: config.wal.max_bytes,
@@ -115,13 +117,13 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log, 
         retain: config.wal.retain,
     };
     let storage = SledStorage::open(dir).with_context(|| format!("WAL_DIR {}", dir.display()))?;
-    let (storage, clock) = (Box::new(storage), Arc::new(SystemClock::default()));
+    let (storage, of_log) = (Box::new(storage), Arc::clone(clock));
     let opened = if config.mappings.use_arrival() {
         let are_needed = !mqtt::was_settled(dir, &config.mqtt);
-        wal::log::open_with_receipts(storage, clock, limits, metrics, are_needed)
+        wal::log::open_with_receipts(storage, of_log, limits, metrics, are_needed)
     } else {
         let nothing_left = |(writer, log)| (writer, log, LeftReceipts::default());
-        wal::log::open(storage, clock, limits, metrics).map(nothing_left)
+        wal::log::open(storage, of_log, limits, metrics).map(nothing_left)
     };
     let (writer, log, left) = opened.with_context(|| format!("the log in {}", dir.display()))?;
     metrics.wal_max_bytes.set(i64::try_from(limits.max_bytes).unwrap_or(i64::MAX));
@@ -132,7 +134,7 @@ fn open_log(config: &Config, metrics: &Metrics) -> anyhow::Result<(Writer, Log, 
         next_offset = stats.next_offset,
         generations = stats.generations.len(),
         disk_bytes = stats.disk_bytes,
-        open_ms = started.elapsed().as_millis(),
+        open_ms = clock.monotonic().saturating_sub(started).as_millis(),
         "log opened"
     );
     Ok((writer, log, Arrivals::after(left)))

@@ -85,13 +85,16 @@ impl From<Report> for Ready {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::base::metrics::Metrics;
+    use crate::base::time::SystemClock;
     use crate::status::health::Health;
 
     #[test]
     fn the_body_is_that_of_the_contract() {
-        let health = Health::new(Metrics::new().unwrap());
+        let health = Health::new(Metrics::new().unwrap(), Arc::new(SystemClock::default()));
         let body = || serde_json::to_string(&Ready::from(health.report())).unwrap();
         assert_eq!(
             body(),

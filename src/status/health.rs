@@ -6,15 +6,14 @@
 //!
 //! Since when a part is in its state is an age, by the monotonic clock.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::base::metrics::Metrics;
+use crate::base::time::Clock;
 
 /// Whether the log accepts writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,7 +31,9 @@ pub(crate) enum WalState {
 /// The state of the parts, shared by all of them.
 pub(crate) struct Health {
     metrics: Metrics,
-    started: Instant,
+    clock: Arc<dyn Clock>,
+    /// When that showed this, the process had started.
+    started: Duration,
     mqtt: Part,
     /// Filters that are not granted.
     missing_filters: Mutex<Vec<String>>,
@@ -42,7 +43,7 @@ pub(crate) struct Health {
     database: Part,
     /// Set while a query had no answer at all and none has had one since: when it was last asked whether the
     /// database is there again.
-    silence: Mutex<Option<Instant>>,
+    silence: Mutex<Option<Duration>>,
     stopping: AtomicBool,
 }
 
@@ -102,10 +103,11 @@ impl Part {
 impl Health {
     /// Nothing is known to work yet, but the log: a process that cannot open it does not start.
     #[must_use]
-    pub(crate) fn new(metrics: Metrics) -> Self {
+    pub(crate) fn new(metrics: Metrics, clock: Arc<dyn Clock>) -> Self {
         Self {
             metrics,
-            started: Instant::now(),
+            started: clock.monotonic(),
+            clock,
             mqtt: Part::new(UNKNOWN),
             missing_filters: Mutex::default(),
             away: Mutex::default(),
@@ -139,19 +141,19 @@ impl Health {
         *self.away.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.missing_filters.lock().unwrap_or_else(PoisonError::into_inner) = missing;
         self.metrics.mqtt_connected.set((state != DOWN).into());
-        self.mqtt.set(state, None, self.started.elapsed())
+        self.mqtt.set(state, None, self.uptime())
     }
 
     /// The database answered the flusher, or failed it. Returns whether that is news.
     pub(crate) fn set_database_up(&self, up: bool) -> bool {
         self.metrics.db_up.set(up.into());
-        self.database.set(up_or_down(up), None, self.started.elapsed())
+        self.database.set(up_or_down(up), None, self.uptime())
     }
 
     /// The log's state. Returns whether that is news.
     pub(crate) fn set_wal(&self, state: WalState) -> bool {
         let failed = WalState::Failed as u64;
-        let changed = self.wal.set(state as u64, Some(failed), self.started.elapsed());
+        let changed = self.wal.set(state as u64, Some(failed), self.uptime());
         self.metrics.wal_full.set((self.wal() == WalState::Full).into());
         changed
     }
@@ -208,16 +210,17 @@ impl Health {
     #[must_use]
     pub(crate) fn is_probe_due(&self) -> bool {
         let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = silence.is_some_and(|at| at.elapsed() >= PROBE_EVERY);
+        let now = self.uptime();
+        let is_due = silence.is_some_and(|at| now.saturating_sub(at) >= PROBE_EVERY);
         if is_due {
-            *silence = Some(Instant::now());
+            *silence = Some(now);
         }
         is_due
     }
 
     /// A query was answered, or was not, however long it was waited for.
     pub(crate) fn note_query(&self, is_answered: bool) {
-        let silence = (!is_answered).then(Instant::now);
+        let silence = (!is_answered).then(|| self.uptime());
         *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = silence;
     }
 
@@ -230,9 +233,13 @@ impl Health {
     /// How long each part has been in its state; what was never up has been down since the start.
     #[must_use]
     pub(crate) fn ages(&self) -> Ages {
-        let now = self.started.elapsed();
+        let now = self.uptime();
         let age = |part: &Part| now.saturating_sub(part.since());
         Ages { mqtt: age(&self.mqtt), wal: age(&self.wal), database: age(&self.database) }
+    }
+
+    fn uptime(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.started)
     }
 
     /// All of it, for `/health/ready`.
@@ -281,9 +288,18 @@ fn up_or_down(up: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::{ManualClock, Timestamp};
+
+    fn health_by(clock: &ManualClock) -> Health {
+        Health::new(Metrics::new().unwrap(), Arc::new(clock.clone()))
+    }
+
+    fn clock() -> ManualClock {
+        ManualClock::at(Timestamp::UNIX_EPOCH)
+    }
 
     fn health() -> Health {
-        Health::new(Metrics::new().unwrap())
+        health_by(&clock())
     }
 
     #[test]
@@ -359,9 +375,49 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_database_is_asked_every_five_seconds_and_by_one_of_those_who_wait() {
+        let clock = clock();
+        let health = health_by(&clock);
+        let seconds = Duration::from_secs;
+        clock.advance(seconds(3_600));
+        health.note_query(false);
+        for _ in 0..2 {
+            clock.advance(seconds(4));
+            assert!(!health.is_probe_due());
+            clock.advance(seconds(1));
+            assert!(health.is_probe_due());
+            assert!(!health.is_probe_due(), "somebody asks already");
+        }
+        clock.advance(seconds(4));
+        health.note_query(false);
+        clock.advance(seconds(4));
+        assert!(!health.is_probe_due(), "another query has found out meanwhile");
+        clock.advance(seconds(3_600));
+        assert!(health.is_database_doubtful(), "time alone is no answer");
+    }
+
+    #[test]
+    fn ages_are_counted_from_when_the_state_changed_or_from_the_start() {
+        let clock = clock();
+        let seconds = Duration::from_secs;
+        clock.advance(seconds(100));
+        let health = health_by(&clock);
+        clock.advance(seconds(7));
+        health.set_database_up(false);
+        health.set_mqtt_connected(true);
+        clock.advance(seconds(5));
+        health.set_wal(WalState::Full);
+        // The time of day has no say in it.
+        clock.set_wall(Timestamp::UNIX_EPOCH);
+        clock.advance(seconds(1));
+        let Ages { mqtt, wal, database } = health.ages();
+        assert_eq!((mqtt, wal, database), (seconds(6), seconds(1), seconds(13)));
+    }
+
+    #[test]
     fn gauges_follow() {
         let metrics = Metrics::new().unwrap();
-        let health = Health::new(metrics.clone());
+        let health = Health::new(metrics.clone(), Arc::new(clock()));
         health.set_mqtt_connected(true);
         health.set_database_up(true);
         health.set_wal(WalState::Full);

@@ -4,16 +4,15 @@
 //! the monotonic clock, and are told by their age: a box that learns the time an hour after
 //! its start has no hole in its history. A few hundred kilobytes at most.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
 use crate::base::metrics::{Distribution, Metrics};
+use crate::base::time::Clock;
 use crate::wal::Log;
 
 mod points;
@@ -124,7 +123,9 @@ impl Window<'_> {
 
 /// See the module.
 pub(crate) struct History {
-    started: Instant,
+    clock: Arc<dyn Clock>,
+    /// When that showed this, the process had started.
+    started: Duration,
     /// Tells one process from the next.
     run: String,
     ring: Mutex<Ring>,
@@ -145,9 +146,10 @@ struct Ring {
 impl History {
     /// Begins now, with a first sample.
     #[must_use]
-    pub(crate) fn new(metrics: &Metrics, log: &Log) -> Self {
+    pub(crate) fn new(metrics: &Metrics, log: &Log, clock: Arc<dyn Clock>) -> Self {
         let history = Self {
-            started: Instant::now(),
+            started: clock.monotonic(),
+            clock,
             run: format!("{:016x}", fastrand::u64(..)),
             ring: Mutex::default(),
             free_bytes: AtomicU64::new(log.free_bytes().unwrap_or(0)),
@@ -169,9 +171,13 @@ impl History {
         loop {
             tick.tick().await;
             self.ask_for_free_bytes(&log);
-            let sample = Sample::take(self.uptime(), &metrics, &log);
-            self.lock().push(sample);
+            self.add(&metrics, &log);
         }
+    }
+
+    fn add(&self, metrics: &Metrics, log: &Log) {
+        let sample = Sample::take(self.uptime(), metrics, log);
+        self.lock().push(sample);
     }
 
     /// Not awaited: a filesystem that hangs must not take the history with it.
@@ -191,7 +197,7 @@ impl History {
     /// How long the process has run.
     #[must_use]
     pub(crate) fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        self.clock.monotonic().saturating_sub(self.started)
     }
 
     /// Room that `log` has left; what is free on its filesystem, as of a second or so ago.
@@ -280,6 +286,9 @@ impl Ring {
 #[expect(clippy::float_cmp, reason = "of whole numbers")]
 mod tests {
     use super::*;
+    use crate::base::time::{ManualClock, Timestamp};
+    use crate::wal::engine::memory::MemoryStorage;
+    use crate::wal::log::{Limits, open};
 
     const BOUNDS: &[f64] = &[1.0, 2.0];
 
@@ -348,5 +357,32 @@ mod tests {
         ring.push(sample(2, 1, 0));
         ring.push(sample(3, 1, 0));
         assert_eq!(ring.last_message, Some(seconds(2)));
+    }
+
+    #[test]
+    fn the_age_of_the_last_message_is_counted_from_the_sample_by_the_clock() {
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let metrics = Metrics::new().unwrap();
+        let limits = Limits {
+            max_bytes: u64::MAX,
+            min_free_bytes: 0,
+            generation_bytes: u64::MAX,
+            retain: Duration::ZERO,
+        };
+        let storage = Box::new(MemoryStorage::default());
+        let (_, log) = open(storage, Arc::new(clock.clone()), limits, &metrics).unwrap();
+        clock.advance(seconds(100));
+        let history = History::new(&metrics, &log, Arc::new(clock.clone()));
+        assert_eq!((history.uptime(), history.last_message()), (seconds(0), None));
+        clock.advance(seconds(1));
+        metrics.messages.inc();
+        history.add(&metrics, &log);
+        clock.advance(seconds(1));
+        history.add(&metrics, &log);
+        clock.set_wall(Timestamp::UNIX_EPOCH);
+        clock.advance(seconds(3));
+        assert_eq!((history.uptime(), history.last_message()), (seconds(5), Some(seconds(4))));
+        assert_eq!(history.points(None, None).age, [4.0, 3.0]);
+        assert_eq!(history.rates(seconds(10)).messages, 0.5);
     }
 }
