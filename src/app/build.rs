@@ -29,6 +29,7 @@ const EXPECTED: u64 = 256;
 
 /// What the parts share, and the two ends of the queue between MQTT and the log.
 pub(super) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
     pub(super) history: Arc<History>,
@@ -86,6 +87,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         deliveries,
         inbound,
         metrics,
+        clock,
     })
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     let last_values = LastValuesAgain::of(&state);
     let recent = Arc::clone(&state.recent);
     let http = http::serve(&config.http, state).await?;
-    let Shared { metrics, health, log, dead_letters, .. } = shared;
+    let Shared { metrics, health, log, dead_letters, clock, .. } = shared;
 
     let mut supervisor = Supervisor::default();
     supervisor.task("history", shared.history.record(metrics.clone(), log.clone()));
@@ -79,7 +79,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
     let source = Source::new(config.subscriber(), parts);
     let (broker, database) = (source.credentials(), shared.database.clone());
     let reload = Reload { http: http.secrets(), broker, database };
-    let intake_activity = Activity::default();
+    let intake_activity = Activity::new(Arc::clone(&clock));
     let intake = Intake {
         inbound: shared.inbound,
         writer: shared.writer,
@@ -123,14 +123,14 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         metrics,
         control: shared.control,
     };
-    let flusher_activity = Activity::default();
+    let flusher_activity = Activity::new(Arc::clone(&clock));
     let flusher = Flusher::new(parts, &config.flusher, flusher_activity.clone());
     let flusher = flusher.run(stop_flusher.clone());
     supervisor.task(FLUSHER, async { flusher.await.map_err(Into::into) });
 
     supervisor.task("last values of devices", last_values.run());
 
-    let maintenance = Activity::default();
+    let maintenance = Activity::new(Arc::clone(&clock));
     let work = housekeeping::run(log.clone(), Arc::clone(&health), maintenance.clone());
     supervisor.task("housekeeping", work);
     let watched = vec![
@@ -138,7 +138,7 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
         (FLUSHER, flusher_activity),
         ("maintenance of the log", maintenance),
     ];
-    supervisor.task("watchdog", watchdog::run(watched));
+    supervisor.task("watchdog", watchdog::run(watched, clock));
 
     let grace = config.shutdown_grace;
     Ok(Service {
@@ -159,13 +159,14 @@ fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
     let inlet = Arc::new(Inlet::new(shared.deliveries.downgrade(), shared.admission.clone()));
     let replayer = Replayer::new(Arc::clone(&inlet), Arc::clone(dead_letters));
     let tables = Arc::new(Tables::of(&config.mappings));
+    let silence = Silence::of(&config.recent, &config.mappings);
     AppState {
         instance: config.mqtt.client_id.as_str().into(),
         metrics: metrics.clone(),
         health: Arc::clone(health),
         history: Arc::clone(history),
         database: shared.database.clone(),
-        recent: Recent::new(log.clone(), Silence::of(&config.recent, &config.mappings)),
+        recent: Recent::new(log.clone(), silence, Arc::clone(&shared.clock)),
         description: Description::of(&tables),
         tables,
         seen: shared.seen.clone(),

@@ -5,15 +5,15 @@
 //! no progress for [`LONGEST`] ends the process, with or without systemd. What the whole machine
 //! stood still in between does not count ([`StallTimer`]).
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 
 use super::stall_timer::StallTimer;
 use crate::base::activity::Activity;
+use crate::base::time::Clock;
 
 /// Longest time that one commit or one trim may take.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -42,11 +42,14 @@ fn notify(state: NotifyState<'_>) {
     }
 }
 
-/// Runs until a part is stuck.
+/// Runs until a part is stuck. The activities have the same clock.
 ///
 /// # Errors
 /// The name of the part.
-pub(super) async fn run(watched: Vec<(&'static str, Activity)>) -> anyhow::Result<()> {
+pub(super) async fn run(
+    watched: Vec<(&'static str, Activity)>,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<()> {
     let mut interval = 0;
     let systemd_wants_pings = sd_notify::watchdog_enabled(false, &mut interval);
     // Half of what systemd waits, or it would be a race.
@@ -55,11 +58,11 @@ pub(super) async fn run(watched: Vec<(&'static str, Activity)>) -> anyhow::Resul
     let mut tick = tokio::time::interval(period);
     // Each look comes a whole period after the last one: what is late was lost.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut timer = StallTimer::new(period, watched.len(), Instant::now());
+    let mut timer = StallTimer::new(period, watched.len(), clock.monotonic());
     loop {
         tick.tick().await;
         let busy: Vec<_> = watched.iter().map(|(_, part)| part.busy_since()).collect();
-        let worked = timer.look(&busy, Instant::now());
+        let worked = timer.look(&busy, clock.monotonic());
         let stuck = worked.iter().zip(&watched).find(|(worked, _)| **worked > LONGEST);
         if let Some((worked, (name, _))) = stuck {
             let seconds = worked.as_secs();

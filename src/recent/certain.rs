@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::Ask;
 use super::scan::{Budget, Found, LogPart, Unread, scan};
 use super::silence::Silence;
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock, Timestamp};
 use crate::wal::{Log, Offset, WalError};
 
 /// Questions that are answered at once: each may take a processor for as long as it is answered.
@@ -30,6 +30,7 @@ const AT_ONCE: usize = 2;
 /// Answers from the log.
 pub(crate) struct Recent {
     pub(super) log: Log,
+    clock: Arc<dyn Clock>,
     /// A search keeps its place to its end, also when nobody waits for it any more.
     pub(super) places: Arc<Semaphore>,
     /// To read all of the log for a page: one does it at a time.
@@ -66,9 +67,10 @@ pub(crate) enum RecentError {
 impl Recent {
     /// Of this log.
     #[must_use]
-    pub(crate) fn new(log: Log, silence: Silence) -> Arc<Self> {
+    pub(crate) fn new(log: Log, silence: Silence, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             log,
+            clock,
             places: Arc::new(Semaphore::new(AT_ONCE)),
             whole: Arc::new(Semaphore::new(1)),
             files: Arc::new(Semaphore::new(AT_ONCE)),
@@ -129,8 +131,8 @@ impl Recent {
         budget: Budget,
         place: OwnedSemaphorePermit,
     ) -> Result<Found, RecentError> {
-        let log = self.log.clone();
-        let search = move |stop: &CancellationToken| scan(&log, &ask, part, budget, stop);
+        let (log, clock) = (self.log.clone(), Arc::clone(&self.clock));
+        let search = move |stop: &CancellationToken| scan(&log, &ask, part, budget, &*clock, stop);
         Ok(blocking(place, search).await??)
     }
 

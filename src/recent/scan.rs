@@ -4,15 +4,13 @@
 //! left of the time goes into counting. A reader takes the log's locks for single steps alone, and nobody
 //! waits for it. What was not read is told: the answer is complete down to the newest time in it.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::ask::{Ask, Key};
 use super::gather::{Gather, LogRow};
-use crate::base::time::Timestamp;
+use crate::base::time::{Clock, Timestamp};
 use crate::wal::log::Piece;
 use crate::wal::{Log, WalError};
 
@@ -79,15 +77,17 @@ pub(crate) struct Unread {
     pub(crate) newest: Option<Timestamp>,
 }
 
-/// What is in the log. Blocks on the disk. Once `stop` is cancelled, whatever is left is not read.
+/// What is in the log. Blocks on the disk, and keeps to `budget` by `clock`. Once `stop` is cancelled, whatever
+/// is left is not read.
 pub(super) fn scan(
     log: &Log,
     ask: &Ask,
     part: LogPart,
     budget: Budget,
+    clock: &dyn Clock,
     stop: &CancellationToken,
 ) -> Result<Found, WalError> {
-    let started = Instant::now();
+    let started = clock.monotonic();
     let from = match part {
         LogPart::Pending => log.flushed(),
         LogPart::Retained => log.retained(),
@@ -103,7 +103,8 @@ pub(super) fn scan(
     let mut read = 0;
     let mut take = |gather: &mut Gather<'_>, piece: &Piece, until: Duration| {
         let has_room = gather.bytes() < budget.bytes;
-        let is_late = read >= budget.always && started.elapsed() >= until;
+        let is_over = || clock.monotonic().saturating_sub(started) >= until;
+        let is_late = read >= budget.always && is_over();
         if !has_room || is_late || stop.is_cancelled() {
             return Ok(false);
         }
@@ -159,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::base::metrics::Metrics;
-    use crate::base::time::SystemClock;
+    use crate::base::time::{ManualClock, SystemClock};
     use crate::telemetry::Reading;
     use crate::wal::engine::memory::MemoryStorage;
     use crate::wal::log::{Limits, open};
@@ -197,14 +198,45 @@ mod tests {
         log
     }
 
-    fn scan(log: &Log, ask: &Ask, part: LogPart, budget: Budget) -> Result<Found, WalError> {
-        super::scan(log, ask, part, budget, &CancellationToken::new())
-    }
-
     fn ask(behind: Option<(i64, String)>) -> Ask {
         let table = crate::telemetry::mapping::BUILT_IN_TABLE.to_owned();
         let counted = 2 * usize::try_from(READINGS).unwrap();
         Ask { table, device_id: None, start: None, end: None, behind, wanted: 101, counted }
+    }
+
+    fn search(log: &Log, ask: &Ask, budget: Budget) -> Found {
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        scan(log, ask, LogPart::Pending, budget, &clock, &CancellationToken::new()).unwrap()
+    }
+
+    /// By which each question takes a millisecond.
+    struct SlowClock(ManualClock);
+
+    impl Clock for SlowClock {
+        fn monotonic(&self) -> Duration {
+            self.0.advance(Duration::from_millis(1));
+            self.0.monotonic()
+        }
+
+        fn wall(&self) -> Timestamp {
+            self.0.wall()
+        }
+    }
+
+    #[test]
+    fn behind_what_is_read_in_any_case_it_is_read_on_until_the_time_is_over() {
+        let log = log();
+        let ask = Ask { device_id: Some("device-3".to_owned()), wanted: 10_000, ..ask(None) };
+        let unread = |millis| {
+            let budget = Budget { time: Duration::from_millis(millis), ..SCARCE };
+            let clock = SlowClock(ManualClock::at(Timestamp::UNIX_EPOCH));
+            let stop = CancellationToken::new();
+            let found = scan(&log, &ask, LogPart::Pending, budget, &clock, &stop).unwrap();
+            found.unread.map(|unread| unread.newest.unwrap())
+        };
+        let [none, little, more] = [0, 10, 20].map(|millis| unread(millis).unwrap());
+        assert!(more < little && little < none, "{more} {little} {none}");
+        assert_eq!(unread(100_000), None);
     }
 
     #[test]
@@ -212,7 +244,7 @@ mod tests {
         let log = log();
         for middle in [READINGS, READINGS / 2, 101] {
             let ask = ask(Some((middle, String::new())));
-            let found = scan(&log, &ask, LogPart::Pending, SCARCE).unwrap();
+            let found = search(&log, &ask, SCARCE);
             let times: Vec<_> = found.rows.iter().map(|row| row.key.timestamp).collect();
             let expected: Vec<_> = (middle - 101..middle).rev().map(at).collect();
             assert_eq!((times, found.unread), (expected, None), "behind {middle}");
@@ -224,12 +256,12 @@ mod tests {
     fn what_is_not_read_is_told_by_its_latest_time() {
         let log = log();
         let ask = Ask { device_id: Some("device-3".to_owned()), wanted: 501, ..ask(None) };
-        let found = scan(&log, &ask, LogPart::Pending, SCARCE).unwrap();
+        let found = search(&log, &ask, SCARCE);
         let unread = found.unread.and_then(|unread| unread.newest).unwrap();
         assert!((at(READINGS - 1_600)..at(READINGS - 999)).contains(&unread), "{unread}");
         let oldest = found.rows.last().map(|row| row.key.timestamp);
         assert!(oldest > Some(unread), "{oldest:?} was read, {unread} was not");
-        let whole = scan(&log, &ask, LogPart::Pending, Budget::OF_FILE).unwrap();
+        let whole = search(&log, &ask, Budget::OF_FILE);
         assert_eq!((whole.rows.len(), whole.unread, whole.is_counted), (501, None, true));
     }
 
@@ -237,8 +269,9 @@ mod tests {
     fn once_it_is_told_to_stop_nothing_more_is_read_and_that_is_told() {
         let (log, stop) = (log(), CancellationToken::new());
         stop.cancel();
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
         let found =
-            super::scan(&log, &ask(None), LogPart::Pending, Budget::OF_FILE, &stop).unwrap();
+            scan(&log, &ask(None), LogPart::Pending, Budget::OF_FILE, &clock, &stop).unwrap();
         let unread = found.unread.and_then(|unread| unread.newest);
         assert_eq!((found.rows, unread), (Vec::new(), Some(at(READINGS - 1))));
         assert!(!found.is_counted);
