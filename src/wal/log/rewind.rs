@@ -7,6 +7,7 @@
 use super::handle::Rewound;
 use super::open::open_generation;
 use super::state::{Shared, lock};
+use crate::wal::contract::Unreadable;
 use crate::wal::error::WalError;
 use crate::wal::offset::Offset;
 use crate::wal::recovery::bounds_of_older;
@@ -47,6 +48,11 @@ impl Shared {
             let Some((first, end, unreadable)) = older else { break };
             let bounds = bounds_of_older(first, end, here, unreadable);
             let found = open_generation(&*self.storage, first, bounds)?;
+            if found.is_read_whole
+                && let Some(kept) = lock(&self.state).generations.get_mut(&first)
+            {
+                kept.unreadable = Unreadable::IsAnError;
+            }
             here = found.retained.min(here);
             if here > first {
                 break;
