@@ -129,10 +129,13 @@ impl DeadLetters {
     /// If that is not certain; see [`Self::failed`].
     pub(crate) fn remove(&self, id: u64) -> Result<bool, DeadLetterError> {
         let mut store = self.lock();
+        let had_failed = store.has_failed();
         let removed = store.remove(id).map_err(failed_to("remove a dead letter"));
         self.update_gauges(&store);
+        // What failed before was told, or was no removal.
         if let Err(error) = &removed
             && store.has_failed()
+            && !had_failed
         {
             self.failure.send_replace(Some(error.to_string()));
         }

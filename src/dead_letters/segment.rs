@@ -235,6 +235,12 @@ impl Segment {
         self.file.sync_data().inspect_err(|_| self.has_failed = true)
     }
 
+    /// From now on the disk writes nothing.
+    #[cfg(test)]
+    pub(super) fn refuse_writes(&mut self) {
+        self.file = File::open(&self.path).unwrap();
+    }
+
     /// Calls `with` with the line at `place`; `None` if it has been damaged since.
     pub(super) fn read<T>(
         &self,

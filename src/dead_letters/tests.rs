@@ -328,7 +328,7 @@ fn what_no_mapping_takes_has_a_ring_of_its_own_and_pushes_nothing_else_out() {
 }
 
 #[tokio::test]
-async fn after_a_sync_that_failed_nothing_is_removed_and_whoever_supervises_is_told() {
+async fn a_removal_that_may_not_last_is_told_once_and_nothing_is_removed_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let (store, metrics) = open(dir.path(), MAX);
     store.append(&[letter(b"one"), row(b"{}")]).unwrap();
@@ -336,12 +336,27 @@ async fn after_a_sync_that_failed_nothing_is_removed_and_whoever_supervises_is_t
     assert!(store.remove(0).unwrap());
     let now = std::future::poll_fn(|context| std::task::Poll::Ready(failed.as_mut().poll(context)));
     assert!(now.await.is_pending(), "nothing has failed yet");
+    store.lock().segments.values_mut().for_each(segment::Segment::refuse_writes);
+    let uncertain = store.remove(1).unwrap_err().to_string();
+    assert_eq!(failed.await, uncertain);
+    let refused = store.remove(1).unwrap_err().to_string();
+    assert!(refused.contains("this file could not be written before"), "{refused}");
+    assert_eq!(store.failed().await, uncertain);
+    assert_eq!(metrics.dead_letters.get(), 1);
+    assert_eq!(ids(&store), [1]);
+}
+
+#[tokio::test]
+async fn a_letter_that_stays_because_of_an_earlier_fault_is_no_reason_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path(), MAX);
+    store.append(&[letter(b"one")]).unwrap();
     for segment in store.lock().segments.values_mut() {
         segment.has_failed = true;
     }
-    let refused = store.remove(1).unwrap_err().to_string();
-    assert!(refused.contains("this file could not be written before"), "{refused}");
-    assert_eq!(failed.await, refused);
-    assert_eq!(metrics.dead_letters.get(), 1);
-    assert_eq!(ids(&store), [1]);
+    store.remove(0).unwrap_err();
+    let mut failed = std::pin::pin!(store.failed());
+    let now = std::future::poll_fn(|context| std::task::Poll::Ready(failed.as_mut().poll(context)));
+    assert!(now.await.is_pending());
+    assert_eq!(ids(&store), [0]);
 }
