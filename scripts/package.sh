@@ -213,7 +213,8 @@ set_depends() {
     dpkg-deb --raw-extract "$1" "$tree"
     sed -i "/^Depends:/s/\\blibc6 (>= [^)]*)/libc6 (>= $ASKED_LIBC)/" "$tree/DEBIAN/control"
     grep -q "^Depends:.*libc6 (>= $ASKED_LIBC)" "$tree/DEBIAN/control" || fail "$1 depends on no C library"
-    dpkg-deb --root-owner-group --build "$tree" "$1" >/dev/null
+    # What Ubuntu's compresses with, older machines do not read.
+    dpkg-deb -Zxz --root-owner-group --build "$tree" "$1" >/dev/null
 }
 
 main() {

@@ -113,6 +113,7 @@ const QUERY_SETTINGS: &[Setting] = &[
     ("max_parallel_workers_per_gather", "'0'"),
     ("seq_page_cost", "'0.00001'"),
     ("random_page_cost", "'0.00001'"),
+    ("cpu_operator_cost", "'0.0000001'"),
 ];
 const QUERY_CONNECTIONS: usize = 4;
 /// A batch that meets a connection which was cut is sent again, a query is not.

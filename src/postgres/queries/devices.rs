@@ -189,8 +189,8 @@ impl Query<'_> {
         let wanted = offset.saturating_add(limit) as usize;
         if self.filter.name_contains.is_none() && wanted * 2 <= FEW_ROWS as usize {
             // Of many devices, hardly any comes twice in so few rows.
-            let fewer = FEW_ROWS.min(offset.saturating_add(limit).saturating_mul(4));
-            for rows in [fewer, FEW_ROWS] {
+            let fewer = offset.saturating_add(limit).saturating_mul(4);
+            for rows in (fewer < FEW_ROWS).then_some(fewer).into_iter().chain([FEW_ROWS]) {
                 let newest =
                     newest_devices(self.session, self.relation, self.newest, rows, wanted).await?;
                 if newest.len() >= wanted {

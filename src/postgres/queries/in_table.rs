@@ -37,7 +37,8 @@ pub(super) async fn which_are_known(
             with ordinality as key (device_id, ts, place)
         cross join lateral (
             select from {source}
-            where telemetry.device_id = key.device_id and telemetry.ts = key.ts
+            where telemetry.device_id = any(array[key.device_id]) and telemetry.ts = key.ts
+            order by telemetry.device_id
             limit 1
         ) as stored"
     );

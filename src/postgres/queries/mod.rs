@@ -11,9 +11,11 @@
 //! - One device: `ts desc`, from the unique index, partition after partition until there is enough. The
 //!   index on `ts` has that order as well, and for a device that is common, but silent of late, the
 //!   planner would walk it past everything newer, because the rows lie in it side by side. So the
-//!   settings say that a page costs next to nothing: then it costs less to find just those rows, unless
-//!   the statistics know of no other device at all.
+//!   settings say that a page costs next to nothing, and a comparison on the way down an index: then it
+//!   costs less to find just those rows, unless the statistics know of no other device at all.
 //!   A device's `ts` is unique, so this is the order of `ts desc, device_id desc` too.
+//! - One row: by `device_id`, as an order, from the unique index. Where each time is thought to be there
+//!   once, the index on `ts` would do as well, and a moment of many devices be read through for each of them.
 //!
 //! What PostgreSQL's distributed relatives refuse is not here: no join of the table but with values that
 //! are sent along, and no recursion. Where they refuse that join too, the same is asked without, see [`super::spread`].
