@@ -129,13 +129,12 @@ impl DeadLetters {
     /// If that is not certain; see [`Self::failed`].
     pub(crate) fn remove(&self, id: u64) -> Result<bool, DeadLetterError> {
         let mut store = self.lock();
-        let had_failed = store.has_failed();
+        let failed_before = store.failed();
         let removed = store.remove(id).map_err(failed_to("remove a dead letter"));
         self.update_gauges(&store);
         // What failed before was told, or was no removal.
         if let Err(error) = &removed
-            && store.has_failed()
-            && !had_failed
+            && store.failed() > failed_before
         {
             self.failure.send_replace(Some(error.to_string()));
         }

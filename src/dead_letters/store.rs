@@ -239,9 +239,9 @@ impl Store {
         Some((*first, *place, part))
     }
 
-    /// Whether a sync of any of the segments has failed.
-    pub(super) fn has_failed(&self) -> bool {
-        self.segments.values().any(|segment| segment.has_failed)
+    /// Of how many segments a sync has failed.
+    pub(super) fn failed(&self) -> usize {
+        self.segments.values().filter(|segment| segment.has_failed).count()
     }
 
     /// How many letters there are.
