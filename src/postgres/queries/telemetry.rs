@@ -9,7 +9,7 @@ use super::in_table::{LogKey, which_are_known};
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::total::TOTAL_EXACT_UP_TO;
-use super::window::{Window, is_sparse, join, windows};
+use super::window::{Window, cut_for, up_to, whole, windows};
 use crate::base::time::{Clock as _, Timestamp};
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant;
@@ -96,7 +96,7 @@ impl Database {
             let remembered = self.tables.of(relation.name());
             let newest = remembered.newest.get(self.clock.wall());
             let asked = Asked { relation, filter, newest };
-            let (readings, read_whole) = page(session, asked, position, most).await?;
+            let (readings, read) = page(session, asked, position, most).await?;
             let has_next = readings.len() >= most as usize;
             let is_whole = *filter == TelemetryFilter::default();
             let is_past = is_whole && remembered.rows.is_past(self.clock.monotonic());
@@ -114,7 +114,7 @@ impl Database {
                     u64::from(*skipped) + readings.len() as u64
                 }
                 _ if is_past => PAST.unsigned_abs(),
-                _ => total(session, asked, read_whole).await?,
+                _ => total(session, asked, read).await?,
             };
             let is_more = counted > u64::from(TOTAL_EXACT_UP_TO);
             if is_whole && is_more != is_past {
@@ -151,8 +151,25 @@ impl Asked<'_> {
     }
 }
 
-/// How many windows, from the first on, a page has read as a whole, and how many rows they have.
-pub(super) type ReadWhole = (usize, i64);
+/// What a page has read as a whole, and so need not be counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Read {
+    rows: i64,
+    /// Those of this time and before it are not among them; `None` if none are.
+    rest: Option<Instant>,
+    /// Whether it is of a device whose readings lie so far apart that a count ends nowhere before the last.
+    is_sparse: bool,
+}
+
+impl Read {
+    /// By the first page of a device: all that are newer than its last.
+    fn note_newer_than(&mut self, last: &StoredReading, readings: &[StoredReading]) {
+        let rest = last.ts();
+        let newer = readings.iter().take_while(|reading| reading.ts() != rest).count();
+        self.rows = newer.try_into().unwrap_or(i64::MAX);
+        self.rest = Some(rest);
+    }
+}
 
 /// `wanted` readings, from window after window.
 pub(super) async fn page(
@@ -160,7 +177,7 @@ pub(super) async fn page(
     asked: Asked<'_>,
     position: &Position,
     wanted: u32,
-) -> Result<(Vec<StoredReading>, ReadWhole), Failure> {
+) -> Result<(Vec<StoredReading>, Read), Failure> {
     let (mut to_skip, after) = match position {
         Position::Offset(rows) => (i64::from(*rows), None),
         Position::After(cursor) => (0, Some(cursor)),
@@ -169,8 +186,10 @@ pub(super) async fn page(
     let until = after.map_or(end, |after| Some(end.map_or(after.ts, |end| end.min(after.ts))));
     let mut readings: Vec<StoredReading> = Vec::new();
     let is_counted = *position == Position::Offset(0);
-    let mut read_whole = (0, 0);
+    let is_of_one = asked.filter.device_id.is_some();
+    let mut read = Read::default();
     let mut windows = VecDeque::from(asked.windows_until(until));
+    let mut is_first = true;
     while let Some(window) = windows.pop_front() {
         let missing = i64::from(wanted) - i64::try_from(readings.len()).unwrap_or(i64::MAX);
         let rows: Vec<StoredReading> = page_of(asked, after, &window, to_skip, missing)
@@ -185,19 +204,28 @@ pub(super) async fn page(
             break;
         }
         if is_counted {
-            read_whole = (read_whole.0 + 1, i64::try_from(readings.len()).unwrap_or(i64::MAX));
+            read.rows = readings.len().try_into().unwrap_or(i64::MAX);
+            read.rest = window.after;
         }
         to_skip = if was_skipped_whole {
             to_skip - count(session, asked, &window, to_skip).await?
         } else {
             0
         };
-        let is_of_one = asked.filter.device_id.is_some() && !was_skipped_whole;
-        if is_of_one && is_sparse(readings.len(), wanted as usize) {
-            join(&mut windows);
+        if is_of_one && is_first && !was_skipped_whole {
+            read.is_sparse = true;
+            let missing = (wanted as usize).saturating_sub(readings.len());
+            cut_for(&mut windows, readings.len(), missing, asked.filter.start.map(Instant::from));
         }
+        is_first = false;
     }
-    Ok((readings, read_whole))
+    if is_counted
+        && is_of_one
+        && let Some(last) = readings.last()
+    {
+        read.note_newer_than(last, &readings);
+    }
+    Ok((readings, read))
 }
 
 fn page_of(
@@ -231,14 +259,15 @@ fn page_of(
     sql
 }
 
-/// Counts window after window, but for those that were read, and no further than [`PAST`].
-async fn total(
-    session: &mut Session,
-    asked: Asked<'_>,
-    (read, mut counted): ReadWhole,
-) -> Result<u64, Failure> {
-    let windows = asked.windows_until(asked.filter.end.map(Instant::from));
-    for window in windows.into_iter().skip(read) {
+/// Counts window after window, but for what was read, and no further than [`PAST`].
+async fn total(session: &mut Session, asked: Asked<'_>, read: Read) -> Result<u64, Failure> {
+    let mut counted = read.rows;
+    let windows = if read.is_sparse {
+        whole(read.rest)
+    } else {
+        up_to(asked.windows_until(asked.filter.end.map(Instant::from)), read.rest)
+    };
+    for window in windows {
         counted += count(session, asked, &window, PAST - counted).await?;
         if counted >= PAST {
             break;
@@ -301,5 +330,26 @@ fn push_span(sql: &mut QueryBuilder<Postgres>, filter: &TelemetryFilter) {
     }
     if let Some(end) = filter.end {
         sql.push(" and telemetry.ts <= ").push_bind(Instant::from(end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::queries::row::StoredValues;
+
+    /// A table that has no key may have several of one moment, of which the page has some.
+    #[test]
+    fn readings_of_the_last_moment_of_a_page_are_counted_with_what_is_behind_it() {
+        let reading = |second: i64| {
+            let at = Timestamp::from_micros(second * 1_000_000).unwrap();
+            StoredReading::of_log("a".to_owned(), at, StoredValues::Row("{}".to_owned()))
+        };
+        for (seconds, newer) in [(&[9, 8, 7][..], 2), (&[9, 9, 7, 7], 2), (&[9, 9], 0), (&[9], 0)] {
+            let page: Vec<StoredReading> = seconds.iter().copied().map(reading).collect();
+            let mut read = Read::default();
+            read.note_newer_than(page.last().unwrap(), &page);
+            assert_eq!((read.rows, read.rest), (newer, page.last().map(StoredReading::ts)));
+        }
     }
 }

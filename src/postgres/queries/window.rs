@@ -16,13 +16,15 @@ use crate::postgres::instant::Instant;
 
 /// How far back they reach; the last one has no end.
 const DAYS: [i64; 2] = [2, 30];
+/// More days than most tables have partitions for.
+const FAR: i64 = 366;
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// A part of a span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     /// Times after this one; `None` means all.
-    after: Option<Instant>,
+    pub(super) after: Option<Instant>,
     /// Times up to this one, inclusive; `None` means all.
     until: Option<Instant>,
     /// Whether there is none behind it.
@@ -64,18 +66,43 @@ pub(super) fn windows(
     windows
 }
 
-/// Whether a device of which so few rows were found in the first window has too few for a page in the second.
-pub(super) fn is_sparse(found: usize, wanted: usize) -> bool {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is small")]
-    const TIMES: usize = (DAYS[1] / DAYS[0]) as usize;
-    found * TIMES < wanted
+/// Of one device that has `found` readings in the first window: makes two of those that are left, the first of
+/// which goes back as far as the `missing` ones need if it goes on like that, and a quarter as far again. Or one,
+/// if that is so far that most partitions are in it: each bound takes as long to plan as a partition without.
+pub(super) fn cut_for(
+    left: &mut VecDeque<Window>,
+    found: usize,
+    missing: usize,
+    start: Option<Instant>,
+) {
+    let Some(Window { until, is_last: false, .. }) = left.front().copied() else { return };
+    let [days, _] = DAYS;
+    let reach = missing.saturating_mul(5).div_ceil(found.max(1) * 4);
+    let reach = i64::try_from(reach).unwrap_or(i64::MAX).saturating_mul(days);
+    let after = until
+        .filter(|_| found > 0 && reach <= FAR)
+        .map(|until| until.earlier_by(reach * DAY_MICROS))
+        .filter(|after| start.is_none_or(|start| start < *after));
+    left.clear();
+    if after.is_some() {
+        left.push_back(Window { after, until, is_last: false });
+    }
+    left.push_back(Window { after: None, until: after.or(until), is_last: true });
 }
 
-/// Makes one of all that are left: one statement over all of them takes less than one for each.
-pub(super) fn join(left: &mut VecDeque<Window>) {
-    if let Some(Window { until, .. }) = left.pop_front() {
-        *left = VecDeque::from([Window { after: None, until, is_last: true }]);
+/// What of `windows` is not later than `until`, if there is such an end.
+pub(super) fn up_to(mut windows: Vec<Window>, until: Option<Instant>) -> Vec<Window> {
+    let Some(until) = until else { return windows };
+    windows.retain(|window| window.after.is_none_or(|after| after < until));
+    if let Some(first) = windows.first_mut() {
+        first.until = Some(first.until.map_or(until, |end| end.min(until)));
     }
+    windows
+}
+
+/// All that is not later than `until`.
+pub(super) fn whole(until: Option<Instant>) -> Vec<Window> {
+    vec![Window { after: None, until, is_last: true }]
 }
 
 /// The newest time that was seen in the table: that of an archive lies far behind the clock. Only what
@@ -144,6 +171,46 @@ mod tests {
         assert_eq!(start("2026-03-20T00:00:00Z").len(), 2);
         assert_eq!(start("2025-03-20T00:00:00Z").len(), 3);
         assert_eq!(start("2027-01-01T00:00:00Z"), [(None, None)], "ahead of it all");
+    }
+
+    #[test]
+    fn the_rest_of_a_device_is_cut_by_what_it_had_in_two_days() {
+        let newest = at("2026-03-31T12:00:00Z");
+        let two = at("2026-03-29T12:00:00Z");
+        let cut = |found, missing, start: Option<&str>| {
+            let start = start.map(at);
+            let mut left = VecDeque::from(windows(start, None, newest));
+            left.pop_front();
+            cut_for(&mut left, found, missing, start);
+            bounds(left.make_contiguous())
+        };
+        // 4 readings in two days: 96 more in 48 days, and a quarter of that.
+        let reach = at("2026-01-28T12:00:00Z");
+        assert_eq!(cut(4, 96, None), [(Some(reach), Some(two)), (None, Some(reach))]);
+        let start = Some("2026-01-28T12:00:00Z");
+        assert_eq!(cut(4, 96, start), [(None, Some(two))], "nothing would be behind it");
+        let reach = at("2026-03-27T12:00:00Z");
+        assert_eq!(cut(99, 1, None)[0], (Some(reach), Some(two)), "as long as the first");
+        for (found, missing) in [(0, 100), (4, 586), (1, usize::MAX)] {
+            assert_eq!(cut(found, missing, None), [(None, Some(two))], "{found} of {missing}");
+        }
+        assert_eq!(cut(4, 585, None).len(), 2);
+        assert_eq!(cut(4, 96, Some("2026-03-20T00:00:00Z")), [(None, Some(two))]);
+        assert_eq!(cut(4, 96, Some("2026-03-30T00:00:00Z")), []);
+    }
+
+    #[test]
+    fn what_was_read_is_left_out_to_the_row() {
+        let newest = at("2026-03-31T12:00:00Z");
+        let (two, thirty) = (at("2026-03-29T12:00:00Z"), at("2026-03-01T12:00:00Z"));
+        let rest = |until| bounds(&up_to(windows(None, None, newest), until));
+        assert_eq!(rest(None), bounds(&windows(None, None, newest)));
+        let row = at("2026-03-30T00:00:00Z");
+        assert_eq!(rest(Some(row))[0], (Some(two), Some(row)));
+        assert_eq!(rest(Some(two)), [(Some(thirty), Some(two)), (None, Some(thirty))]);
+        let row = at("2026-01-01T00:00:00Z");
+        assert_eq!(rest(Some(row)), [(None, Some(row))]);
+        assert_eq!(rest(Some(Instant::MINUS_INFINITY)), [(None, Some(Instant::MINUS_INFINITY))]);
     }
 
     #[test]
