@@ -8,7 +8,7 @@ source scripts/lib.sh
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/test-deploy.sh [--suite SUITE] [TEST...]
+Usage: scripts/test-deploy.sh [--suite SUITE [--base SUITE]] [TEST...]
 
 Installs what is missing (debootstrap, systemd-container, prometheus, jq, lintian and others, from Debian's or
 Ubuntu's packages), makes three Debian trees below target/deploy-test, and runs:
@@ -25,6 +25,7 @@ Ubuntu's packages), makes three Debian trees below target/deploy-test, and runs:
 
   --suite SUITE  runs package alone, on a machine of that Debian, such as bullseye, with programs that are built
                  for it (scripts/package.sh --base SUITE)
+  --base SUITE   or for this one, which is older: what a release is built for has to run on all that came after
 
 systemd, package, timescaledb and docker need root, and run in namespaces of their own: nothing of the machine is touched,
 and nothing is left running. What this machine cannot run is SKIPPED, with the reason; with CI=true that
@@ -33,7 +34,7 @@ TEXT
 }
 
 ALL=(files dashboard systemd package timescaledb docker)
-WANTED=() SUITE=''
+WANTED=() SUITE='' BASE=''
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 [[ $TARGET == /* ]] || TARGET="$PWD/$TARGET"
 TREES="$TARGET/deploy-test"
@@ -57,19 +58,23 @@ DOCKER_PACKAGES=(ca-certificates docker.io docker-cli docker-compose docker-buil
 
 read_arguments() {
     while (($# > 0)); do
-        if [[ $1 == --suite ]]; then
-            (($# > 1)) || bad_usage "$1 needs a value"
-            SUITE=$2
-            shift
-        else
-            [[ " ${ALL[*]} " == *" $1 "* ]] || other_argument "$1"
-            WANTED+=("$1")
-        fi
+        case $1 in
+            --suite | --base)
+                (($# > 1)) || bad_usage "$1 needs a value"
+                if [[ $1 == --suite ]]; then SUITE=$2; else BASE=$2; fi
+                shift
+                ;;
+            *)
+                [[ " ${ALL[*]} " == *" $1 "* ]] || other_argument "$1"
+                WANTED+=("$1")
+                ;;
+        esac
         shift
     done
+    [[ -n $SUITE || -z $BASE ]] || bad_usage "--base goes with --suite"
     if [[ -n $SUITE ]]; then
         [[ ${WANTED[*]:-package} == package ]] || bad_usage "--suite goes with package alone"
-        WANTED=(package) MACHINE_SUITE=$SUITE
+        WANTED=(package) MACHINE_SUITE=$SUITE BASE=${BASE:-$SUITE}
     fi
     ((${#WANTED[@]} > 0)) || WANTED=("${ALL[@]}")
 }
@@ -79,7 +84,7 @@ prepare() {
     need_commands cc=gcc,libc6-dev postgres=postgresql mosquitto=mosquitto setpriv=util-linux curl=curl \
         debootstrap=debootstrap,debian-archive-keyring systemd-nspawn=systemd-container systemd-analyze=systemd \
         prometheus=prometheus promtool=prometheus jq=jq openssl=openssl ip=iproute2 pgrep=procps
-    if [[ -z $SUITE ]]; then
+    if [[ -z $BASE ]]; then
         say 'building the release binaries (cargo)…'
         run_child cargo cargo build --release --locked --bin ingestor --bin simulator ||
             fail "cargo build failed"
@@ -87,7 +92,7 @@ prepare() {
     mkdir -p "$TREES"
     # What the suite is built with, and not what is shipped, which takes minutes more to build.
     export BUILD_PROFILE=release
-    export BIN_DIR="$TARGET/${SUITE:+$(host_triple)/}release" RESULTS="$WORK_DIR/results"
+    export BIN_DIR="$TARGET/${BASE:+$(host_triple)/}release" RESULTS="$WORK_DIR/results"
     export MACHINE_TREE="$TREES/machine${SUITE:+-$SUITE}" DOCKER_TREE="$TREES/docker" TIMESCALE_TREE="$TREES/timescaledb"
     export VENDORED="$TREES/vendored"
     : >"$RESULTS"
@@ -154,10 +159,10 @@ need_for() {
 
 # Two of the same programs.
 packages() {
-    export PACKAGES="$TREES/packages${SUITE:+-$SUITE}"
+    export PACKAGES="$TREES/packages${BASE:+-$BASE}"
     local version revision of=(--binaries "$BIN_DIR")
     need_commands lintian=lintian
-    [[ -z $SUITE ]] || of=(--base "$SUITE")
+    [[ -z $BASE ]] || of=(--base "$BASE")
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     rm -rf -- "$PACKAGES"
     mkdir -p "$PACKAGES"
