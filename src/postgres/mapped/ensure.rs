@@ -10,22 +10,20 @@ use super::need::{Mend, Need};
 use super::rows::TableRows;
 use super::tables::CachedTable;
 use crate::postgres::failure::{Failure, within};
+use crate::postgres::locks;
 use crate::postgres::schema::LOCK;
 use crate::postgres::session::{LOOK_LIMIT, Scope, Session};
+use crate::postgres::table::quoted;
 use crate::postgres::{Database, QUERY_TIMEOUT};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Longest wait for other ingestors and for the statements; no table is rewritten.
 const MEND_LIMIT: Duration = Duration::from_secs(20);
-/// Who waits for an exclusive lock holds up all that come after.
-const LOCK_LIMIT_MILLIS: u32 = 500;
 
 /// PostgreSQL's code for a right that a role has not.
 const NO_RIGHT: &str = "42501";
 /// And for a column of another type.
 const MISMATCH: &str = "42804";
-/// And for a lock that somebody else holds for too long.
-const LOCKED: &str = "55P03";
 /// And for a table that is not there.
 const NO_TABLE: &str = "42P01";
 
@@ -41,7 +39,12 @@ impl Database {
         needs.entry(BUILT_IN_TABLE.to_owned()).or_default();
         match self.ensure(needs).await {
             // Rows that need it ask again.
-            Err(failure) if matches!(failure.sqlstate(), Some(NO_RIGHT | MISMATCH | LOCKED)) => {
+            Err(failure)
+                if matches!(
+                    failure.sqlstate(),
+                    Some(NO_RIGHT | MISMATCH | locks::NOT_AVAILABLE)
+                ) =>
+            {
                 Ok(())
             }
             outcome => outcome,
@@ -117,19 +120,18 @@ impl Database {
         needs: &BTreeMap<String, Need>,
     ) -> Result<(), Failure> {
         session.begin(MEND_LIMIT).await?;
-        session
-            .run(format!(
-                "select pg_advisory_xact_lock({LOCK}); set local lock_timeout = {LOCK_LIMIT_MILLIS}"
-            ))
-            .await?;
-        let mends = self.compare(session, needs).await?;
-        let ours: Vec<String> = mends.into_values().flat_map(|mend| mend.ours).collect();
-        if !ours.is_empty() {
-            session.run(ours.join("; ")).await?;
+        session.run(format!("select pg_advisory_xact_lock({LOCK})")).await?;
+        let mut mends = self.compare(session, needs).await?;
+        mends.retain(|_, mend| !mend.ours.is_empty());
+        for (table, Mend { ours, .. }) in &mends {
+            let sql = format!("{}; {}", locks::exclusive(&quoted(table)), ours.join("; "));
+            session.run(sql).await?;
+        }
+        if !mends.is_empty() {
             self.compare(session, needs).await?;
         }
         session.end().await?;
-        for statement in ours {
+        for statement in mends.into_values().flat_map(|mend| mend.ours) {
             tracing::info!(statement, "a table got what the mappings need of it");
         }
         Ok(())

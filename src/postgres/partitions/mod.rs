@@ -12,6 +12,7 @@ use sqlx::AssertSqlSafe;
 
 use super::Database;
 use super::failure::{Failure, within};
+use super::locks;
 use super::session::{Scope, Session};
 use super::table::PARTITION_BOUND;
 use crate::base::time::{Clock as _, Timestamp};
@@ -303,7 +304,10 @@ async fn drop_bound(session: &mut Session) -> Result<Outcome, Failure> {
         session.abandon().await?;
         return Ok(Outcome { made: 0, is_enough: is_plain });
     }
-    let sql = format!("alter table telemetry drop constraint if exists {PARTITION_BOUND}");
+    let sql = format!(
+        "{}; alter table telemetry drop constraint if exists {PARTITION_BOUND}",
+        locks::exclusive("telemetry")
+    );
     session.run(sql).await?;
     session.end().await?;
     tracing::warn!(

@@ -140,6 +140,23 @@ fn a_table_or_column_that_somebody_drops_is_made_again() {
 }
 
 #[test]
+fn an_autovacuum_gives_way_to_a_column_that_rows_need() {
+    let setup = Setup::with(POWER);
+    let mut ingestor = setup.start();
+    setup.publish("plug/a", &json!({"t": EPOCH, "watts": 1}));
+    await_settled(&mut ingestor, 1);
+    setup.postgres.execute(
+        "alter table power drop column watts;
+         insert into power (device_id, ts, energy)
+         select 'old', now() - n * interval '1 s', n from generate_series(1, 50000) as n",
+    );
+    setup.postgres.vacuum_slowly("power");
+    setup.publish("plug/b", &json!({"t": EPOCH, "watts": 2}));
+    await_settled(&mut ingestor, 2);
+    assert!(setup.rows("power", "watts").contains(&"b 0 2".to_owned()));
+}
+
+#[test]
 fn a_row_that_the_table_refuses_is_a_letter_that_needs_no_mapping_and_its_neighbours_are_stored() {
     let setup = Setup::with(POWER);
     let mut ingestor = setup.start();
