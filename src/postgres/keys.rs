@@ -13,7 +13,7 @@ use super::session::Session;
 use super::table::quoted;
 
 /// Keys that are asked for at once where each cannot be looked up by itself.
-const AT_ONCE: usize = 100;
+pub(super) const AT_ONCE: usize = 100;
 
 /// Keys of rows, as columns of one length.
 #[derive(Clone, Copy)]

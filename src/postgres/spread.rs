@@ -18,11 +18,16 @@ impl Spread {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// It has.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether that was refused, and the same is to be asked without; not if it `was_known` when it was asked.
     pub(super) fn learn_from<T>(&self, was_known: bool, outcome: &Result<T, Failure>) -> bool {
         let is_new = !was_known && outcome.as_ref().is_err_and(is_refusal);
         if is_new {
-            self.0.store(true, Ordering::Relaxed);
+            self.note();
         }
         is_new
     }

@@ -269,7 +269,7 @@ const NODES: &str = "
     create function of_nodes() returns boolean language plpgsql as $$ begin
         if current_query() ~* 'recursive' then
             raise exception 'recursive CTEs are not supported' using errcode = 'P0001';
-        elsif current_query() ~* 'lateral|with ordinality|not exists' then
+        elsif current_query() ~* 'lateral|with ordinality|not exists|exists .select from .power' then
             raise exception 'complex joins are not supported' using errcode = '0A000';
         end if;
         return true;
@@ -388,4 +388,61 @@ fn rows_that_come_twice_to_tables_on_several_nodes_are_known_and_keep_nothing_pe
     devices.finish();
     postgres.await_exactly(&readings(0..700));
     assert_eq!(ingestor.metric("ingestor_resent_records_total"), 0);
+}
+
+#[test]
+fn rows_of_mappings_that_come_twice_to_tables_on_several_nodes_are_filled_and_keep_nothing_pending()
+{
+    let (postgres, broker) = (Postgres::start(), Mosquitto::start());
+    postgres
+        .execute("create role app login password 'secret'; grant create on schema public to app");
+    let service =
+        Service::new(&postgres.url_of("app", "secret"), broker.port).set("ADMIN_TOKEN", TOKEN);
+    let mapping = POWER.replace(r#"["watts"]"#, r#"["watts", "volts"]"#);
+    std::fs::write(service.dir().join("Rocket.toml"), mapping).unwrap();
+    let mut ingestor = service.start();
+    ingestor.await_ready();
+    let mut devices = Publisher::connect(broker.port);
+    let mut publish = |numbers: std::ops::Range<u64>, field: &str| {
+        for number in numbers {
+            let plug = json!({"t": 1_759_667_696 + number, field: number}).to_string();
+            devices.publish(&format!("plug/p{number:03}"), plug);
+        }
+        devices.finish();
+    };
+    let await_none = |ingestor: &Ingestor| {
+        eventually_eq("nothing is pending", &0, || ingestor.metric("ingestor_wal_pending_records"));
+    };
+    publish(0..300, "watts");
+    ingestor.await_metric("ingestor_db_inserts_total", 300);
+    postgres.execute(NODES);
+    // Known, filled, and new, in one batch; one that is new is swallowed.
+    postgres.execute(
+        "create function swallow() returns trigger language plpgsql as 'begin return null; end';
+         create trigger swallow before insert on power for each row
+             when (new.device_id = 'p350') execute function swallow()",
+    );
+    let of_batch = [("watts", 100..200), ("volts", 200..400)];
+    for (inserted, merged, known) in [(99, 100, 100), (0, 0, 299)] {
+        assert_eq!(ingestor.admin("POST", "/admin/flusher/pause", TOKEN).status, 200);
+        of_batch.iter().for_each(|(field, numbers)| publish(numbers.clone(), field));
+        ingestor.await_metric("ingestor_wal_pending_records", 300);
+        assert_eq!(ingestor.admin("POST", "/admin/flusher/resume", TOKEN).status, 200);
+        await_none(&ingestor);
+        let total = |name: &str| ingestor.metric(&format!("ingestor_{name}_total"));
+        let before = if inserted > 0 { 300 } else { 0 };
+        assert_eq!(total("db_inserts"), before + inserted);
+        assert_eq!((total("merged"), total("duplicates")), (merged, known));
+        assert_eq!(total("db_failures"), 0);
+        assert_eq!(ingestor.metric(r#"ingestor_dead_letters_total{stage="database"}"#), 1);
+        ingestor.stop();
+        ingestor = service.start();
+        ingestor.await_ready();
+    }
+    let count =
+        |condition: &str| postgres.value(&format!("select count(*) from power where {condition}"));
+    assert_eq!(
+        (count("true"), count("watts is not null"), count("volts is not null")),
+        (399, 300, 199)
+    );
 }

@@ -11,6 +11,7 @@ use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::rest::missing_of_spread;
 use super::rows::TableRows;
 use super::statements::{self, Filled, Mode};
 use super::tables::CachedTable;
@@ -19,6 +20,7 @@ use crate::flusher::sink::Refusal;
 use crate::postgres::durability::DURABLY;
 use crate::postgres::failure::Failure;
 use crate::postgres::session::{Scope, Session};
+use crate::postgres::spread::is_refusal;
 use crate::postgres::written::Written;
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
@@ -149,14 +151,30 @@ impl<'r> Batch<'r> {
         if let Some(keys) = keys {
             match self.write_new(&keys, session).await {
                 Ok(Some(written)) => return Ok(written),
-                Err(failure) if !failure.is_unique_violation() => return Err(failure),
-                Ok(None) | Err(_) => {
-                    session.abandon().await?;
-                    session.set_scope(Scope::Transaction);
-                    session.begin(limit).await?;
+                Err(failure) if !failure.is_unique_violation() && !is_refusal(&failure) => {
+                    return Err(failure);
                 }
+                Ok(None) | Err(_) => begin_again(session, limit).await?,
             }
         }
+        let is_spread = self.0.iter().any(|ready| ready.table.spread.is_known());
+        match self.write_known(is_spread, session).await {
+            Err(failure) if !is_spread && is_refusal(&failure) => {
+                self.0.iter().for_each(|ready| ready.table.spread.note());
+                begin_again(session, limit).await?;
+                self.write_known(true, session).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Some rows may be there. They are not looked for where that `is_spread`.
+    async fn write_known(
+        &self,
+        is_spread: bool,
+        session: &mut Session,
+    ) -> Result<Written, Failure> {
+        let filling = if is_spread { Mode::FillUnseen } else { Mode::Fill };
         let mut written = Written::default();
         let mut before = 0;
         for ready in &self.0 {
@@ -165,10 +183,10 @@ impl<'r> Batch<'r> {
             ready.table.duplicates.note(all.saturating_sub(inserted));
             written.inserted += inserted;
             let has_more = inserted < all && !ready.arrays.is_empty();
-            let filled = if has_more { ready.execute(Mode::Fill, None, session).await? } else { 0 };
+            let filled = if has_more { ready.execute(filling, None, session).await? } else { 0 };
             written.merged += filled;
             if inserted + filled < all {
-                ready.look_for_rest(before, &mut written, session).await?;
+                ready.look_for_rest(before, is_spread, &mut written, session).await?;
             }
             before += ready.rows.len();
         }
@@ -190,7 +208,8 @@ impl<'r> Batch<'r> {
             }
             written.inserted += inserted;
             if inserted < ready.rows.len() as u64 {
-                ready.look_for_rest(before, &mut written, session).await?;
+                let is_spread = ready.table.spread.is_known();
+                ready.look_for_rest(before, is_spread, &mut written, session).await?;
             }
             before += ready.rows.len();
         }
@@ -264,24 +283,39 @@ impl<'r> Ready<'r> {
     async fn look_for_rest(
         &self,
         before: usize,
+        is_spread: bool,
         written: &mut Written,
         session: &mut Session,
     ) -> Result<(), Failure> {
-        let missing = self
+        let missing = if is_spread {
+            missing_of_spread(&self.rows, &self.arrays, session).await
+        } else {
+            self.missing(session).await
+        };
+        let before = of_index(before);
+        let missing = missing.map_err(Failure::while_looking)?;
+        written.swallowed.extend(missing.into_iter().map(|number| before.saturating_add(number)));
+        Ok(())
+    }
+
+    async fn missing(&self, session: &mut Session) -> Result<Vec<i64>, Failure> {
+        let rows = self
             .bound(statements::missing(self.rows.table, &self.columns()), session)
             .fetch_all(session.connection())
             .await
-            .map_err(|error| Failure::of_statement(error).while_looking())?;
-        let before = of_index(before);
-        for row in missing {
-            let number: i64 = row.try_get(0).map_err(Failure::of_statement)?;
-            written.swallowed.push(before.saturating_add(number));
-        }
-        Ok(())
+            .map_err(Failure::of_statement)?;
+        rows.iter().map(|row| row.try_get(0).map_err(Failure::of_statement)).collect()
     }
 }
 
+/// What was done is taken back.
+async fn begin_again(session: &mut Session, limit: Duration) -> Result<(), Failure> {
+    session.abandon().await?;
+    session.set_scope(Scope::Transaction);
+    session.begin(limit).await
+}
+
 /// As a number of a row.
-fn of_index(index: usize) -> i64 {
+pub(super) fn of_index(index: usize) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }

@@ -15,6 +15,7 @@ mod batch;
 mod ensure;
 mod look;
 mod need;
+mod rest;
 mod rows;
 mod statements;
 mod tables;

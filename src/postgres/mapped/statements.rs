@@ -18,6 +18,9 @@ pub(super) enum Mode {
     Skip,
     /// They get the values that they lack. Rows that are not there are passed over.
     Fill,
+    /// The same without a look for them first, which nodes refuse ([`crate::postgres::spread`]). Rows that are
+    /// not there are inserted.
+    FillUnseen,
 }
 
 /// Inserts what `unnest` makes of the parameters: device ids, times, and an array for each column.
@@ -48,23 +51,34 @@ pub(super) fn insert(table: &str, columns: &[Filled<'_>], mode: Mode, durably: &
             .ok();
         }
         Mode::Skip => sql.push_str(" on conflict (device_id, ts) do nothing"),
-        Mode::Fill => fill(&mut sql, &table, &names),
+        Mode::Fill => {
+            look_first(&mut sql, &table, &names);
+            fill(&mut sql, &names);
+        }
+        Mode::FillUnseen => fill(&mut sql, &names),
     }
     sql
 }
 
-/// Looked for first: `do update` locks each row that it meets, and writes that down, also where nothing
+/// For those that lack a value: `do update` locks each row that it meets, and writes that down, also where nothing
 /// changes.
-fn fill(sql: &mut String, table: &str, names: &[String]) {
+fn look_first(sql: &mut String, table: &str, names: &[String]) {
+    write!(
+        sql,
+        " and exists (select from {table} as there where there.device_id = batch.device_id \
+         and there.ts = batch.ts and ({}))",
+        lacks(names, "there", "batch")
+    )
+    .ok();
+}
+
+fn fill(sql: &mut String, names: &[String]) {
     let set = |name: &String| format!("{name} = coalesce(stored.{name}, excluded.{name})");
     let sets = names.iter().map(set).collect::<Vec<_>>().join(", ");
     write!(
         sql,
-        " and exists (select from {table} as there where there.device_id = batch.device_id \
-         and there.ts = batch.ts and ({})) \
-         order by batch.ts, batch.device_id collate \"C\" \
+        " order by batch.ts, batch.device_id collate \"C\" \
          on conflict (device_id, ts) do update set {sets} where {}",
-        lacks(names, "there", "batch"),
         lacks(names, "stored", "excluded")
     )
     .ok();
@@ -101,6 +115,17 @@ pub(super) fn missing(table: &str, columns: &[Filled<'_>]) -> String {
     )
 }
 
+/// Rows of some devices and some times, each with an array of which of `columns` is null in it.
+pub(super) fn held(table: &str, columns: &[&str]) -> String {
+    let is_null = |name: &&str| format!("there.{} is null", quoted(name));
+    let nulls = columns.iter().map(is_null).collect::<Vec<_>>().join(", ");
+    format!(
+        "select there.device_id::text, there.ts::timestamptz, array[{nulls}]::boolean[] from {} as there \
+         where there.device_id = any($1) and there.ts = any($2)",
+        quoted(table)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +153,17 @@ mod tests {
             "{fill}"
         );
         assert!(fill.ends_with("(stored.\"extra\" is null and excluded.\"extra\" is not null)"));
+        let unseen = of(Mode::FillUnseen);
+        assert!(unseen.starts_with(&format!("{begin} order by batch.ts, ")), "{unseen}");
+        assert_eq!(
+            fill.split_once(" order by ").unwrap().1,
+            unseen.split_once(" order by ").unwrap().1
+        );
+        assert_eq!(
+            held("user", &["order", "extra"]),
+            "select there.device_id::text, there.ts::timestamptz, \
+             array[there.\"order\" is null, there.\"extra\" is null]::boolean[] from \"user\" as there \
+             where there.device_id = any($1) and there.ts = any($2)"
+        );
     }
 }

@@ -8,6 +8,7 @@ use super::look::Found;
 use super::need::{Mend, Need, NeededColumn, of_mappings};
 use super::rows::TableRows;
 use crate::postgres::duplicates::Duplicates;
+use crate::postgres::spread::Spread;
 use crate::telemetry::fields::FIELDS;
 use crate::telemetry::mapping::{BUILT_IN_TABLE, Kind, Mappings};
 
@@ -31,6 +32,7 @@ struct Shared {
 pub(in crate::postgres) struct CachedTable {
     pub(super) found: Found,
     pub(super) duplicates: Duplicates,
+    pub(super) spread: Spread,
     refusals: Refusals,
 }
 
@@ -149,7 +151,8 @@ impl MappedTables {
             let before = known.get(&name);
             let duplicates = before.map(|known| known.duplicates.clone()).unwrap_or_default();
             let refusals = before.map(|known| known.refusals.clone()).unwrap_or_default();
-            known.insert(name, Arc::new(CachedTable { found, duplicates, refusals }));
+            let spread = before.map(|known| known.spread.clone()).unwrap_or_default();
+            known.insert(name, Arc::new(CachedTable { found, duplicates, spread, refusals }));
         }
     }
 

@@ -111,6 +111,18 @@ fn whole(value: f64) -> Option<i64> {
 }
 
 impl<'r> Array<'r> {
+    /// Whether the row of this index has a value in it.
+    pub(super) fn has(&self, at: usize) -> bool {
+        match self {
+            Self::Floats(values) => values.get(at).is_some_and(Option::is_some),
+            Self::Ints(values) => values.get(at).is_some_and(Option::is_some),
+            Self::Bools(values) => values.get(at).is_some_and(Option::is_some),
+            Self::Texts(values) | Self::Jsons(values) => {
+                values.get(at).is_some_and(Option::is_some)
+            }
+        }
+    }
+
     /// `values` for a column of this kind; the first of them that none can be made of as an error.
     pub(super) fn of(kind: Kind, values: &[Option<Value<'r>>]) -> Result<Self, Value<'r>> {
         Ok(match kind {
