@@ -173,21 +173,13 @@ impl Grown {
         self.settle();
     }
 
-    /// By two connections, as the service has.
+    /// By one connection, as the service has while it keeps up: where two write at once, the index on the time is
+    /// filled less, and takes 9 B a row more.
     fn fill(&mut self, rows: u64) {
-        let Self { postgres, spread, rows: there, .. } = &*self;
-        let starts: Vec<u64> = (*there..rows).step_by(CHUNK as usize).collect();
-        std::thread::scope(|scope| {
-            for half in 0..2 {
-                let mine: Vec<u64> = starts.iter().copied().skip(half).step_by(2).collect();
-                scope.spawn(move || {
-                    let mut session = postgres.session();
-                    for from in mine {
-                        session.execute(&spread.insert(from, (from + u64::from(CHUNK)).min(rows)));
-                    }
-                });
-            }
-        });
+        let mut session = self.postgres.session();
+        for from in (self.rows..rows).step_by(CHUNK as usize) {
+            session.execute(&self.spread.insert(from, (from + u64::from(CHUNK)).min(rows)));
+        }
         self.rows = rows;
     }
 
