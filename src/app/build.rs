@@ -77,7 +77,7 @@ pub(super) fn build(config: &Config) -> anyhow::Result<Shared> {
         arrivals,
         dead_letters: Arc::new(dead_letters),
         database,
-        control: Arc::new(Control::default()),
+        control: Arc::new(Control::new(Arc::clone(&clock))),
         admission: Admission {
             max_payload_bytes: config.mqtt.max_payload_bytes,
             rules: config.rules.clone(),

@@ -155,18 +155,19 @@ pub(super) async fn start(config: Config, output: &Output) -> anyhow::Result<Ser
 }
 
 fn http_state(config: &Config, shared: &Shared, output: &Output) -> AppState {
-    let Shared { metrics, health, history, log, dead_letters, .. } = shared;
+    let Shared { clock, metrics, health, history, log, dead_letters, .. } = shared;
     let inlet = Arc::new(Inlet::new(shared.deliveries.downgrade(), shared.admission.clone()));
     let replayer = Replayer::new(Arc::clone(&inlet), Arc::clone(dead_letters));
     let tables = Arc::new(Tables::of(&config.mappings));
     let silence = Silence::of(&config.recent, &config.mappings);
     AppState {
         instance: config.mqtt.client_id.as_str().into(),
+        clock: Arc::clone(clock),
         metrics: metrics.clone(),
         health: Arc::clone(health),
         history: Arc::clone(history),
         database: shared.database.clone(),
-        recent: Recent::new(log.clone(), silence, Arc::clone(&shared.clock)),
+        recent: Recent::new(log.clone(), silence, Arc::clone(clock)),
         description: Description::of(&tables),
         tables,
         seen: shared.seen.clone(),

@@ -1,11 +1,11 @@
 //! Others' handle on the flusher.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+
+use crate::base::time::Clock;
 
 /// What the flusher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -40,6 +40,7 @@ pub(crate) struct Status {
 
 /// See the module.
 pub(crate) struct Control {
+    clock: Arc<dyn Clock>,
     requests: watch::Sender<Requests>,
     shown: Mutex<Shown>,
 }
@@ -60,11 +61,14 @@ pub(super) struct Shown {
     pub(super) last_error: Option<String>,
     pub(super) is_refused: bool,
     pub(super) resending: u64,
-    pub(super) retry_at: Option<Instant>,
+    /// What the clock's monotonic time is at the next attempt, while backing off.
+    retry_at: Option<Duration>,
 }
 
-impl Default for Control {
-    fn default() -> Self {
+impl Control {
+    /// The handle on a flusher that has not begun. `clock`: tells how long it still backs off.
+    #[must_use]
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let shown = Shown {
             state: State::Idle,
             consecutive_failures: 0,
@@ -73,11 +77,9 @@ impl Default for Control {
             resending: 0,
             retry_at: None,
         };
-        Self { requests: watch::Sender::default(), shown: Mutex::new(shown) }
+        Self { clock, requests: watch::Sender::default(), shown: Mutex::new(shown) }
     }
-}
 
-impl Control {
     /// Starts no further batch until [`Self::resume`]; those in flight end. Returns whether that
     /// is news.
     pub(crate) fn pause(&self) -> bool {
@@ -99,7 +101,7 @@ impl Control {
     #[must_use]
     pub(crate) fn status(&self) -> Status {
         let shown = self.lock();
-        let until = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64();
+        let until = |at: Duration| at.saturating_sub(self.clock.monotonic()).as_secs_f64();
         Status {
             state: if self.requests.borrow().is_paused { State::Paused } else { shown.state },
             consecutive_failures: shown.consecutive_failures,
@@ -122,7 +124,48 @@ impl Control {
         self.requests.subscribe()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Shown> {
+    /// Shows what the flusher does now, and after which pause it tries again if it backs off.
+    pub(super) fn show(&self, retry_in: Option<Duration>, change: impl FnOnce(&mut Shown)) {
+        let mut shown = self.lock();
+        shown.retry_at = retry_in.map(|pause| self.clock.monotonic() + pause);
+        change(&mut shown);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::{ManualClock, Timestamp};
+
+    #[test]
+    fn the_time_until_the_next_attempt_runs_down_to_none() {
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        clock.advance(Duration::from_secs(100));
+        let control = Control::new(Arc::new(clock.clone()));
+        let retry_in_seconds = || control.status().retry_in_seconds;
+        assert_eq!(retry_in_seconds(), None);
+        control.show(Some(Duration::from_secs(15)), |shown| shown.state = State::BackingOff);
+        assert_eq!(retry_in_seconds(), Some(15.0));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(retry_in_seconds(), Some(5.0));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(retry_in_seconds(), Some(0.0));
+        control.show(None, |shown| shown.state = State::Idle);
+        assert_eq!(retry_in_seconds(), None);
+    }
+
+    #[test]
+    fn a_flusher_that_is_paused_shows_it_whatever_it_does() {
+        let control = Control::new(Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH)));
+        control.show(None, |shown| shown.state = State::Flushing);
+        assert!(control.pause());
+        assert!(!control.pause());
+        assert_eq!(control.status().state, State::Paused);
+        assert!(control.resume());
+        assert_eq!(control.status().state, State::Flushing);
     }
 }

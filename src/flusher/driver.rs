@@ -241,21 +241,22 @@ impl<S: Sink + Clone + 'static> Flusher<S> {
     }
 
     fn show(&self) {
-        let retry_at = self.plan.retry_at().filter(|at| *at > self.now());
-        let mut shown = self.parts.control.lock();
-        shown.state = if retry_at.is_some() {
-            State::BackingOff
-        } else if self.plan.is_flushing() {
-            State::Flushing
-        } else {
-            State::Idle
-        };
-        shown.retry_at = retry_at.map(|at| self.started + at);
-        shown.consecutive_failures = self.plan.consecutive_failures();
-        shown.is_refused = self.plan.is_turned_away();
-        shown.resending = self.plan.resending();
-        if shown.last_error.as_deref() != self.plan.last_error() {
-            shown.last_error = self.plan.last_error().map(str::to_owned);
-        }
+        let now = self.now();
+        let retry_at = self.plan.retry_at().filter(|at| *at > now);
+        self.parts.control.show(retry_at.map(|at| at.saturating_sub(now)), |shown| {
+            shown.state = if retry_at.is_some() {
+                State::BackingOff
+            } else if self.plan.is_flushing() {
+                State::Flushing
+            } else {
+                State::Idle
+            };
+            shown.consecutive_failures = self.plan.consecutive_failures();
+            shown.is_refused = self.plan.is_turned_away();
+            shown.resending = self.plan.resending();
+            if shown.last_error.as_deref() != self.plan.last_error() {
+                shown.last_error = self.plan.last_error().map(str::to_owned);
+            }
+        });
     }
 }

@@ -38,6 +38,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::metrics::Metrics;
+use crate::base::time::Clock;
 use crate::dead_letters::DeadLetters;
 use crate::flusher::Control;
 use crate::intake::seen::Seen;
@@ -93,6 +94,8 @@ use settings::{check_settings, figment};
 pub(crate) struct AppState {
     /// Which of several ingestors this is: what it calls itself to the broker.
     pub(crate) instance: Arc<str>,
+    /// What time it is.
+    pub(crate) clock: Arc<dyn Clock>,
     /// What `/metrics` shows.
     pub(crate) metrics: Metrics,
     /// What `/health/ready` shows.

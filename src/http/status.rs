@@ -34,6 +34,7 @@ pub(super) fn status(
 ) -> Result<Json<Snapshot>, ApiError> {
     query.must_be_empty()?;
     Ok(Json(snapshot(&Parts {
+        now: state.clock.wall(),
         health: &state.health,
         history: &state.history,
         log: &state.log,

@@ -8,11 +8,7 @@
 //! A linger that brings nothing is tried less and less often: a broker with a narrow window sends nothing
 //! more before it has acks.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
-use std::time::{Duration, Instant};
-
-use tokio::sync::mpsc;
+use std::time::Duration;
 
 use crate::base::retry::CountedBackoff;
 
@@ -25,32 +21,41 @@ const DENSE: usize = 10;
 /// What lingering adds at most to the wait of the first message for its ack, and a step.
 const LONGEST: Duration = Duration::from_millis(2);
 
-/// Decides how long to wait.
+/// Decides how long a group waits.
 #[derive(Default)]
 pub(super) struct Linger {
     backoff: CountedBackoff,
+    /// How many messages were there at the last look for this group; `None` before the first.
+    before: Option<usize>,
 }
 
 impl Linger {
-    /// Waits while messages come densely and fewer than `most` are there; how many there are then.
-    pub(super) fn wait<T>(&mut self, inbound: &mpsc::Receiver<T>, most: usize) -> usize {
-        if !self.backoff.allows() {
-            return inbound.len().min(most);
-        }
-        let deadline = Instant::now() + LONGEST;
-        let mut there = inbound.len();
-        let mut is_dense = true;
-        while is_dense && there < most && Instant::now() < deadline {
-            std::thread::sleep(STEP);
-            let before = std::mem::replace(&mut there, inbound.len());
-            is_dense = there - before >= DENSE;
+    /// How long to wait until the next look, while messages come densely; `None`: the group goes on with what is
+    /// there, and the next look is for the group after it.
+    ///
+    /// `there`: messages that wait. `most`: how many of them the group has room for. `elapsed`: since the first
+    /// look for this group.
+    pub(super) fn pause(
+        &mut self,
+        there: usize,
+        most: usize,
+        elapsed: Duration,
+    ) -> Option<Duration> {
+        let is_dense = match self.before.take() {
+            None if !self.backoff.allows() => return None,
+            None => true,
+            Some(before) => there.saturating_sub(before) >= DENSE,
+        };
+        if is_dense && there < most && elapsed < LONGEST {
+            self.before = Some(there);
+            return Some(STEP);
         }
         if is_dense {
             self.backoff.succeeded();
         } else {
             self.backoff.failed();
         }
-        there.min(most)
+        None
     }
 }
 
@@ -58,25 +63,58 @@ impl Linger {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_dense_stream_is_gathered_until_the_group_is_full() {
-        let (sender, inbound) = mpsc::channel(1_000);
-        let publisher = std::thread::spawn(move || {
-            for message in 0..1_000 {
-                sender.try_send(message).unwrap();
-                if message % 10 == 9 {
-                    std::thread::sleep(Duration::from_micros(10));
-                }
+    /// How many looks a group takes that finds these numbers of messages, each a step after the one before.
+    fn looks(linger: &mut Linger, most: usize, found: &[usize]) -> usize {
+        let mut elapsed = Duration::ZERO;
+        for (at, there) in found.iter().enumerate() {
+            match linger.pause(*there, most, elapsed) {
+                Some(pause) => elapsed += pause,
+                None => return at + 1,
             }
-            sender
-        });
-        let mut linger = Linger::default();
-        let mut gathered = 0;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while gathered < 100 && Instant::now() < deadline {
-            gathered = linger.wait(&inbound, 100);
         }
-        assert_eq!(gathered, 100);
-        publisher.join().unwrap();
+        panic!("a group lingers after {found:?}");
+    }
+
+    #[test]
+    fn a_group_lingers_while_messages_come_densely_there_is_room_and_nobody_notices() {
+        for (case, most, found, expected) in [
+            ("too few came", 100, &[0, DENSE - 1][..], 2),
+            ("just enough came, once", 100, &[0, DENSE, DENSE], 3),
+            ("what was there before the first look does not count", 100, &[50, 50], 2),
+            ("the group is full at once", 100, &[100], 1),
+            ("more is there than the group has room for", 100, &[1_000], 1),
+            ("the group has no room", 0, &[0], 1),
+            ("the group becomes full", 100, &[0, 60, 110], 3),
+            ("2 ms are over after four steps of 0.6 ms", 1_000, &[0, 10, 20, 30, 40], 5),
+            ("fewer than before", 100, &[20, 10], 2),
+        ] {
+            assert_eq!(looks(&mut Linger::default(), most, found), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_step_that_takes_longer_than_it_should_is_the_last() {
+        let mut linger = Linger::default();
+        assert_eq!(linger.pause(0, 100, Duration::ZERO), Some(STEP));
+        assert_eq!(linger.pause(50, 100, LONGEST), None);
+    }
+
+    #[test]
+    fn groups_that_lingered_in_vain_are_followed_by_more_and_more_that_do_not() {
+        let mut linger = Linger::default();
+        let in_vain: Vec<_> = (0..20).map(|_| looks(&mut linger, 100, &[0, 0])).collect();
+        let expected = [2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 2];
+        assert_eq!(in_vain, expected);
+    }
+
+    #[test]
+    fn a_dense_group_begins_the_backoff_anew() {
+        let mut linger = Linger::default();
+        for _ in 0..20 {
+            looks(&mut linger, 100, &[0, 0]);
+        }
+        while looks(&mut linger, 100, &[0, 60, 110]) == 1 {}
+        let again: Vec<_> = (0..4).map(|_| looks(&mut linger, 100, &[0, 0])).collect();
+        assert_eq!(again, [2, 1, 2, 1]);
     }
 }

@@ -82,7 +82,7 @@ impl Intake {
         let mut clock_was_plausible = true;
         while self.inbound.blocking_recv_many(&mut inbound, GROUP_MESSAGES) > 0 {
             self.activity.begin();
-            let more = linger.wait(&self.inbound, GROUP_MESSAGES - inbound.len());
+            let more = self.wait_for_more(&mut linger, GROUP_MESSAGES - inbound.len());
             if more > 0 {
                 self.inbound.blocking_recv_many(&mut inbound, more);
             }
@@ -112,6 +112,18 @@ impl Intake {
             self.activity.end();
         }
         Ok(())
+    }
+
+    /// Waits while [`Linger`] says so; how many messages the group then takes of those that are there, `most` at
+    /// most.
+    fn wait_for_more(&self, linger: &mut Linger, most: usize) -> usize {
+        let since = Instant::now();
+        let mut there = self.inbound.len();
+        while let Some(pause) = linger.pause(there, most, since.elapsed()) {
+            std::thread::sleep(pause);
+            there = self.inbound.len();
+        }
+        there.min(most)
     }
 
     /// Does what the group asks for, to its end.

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::failure::Failure;
+use super::reuse::{Past, Reuse, reuse};
 use super::server::Server;
 use super::session::{Session, Setting};
 
@@ -32,10 +33,6 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(3);
 /// leaves time for a new one.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 const PING_ROUND_TRIPS: u32 = 4;
-/// Firewalls forget connections that are idle for longer, without telling either end.
-const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
-/// So that a failover, or a new address in DNS, reaches a connection that never idles.
-const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// Up to a number of connections to one server, opened when they are needed.
 #[derive(Clone)]
@@ -69,6 +66,13 @@ struct Idle {
     session: Session,
     opened: Opened,
     since: Instant,
+}
+
+impl Idle {
+    fn past(&self) -> Past {
+        let Opened { at, login } = self.opened;
+        Past { age: at.elapsed(), idle: self.since.elapsed(), login }
+    }
 }
 
 /// When a connection was opened, and with which version of the login.
@@ -155,13 +159,13 @@ impl Connections {
     async fn usable_idle(&self) -> Option<Idle> {
         let mut idle = loop {
             let idle = self.home.lock().pop()?;
-            if idle.since.elapsed() < MAX_IDLE && idle.opened.at.elapsed() < MAX_AGE {
-                break idle;
+            let login = self.home.login.load(Ordering::Acquire);
+            match reuse(idle.past(), self.trust, login) {
+                Reuse::AtOnce => return Some(idle),
+                Reuse::IfItAnswers => break idle,
+                Reuse::No => {}
             }
         };
-        if idle.since.elapsed() < self.trust {
-            return Some(idle);
-        }
         let patience = PING_TIMEOUT.max(idle.session.round_trip() * PING_ROUND_TRIPS);
         if matches!(timeout(patience, idle.session.ping()).await, Ok(Ok(()))) {
             return Some(idle);

@@ -62,6 +62,7 @@ mod registry;
 mod reindex;
 mod reshape;
 mod retention;
+mod reuse;
 mod schema;
 mod server;
 mod session;

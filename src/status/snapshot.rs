@@ -2,8 +2,6 @@
 //!
 //! Nothing here waits for the disk, the broker or the database: it answers best when they do not.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
-
 use std::time::Duration;
 
 use serde::Serialize;
@@ -100,6 +98,8 @@ pub(crate) struct Snapshot {
 
 /// Whom a snapshot is taken of.
 pub(crate) struct Parts<'p> {
+    /// The time of day.
+    pub(crate) now: Timestamp,
     pub(crate) health: &'p Health,
     pub(crate) history: &'p History,
     pub(crate) log: &'p wal::Log,
@@ -120,11 +120,10 @@ impl Snapshot {
     /// Takes it; what to say of it in words is left open.
     pub(super) fn take(parts: &Parts<'_>) -> Self {
         let Parts { health, history, log, flusher, metrics, .. } = *parts;
-        let Parts { instance, findings, silent_devices, admin_enabled, seen, .. } = *parts;
+        let Parts { now, instance, findings, silent_devices, admin_enabled, seen, .. } = *parts;
         let mappings = mappings::seen(seen);
         let (report, ages) = (health.report(), health.ages());
         let (waiting, flushing) = (log.stats(), flusher.status());
-        let now = Timestamp::now();
         let space = history.space(log);
         let is_up = health.is_database_up();
         let trend = history.trend(space, (!is_up).then_some(ages.database));
