@@ -1,17 +1,21 @@
 //! Asks a service that runs on this machine how it is: `ingestor health`.
 //!
-//! A container image without a shell has no `curl`, so the binary asks for itself. It speaks just
-//! enough HTTP for its own server, and is done within [`PATIENCE`] whatever answers.
+//! A container image without a shell has no `curl`, so the binary asks for itself. It is done within
+//! [`PATIENCE`] whatever answers.
 
-#![expect(clippy::disallowed_methods, reason = "a shell: it asks for the time")]
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
-
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, StatusCode, Uri};
 use rustls::pki_types::ServerName;
+use tokio::time::timeout;
 
-use super::service::{Place, Stream, Trust, speak_tls};
+use super::client::{self, Connection, Endpoint, Tls};
+use super::service::{Place, Trust};
 
 /// Longest time for all of it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -58,7 +62,7 @@ pub enum Error {
         /// Where it was asked.
         address: SocketAddr,
         /// The operating system's.
-        reason: std::io::Error,
+        reason: io::Error,
     },
     /// Something else listens there.
     #[error("{0} does not speak HTTP")]
@@ -74,64 +78,46 @@ pub fn ask(place: Place, question: Question) -> Result<Answer, Error> {
         return Err(Error::NoPort);
     }
     let address = place.reachable();
-    let answer = exchange(address, place.is_tls, question)
-        .map_err(|reason| Error::Silent { address, reason })?;
-    parse(&answer).ok_or(Error::Foreign(address))
-}
-
-fn exchange(address: SocketAddr, is_tls: bool, question: Question) -> std::io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
-    let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    let mut stream: Box<dyn Stream> = if is_tls {
-        let name = ServerName::IpAddress(address.ip().into());
-        // Nothing secret is sent, and the certificate is in no name of loopback.
-        speak_tls(socket.try_clone()?, name, Trust::Anybody)?
-    } else {
-        Box::new(socket.try_clone()?)
+    let silent = |reason| Error::Silent { address, reason };
+    // Nothing secret is sent, and the certificate is in no name of loopback.
+    let tls = || Tls::new(ServerName::IpAddress(address.ip().into()), Trust::Anybody);
+    let tls = place.is_tls.then(tls).transpose().map_err(silent)?;
+    let endpoint = Endpoint { addresses: vec![address], host: address.to_string(), tls };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answer = runtime
+        .map_err(silent)?
+        .block_on(async { timeout(PATIENCE, exchange(&endpoint, question)).await });
+    let answer = match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(client::Error::Foreign)) => return Err(Error::Foreign(address)),
+        // It has hung up before it said something that is an answer.
+        Ok(Err(client::Error::Io(error))) if error.kind() == ErrorKind::UnexpectedEof => {
+            return Err(Error::Foreign(address));
+        }
+        Ok(Err(client::Error::Io(error))) => return Err(silent(error)),
+        Ok(Err(error)) => return Err(silent(io::Error::other(error))),
+        Err(_) => return Err(silent(ErrorKind::TimedOut.into())),
     };
-    let path = question.path();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    // At once: who answers the first part and goes resets the connection, and the answer with it.
-    stream.write_all(request.as_bytes())?;
-    let (mut answer, mut piece) = (Vec::new(), [0; 4_096]);
-    while answer.len() < LONGEST_ANSWER {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        socket.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            // TLS that ends without a word.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
-            Ok(length) => answer.extend_from_slice(&piece[..length]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The name that this has on Linux is "resource temporarily unavailable".
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(answer)
+    let body = String::from_utf8_lossy(&answer.body).trim_end().to_owned();
+    Ok(Answer { is_yes: answer.status == StatusCode::OK, body })
 }
 
-/// Our server tells the length of these bodies and closes after them, so the rest is the body.
-fn parse(answer: &[u8]) -> Option<Answer> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut status_line = head.lines().next()?.split(' ');
-    status_line.next().filter(|version| version.starts_with("HTTP/1."))?;
-    let status: u16 = status_line.next()?.parse().ok()?;
-    Some(Answer { is_yes: status == 200, body: body.trim_end().to_owned() })
+async fn exchange(
+    endpoint: &Endpoint,
+    question: Question,
+) -> Result<client::Answer, client::Error> {
+    let mut request = Request::new(Full::<Bytes>::default());
+    *request.uri_mut() = Uri::from_static(question.path());
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Connection::open(endpoint).await?.ask(request, LONGEST_ANSWER).await
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests measure time")]
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::Instant;
 
     use super::*;
 

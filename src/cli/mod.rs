@@ -1,7 +1,9 @@
 //! The commands beside the service itself.
 
+mod client;
 pub mod doctor;
 pub mod health;
+mod idle_timeout;
 pub mod import;
 pub mod init;
 mod installation;

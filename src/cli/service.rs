@@ -1,15 +1,13 @@
-//! The connection to a service, for the commands that ask one: where it listens, and TLS.
+//! The service, for the commands that ask it: where it listens, and whose certificate it has to have.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
-    SignatureScheme, StreamOwned,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
 use crate::base::settings::{Mistakes, Sources};
@@ -51,13 +49,7 @@ impl Place {
     }
 }
 
-/// A connection.
-pub(super) trait Stream: Read + Write {}
-
-impl<S: Read + Write> Stream for S {}
-
 /// Who has to answer.
-#[derive(Clone)]
 pub(super) enum Trust {
     /// Whoever does: nothing secret is sent, and nothing is believed but "yes" or "no".
     Anybody,
@@ -67,28 +59,26 @@ pub(super) enum Trust {
     Roots(RootCertStore),
 }
 
-/// Speaks TLS on `socket`, to a server of this name.
-pub(super) fn speak_tls(
-    socket: TcpStream,
-    name: ServerName<'static>,
-    trust: Trust,
-) -> io::Result<Box<dyn Stream>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let config = match trust {
-        Trust::Roots(roots) => config.with_root_certificates(roots),
-        Trust::Anybody | Trust::Certificate(_) => {
-            let only =
-                if let Trust::Certificate(certificate) = trust { Some(certificate) } else { None };
-            let verifier = Arc::new(OneCertificate { only, provider });
-            config.dangerous().with_custom_certificate_verifier(verifier)
-        }
-    };
-    let config = Arc::new(config.with_no_client_auth());
-    let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
-    Ok(Box::new(StreamOwned::new(session, socket)))
+impl Trust {
+    /// TLS to a server that is trusted so.
+    ///
+    /// # Errors
+    /// If this build knows no version of TLS.
+    pub(super) fn into_config(self) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let only = match self {
+            Self::Roots(roots) => {
+                return Ok(config.with_root_certificates(roots).with_no_client_auth());
+            }
+            Self::Certificate(certificate) => Some(certificate),
+            Self::Anybody => None,
+        };
+        let verifier = Arc::new(OneCertificate { only, provider });
+        let config = config.dangerous().with_custom_certificate_verifier(verifier);
+        Ok(config.with_no_client_auth())
+    }
 }
 
 /// Takes one certificate, or every one; that the server has its key is checked at any rate.

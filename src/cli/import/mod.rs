@@ -13,17 +13,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use hyper::body::Bytes;
 use serde::Deserialize;
 use url::Url;
 
 use crate::base::output::complain;
 use crate::base::settings::{Mistakes, Sources};
+use crate::cli::client;
 
 mod batches;
-mod client;
+mod requests;
 
 use batches::{Batches, Format};
-use client::Client;
+use requests::Client;
 
 /// What `ingestor import` is told.
 #[derive(Args)]
@@ -93,7 +95,7 @@ enum Failure {
     #[error("cannot read {0}: {1}")]
     File(String, io::Error),
     #[error("{0} does not answer: {1}")]
-    Silent(String, io::Error),
+    Silent(String, client::Error),
     #[error("the service refuses it: {0}")]
     Refused(String),
     #[error("what answers is no ingestor: {0}")]
@@ -112,7 +114,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Mistakes> {
     }
     let query = query(arguments);
     let (url, ca_file) = (arguments.url.as_ref(), arguments.ca_file.as_deref());
-    let client = Client::new(&mut from, url, ca_file, &query, token.unwrap_or_default());
+    let client = Client::new(&mut from, url, ca_file, &query, &token.unwrap_or_default());
     let client = client.map_err(|mistake| from.mistake(mistake)).ok();
     from.mistakes_so_far()?;
     let Some(mut client) = client else { return Ok(ExitCode::FAILURE) };
@@ -168,7 +170,7 @@ fn import(
         batches = batches.into_messages();
     }
     while let Some(body) = batches.next().map_err(unreadable)? {
-        let answer = send(client, batches.format(), &body, tally)?;
+        let answer = send(client, batches.format(), &body.into(), tally)?;
         tally.add(answer, batches.read);
     }
     Ok(())
@@ -194,7 +196,7 @@ struct Rejected {
 fn send(
     client: &mut Client,
     format: Format,
-    body: &[u8],
+    body: &Bytes,
     tally: &mut Tally,
 ) -> Result<Uploaded, Failure> {
     let mut silent_since = None;
@@ -374,10 +376,10 @@ mod tests {
         });
         let mut from = Sources::new(BTreeMap::new(), "");
         let url = Url::parse(&format!("http://{address}")).unwrap();
-        let mut client = Client::new(&mut from, Some(&url), None, "", "token".to_owned()).unwrap();
-        let mut tally = Tally::new();
+        let mut client = Client::new(&mut from, Some(&url), None, "", "token").unwrap();
+        let (body, mut tally) = (Bytes::from_static(b"\n{}"), Tally::new());
         for _ in 0..2 {
-            let answer = send(&mut client, Format::Ndjson, b"\n{}", &mut tally).unwrap();
+            let answer = send(&mut client, Format::Ndjson, &body, &mut tally).unwrap();
             tally.add(answer, 1);
         }
         server.join().unwrap();
