@@ -5,10 +5,11 @@ use std::iter;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::database::Database;
+use super::durability;
 use super::failure::{Failure, within};
-use super::session::LOOK_LIMIT;
+use super::limits::{LOOK_LIMIT, QUERY_TIMEOUT};
 use super::table::DEVICES;
-use super::{Database, QUERY_TIMEOUT, durability};
 use crate::base::time::Timestamp;
 
 /// A database that answers.

@@ -3,9 +3,11 @@
 //! Which one it is, see `lineage`, and whether it keeps what it confirms, see `durability`. Both are asked on
 //! each new connection, together, because the way may be long.
 
+use super::database::Database;
+use super::durability;
 use super::failure::Failure;
-use super::session::{LOOK_LIMIT, Session};
-use super::{Database, durability};
+use super::limits::LOOK_LIMIT;
+use super::session::Session;
 use crate::base::time::Clock as _;
 
 impl Database {

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
+use super::database::Database;
 use super::failure::{Failure, within};
-use super::session::Session;
+use super::limits::QUERY_TIMEOUT;
+use super::session::{QUERY_SETTINGS, Session};
 use super::shape::{Kind, Shape};
 use super::table::{ARRIVAL_INDEX, TS_INDEX, quoted};
-use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT};
 
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 const NEW: &str = "telemetry_ts_new_idx";

@@ -11,11 +11,13 @@
 
 use std::time::Duration;
 
+use super::database::Database;
 use super::failure::{Failure, within};
+use super::limits::QUERY_TIMEOUT;
+use super::locks;
 use super::partitions::{self, Grid, Range};
-use super::session::{Scope, Session};
+use super::session::{QUERY_SETTINGS, Scope, Session};
 use super::table::{OLDER, PARTITION_BOUND};
-use super::{Database, QUERY_SETTINGS, QUERY_TIMEOUT, locks};
 use crate::base::retry::Backoff;
 use crate::base::time::Timestamp;
 

@@ -17,10 +17,12 @@ use sqlx::Row as _;
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::postgres::PgRow;
 
+use super::database::Database;
 use super::failure::{Failure, within};
-use super::session::{LOOK_LIMIT, MOST_IDLE, Session};
+use super::limits::{LOOK_LIMIT, QUERY_TIMEOUT};
+use super::locks;
+use super::session::{MOST_IDLE, Session};
 use super::table::MIGRATIONS_TABLE;
-use super::{Database, QUERY_TIMEOUT, locks};
 
 /// Longest wait for migrations: another ingestor may hold their lock, and an index on a table that
 /// was there before takes its time.

@@ -21,14 +21,27 @@ use super::failure::Failure;
 /// More than anything takes here that is bounded as a whole.
 const MOST_ROUND_TRIPS: u32 = 16;
 
-/// What PostgreSQL is told of how long the answer to a look may take: what it is, and what is there.
-pub(super) const LOOK_LIMIT: Duration = Duration::from_millis(2_600);
 /// Nobody goes without a word for so long between two statements of a transaction. A line that was cut would
 /// else keep its locks for as long as TCP believes in it, which is hours.
 pub(super) const MOST_IDLE: &str = "'60s'";
 
 /// A setting of PostgreSQL, as an expression of SQL.
 pub(super) type Setting = (&'static str, &'static str);
+
+/// One plan for each query, the one that `queries` writes it for, also before the table has
+/// statistics; made for the parameters at hand, without compiling it and without workers, either of
+/// which takes longer than the query. What is left to choose from is judged by the rows that are looked at.
+pub(super) const QUERY_SETTINGS: &[Setting] = &[
+    ("enable_seqscan", "'off'"),
+    ("enable_bitmapscan", "'off'"),
+    ("enable_sort", "'off'"),
+    ("plan_cache_mode", "'force_custom_plan'"),
+    ("jit", "'off'"),
+    ("max_parallel_workers_per_gather", "'0'"),
+    ("seq_page_cost", "'0.00001'"),
+    ("random_page_cost", "'0.00001'"),
+    ("cpu_operator_cost", "'0.0000001'"),
+];
 
 /// An open connection.
 pub(super) struct Session {

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, FromRow};
 
+use super::database::Database;
 use super::failure::{Failure, within};
+use super::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use super::session::Session;
-use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// How rows are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -9,12 +9,13 @@ use std::time::Duration;
 use chrono::DateTime;
 use columns::Columns;
 
+use super::database::Database;
 use super::failure::{Failure, within};
 use super::mapped::{Batch, TableRows};
 use super::partitions::Help;
+use super::registry;
 use super::session::{Scope, Session};
 use super::written::Written;
-use super::{Database, registry};
 use crate::base::time::Clock as _;
 use crate::flusher::sink::{Refusal, Sink, SinkError, Stored};
 use crate::telemetry::mapping::BUILT_IN_TABLE;

@@ -25,8 +25,9 @@ use sqlx::postgres::PgRow;
 
 use super::failure::Failure;
 use super::keys::Keys;
+use super::limits::LOOK_LIMIT;
 use super::queries::Tables;
-use super::session::{LOOK_LIMIT, Session};
+use super::session::Session;
 use super::spread::Spread;
 use crate::flusher::sink::LOOKED_WITHIN;
 use crate::telemetry::Record;

@@ -9,12 +9,13 @@ use super::look::look;
 use super::need::{Mend, Need};
 use super::rows::TableRows;
 use super::tables::CachedTable;
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
+use crate::postgres::limits::{LOOK_LIMIT, QUERY_TIMEOUT};
 use crate::postgres::locks;
 use crate::postgres::schema::LOCK;
-use crate::postgres::session::{LOOK_LIMIT, Scope, Session};
+use crate::postgres::session::{Scope, Session};
 use crate::postgres::table::quoted;
-use crate::postgres::{Database, QUERY_TIMEOUT};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Longest wait for other ingestors and for the statements; no table is rewritten.

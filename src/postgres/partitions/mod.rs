@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
-use super::Database;
+use super::database::Database;
 use super::failure::{Failure, within};
 use super::locks;
 use super::session::{Scope, Session};

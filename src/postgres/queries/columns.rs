@@ -2,9 +2,10 @@
 
 use sqlx::Row as _;
 
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
+use crate::postgres::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::postgres::session::Session;
-use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 const COLUMNS: &str = "
     select attname::text, format_type(atttypid, null)

@@ -14,11 +14,12 @@ use super::relation::Relation;
 use super::row::StoredReading;
 use super::total::Total;
 use crate::base::time::Clock as _;
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant as Time;
+use crate::postgres::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::postgres::session::Session;
 use crate::postgres::table::DEVICES;
-use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
 /// Which devices, and in what order.

@@ -2,7 +2,7 @@
 
 use super::columns::StoredColumn;
 use super::relation::Relation;
-use crate::postgres::Database;
+use crate::postgres::database::Database;
 use crate::postgres::failure::Failure;
 
 /// PostgreSQL's "datatype mismatch".

@@ -9,11 +9,12 @@ use sqlx::AssertSqlSafe;
 use super::devices::in_order;
 use super::relation::Relation;
 use crate::base::time::Timestamp;
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::keys::Keys;
+use crate::postgres::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::postgres::session::Session;
 use crate::postgres::spread::Spread;
-use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// What names a reading that the log has: its device and its time.
 pub(crate) type LogKey<'k> = (&'k str, Timestamp);

@@ -7,9 +7,9 @@ use sqlx::QueryBuilder;
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::window::{Window, windows};
-use crate::postgres::QUERY_LIMIT;
 use crate::postgres::failure::Failure;
 use crate::postgres::instant::Instant as Time;
+use crate::postgres::limits::QUERY_LIMIT;
 use crate::postgres::session::Session;
 use crate::postgres::spread::is_refusal;
 

@@ -11,10 +11,11 @@ use super::row::StoredReading;
 use super::total::TOTAL_EXACT_UP_TO;
 use super::window::{Window, cut_for, up_to, whole, windows};
 use crate::base::time::{Clock as _, Timestamp};
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::instant::Instant;
+use crate::postgres::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::postgres::session::{Scope, Session};
-use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// The devices of one moment are in the order of their bytes, as those of the log are, whatever language the
 /// database compares by.

@@ -14,8 +14,9 @@ use super::relation::Relation;
 use super::row::StoredReading;
 use super::telemetry::{Asked, Position, TelemetryFilter, page};
 use crate::base::time::{Clock as _, Timestamp};
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
-use crate::postgres::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
+use crate::postgres::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 
 /// A way through readings, newest first.
 #[derive(Clone, Debug)]

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::database::Database;
 use super::failure::{Failure, within};
+use super::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use super::session::Scope;
-use super::{Database, QUERY_LIMIT, QUERY_TIMEOUT};
 use crate::base::time::{Clock as _, Timestamp};
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 use look::{Counting, Look, look};

@@ -9,9 +9,10 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::base::time::Clock as _;
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
-use crate::postgres::session::{Scope, Session};
-use crate::postgres::{Database, QUERY_SETTINGS, registry};
+use crate::postgres::registry;
+use crate::postgres::session::{QUERY_SETTINGS, Scope, Session};
 
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// After something failed.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
-use crate::postgres::Database;
+use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
 use crate::postgres::partitions::{BOUNDS, SETTINGS, TO_MICROS};
 use crate::postgres::session::{Scope, Session};

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::Database;
+use super::database::Database;
 use super::schema::Migrated;
 use crate::base::time::Clock as _;
 
