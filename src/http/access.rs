@@ -14,8 +14,8 @@ use rocket::{Request, async_trait};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::AppState;
 use super::failed_attempts::FailedAttempts;
+use super::state::AppState;
 use crate::base::metrics::Metrics;
 use crate::base::settings::Secret;
 

@@ -8,9 +8,9 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use super::AppState;
 use super::error::ApiError;
 use super::remembered::{self, Asked};
+use super::state::AppState;
 use super::together::{self, Partial, as_stored, patiently};
 use crate::postgres::{DevicePage, Failure, StoredReading, Total};
 use crate::recent::LogRow;

@@ -7,7 +7,6 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::AppState;
 use super::access::Reader;
 use super::device_page::{Device, page};
 use super::error::ApiError;
@@ -17,6 +16,7 @@ use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::remembered::{self, Asked};
 use super::selection::{Selection, Wanted};
+use super::state::AppState;
 use super::together::Partial;
 use crate::base::time::Timestamp;
 use crate::postgres::{DeviceFilter, StoredReading};

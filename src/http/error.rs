@@ -9,7 +9,7 @@ use rocket::{Catcher, Request, Response, catch, catchers, response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
+use super::state::AppState;
 use crate::postgres::Failure;
 
 /// Why a request was not answered; one status each.

@@ -6,7 +6,7 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
+use super::state::AppState;
 use crate::status::health::{Report, WalState};
 
 pub(super) fn routes() -> Vec<Route> {

@@ -3,9 +3,9 @@
 use rocket::http::ContentType;
 use rocket::{Route, State, get, routes};
 
-use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
+use super::state::AppState;
 
 pub(super) fn routes() -> Vec<Route> {
     routes![metrics]

@@ -10,11 +10,11 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::AppState;
 use super::access::Reader;
 use super::described;
 use super::error::{ADMIN_UNAUTHORIZED, ApiError, Body, READ_UNAUTHORIZED};
 use super::query::RawQuery;
+use super::state::AppState;
 use super::tables::{self, Tables};
 use super::{admin, devices, health, metrics, status, telemetry, upload};
 
@@ -207,7 +207,7 @@ mod tests {
     /// Method and path of every route that is mounted, written as OpenAPI writes it.
     fn mounted() -> BTreeSet<(String, String)> {
         let mut all = BTreeSet::new();
-        for (base, routes) in super::super::mounts() {
+        for (base, routes) in crate::http::routes::mounts() {
             for route in routes {
                 let base = base.trim_end_matches('/');
                 let path =

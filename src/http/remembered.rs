@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::AppState;
 use super::error::ApiError;
 use super::query::bad;
+use super::state::AppState;
 use super::together::{Partial, as_stored, probe};
 use crate::postgres::{DeviceFilter, Relation, StoredReading};
 use crate::recent::{DevicesAsk, LastRow, Recent};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use utoipa::IntoParams;
 
-use super::AppState;
 use super::error::ApiError;
 use super::measured::Shown;
 use super::query::{Parameters, bad};
+use super::state::AppState;
 use super::tables::Table;
 use crate::postgres::Relation;
 use crate::telemetry::mapping::{BUILT_IN_TABLE, EXTRA_COLUMN, Kind, is_name};

@@ -6,10 +6,10 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
 use super::query::{RawQuery, bad};
+use super::state::AppState;
 use crate::status::{Parts, Snapshot, history as kept, snapshot};
 
 pub(super) fn routes() -> Vec<Route> {

@@ -10,10 +10,10 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
 use super::query::RawQuery;
+use super::state::AppState;
 use crate::postgres::Relation;
 use crate::telemetry::fields::FIELDS;
 use crate::telemetry::mapping::{BUILT_IN_TABLE, ColumnOutline, Kind, Mappings, TableOutline};

@@ -7,7 +7,6 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::AppState;
 use super::access::Reader;
 use super::error::ApiError;
 use super::exchange::Exchange;
@@ -15,6 +14,7 @@ use super::export::{self, Accepted, Answered};
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::selection::{Selection, Wanted};
+use super::state::AppState;
 use super::together::{self, Partial, Question};
 use crate::base::time::Timestamp;
 use crate::postgres::{Cursor, Position, StoredReading, TelemetryFilter};

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::AppState;
 use super::error::ApiError;
+use super::state::AppState;
 use crate::base::time::Timestamp;
 use crate::postgres::{
     Cursor, Failure, LogKey, Position, QUERY_TIMEOUT, Relation, StoredReading, StoredValues,

@@ -12,10 +12,10 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 use super::{Busy, Turns};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
-use crate::http::AppState;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
+use crate::http::state::AppState;
 
 /// Payload bytes after which a page ends before it is full: a letter may hold 64 KiB.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;

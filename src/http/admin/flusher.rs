@@ -6,10 +6,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::flusher::{self, Control};
-use crate::http::AppState;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
+use crate::http::state::AppState;
 
 pub(super) fn routes() -> Vec<Route> {
     routes![pause, resume, reject]

@@ -23,11 +23,11 @@ use crate::base::time::Timestamp;
 use crate::dead_letters::{
     DeadLetter, DeadLetterError, DeadLetters, PAYLOAD_MAX_BYTES, TOPIC_MAX_BYTES,
 };
-use crate::http::AppState;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::inlet::Inlet;
 use crate::http::query::RawQuery;
+use crate::http::state::AppState;
 use crate::intake::fitting;
 use crate::intake::group::GROUP_READINGS;
 use crate::telemetry::Record;

@@ -5,10 +5,10 @@ use rocket::{Route, State, get, post, routes};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::AppState;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;
 use crate::http::query::RawQuery;
+use crate::http::state::AppState;
 use crate::postgres::{self, RetentionReport, TableKind};
 
 pub(super) fn routes() -> Vec<Route> {

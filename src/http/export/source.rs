@@ -6,8 +6,8 @@
 //! before that.
 
 use crate::base::time::Timestamp;
-use crate::http::AppState;
 use crate::http::error::ApiError;
+use crate::http::state::AppState;
 use crate::http::together::{Partial, as_stored, joined, patiently};
 use crate::postgres::{Ahead, Failure, Position, Relation, StoredReading, TelemetryFilter, Walk};
 use crate::recent::{Ask, Found, LogPart, RecentError};

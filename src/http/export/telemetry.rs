@@ -8,11 +8,11 @@ use super::sending::{BrokenOff, finish};
 use super::source::{Fault, Source};
 use super::{File, Turn, Turns};
 use crate::base::retry::Backoff;
-use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::exchange::{Download, Exchange, Pieces};
 use crate::http::query::Parameters;
 use crate::http::selection::Selection;
+use crate::http::state::AppState;
 use crate::postgres::{Position, StoredReading, TelemetryFilter};
 
 /// How often a page is asked for in vain before the transfer is broken off.

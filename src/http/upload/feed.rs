@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use crate::base::text::cut;
 use crate::dead_letters::REASON_MAX_BYTES;
-use crate::http::AppState;
 use crate::http::error::ApiError;
+use crate::http::state::AppState;
 use crate::intake::fitting;
 use crate::postgres::Relation;
 use crate::telemetry::Record;

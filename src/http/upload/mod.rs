@@ -21,11 +21,11 @@ use rocket::{Request, Route, State, async_trait, post, routes};
 use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 
-use super::AppState;
 use super::access::Operator;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::query::{Parameters, RawQuery, bad};
+use super::state::AppState;
 
 mod feed;
 mod piece;
