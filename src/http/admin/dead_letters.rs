@@ -9,7 +9,7 @@ use rocket::{Route, State, delete, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use super::{Busy, Turns};
+use super::blocking::{Busy, Turns};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 use crate::http::access::Operator;

@@ -16,7 +16,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
-use super::blocking;
+use super::blocking::blocking;
 use super::dead_letters::{LetterId, NO_LETTER, NoLetter};
 use crate::base::text::is_cut;
 use crate::base::time::Timestamp;

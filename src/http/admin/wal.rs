@@ -5,8 +5,8 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::blocking::{Busy, Turns};
 use super::flusher::Status;
-use super::{Busy, Turns};
 use crate::base::time::Timestamp;
 use crate::http::access::Operator;
 use crate::http::error::ApiError;

@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::file::File;
 use super::format::Format;
 use super::rows::Rows;
 use super::sending::{BrokenOff, finish};
-use super::{File, Turn, Turns};
+use super::turns::{Turn, Turns};
 use crate::http::device_page;
 use crate::http::error::ApiError;
 use crate::http::exchange::{Download, Exchange, Pieces};

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::file::File;
 use super::format::Format;
 use super::rows::Rows;
 use super::sending::{BrokenOff, finish};
 use super::source::{Fault, Source};
-use super::{File, Turn, Turns};
+use super::turns::{Turn, Turns};
 use crate::base::retry::Backoff;
 use crate::http::error::ApiError;
 use crate::http::exchange::{Download, Exchange, Pieces};

@@ -11,8 +11,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::Connection;
 use super::codec::{ConnAck, Identity};
+use super::stream::Connection;
 use crate::mqtt::credentials::{Credentials, Current};
 use crate::mqtt::session::{KEEP_ALIVE, Loss};
 use crate::mqtt::settings::Settings;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Ring, Window};
+use super::ring::Ring;
+use super::sample::Window;
 
 /// Points of the history, oldest first: a column each.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +63,7 @@ fn rounded(value: f64, parts: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{ring, sample};
+    use super::super::ring::tests::{ring, sample};
     use super::*;
 
     fn points(ring: &Ring, after: Option<u64>) -> Points {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Ring, Sample};
+use super::ring::Ring;
+use super::sample::Sample;
 
 /// Room that the log has left.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ fn bytes_per_record(ring: &Ring, to: &Sample) -> f64 {
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "of whole numbers")]
 mod tests {
-    use super::super::tests::{ring, sample};
+    use super::super::ring::tests::{ring, sample};
     use super::*;
 
     const SPACE: Space = Space {
