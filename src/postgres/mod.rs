@@ -30,6 +30,7 @@ mod duplicates;
 mod durability;
 mod examine;
 mod failure;
+mod hypertable;
 mod insert;
 mod instant;
 mod keys;

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 use super::database::Database;
 use super::failure::{Failure, within};
+use super::hypertable::is_hypertable;
 use super::limits::{QUERY_LIMIT, QUERY_TIMEOUT};
 use super::session::Session;
 
@@ -101,14 +102,6 @@ const KIND: &str = "
         to_regclass('pg_dist_partition') is not null,
         case relkind when 'p' then pg_get_partkeydef(pg_class.oid) end
     from pg_class where oid = to_regclass('telemetry')";
-/// By its parts: a name in a schema that this role may not use is no table to it.
-const IS_HYPERTABLE: &str = "
-    select exists (
-        select from timescaledb_information.hypertables
-        join pg_namespace on nspname = hypertable_schema
-        join pg_class on relname = hypertable_name and relnamespace = pg_namespace.oid
-        where pg_class.oid = to_regclass($1)
-    )";
 const IS_DISTRIBUTED: &str =
     "select exists (select from pg_dist_partition where logicalrelid = to_regclass('telemetry'))";
 
@@ -212,16 +205,6 @@ async fn shape(session: &mut Session) -> Result<Option<Shape>, Failure> {
         indexes: all(session, INDEXES).await?,
         partitions: all(session, PARTITIONS).await?,
     }))
-}
-
-/// Whether TimescaleDB, which is there, keeps `table`, a quoted name.
-pub(super) async fn is_hypertable(session: &mut Session, table: &str) -> Result<bool, Failure> {
-    sqlx::query_scalar(IS_HYPERTABLE)
-        .bind(table)
-        .persistent(false)
-        .fetch_one(session.connection())
-        .await
-        .map_err(Failure::of_statement)
 }
 
 async fn is_distributed(session: &mut Session) -> Result<bool, Failure> {

@@ -5,11 +5,11 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::plan::{self, HeldUp, Part, Rows};
 use crate::postgres::failure::Failure;
+use crate::postgres::hypertable::is_hypertable;
 use crate::postgres::partitions::{
     BOUNDS, DAY, FIRST, FROM_MICROS, LAST, Range, SETTINGS, TO_MICROS,
 };
 use crate::postgres::session::Session;
-use crate::postgres::shape::is_hypertable;
 use crate::postgres::table::quoted;
 use crate::telemetry::mapping::BUILT_IN_TABLE;
 
