@@ -8,14 +8,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use rocket::Request;
 use rocket::http::Status;
-use rocket::request::{FromRequest, Outcome};
-use rocket::{Request, async_trait};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::failed_attempts::FailedAttempts;
-use super::state::AppState;
 use crate::base::metrics::Metrics;
 use crate::base::settings::Secret;
 
@@ -56,7 +54,7 @@ impl Access {
         all.into_iter().filter(|(_, has_changed)| *has_changed).map(|(name, _)| name).collect()
     }
 
-    fn tokens(&self) -> Tokens {
+    pub(super) fn tokens(&self) -> Tokens {
         self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -73,7 +71,7 @@ impl Access {
     }
 
     /// Counts a refusal, and waits as long as a wrong token costs.
-    async fn refuse(&self, request: &Request<'_>) -> (Status, ()) {
+    pub(super) async fn refuse(&self, request: &Request<'_>) -> (Status, ()) {
         self.metrics.http_unauthorized.inc();
         if let (Some(_), Some(remote)) = (sent(request), request.remote()) {
             let pause = self.failed_attempts().record(remote.ip(), Instant::now());
@@ -84,60 +82,8 @@ impl Access {
     }
 }
 
-fn state<'r>(request: &'r Request<'_>) -> Option<&'r Access> {
-    request.rocket().state().map(|state: &AppState| &*state.access)
-}
-
-/// Somebody who sent the admin token: 401 without it, 403 if none is configured.
-pub(super) struct Operator;
-
-#[async_trait]
-impl<'r> FromRequest<'r> for Operator {
-    type Error = ();
-
-    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        let Some(access) = state(request) else {
-            return Outcome::Error((Status::InternalServerError, ()));
-        };
-        let Some(token) = access.tokens().admin else {
-            return Outcome::Error((Status::Forbidden, ()));
-        };
-        if sent(request).is_some_and(|sent| is_same(sent, token.expose())) {
-            Outcome::Success(Self)
-        } else {
-            Outcome::Error(access.refuse(request).await)
-        }
-    }
-}
-
-/// Somebody who may read: anybody, or whoever sent one of the two tokens if there is one for it.
-pub(super) struct Reader;
-
-#[async_trait]
-impl<'r> FromRequest<'r> for Reader {
-    type Error = ();
-
-    async fn from_request(request: &'r Request<'_>) -> Outcome<Self, ()> {
-        let Some(access) = state(request) else {
-            return Outcome::Error((Status::InternalServerError, ()));
-        };
-        let Tokens { admin, read } = access.tokens();
-        let Some(read) = read else { return Outcome::Success(Self) };
-        let is_right = |sent: &str| {
-            let is_admin = admin.is_some_and(|admin| is_same(sent, admin.expose()));
-            // Both are compared, whatever the first gives.
-            is_same(sent, read.expose()) | is_admin
-        };
-        if sent(request).is_some_and(is_right) {
-            Outcome::Success(Self)
-        } else {
-            Outcome::Error(access.refuse(request).await)
-        }
-    }
-}
-
 /// The token that came with a request.
-fn sent<'r>(request: &'r Request<'_>) -> Option<&'r str> {
+pub(super) fn sent<'r>(request: &'r Request<'_>) -> Option<&'r str> {
     request.headers().get_one("Authorization").and_then(bearer)
 }
 
@@ -148,7 +94,7 @@ fn bearer(header: &str) -> Option<&str> {
 }
 
 /// Takes as long whatever the secret is: digests have one length.
-fn is_same(sent: &str, secret: &str) -> bool {
+pub(super) fn is_same(sent: &str, secret: &str) -> bool {
     Sha256::digest(sent).ct_eq(&Sha256::digest(secret)).into()
 }
 

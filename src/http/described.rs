@@ -5,7 +5,7 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::{KnownFormat, OpenApi, Ref, RefOr, SchemaFormat};
 
-use super::tables::{Table, Tables};
+use super::catalog::{Table, Tables};
 use crate::telemetry::fields::FIELDS;
 use crate::telemetry::mapping::{BUILT_IN_TABLE, ColumnOutline, Kind};
 
@@ -112,7 +112,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::http::openapi::Description;
+    use crate::http::description::Description;
 
     #[test]
     fn each_table_has_its_columns_in_their_types_and_is_a_value_of_the_parameter() {

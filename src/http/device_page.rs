@@ -44,11 +44,11 @@ pub(super) async fn page(state: &AppState, asked: &Asked) -> Result<Page, ApiErr
         Err(failure) => failure,
     };
     if !ApiError::is_outage(&failure) {
-        return Err(ApiError::of_query(state, &failure, "name_contains"));
+        return Err(ApiError::of_query(&state.health, &failure, "name_contains"));
     }
     let found = remembered::find(state, asked).await?;
     if found.total == 0 && state.recent.latest().devices(table, |_, _| true).is_empty() {
-        return Err(ApiError::of_query(state, &failure, "name_contains"));
+        return Err(ApiError::of_query(&state.health, &failure, "name_contains"));
     }
     let latest = found.rows(0, found.len()).map(|device| (device.latest, None)).collect();
     let complete_from = state.recent.complete_from(table, None);

@@ -7,11 +7,11 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::access::Reader;
 use super::device_page::{Device, page};
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::export::{self, Accepted, Answered};
+use super::guards::Reader;
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::remembered::{self, Asked};

@@ -9,8 +9,8 @@ use rocket::{Catcher, Request, Response, catch, catchers, response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::state::AppState;
 use crate::postgres::Failure;
+use crate::status::health::Health;
 
 /// Why a request was not answered; one status each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +44,7 @@ pub(super) enum ApiError {
 impl ApiError {
     /// Turns a query that failed into its answer, and logs it. `name` is the parameter whose text was
     /// compared with names in the table.
-    pub(super) fn of_query(state: &AppState, failure: &Failure, name: &str) -> Self {
+    pub(super) fn of_query(health: &Health, failure: &Failure, name: &str) -> Self {
         if failure.is_untranslatable() {
             return Self::BadRequest(format!(
                 "`{name}` contains a character that the database's encoding lacks, so nothing there \
@@ -63,7 +63,7 @@ impl ApiError {
             return Self::internal(failure);
         }
         // An outage is the flusher's to report. It has, unless it had nothing to write.
-        if state.health.is_database_up() {
+        if health.is_database_up() {
             tracing::warn!(%failure, "a query failed");
         } else {
             tracing::debug!(%failure, "a query failed");

@@ -3,8 +3,8 @@
 use rocket::http::ContentType;
 use rocket::{Route, State, get, routes};
 
-use super::access::Reader;
 use super::error::ApiError;
+use super::guards::Reader;
 use super::state::AppState;
 
 pub(super) fn routes() -> Vec<Route> {

@@ -24,14 +24,16 @@
 //! What is acknowledged can be read, in the table or not: `together` puts table and log together. `remembered`
 //! answers from last values alone.
 //!
-//! Connections, and what bounds them, are in `server` and `connection_limits`, who may ask in `access`.
-//! Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does not
-//! say which server it is.
+//! Connections, and what bounds them, are in `server` and `connection_limits`, who may ask in `access` and
+//! `guards`. Rocket runs on the runtime it is started on; it listens to no signal, prints nothing, and does
+//! not say which server it is.
 
 mod access;
 mod admin;
+mod catalog;
 mod connection_limits;
 mod described;
+mod description;
 mod device_page;
 mod devices;
 mod dispatch;
@@ -39,6 +41,7 @@ mod error;
 mod exchange;
 mod export;
 mod failed_attempts;
+mod guards;
 mod headers;
 mod health;
 mod inlet;
@@ -64,10 +67,10 @@ mod upload;
 mod wire;
 
 pub(crate) use access::Access;
-pub(crate) use admin::Replayer;
+pub(crate) use admin::replayer::Replayer;
+pub(crate) use catalog::Tables;
+pub(crate) use description::Description;
 pub(crate) use inlet::Inlet;
-pub(crate) use openapi::Description;
 pub(crate) use settings::{SETTINGS, Settings};
 pub(crate) use start::{Running, Secrets, serve};
 pub(crate) use state::AppState;
-pub(crate) use tables::Tables;

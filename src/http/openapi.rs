@@ -10,13 +10,14 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::access::Reader;
+use super::catalog::Tables;
 use super::described;
+use super::description::Description;
 use super::error::{ADMIN_UNAUTHORIZED, ApiError, Body, READ_UNAUTHORIZED};
+use super::guards::Reader;
 use super::query::RawQuery;
 use super::state::AppState;
-use super::tables::{self, Tables};
-use super::{admin, devices, health, metrics, status, telemetry, upload};
+use super::{admin, devices, health, metrics, status, tables, telemetry, upload};
 
 pub(super) fn routes() -> Vec<Route> {
     routes![openapi]
@@ -36,12 +37,8 @@ fn openapi(
     state: &State<AppState>,
 ) -> Result<RawJson<Arc<str>>, ApiError> {
     query.must_be_empty()?;
-    Ok(RawJson(Arc::clone(&state.description.0)))
+    Ok(RawJson(Arc::clone(state.description.text())))
 }
-
-/// The document.
-#[derive(Clone, Debug)]
-pub(crate) struct Description(Arc<str>);
 
 impl Description {
     /// What can be asked of a service that has these tables.
@@ -53,12 +50,7 @@ impl Description {
             tracing::error!(%error, "the OpenAPI description cannot be written as JSON");
             "{}".to_owned()
         });
-        Self(document.into())
-    }
-
-    #[cfg(test)]
-    pub(super) fn text(&self) -> &str {
-        &self.0
+        Self::new(document.into())
     }
 }
 
@@ -186,7 +178,7 @@ mod tests {
 
     /// Of a service with a table of its own.
     fn text() -> Arc<str> {
-        Description::of(&Tables::example()).0
+        Arc::clone(Description::of(&Tables::example()).text())
     }
 
     fn document() -> Value {

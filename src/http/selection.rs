@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use utoipa::IntoParams;
 
+use super::catalog::Table;
 use super::error::ApiError;
 use super::measured::Shown;
 use super::query::{Parameters, bad};
 use super::state::AppState;
-use super::tables::Table;
 use crate::postgres::Relation;
 use crate::telemetry::mapping::{BUILT_IN_TABLE, EXTRA_COLUMN, Kind, is_name};
 
@@ -93,7 +93,8 @@ async fn fields(state: &AppState, table: &Table, names: &str) -> Result<Vec<Show
             none => {
                 let columns = state.database.columns(&table.name).await;
                 none.insert(
-                    columns.map_err(|failure| ApiError::of_query(state, &failure, "fields"))?,
+                    columns
+                        .map_err(|failure| ApiError::of_query(&state.health, &failure, "fields"))?,
                 )
             }
         };

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::access::Access;
-use super::admin::Replayer;
+use super::admin::replayer::Replayer;
+use super::catalog::Tables;
+use super::description::Description;
 use super::inlet::Inlet;
-use super::openapi::Description;
-use super::tables::Tables;
 use crate::base::metrics::Metrics;
 use crate::base::time::Clock;
 use crate::dead_letters::DeadLetters;

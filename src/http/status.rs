@@ -6,8 +6,8 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::access::Reader;
 use super::error::ApiError;
+use super::guards::Reader;
 use super::query::{RawQuery, bad};
 use super::state::AppState;
 use crate::status::{Parts, Snapshot, history as kept, snapshot};

@@ -7,10 +7,10 @@ use rocket::{Route, State, get, routes};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::access::Reader;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::export::{self, Accepted, Answered};
+use super::guards::Reader;
 use super::measured::{Measured, Shown};
 use super::query::{Parameters, RawQuery};
 use super::selection::{Selection, Wanted};

@@ -110,14 +110,14 @@ pub(super) async fn telemetry(state: &AppState, asked: &Question) -> Result<Page
         Err(failure) => failure,
     };
     if !ApiError::is_outage(&failure) {
-        return Err(ApiError::of_query(state, &failure, "device_id"));
+        return Err(ApiError::of_query(&state.health, &failure, "device_id"));
     }
     let found = match part {
         LogPart::Retained => found,
         LogPart::Pending => find(LogPart::Retained).await.map_err(broken)?,
     };
     if !found.has_table {
-        return Err(ApiError::of_query(state, &failure, "device_id"));
+        return Err(ApiError::of_query(&state.health, &failure, "device_id"));
     }
     let unread = found.unread;
     let complete_from = state.recent.complete_from(asked.relation.name(), unread);

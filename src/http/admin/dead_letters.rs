@@ -7,13 +7,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rocket::serde::json::Json;
 use rocket::{Route, State, delete, get, routes};
 use serde::Serialize;
-use utoipa::{IntoParams, IntoResponses, ToSchema};
+use utoipa::{IntoParams, ToSchema};
 
 use super::blocking::{Busy, Turns};
+use super::letter_id::{LetterId, NO_LETTER, NoLetter};
 use crate::base::time::Timestamp;
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
-use crate::http::access::Operator;
 use crate::http::error::ApiError;
+use crate::http::guards::Operator;
 use crate::http::query::RawQuery;
 use crate::http::state::AppState;
 
@@ -22,31 +23,6 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Letters that are read at once: the store is locked meanwhile, and the intake writes to it.
 const STEP: usize = 16;
-
-/// The 404 of a letter.
-pub(super) const NO_LETTER: ApiError = ApiError::NotFound(
-    "there is no dead letter of this id; list them with GET /admin/dead-letters",
-);
-
-/// Names a dead letter in a path.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "it is only described")]
-pub(super) struct LetterId {
-    /// The id of a dead letter.
-    #[param(minimum = 0, maximum = 18_446_744_073_709_551_615_u64)]
-    id: u64,
-}
-
-/// [`NO_LETTER`], described.
-#[derive(IntoResponses)]
-#[response(
-    status = 404,
-    description = "There is no dead letter with this id.",
-    example = json!({"error": "there is no dead letter of this id; list them with GET /admin/dead-letters"}),
-)]
-#[expect(dead_code, reason = "it is only described")]
-pub(super) struct NoLetter(crate::http::error::Body);
 
 pub(super) fn routes() -> Vec<Route> {
     routes![list, remove]

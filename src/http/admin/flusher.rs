@@ -6,8 +6,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::flusher::{self, Control};
-use crate::http::access::Operator;
 use crate::http::error::ApiError;
+use crate::http::guards::Operator;
 use crate::http::query::RawQuery;
 use crate::http::state::AppState;
 

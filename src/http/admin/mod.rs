@@ -1,4 +1,4 @@
-//! `/admin`: what an operator sees and changes. Everything asks for the token (`access`).
+//! `/admin`: what an operator sees and changes. Everything asks for the token (`guards`).
 //!
 //! | route | file |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `POST /admin/flusher/pause`, `POST /admin/flusher/resume`, `POST /admin/flusher/reject` | `flusher` |
 //! | `GET /admin/retention`, `POST /admin/retention/run` | `retention` |
 //! | `GET /admin/dead-letters`, `DELETE /admin/dead-letters/<id>` | `dead_letters` |
-//! | `POST /admin/dead-letters/<id>/replay`, `POST /admin/dead-letters/replay` | `replay` |
+//! | `POST /admin/dead-letters/<id>/replay`, `POST /admin/dead-letters/replay` | `replay`, by `replayer` |
 //!
 //! What blocks on the disk does so off the runtime, in steps, and holds a page at most; a few do at once, and
 //! one more is a 503 after a while (`blocking`). Every
@@ -17,12 +17,13 @@ use rocket::Route;
 mod blocking;
 pub(super) mod dead_letters;
 pub(super) mod flusher;
+mod letter_id;
 pub(super) mod replay;
+pub(super) mod replayer;
 pub(super) mod retention;
 pub(super) mod wal;
 
 pub(super) use blocking::Turns;
-pub(crate) use replay::Replayer;
 
 pub(super) fn routes() -> Vec<Route> {
     [

@@ -5,8 +5,8 @@ use rocket::{Route, State, get, post, routes};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::access::Operator;
 use crate::http::error::ApiError;
+use crate::http::guards::Operator;
 use crate::http::query::RawQuery;
 use crate::http::state::AppState;
 use crate::postgres::{self, RetentionReport, TableKind};
@@ -37,7 +37,7 @@ pub(in crate::http) async fn retention(
     query.must_be_empty()?;
     match state.database.retention().await {
         Ok(report) => Ok(Json(report.into())),
-        Err(failure) => Err(ApiError::of_query(state, &failure, "retention")),
+        Err(failure) => Err(ApiError::of_query(&state.health, &failure, "retention")),
     }
 }
 

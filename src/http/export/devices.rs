@@ -116,12 +116,12 @@ impl Source {
                 let found = Self::remembered(state, &asked).await?;
                 match found {
                     (Self::Remembered(none, _), _) if none.total == 0 => {
-                        Err(ApiError::of_query(state, &failure, "name_contains"))
+                        Err(ApiError::of_query(&state.health, &failure, "name_contains"))
                     }
                     found => Ok(found),
                 }
             }
-            Err(failure) => Err(ApiError::of_query(state, &failure, "name_contains")),
+            Err(failure) => Err(ApiError::of_query(&state.health, &failure, "name_contains")),
         }
     }
 

@@ -103,12 +103,12 @@ impl Source {
             Err(fault) => return Err(ApiError::internal(&fault)),
         };
         if !ApiError::is_outage(&failure) {
-            return Err(ApiError::of_query(&state, &failure, "device_id"));
+            return Err(ApiError::of_query(&state.health, &failure, "device_id"));
         }
         let found =
             self.find(LogPart::Retained).await.map_err(|fault| ApiError::internal(&fault))?;
         if !found.has_table {
-            return Err(ApiError::of_query(&state, &failure, "device_id"));
+            return Err(ApiError::of_query(&state.health, &failure, "device_id"));
         }
         let complete_from = state.recent.complete_from(self.relation.name(), None);
         let partial = Partial { complete_from };

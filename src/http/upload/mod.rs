@@ -21,9 +21,9 @@ use rocket::{Request, Route, State, async_trait, post, routes};
 use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 
-use super::access::Operator;
 use super::error::ApiError;
 use super::exchange::Exchange;
+use super::guards::Operator;
 use super::query::{Parameters, RawQuery, bad};
 use super::state::AppState;
 
