@@ -91,8 +91,10 @@ strip_of() {
 
 list_parts() {
     cargo_tool cargo-cyclonedx 0.5.9 || fail "cargo-cyclonedx could not be installed, see above"
-    run_child sbom cargo cyclonedx --quiet --format json --describe crate --override-filename sbom || fail "there is no list of parts"
-    mv sbom.json "$OUT/iot-ingestor-$VERSION.cdx.json"
+    run_child sbom cargo cyclonedx --quiet --format json --override-filename sbom || fail "there is no list of parts"
+    # Where it was built is nobody's business.
+    sed "s|file://$PWD|file:///iot-ingestor|g" sbom.json >"$OUT/iot-ingestor-$VERSION.cdx.json"
+    rm sbom.json
 }
 
 sum_and_sign() {

@@ -267,7 +267,7 @@ async fn alone(session: &mut Session, sql: &str, limit: Duration) -> Result<(), 
 /// In a transaction that waits for no lock for long; again, until it has it.
 async fn patiently(session: &mut Session, sql: &str) -> Result<(), Failure> {
     session.set_scope(Scope::Transaction);
-    let sql = format!("{}; {sql}", locks::exclusive("telemetry"));
+    let sql = format!("{}; {sql}", locks::exclusive(&["telemetry"]));
     let mut pauses = Backoff::new(PAUSE, PAUSE, fastrand::Rng::new());
     let mut attempts = 0;
     loop {

@@ -212,7 +212,7 @@ async fn apply(session: &mut Session, mut applied: Applied) -> Result<Migrated, 
             session.run(sql).await?;
             continue;
         }
-        let limited = format!("savepoint patient; {}; {sql}", locks::exclusive("telemetry"));
+        let limited = format!("savepoint patient; {}; {sql}", locks::exclusive(&["telemetry"]));
         match session.run(limited + "release patient").await {
             Ok(()) => {}
             Err(failure) if failure.sqlstate().is_some_and(passes) => {

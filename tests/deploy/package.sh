@@ -187,6 +187,12 @@ is_used_without_the_package() {
     inside systemctl stop by-hand
 }
 
+is_kept() {
+    inside sh /var/lib/dpkg/info/iot-ingestor.postrm purge >"$LOG_DIR/postrm.log" 2>&1
+    must 'it says what it keeps' grep -q "kept $STATE" "$LOG_DIR/postrm.log"
+    must 'the log is there' inside test -e "$STATE/wal"
+}
+
 knows_what_is_nowhere_else() {
     rule 'a log counts as drained if nothing waits in it and all of it is known, and until it is used again'
     look_whether_drained
@@ -202,10 +208,12 @@ knows_what_is_nowhere_else() {
     look_whether_drained
     is_drained 'nothing waits again'
     apt remove iot-ingestor
+    # Older than the removal, like all that is put back.
+    inside sh -c "cp --archive /etc/hostname $STATE/wal/restored && touch --date=@0 $STATE/wal"
+    is_kept
+    inside rm "$STATE/wal/restored"
     is_used_without_the_package
-    inside sh /var/lib/dpkg/info/iot-ingestor.postrm purge >"$LOG_DIR/postrm.log" 2>&1
-    must 'it says what it keeps' grep -q "kept $STATE" "$LOG_DIR/postrm.log"
-    must 'the log is there' inside test -e "$STATE/wal"
+    is_kept
     holds
 }
 

@@ -162,7 +162,7 @@ fn no_statement_reads_more_than_the_partitions_of_its_window() {
         must_go_on(&path, &counts);
     }
     // A device's page goes back as far as it has to, by what the device had in two days; what is behind its last
-    // reading is counted at once. 100 of its readings are in nine days, 900 in 83.
+    // reading is counted. 100 of its readings are in nine days, 900 in 83.
     let of_one = "telemetry?device_id=device-007";
     let middle = {
         let path = format!("/api/v1/{of_one}&limit=1&end={}", day(40));
@@ -179,8 +179,10 @@ fn no_statement_reads_more_than_the_partitions_of_its_window() {
         let [recent, rest] = pages[..] else { panic!("{path} takes {} statements", pages.len()) };
         assert!(recent.partitions <= RECENT, "{path}: {}", recent.partitions);
         assert!(rest.partitions <= reach, "{path}: {}", rest.partitions);
-        let [count] = counts[..] else { panic!("{path} is counted {} times", counts.len()) };
-        assert!(count.partitions <= behind, "{path}: {}", count.partitions);
+        // That may be in two windows, which touch.
+        let counted: usize = counts.iter().map(|carried| carried.partitions).sum();
+        assert!((1..=2).contains(&counts.len()), "{path} is counted {} times", counts.len());
+        assert!(counted <= behind + 1, "{path}: {counted}");
     }
 }
 
@@ -420,12 +422,14 @@ fn rows_of_mappings_that_come_twice_to_tables_on_several_nodes_are_filled_and_ke
     postgres.execute(
         "create function swallow() returns trigger language plpgsql as 'begin return null; end';
          create trigger swallow before insert on power for each row
-             when (new.device_id = 'p350') execute function swallow()",
+             when (new.device_id in ('p350', 'p420')) execute function swallow()",
     );
     let of_batch = [("watts", 100..200), ("volts", 200..400)];
     for (inserted, merged, known) in [(99, 100, 100), (0, 0, 299)] {
         assert_eq!(ingestor.admin("POST", "/admin/flusher/pause", TOKEN).status, 200);
-        of_batch.iter().for_each(|(field, numbers)| publish(numbers.clone(), field));
+        for (field, numbers) in &of_batch {
+            publish(numbers.clone(), field);
+        }
         ingestor.await_metric("ingestor_wal_pending_records", 300);
         assert_eq!(ingestor.admin("POST", "/admin/flusher/resume", TOKEN).status, 200);
         await_none(&ingestor);
@@ -439,10 +443,16 @@ fn rows_of_mappings_that_come_twice_to_tables_on_several_nodes_are_filled_and_ke
         ingestor = service.start();
         ingestor.await_ready();
     }
+    // A statement of its own, of which all is new but what is swallowed: it is not taken back.
+    publish(400..450, "watts");
+    ingestor.await_metric("ingestor_acks_total", 50);
+    await_none(&ingestor);
+    assert_eq!(ingestor.metric("ingestor_db_inserts_total"), 49);
+    assert_eq!(ingestor.metric("ingestor_duplicates_total"), 0);
     let count =
         |condition: &str| postgres.value(&format!("select count(*) from power where {condition}"));
     assert_eq!(
         (count("true"), count("watts is not null"), count("volts is not null")),
-        (399, 300, 199)
+        (448, 349, 199)
     );
 }

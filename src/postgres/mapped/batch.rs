@@ -160,9 +160,10 @@ impl<'r> Batch<'r> {
         let is_spread = self.0.iter().any(|ready| ready.table.spread.is_known());
         match self.write_known(is_spread, session).await {
             Err(failure) if !is_spread && is_refusal(&failure) => {
-                self.0.iter().for_each(|ready| ready.table.spread.note());
                 begin_again(session, limit).await?;
-                self.write_known(true, session).await
+                let written = self.write_known(true, session).await?;
+                self.0.iter().for_each(|ready| ready.table.spread.note());
+                Ok(written)
             }
             outcome => outcome,
         }
@@ -209,7 +210,17 @@ impl<'r> Batch<'r> {
             written.inserted += inserted;
             if inserted < ready.rows.len() as u64 {
                 let is_spread = ready.table.spread.is_known();
-                ready.look_for_rest(before, is_spread, &mut written, session).await?;
+                let looked = ready.look_for_rest(before, is_spread, &mut written, session).await;
+                match looked {
+                    // What went in by itself is there.
+                    Err(failure)
+                        if !is_spread && is_refusal(&failure) && !session.has_transaction() =>
+                    {
+                        ready.look_for_rest(before, true, &mut written, session).await?;
+                        ready.table.spread.note();
+                    }
+                    looked => looked?,
+                }
             }
             before += ready.rows.len();
         }

@@ -124,11 +124,14 @@ impl Database {
         session.run(format!("select pg_advisory_xact_lock({LOCK})")).await?;
         let mut mends = self.compare(session, needs).await?;
         mends.retain(|_, mend| !mend.ours.is_empty());
-        for (table, Mend { ours, .. }) in &mends {
-            let sql = format!("{}; {}", locks::exclusive(&quoted(table)), ours.join("; "));
-            session.run(sql).await?;
-        }
         if !mends.is_empty() {
+            // Each by itself, as one may not be there yet, and before anything is changed that others wait for.
+            for table in mends.keys() {
+                session.run(locks::exclusive(&[quoted(table)])).await?;
+            }
+            let ours: Vec<&str> =
+                mends.values().flat_map(|mend| &mend.ours).map(String::as_str).collect();
+            session.run(ours.join("; ")).await?;
             self.compare(session, needs).await?;
         }
         session.end().await?;

@@ -18,6 +18,8 @@ use crate::postgres::table::PARTITION_BOUND;
 /// Longest time for what a row lacks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+/// Where a lock is waited for first.
+const LOCKED_LIMIT: &str = "7s";
 /// Longest wait for another ingestor, or another batch, that makes some.
 const TURN_LIMIT: &str = "4s";
 /// In one transaction.
@@ -180,9 +182,10 @@ async fn drop_bound(session: &mut Session) -> Result<Outcome, Failure> {
         session.abandon().await?;
         return Ok(Outcome { made: 0, is_enough: is_plain });
     }
+    // Or what waits for the lock is ended before it has waited for as long as that tells what is wrong.
     let sql = format!(
-        "{}; alter table telemetry drop constraint if exists {PARTITION_BOUND}",
-        locks::exclusive("telemetry")
+        "set local statement_timeout = '{LOCKED_LIMIT}'; {}; alter table telemetry drop constraint if exists {PARTITION_BOUND}",
+        locks::exclusive(&["telemetry"])
     );
     session.run(sql).await?;
     session.end().await?;

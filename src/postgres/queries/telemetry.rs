@@ -9,7 +9,7 @@ use super::in_table::{LogKey, which_are_known};
 use super::relation::Relation;
 use super::row::StoredReading;
 use super::total::TOTAL_EXACT_UP_TO;
-use super::window::{Window, cut_for, up_to, whole, windows};
+use super::window::{Window, cut_for, join_rest, up_to, windows};
 use crate::base::time::{Clock as _, Timestamp};
 use crate::postgres::database::Database;
 use crate::postgres::failure::{Failure, within};
@@ -158,7 +158,8 @@ pub(super) struct Read {
     rows: i64,
     /// Those of this time and before it are not among them; `None` if none are.
     rest: Option<Instant>,
-    /// Whether it is of a device whose readings lie so far apart that a count ends nowhere before the last.
+    /// Whether it is of a device whose readings lie so far apart, here at least, that a count seldom ends before
+    /// the last.
     is_sparse: bool,
 }
 
@@ -263,11 +264,11 @@ fn page_of(
 /// Counts window after window, but for what was read, and no further than [`PAST`].
 async fn total(session: &mut Session, asked: Asked<'_>, read: Read) -> Result<u64, Failure> {
     let mut counted = read.rows;
-    let windows = if read.is_sparse {
-        whole(read.rest)
-    } else {
-        up_to(asked.windows_until(asked.filter.end.map(Instant::from)), read.rest)
-    };
+    let windows = asked.windows_until(asked.filter.end.map(Instant::from));
+    let mut windows = up_to(windows, read.rest);
+    if read.is_sparse && read.rest.is_none() {
+        join_rest(&mut windows);
+    }
     for window in windows {
         counted += count(session, asked, &window, PAST - counted).await?;
         if counted >= PAST {

@@ -66,9 +66,10 @@ pub(super) fn windows(
     windows
 }
 
-/// Of one device that has `found` readings in the first window: makes two of those that are left, the first of
-/// which goes back as far as the `missing` ones need if it goes on like that, and a quarter as far again. Or one,
-/// if that is so far that most partitions are in it: each bound takes as long to plan as a partition without.
+/// Of one device that has `found` readings in the first window: has another window before those that are left,
+/// which goes back as far as the `missing` ones need if it goes on like that, and a quarter as far again. Those
+/// that it reaches into are one then. So they are if that is so far that most partitions are in it: each bound
+/// takes as long to plan as a partition without.
 pub(super) fn cut_for(
     left: &mut VecDeque<Window>,
     found: usize,
@@ -83,11 +84,24 @@ pub(super) fn cut_for(
         .filter(|_| found > 0 && reach <= FAR)
         .map(|until| until.earlier_by(reach * DAY_MICROS))
         .filter(|after| start.is_none_or(|start| start < *after));
-    left.clear();
-    if after.is_some() {
-        left.push_back(Window { after, until, is_last: false });
+    left.retain(|window| match (window.after, after) {
+        (Some(of_window), Some(after)) => of_window < after,
+        (of_window, _) => of_window.is_none(),
+    });
+    if let Some(next) = left.front_mut() {
+        next.until = after.or(until);
     }
-    left.push_back(Window { after: None, until: after.or(until), is_last: true });
+    if after.is_some() {
+        left.push_front(Window { after, until, is_last: false });
+    }
+}
+
+/// Makes one of all but the first.
+pub(super) fn join_rest(windows: &mut Vec<Window>) {
+    if let (Some(second), Some(last)) = (windows.get(1).copied(), windows.last().copied()) {
+        windows.truncate(1);
+        windows.push(Window { until: second.until, ..last });
+    }
 }
 
 /// What of `windows` is not later than `until`, if there is such an end.
@@ -98,11 +112,6 @@ pub(super) fn up_to(mut windows: Vec<Window>, until: Option<Instant>) -> Vec<Win
         first.until = Some(first.until.map_or(until, |end| end.min(until)));
     }
     windows
-}
-
-/// All that is not later than `until`.
-pub(super) fn whole(until: Option<Instant>) -> Vec<Window> {
-    vec![Window { after: None, until, is_last: true }]
 }
 
 /// The newest time that was seen in the table: that of an archive lies far behind the clock. Only what
@@ -189,14 +198,30 @@ mod tests {
         assert_eq!(cut(4, 96, None), [(Some(reach), Some(two)), (None, Some(reach))]);
         let start = Some("2026-01-28T12:00:00Z");
         assert_eq!(cut(4, 96, start), [(None, Some(two))], "nothing would be behind it");
-        let reach = at("2026-03-27T12:00:00Z");
-        assert_eq!(cut(99, 1, None)[0], (Some(reach), Some(two)), "as long as the first");
+        let (reach, thirty) = (at("2026-03-27T12:00:00Z"), at("2026-03-01T12:00:00Z"));
+        let month = [(Some(reach), Some(two)), (Some(thirty), Some(reach)), (None, Some(thirty))];
+        assert_eq!(cut(99, 1, None), month, "as long as the first, then what is left of the month");
         for (found, missing) in [(0, 100), (4, 586), (1, usize::MAX)] {
             assert_eq!(cut(found, missing, None), [(None, Some(two))], "{found} of {missing}");
         }
         assert_eq!(cut(4, 585, None).len(), 2);
         assert_eq!(cut(4, 96, Some("2026-03-20T00:00:00Z")), [(None, Some(two))]);
         assert_eq!(cut(4, 96, Some("2026-03-30T00:00:00Z")), []);
+    }
+
+    #[test]
+    fn all_but_the_first_are_one() {
+        let newest = at("2026-03-31T12:00:00Z");
+        let two = at("2026-03-29T12:00:00Z");
+        let joined = |start: Option<&str>| {
+            let mut windows = windows(start.map(at), None, newest);
+            join_rest(&mut windows);
+            assert!(windows.last().unwrap().is_last);
+            bounds(&windows)
+        };
+        assert_eq!(joined(None), [(Some(two), None), (None, Some(two))]);
+        assert_eq!(joined(Some("2026-03-20T00:00:00Z")), [(Some(two), None), (None, Some(two))]);
+        assert_eq!(joined(Some("2026-03-30T00:00:00Z")), [(None, None)]);
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Work<'_> {
             return Ok(Dropped::ByOther);
         }
         // What may take a while comes before it is looked what has just come.
-        self.session.run(locks::exclusive(&part.name)).await?;
+        self.session.run(locks::exclusive(&[&part.name])).await?;
         if let Some(before) = self.arrived_before {
             let sql = format!(
                 "select exists (select from {} where created_at >= {})",
@@ -218,7 +218,7 @@ impl Work<'_> {
     }
 
     async fn drop_chunks(&mut self, names: &[String]) -> Result<Dropped, Failure> {
-        self.session.run(locks::exclusive(&names.join(", "))).await?;
+        self.session.run(locks::exclusive(names)).await?;
         let dropped: i64 = sqlx::query_scalar(
             "select count(*) from drop_chunks(to_regclass($1), older_than => $2)",
         )
