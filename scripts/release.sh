@@ -93,7 +93,7 @@ list_parts() {
     cargo_tool cargo-cyclonedx 0.5.9 || fail "cargo-cyclonedx could not be installed, see above"
     run_child sbom cargo cyclonedx --quiet --format json --override-filename sbom || fail "there is no list of parts"
     # Where it was built is nobody's business.
-    sed "s|file://$PWD|file:///iot-ingestor|g" sbom.json >"$OUT/iot-ingestor-$VERSION.cdx.json"
+    sed "s|file://$(pwd -P)|file:///iot-ingestor|g" sbom.json >"$OUT/iot-ingestor-$VERSION.cdx.json"
     rm sbom.json
 }
 

@@ -212,6 +212,10 @@ knows_what_is_nowhere_else() {
     inside sh -c "cp --archive /etc/hostname $STATE/wal/restored && touch --date=@0 $STATE/wal"
     is_kept
     inside rm "$STATE/wal/restored"
+    set_up "$1"
+    within 30 'nothing waits' metric_is ingestor_wal_pending_records 0
+    apt remove iot-ingestor
+    must 'nothing waited' inside test -e "$STATE/.drained"
     is_used_without_the_package
     is_kept
     holds
@@ -286,7 +290,7 @@ main() {
         "$new" "$(version_of "$new")"
     changes_under_load 'a rollback does the same' "$old" "$(version_of "$old")"
     goes "$new"
-    knows_what_is_nowhere_else
+    knows_what_is_nowhere_else "$new"
     leaves_the_other_alone "$new"
     leaves_nothing "$new"
     inside systemctl poweroff 2>/dev/null || true
