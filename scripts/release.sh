@@ -67,15 +67,20 @@ section() {
     awk -v name="## $1" '/^## / { inside = $0 == name || index($0, name " ") == 1; next } inside && NF' CHANGELOG.md
 }
 
+# What the program may have, stripped.
+MOST_BYTES=12000000
+
 # pack TRIPLE: package and archive.
 pack() {
-    local target=$1 name="iot-ingestor-$VERSION-$1"
+    local target=$1 name="iot-ingestor-$VERSION-$1" size
     scripts/package.sh --output "$OUT" --target "$target" ${BASE:+--base "$BASE"} || fail "there is no package"
     [[ $target != "$(host_triple)" ]] || "${CARGO_TARGET_DIR:-target}/$target/${BUILD_PROFILE:-dist}/ingestor" --version ||
         fail "what was built does not run"
     mkdir -p "$WORK_DIR/$name"
     cp "${CARGO_TARGET_DIR:-target}/$target/${BUILD_PROFILE:-dist}"/{ingestor,simulator} README.md CHANGELOG.md LICENSE-* Rocket.toml "$WORK_DIR/$name"
     "$(strip_of "$target")" "$WORK_DIR/$name"/{ingestor,simulator}
+    size=$(stat --format=%s "$WORK_DIR/$name/ingestor")
+    ((size <= MOST_BYTES)) || fail "the program has grown to $size bytes, and may have $MOST_BYTES"
     tar -C "$WORK_DIR" --sort=name --owner=0 --group=0 --numeric-owner \
         --mtime="@$(git log -1 --format=%ct)" -c "$name" | gzip -9 -n >"$OUT/$name.tar.gz"
 }
